@@ -1,0 +1,1 @@
+//! CNI runtime and the built-in plugins.

@@ -1,0 +1,123 @@
+//! The trait that a kubelet drives a container runtime by.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use crate::types::{
+    ContainerConfig, ContainerId, ContainerStatus, EngineEvent, ExecOutput, Image, ImageId,
+    LinuxContainerResources, PodSandboxConfig, PodSandboxStatus, PullProgress, SandboxId,
+};
+
+/// Events in the order in which they happened, per pod. The stream ends when the engine does.
+pub type EventStream = mpsc::UnboundedReceiver<EngineEvent>;
+
+/// Why the engine could not do as asked. The text is a sentence for people; the variant is for the caller.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No sandbox, container or image of that id.
+    #[error("{0}")]
+    NotFound(String),
+    /// The request makes no sense, whoever asks again.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// The object is not in a state that allows this.
+    #[error("{0}")]
+    FailedPrecondition(String),
+    /// The time for it is over; what was started has been killed.
+    #[error("{0}")]
+    DeadlineExceeded(String),
+    /// The image could not be had.
+    #[error("{0}")]
+    ImagePull(String),
+    /// The image's name is not a name.
+    #[error("{0}")]
+    InvalidImageName(String),
+    /// The container's program is missing or can't be executed (`ContainerCannotRun`).
+    #[error("{0}")]
+    CannotRun(String),
+    /// The machine lacks something: root, a kernel feature, a program, a free port, space on a disk.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The kernel, a plugin or a file system refused.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// A container runtime, as a kubelet sees it. CRI v1 has the same verbs under the same names.
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// Starts a pod's sandbox: cgroup, namespaces, network, pause. Returns when it is ready. Asked again for the same
+    /// (UID, attempt) it joins or returns the first one.
+    async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<SandboxId, EngineError>;
+
+    /// Kills what runs in the sandbox and gives its network back. Idempotent; a missing sandbox is stopped.
+    async fn stop_pod_sandbox(&self, id: &SandboxId) -> Result<(), EngineError>;
+
+    /// Stops the sandbox and removes it with its containers. Idempotent; a missing sandbox is removed.
+    async fn remove_pod_sandbox(&self, id: &SandboxId) -> Result<(), EngineError>;
+
+    /// What the engine knows of a sandbox.
+    async fn pod_sandbox_status(&self, id: &SandboxId) -> Result<PodSandboxStatus, EngineError>;
+
+    /// Every sandbox, of one pod if a UID is given.
+    async fn list_pod_sandboxes(&self, pod_uid: Option<&str>) -> Result<Vec<PodSandboxStatus>, EngineError>;
+
+    /// Makes a container in a ready sandbox; its image must be there. Its program does not run yet.
+    async fn create_container(
+        &self,
+        sandbox: &SandboxId,
+        config: ContainerConfig,
+    ) -> Result<ContainerId, EngineError>;
+
+    /// Runs a created container's program.
+    async fn start_container(&self, id: &ContainerId) -> Result<(), EngineError>;
+
+    /// Sends the stop signal, waits up to `timeout` for the first process to be reaped, then kills all. A zero timeout
+    /// kills at once. Idempotent; returns when the container has ended.
+    async fn stop_container(&self, id: &ContainerId, timeout: Duration) -> Result<(), EngineError>;
+
+    /// Kills and removes a container with its writable layer; the log stays. Idempotent.
+    async fn remove_container(&self, id: &ContainerId) -> Result<(), EngineError>;
+
+    /// What the engine knows of a container.
+    async fn container_status(&self, id: &ContainerId) -> Result<ContainerStatus, EngineError>;
+
+    /// Every container, of one pod if a UID is given.
+    async fn list_containers(&self, pod_uid: Option<&str>) -> Result<Vec<ContainerStatus>, EngineError>;
+
+    /// Changes the limits of a container.
+    async fn update_container_resources(
+        &self,
+        id: &ContainerId,
+        resources: LinuxContainerResources,
+    ) -> Result<(), EngineError>;
+
+    /// Runs a command in a running container and collects what it prints, up to `max_output` bytes a stream. After
+    /// `timeout` (zero: never) its whole process tree is killed and the error is `DeadlineExceeded`.
+    async fn exec_sync(
+        &self,
+        id: &ContainerId,
+        command: Vec<String>,
+        timeout: Duration,
+        max_output: usize,
+    ) -> Result<ExecOutput, EngineError>;
+
+    /// Waits until the container's log has grown, was rotated, or is complete. May return early.
+    async fn wait_for_log(&self, id: &ContainerId) -> Result<(), EngineError>;
+
+    /// Everything that happens from now on.
+    fn events(&self) -> EventStream;
+
+    /// Fetches an image, or finds that it is there already. `progress` may be called from several threads.
+    async fn pull_image(
+        &self,
+        image: &str,
+        progress: Arc<dyn Fn(PullProgress) + Send + Sync>,
+    ) -> Result<ImageId, EngineError>;
+
+    /// The image of that name or id, if it is there.
+    async fn image_status(&self, image: &str) -> Result<Option<Image>, EngineError>;
+}

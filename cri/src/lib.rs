@@ -1,0 +1,10 @@
+//! The engine: pod sandboxes and containers, kept across restarts.
+//!
+//! [`Engine`] is what a kubelet needs of a container runtime, in the shape and with the names of CRI v1. Operations are
+//! idempotent and can be joined: the key is (pod UID, name, attempt), never a name alone.
+
+mod engine;
+mod types;
+
+pub use engine::{Engine, EngineError, EventStream};
+pub use types::*;

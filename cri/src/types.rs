@@ -1,0 +1,386 @@
+//! The engine's data, named as CRI v1 names it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! id_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub String);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+id_type!(
+    /// A pod sandbox's id: 64 hexadecimal digits.
+    SandboxId
+);
+id_type!(
+    /// A container's id: 64 hexadecimal digits.
+    ContainerId
+);
+id_type!(
+    /// An image's id: the digest of its configuration, `sha256:…`.
+    ImageId
+);
+
+/// Nanoseconds since the Unix epoch; 0 means "not yet".
+pub type UnixNanos = u64;
+
+/// A pod's sandbox as it is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PodSandboxConfig {
+    /// The pod's name.
+    pub name: String,
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's UID.
+    pub uid: String,
+    /// 0 for a pod's first sandbox, one more for each next.
+    pub attempt: u32,
+    /// The pod's host name (ignored with the host's network).
+    pub hostname: String,
+    /// Where the pod's container logs go.
+    pub log_directory: PathBuf,
+    /// What `/etc/resolv.conf` says in the pod's containers; `None` copies the host's.
+    pub dns: Option<DnsConfig>,
+    /// Ports of the host that lead to the pod.
+    pub port_mappings: Vec<PortMapping>,
+    /// Round-tripped.
+    pub labels: BTreeMap<String, String>,
+    /// Round-tripped.
+    pub annotations: BTreeMap<String, String>,
+    /// The pod's cgroup, relative to the root of each hierarchy. It exists already and is the caller's to remove.
+    pub cgroup_parent: PathBuf,
+    /// Dotted name to value.
+    pub sysctls: BTreeMap<String, String>,
+    /// Which namespaces the pod shares with the host.
+    pub namespaces: NamespaceOptions,
+}
+
+/// Which namespaces a pod or container shares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceOptions {
+    /// `hostNetwork`.
+    pub host_network: bool,
+    /// `hostPID`.
+    pub host_pid: bool,
+    /// `hostIPC`.
+    pub host_ipc: bool,
+    /// `shareProcessNamespace`: one PID namespace for the pod.
+    pub shared_pid: bool,
+}
+
+/// What a pod's `/etc/resolv.conf` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsConfig {
+    /// `nameserver` lines.
+    pub servers: Vec<String>,
+    /// The `search` line.
+    pub searches: Vec<String>,
+    /// The `options` line.
+    pub options: Vec<String>,
+}
+
+/// A port of the host that leads to a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMapping {
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The port in the pod.
+    pub container_port: u16,
+    /// The port on the host.
+    pub host_port: u16,
+    /// The host's address; `None` is every one.
+    pub host_ip: Option<IpAddr>,
+}
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Protocol {
+    /// RFC 9293.
+    Tcp,
+    /// RFC 768.
+    Udp,
+    /// RFC 9260.
+    Sctp,
+}
+
+/// A container as it is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ContainerConfig {
+    /// The container's name, unique in the pod.
+    pub name: String,
+    /// How often it was made before.
+    pub attempt: u32,
+    /// The image, by id or by name; it must be in the store.
+    pub image: String,
+    /// The name by which the user asked for the image.
+    pub user_specified_image: String,
+    /// Replaces the image's entrypoint.
+    pub command: Vec<String>,
+    /// Replaces the image's command.
+    pub args: Vec<String>,
+    /// Replaces the image's working directory.
+    pub working_dir: String,
+    /// Added to the image's environment, in this order.
+    pub envs: Vec<(String, String)>,
+    /// Mounted in this order, after the runtime's own.
+    pub mounts: Vec<Mount>,
+    /// Host devices to show in the container.
+    pub devices: Vec<Device>,
+    /// Round-tripped.
+    pub labels: BTreeMap<String, String>,
+    /// Round-tripped.
+    pub annotations: BTreeMap<String, String>,
+    /// The log file, relative to the sandbox's log directory.
+    pub log_path: PathBuf,
+    /// Keep standard input open for attached clients.
+    pub stdin: bool,
+    /// Close it when the first attached client goes.
+    pub stdin_once: bool,
+    /// Run on a terminal.
+    pub tty: bool,
+    /// Limits.
+    pub resources: LinuxContainerResources,
+    /// Privileges.
+    pub security: ContainerSecurity,
+    /// Which namespaces it shares with the host (as its sandbox says).
+    pub namespaces: NamespaceOptions,
+    /// Replaces the image's stop signal: `SIGTERM`, `TERM` or a number.
+    pub stop_signal: Option<String>,
+}
+
+/// A bind mount.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Where in the container.
+    pub container_path: PathBuf,
+    /// What of the host.
+    pub host_path: PathBuf,
+    /// Not writable.
+    pub readonly: bool,
+    /// Which mounts made later are seen on the other side.
+    pub propagation: MountPropagation,
+}
+
+/// mount_namespaces(7), as Kubernetes names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountPropagation {
+    /// `rprivate`.
+    #[default]
+    None,
+    /// `rslave`.
+    HostToContainer,
+    /// `rshared`.
+    Bidirectional,
+}
+
+/// A host device in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Where in the container.
+    pub container_path: PathBuf,
+    /// What of the host.
+    pub host_path: PathBuf,
+    /// A combination of `r`, `w`, `m`.
+    pub permissions: String,
+}
+
+/// A container's limits. `None` leaves the kernel's default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinuxContainerResources {
+    /// CPU shares, v1's scale: 2 to 262144.
+    pub cpu_shares: Option<u64>,
+    /// Microseconds of CPU time a period; -1 is no limit.
+    pub cpu_quota: Option<i64>,
+    /// Microseconds.
+    pub cpu_period: Option<u64>,
+    /// Bytes.
+    pub memory_limit: Option<i64>,
+    /// Bytes of memory and swap together.
+    pub memory_swap_limit: Option<i64>,
+    /// -1000 to 1000.
+    pub oom_score_adj: i32,
+    /// A list as in cpuset(7).
+    pub cpuset_cpus: Option<String>,
+    /// A list as in cpuset(7).
+    pub cpuset_mems: Option<String>,
+    /// How many processes.
+    pub pids_limit: Option<i64>,
+    /// Page size (`2MB`) to bytes.
+    pub hugepage_limits: BTreeMap<String, u64>,
+    /// cgroup v2 files to values.
+    pub unified: BTreeMap<String, String>,
+}
+
+/// A container's privileges.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerSecurity {
+    /// All capabilities, all devices, nothing masked.
+    pub privileged: bool,
+    /// Added to the default capabilities: `NET_ADMIN`, `ALL`.
+    pub add_capabilities: Vec<String>,
+    /// Taken from the default capabilities.
+    pub drop_capabilities: Vec<String>,
+    /// `None` is the image's user.
+    pub run_as_user: Option<i64>,
+    /// `None` is the image's group.
+    pub run_as_group: Option<i64>,
+    /// Additional groups.
+    pub supplemental_groups: Vec<i64>,
+    /// The root file system is not writable.
+    pub readonly_rootfs: bool,
+    /// prctl(2) `PR_SET_NO_NEW_PRIVS`.
+    pub no_new_privs: bool,
+    /// System call filter.
+    pub seccomp: SeccompProfile,
+    /// `procMount: Unmasked`.
+    pub unmasked_proc: bool,
+}
+
+/// A container's system call filter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SeccompProfile {
+    /// None.
+    #[default]
+    Unconfined,
+    /// The engine's own.
+    RuntimeDefault,
+    /// A profile file (absolute path), in the OCI `linux.seccomp` form.
+    Localhost(PathBuf),
+}
+
+/// What the engine knows of a sandbox.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodSandboxStatus {
+    /// Its id.
+    pub id: SandboxId,
+    /// As it was asked for.
+    pub config: PodSandboxConfig,
+    /// It can take containers. A sandbox that lost its shim, its pause or its network is not ready.
+    pub ready: bool,
+    /// When it was made.
+    pub created_at: UnixNanos,
+    /// Its addresses, the primary one first; empty with the host's network.
+    pub ips: Vec<IpAddr>,
+}
+
+/// Where a container is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ContainerState {
+    /// Its program does not run yet.
+    Created,
+    /// Its program runs.
+    Running,
+    /// Its first process has ended.
+    Exited,
+    /// Its shim is gone and left no word of it.
+    Unknown,
+}
+
+/// What the engine knows of a container.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ContainerStatus {
+    /// Its id.
+    pub id: ContainerId,
+    /// Its sandbox.
+    pub sandbox: SandboxId,
+    /// The pod's UID.
+    pub pod_uid: String,
+    /// As it was asked for.
+    pub config: ContainerConfig,
+    /// The image it was made from.
+    pub image_id: ImageId,
+    /// Where it is in its life.
+    pub state: ContainerState,
+    /// When it was made.
+    pub created_at: UnixNanos,
+    /// When its program began.
+    pub started_at: UnixNanos,
+    /// When its first process was reaped.
+    pub finished_at: UnixNanos,
+    /// Of the first process: 0-255, 128 + signal; 137 for `Unknown`.
+    pub exit_code: i32,
+    /// `Completed`, `Error`, `OOMKilled`, `ContainerCannotRun`, `ContainerStatusUnknown`, or empty.
+    pub reason: String,
+    /// A sentence for people, or empty.
+    pub message: String,
+    /// Absolute.
+    pub log_path: PathBuf,
+    /// The first process, as the host numbers it; 0 unless created or running.
+    pub pid: i32,
+}
+
+/// What a command printed and how it ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecOutput {
+    /// Standard output, cut at the caller's limit.
+    pub stdout: Vec<u8>,
+    /// Standard error, cut at the caller's limit.
+    pub stderr: Vec<u8>,
+    /// 0-255; 128 + signal if a signal ended it.
+    pub exit_code: i32,
+}
+
+/// An image in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The digest of its configuration.
+    pub id: ImageId,
+    /// Names with tags.
+    pub repo_tags: Vec<String>,
+    /// Names with manifest digests.
+    pub repo_digests: Vec<String>,
+    /// Bytes on disk.
+    pub size: u64,
+    /// The configuration's `User`, as it stands there.
+    pub user: String,
+}
+
+/// How far a pull is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullProgress {
+    /// The layer's digest.
+    pub layer: String,
+    /// Bytes that came so far.
+    pub done: u64,
+    /// Bytes of the layer.
+    pub total: u64,
+}
+
+/// Something that happened in a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineEvent {
+    /// The pod's UID.
+    pub pod_uid: String,
+    /// The sandbox.
+    pub sandbox: SandboxId,
+    /// What.
+    pub kind: EngineEventKind,
+}
+
+/// What happened in a pod. The status calls already tell the state after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineEventKind {
+    /// A container's program began.
+    ContainerStarted(ContainerId),
+    /// A container's first process ended.
+    ContainerExited(ContainerId),
+    /// The OOM killer hit a process of the container, which may go on.
+    ContainerOom(ContainerId),
+    /// The sandbox is not ready any more.
+    SandboxLost,
+}

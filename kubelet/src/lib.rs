@@ -1,0 +1,1 @@
+//! Desired pods in, running pods and status out.

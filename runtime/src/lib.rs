@@ -1,0 +1,1 @@
+//! OCI runtime library: a spec in, processes out.

@@ -1,0 +1,3 @@
+//! One process per pod: starts, watches and logs its containers.
+
+pub mod protocol;
