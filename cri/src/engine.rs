@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::types::{
     ContainerConfig, ContainerId, ContainerStatus, EngineEvent, ExecOutput, Image, ImageId,
@@ -105,8 +105,9 @@ pub trait Engine: Send + Sync + 'static {
         max_output: usize,
     ) -> Result<ExecOutput, EngineError>;
 
-    /// Waits until the container's log has grown, was rotated, or is complete. May return early.
-    async fn wait_for_log(&self, id: &ContainerId) -> Result<(), EngineError>;
+    /// A number that changes after each growth and each rotation of the container's log. Read the log to its end after
+    /// `borrow_and_update`, then wait for `changed`: nothing is missed. The sender is gone once the log is complete.
+    async fn watch_log(&self, id: &ContainerId) -> Result<watch::Receiver<u64>, EngineError>;
 
     /// Everything that happens from now on.
     fn events(&self) -> EventStream;
