@@ -1,1 +1,4 @@
 //! Desired pods in, running pods and status out.
+
+pub mod identity;
+pub mod plan;

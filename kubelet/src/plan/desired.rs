@@ -1,0 +1,70 @@
+//! What a pod is to be: its specification, what that refers to, and the node it is on.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_cri::{DnsConfig, UnixNanos};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+
+use crate::identity::PodUid;
+
+/// A pod as it is to be.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    /// The pod, defaulted and validated; `metadata.uid` is set.
+    pub pod: Arc<Pod>,
+    /// The pod's UID, as in `pod.metadata.uid`.
+    pub uid: PodUid,
+    /// What the pod's containers and volumes may refer to.
+    pub objects: Arc<Objects>,
+    /// What the plan needs to know of the node.
+    pub node: Arc<NodeFacts>,
+    /// Somebody wants the pod to end and to be removed.
+    pub deletion: Option<Deletion>,
+}
+
+/// The end that somebody wants for a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deletion {
+    /// When it was first asked for; the grace period counts from here.
+    pub requested_at: UnixNanos,
+    /// Replaces `terminationGracePeriodSeconds`. Zero kills at once, without preStop hooks.
+    pub grace: Option<Duration>,
+}
+
+/// ConfigMaps and Secrets, by namespace and name.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// ConfigMaps by (namespace, name).
+    pub config_maps: BTreeMap<(String, String), ConfigMap>,
+    /// Secrets by (namespace, name).
+    pub secrets: BTreeMap<(String, String), Secret>,
+}
+
+/// What the plan needs to know of the node; it does not change while the node runs.
+#[derive(Clone, Debug, Default)]
+pub struct NodeFacts {
+    /// `spec.nodeName`.
+    pub name: String,
+    /// The node's addresses, the primary one first.
+    pub host_ips: Vec<IpAddr>,
+    /// Bytes of memory, for `oom_score_adj` and `resourceFieldRef`.
+    pub memory_capacity: u64,
+    /// Thousandths of a CPU, for `resourceFieldRef`.
+    pub cpu_capacity: u64,
+    /// What the host's `/etc/resolv.conf` says, for `dnsPolicy: Default`.
+    pub host_dns: DnsConfig,
+    /// The content of the host's `/etc/hosts`, for pods with the host's network.
+    pub host_hosts: String,
+    /// Where the pods' logs go: `/var/log/pods`.
+    pub log_root: PathBuf,
+    /// The cgroup under which `kubepods` is, relative to the root of each hierarchy; empty for the root itself.
+    pub cgroup_root: PathBuf,
+    /// Where `seccompProfile.localhostProfile` files are: `/var/lib/kubelet/seccomp`.
+    pub seccomp_root: PathBuf,
+    /// `podPidsLimit`; `None` is no limit.
+    pub pod_pids_limit: Option<i64>,
+}

@@ -1,0 +1,93 @@
+//! The pure decision of what to do next with a pod.
+//!
+//! [`plan`] looks at what a pod is to be and what there is of it, and says what to do now and when to look again. It
+//! alone decides; an executor does the steps, enters the results in [`Observed`], and asks again whenever something
+//! happened. All that must outlive the daemon is derived from the engine's own records of containers and sandboxes.
+
+mod desired;
+mod observed;
+mod reason;
+mod step;
+
+use std::collections::BTreeMap;
+
+use berth_cri::{ContainerId, UnixNanos};
+
+pub use desired::{Deletion, Desired, NodeFacts, Objects};
+pub use observed::{HookOutcome, ImageState, Observed, ProbeResults, StepFailure};
+pub use reason::Reason;
+pub use step::{HookKind, KillReason, PodCgroup, StartContainer, Step, StepKey, VolumeMountRequest};
+
+/// What to do with a pod now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// What to do; all at the same time if the executor likes.
+    pub steps: Vec<Step>,
+    /// Probes that are to run; a probe that is not listed is to be stopped.
+    pub probes: Vec<ProbeWanted>,
+    /// Ask again at this time, even if nothing happened.
+    pub wake_at: Option<UnixNanos>,
+    /// Why containers that do not run are not running, by name.
+    pub waiting: BTreeMap<String, Waiting>,
+    /// How far the pod's life is.
+    pub stage: Stage,
+    /// The pod has failed as a whole, whatever its containers say.
+    pub failure: Option<PodFailure>,
+}
+
+/// A probe that is to run.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProbeWanted {
+    /// The running container.
+    pub id: ContainerId,
+    /// Its name.
+    pub name: String,
+    /// Which of its probes.
+    pub kind: ProbeKind,
+}
+
+/// A container's probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ProbeKind {
+    /// `startupProbe`.
+    Startup,
+    /// `readinessProbe`.
+    Readiness,
+    /// `livenessProbe`.
+    Liveness,
+}
+
+/// Why a container is not running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Kubernetes' word for it.
+    pub reason: Reason,
+    /// A sentence for people, or empty.
+    pub message: String,
+}
+
+/// Why a pod failed as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodFailure {
+    /// `status.reason`.
+    pub reason: String,
+    /// `status.message`.
+    pub message: String,
+}
+
+/// How far a pod's life is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// It is brought to run, or kept running.
+    #[default]
+    Syncing,
+    /// It is being stopped: because of its deletion, its failure, or because all its work is done.
+    Terminating,
+    /// Nothing of it runs. Its containers stay for status and logs until it is deleted.
+    Terminated,
+    /// It is deleted, nothing of it runs, and what is left of it is being removed. The status computed before this
+    /// stage is the last one.
+    Removing,
+    /// Nothing of it is left.
+    Gone,
+}

@@ -1,0 +1,220 @@
+//! The steps of a plan: data with everything that an executor needs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use berth_cri::{
+    ContainerConfig, ContainerId, LinuxContainerResources, MountPropagation, PodSandboxConfig, SandboxId, UnixNanos,
+};
+use k8s_openapi::api::core::v1::LifecycleHandler;
+
+/// One thing to do. All steps of a plan may be done at the same time. Each is idempotent, and joinable by its
+/// [`StepKey`]: a step that is planned again while it is being done is not begun twice, unless the new one
+/// [supersedes](Step::supersedes) it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Make the pod's directory and set up its volumes.
+    SetUpVolumes,
+    /// Pull an image, whether it is there or not.
+    PullImage {
+        /// The image as the container names it.
+        image: String,
+    },
+    /// Make the pod's cgroup if it is not there, then run the sandbox.
+    RunSandbox {
+        /// For the engine.
+        config: Box<PodSandboxConfig>,
+        /// The pod's cgroup; its path is `config.cgroup_parent`.
+        cgroup: PodCgroup,
+    },
+    /// Stop a sandbox: what runs in it is killed and its network given back.
+    StopSandbox {
+        /// Which.
+        id: SandboxId,
+    },
+    /// Remove a sandbox with its containers.
+    RemoveSandbox {
+        /// Which.
+        id: SandboxId,
+    },
+    /// Create a container (or join the one of that attempt) and start it.
+    StartContainer(Box<StartContainer>),
+    /// Run a lifecycle hook and enter how it ended in [`Observed::hooks`](super::Observed).
+    RunHook {
+        /// The container's id.
+        id: ContainerId,
+        /// The container's name.
+        name: String,
+        /// Which of its hooks.
+        kind: HookKind,
+        /// What to do.
+        handler: LifecycleHandler,
+        /// Give up (`Failed`) at this time; 0 is never.
+        deadline: UnixNanos,
+    },
+    /// Stop a container: its stop signal, then after `timeout` kill.
+    StopContainer {
+        /// Which.
+        id: ContainerId,
+        /// The container's name.
+        name: String,
+        /// For the engine's `stop_container`.
+        timeout: Duration,
+        /// When the plan wants it gone; a step with an earlier one supersedes.
+        deadline: UnixNanos,
+        /// Why.
+        reason: KillReason,
+    },
+    /// Remove a container that has ended.
+    RemoveContainer {
+        /// Which.
+        id: ContainerId,
+        /// The container's name.
+        name: String,
+    },
+    /// Unmount the pod's volumes and remove its directory.
+    TearDownVolumes,
+    /// Remove the pod's cgroup.
+    RemoveCgroup {
+        /// Relative to the root of each hierarchy.
+        path: PathBuf,
+    },
+}
+
+/// The pod's cgroup, which holds its sandbox and containers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodCgroup {
+    /// Relative to the root of each hierarchy: `kubepods/burstable/pod<uid>`.
+    pub path: PathBuf,
+    /// Limits of the whole pod.
+    pub resources: LinuxContainerResources,
+}
+
+/// All there is to know to start a container.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StartContainer {
+    /// The sandbox it goes to.
+    pub sandbox: SandboxId,
+    /// For the engine. Its `mounts` are empty: the executor fills them from `volume_mounts`, then `/etc/hosts` and the
+    /// termination message file (each unless a volume is mounted at that path).
+    pub config: Box<ContainerConfig>,
+    /// Volumes to mount, in this order.
+    pub volume_mounts: Vec<VolumeMountRequest>,
+    /// The content of the pod's `/etc/hosts`, to be written to the pod's directory and mounted. `None` mounts none.
+    pub hosts: Option<String>,
+    /// Where in the container the termination message file is mounted; `None` mounts none.
+    pub termination_message_path: Option<PathBuf>,
+}
+
+/// A volume (or a part of one) to mount in a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolumeMountRequest {
+    /// The volume's name in `spec.volumes`.
+    pub volume: String,
+    /// The part of the volume, after expansion; relative, without `..`.
+    pub sub_path: Option<PathBuf>,
+    /// Where in the container.
+    pub container_path: PathBuf,
+    /// Not writable.
+    pub read_only: bool,
+    /// Which mounts made later are seen on the other side.
+    pub propagation: MountPropagation,
+}
+
+/// A lifecycle hook of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HookKind {
+    /// `lifecycle.postStart`.
+    PostStart,
+    /// `lifecycle.preStop`.
+    PreStop,
+}
+
+/// Why a container is stopped, for its event and its status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KillReason {
+    /// The pod is to end.
+    PodDeleted,
+    /// The pod ran longer than `activeDeadlineSeconds`.
+    DeadlineExceeded,
+    /// Its liveness probe failed.
+    LivenessProbe,
+    /// Its startup probe failed.
+    StartupProbe,
+    /// Its postStart hook failed; the text says how.
+    PostStartHook(String),
+    /// It is a sidecar, and the containers that it served have ended.
+    PodCompleted,
+    /// It runs in a sandbox that is gone, or it is not part of the pod.
+    Orphaned,
+}
+
+/// What makes two steps the same work.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StepKey {
+    /// [`Step::SetUpVolumes`].
+    SetUpVolumes,
+    /// [`Step::PullImage`] of this image.
+    PullImage(String),
+    /// [`Step::RunSandbox`] of this attempt.
+    RunSandbox(u32),
+    /// [`Step::StopSandbox`].
+    StopSandbox(SandboxId),
+    /// [`Step::RemoveSandbox`].
+    RemoveSandbox(SandboxId),
+    /// [`Step::StartContainer`] of this name and attempt.
+    StartContainer(String, u32),
+    /// [`Step::RunHook`].
+    RunHook(ContainerId, HookKind),
+    /// [`Step::StopContainer`].
+    StopContainer(ContainerId),
+    /// [`Step::RemoveContainer`].
+    RemoveContainer(ContainerId),
+    /// [`Step::TearDownVolumes`].
+    TearDownVolumes,
+    /// [`Step::RemoveCgroup`].
+    RemoveCgroup,
+}
+
+impl Step {
+    /// What makes this step the same work as another.
+    pub fn key(&self) -> StepKey {
+        match self {
+            Self::SetUpVolumes => StepKey::SetUpVolumes,
+            Self::PullImage { image } => StepKey::PullImage(image.clone()),
+            Self::RunSandbox { config, .. } => StepKey::RunSandbox(config.attempt),
+            Self::StopSandbox { id } => StepKey::StopSandbox(id.clone()),
+            Self::RemoveSandbox { id } => StepKey::RemoveSandbox(id.clone()),
+            Self::StartContainer(start) => StepKey::StartContainer(start.config.name.clone(), start.config.attempt),
+            Self::RunHook { id, kind, .. } => StepKey::RunHook(id.clone(), *kind),
+            Self::StopContainer { id, .. } => StepKey::StopContainer(id.clone()),
+            Self::RemoveContainer { id, .. } => StepKey::RemoveContainer(id.clone()),
+            Self::TearDownVolumes => StepKey::TearDownVolumes,
+            Self::RemoveCgroup { .. } => StepKey::RemoveCgroup,
+        }
+    }
+
+    /// This step is to be begun although `running`, of the same key, is still being done: the time for it got shorter.
+    pub fn supersedes(&self, running: &Self) -> bool {
+        match (self, running) {
+            (Self::StopContainer { deadline: new, .. }, Self::StopContainer { deadline: old, .. }) => new < old,
+            (Self::RunHook { deadline: new, .. }, Self::RunHook { deadline: old, .. }) => {
+                *new != 0 && (*old == 0 || new < old)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl KillReason {
+    /// A sentence for the container's `Killing` event.
+    pub fn message(&self, container: &str) -> String {
+        match self {
+            Self::PodDeleted | Self::DeadlineExceeded | Self::PodCompleted => format!("Stopping container {container}"),
+            Self::LivenessProbe => format!("Container {container} failed liveness probe, will be restarted"),
+            Self::StartupProbe => format!("Container {container} failed startup probe, will be restarted"),
+            Self::PostStartHook(why) => format!("FailedPostStartHook: container {container}: {why}"),
+            Self::Orphaned => format!("Container {container} is not part of the running pod"),
+        }
+    }
+}
