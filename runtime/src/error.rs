@@ -1,0 +1,90 @@
+//! What can go wrong between a spec and a running process.
+
+use std::io;
+
+/// Why an operation on a container failed. Each message is a sentence that names the object.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration contradicts itself or the runtime specification.
+    #[error("The configuration is invalid: {field}: {reason}.")]
+    Invalid {
+        /// The path of the field in `config.json`.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The configuration asks for something that this runtime, or this kernel, can't do.
+    #[error("{what} is not supported: {reason}.")]
+    Unsupported {
+        /// What was asked for.
+        what: String,
+        /// Why not, and what to do about it.
+        reason: String,
+    },
+    /// The kernel or a file system refused.
+    #[error("Could not {doing}: {source}.")]
+    System {
+        /// What was attempted, beginning with a verb.
+        doing: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The program to run is missing (127) or can't be executed (126).
+    #[error("{message}.")]
+    CannotRun {
+        /// The exit code that a shell would give, 126 or 127.
+        exit_code: u8,
+        /// Which program, and why.
+        message: String,
+    },
+    /// The container's process failed while it set itself up; the message is its own.
+    #[error("{0}")]
+    Setup(String),
+    /// The container's process disappeared while it set itself up.
+    #[error("The container's process ended before it was set up: {0}.")]
+    Vanished(String),
+    /// A hook failed or took too long.
+    #[error("The {kind} hook {path} failed: {reason}.")]
+    Hook {
+        /// Which of the six kinds.
+        kind: &'static str,
+        /// The hook's program.
+        path: String,
+        /// How.
+        reason: String,
+    },
+}
+
+/// The result of an operation on a container.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub(crate) fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Error {
+        Error::Invalid {
+            field: field.into(),
+            reason: reason.into(),
+        }
+    }
+
+    pub(crate) fn unsupported(what: impl Into<String>, reason: impl Into<String>) -> Error {
+        Error::Unsupported {
+            what: what.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Adds what was attempted to a refused system call.
+pub(crate) trait Doing<T> {
+    /// `doing` begins with a verb: "mount /proc".
+    fn doing(self, doing: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> Doing<T> for std::result::Result<T, E> {
+    fn doing(self, doing: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|e| Error::System {
+            doing: doing(),
+            source: e.into(),
+        })
+    }
+}
