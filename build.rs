@@ -20,7 +20,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let directory = target_directory(&out);
     let status = nested_cargo()?
-        .args(["build", "--locked", "--package", "berth-helper", "--bin", "berth-helper", "--profile", PROFILE])
+        .args([
+            "build",
+            "--locked",
+            "--package",
+            "berth-helper",
+            "--bin",
+            "berth-helper",
+            "--profile",
+            PROFILE,
+        ])
         .args(["--target", &target, "--target-dir"])
         .arg(&directory)
         .status()?;
@@ -28,7 +37,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("berth-helper, the program of the built-in image, could not be built (see above)".into());
     }
     let helper = out.join("berth-helper");
-    fs::copy(directory.join(&target).join(PROFILE).join("berth-helper"), &helper)?;
+    fs::copy(
+        directory.join(&target).join(PROFILE).join("berth-helper"),
+        &helper,
+    )?;
     println!("cargo::rustc-env=BERTH_HELPER={}", helper.display());
     Ok(())
 }
@@ -36,9 +48,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// One target directory for all profiles of the outer build, so that the helper is compiled once: beside
 /// `<target>/<triple>/<profile>/build/<package>/out` if that is what it looks like, else below `out`.
 fn target_directory(out: &Path) -> PathBuf {
-    let build = out.ancestors().find(|directory| directory.file_name().is_some_and(|name| name == "build"));
+    let build = out
+        .ancestors()
+        .find(|directory| directory.file_name().is_some_and(|name| name == "build"));
     match build.and_then(|build| build.parent()?.parent()) {
-        Some(directory) => directory.join("helper"),
+        Some(directory) => directory.join("built-in"),
         None => out.join("target"),
     }
 }
@@ -49,7 +63,14 @@ fn nested_cargo() -> Result<Command, Box<dyn Error>> {
     let mut cargo = Command::new(env::var("CARGO")?);
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
-        let ours = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CFG_", "CARGO_FEATURE_", "CARGO_PROFILE_", "DEP_"];
+        let ours = [
+            "CARGO_PKG_",
+            "CARGO_MANIFEST_",
+            "CARGO_CFG_",
+            "CARGO_FEATURE_",
+            "CARGO_PROFILE_",
+            "DEP_",
+        ];
         if ours.iter().any(|prefix| text.starts_with(prefix)) {
             cargo.env_remove(&name);
         }
