@@ -57,6 +57,10 @@ pub struct NodeFacts {
     pub cpu_capacity: u64,
     /// What the host's `/etc/resolv.conf` says, for `dnsPolicy: Default`.
     pub host_dns: DnsConfig,
+    /// `clusterDNS`; without it `dnsPolicy: ClusterFirst` is `Default`.
+    pub cluster_dns: Vec<IpAddr>,
+    /// `clusterDomain`, or empty.
+    pub cluster_domain: String,
     /// The content of the host's `/etc/hosts`, for pods with the host's network.
     pub host_hosts: String,
     /// Where the pods' logs go: `/var/log/pods`.
@@ -65,6 +69,10 @@ pub struct NodeFacts {
     pub cgroup_root: PathBuf,
     /// Where `seccompProfile.localhostProfile` files are: `/var/lib/kubelet/seccomp`.
     pub seccomp_root: PathBuf,
+    /// The memory controller is cgroup v2's: containers get `memory.oom.group`.
+    pub cgroup_v2_memory: bool,
+    /// The kernel accounts swap per cgroup: containers get no swap (`NoSwap`).
+    pub swap_accounting: bool,
     /// `podPidsLimit`; `None` is no limit.
     pub pod_pids_limit: Option<i64>,
 }

@@ -85,7 +85,7 @@ pub enum Stage {
     Terminating,
     /// Nothing of it runs. Its containers stay for status and logs until it is deleted.
     Terminated,
-    /// It is deleted, nothing of it runs, and what is left of it is being removed. The status computed before this
+    /// It is deleted, nothing of it runs, and what is left of it is being removed. The status of the first plan of this
     /// stage is the last one.
     Removing,
     /// Nothing of it is left.

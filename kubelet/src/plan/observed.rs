@@ -1,6 +1,6 @@
 //! What there is of a pod: engine objects, volumes, images, probe results and failed steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use berth_cri::{ContainerId, ContainerStatus, Image, PodSandboxStatus, UnixNanos};
 
@@ -31,6 +31,11 @@ pub struct Observed {
     /// How lifecycle hooks ended. A hook that is missing has not ended; for a running container that was adopted from
     /// an earlier daemon, `PostStart` is entered as `Succeeded`.
     pub hooks: BTreeMap<(ContainerId, HookKind), HookOutcome>,
+    /// Steps that are being done now. The plan lists those again that are still wanted.
+    pub in_flight: BTreeSet<StepKey>,
+    /// When the executor was first told to end a container (a preStop [`Step::RunHook`](super::Step) or a
+    /// [`Step::StopContainer`](super::Step)); the grace period counts from here.
+    pub kill_started: BTreeMap<ContainerId, UnixNanos>,
     /// Steps whose last try failed. An entry goes away when the step succeeds.
     pub failures: BTreeMap<StepKey, StepFailure>,
     /// What ended containers wrote to their termination message, at most 4096 bytes each.

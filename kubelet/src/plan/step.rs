@@ -20,10 +20,12 @@ pub enum Step {
         /// The image as the container names it.
         image: String,
     },
-    /// Make the pod's cgroup if it is not there, then run the sandbox.
+    /// Stop the sandboxes that this one replaces, make the pod's cgroup if it is not there, then run the sandbox.
     RunSandbox {
         /// For the engine.
         config: Box<PodSandboxConfig>,
+        /// Earlier sandboxes of the pod that are not ready, to be stopped first.
+        replaces: Vec<SandboxId>,
         /// The pod's cgroup; its path is `config.cgroup_parent`.
         cgroup: PodCgroup,
     },
@@ -203,6 +205,13 @@ impl Step {
             }
             _ => false,
         }
+    }
+}
+
+impl StepKey {
+    /// This step is to be dropped when a new plan does not list it any more; every other step is left to end.
+    pub fn is_cancellable(&self) -> bool {
+        matches!(self, Self::PullImage(_) | Self::RunHook(..))
     }
 }
 
