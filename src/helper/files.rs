@@ -17,20 +17,31 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// `write FILE TEXT…`: replaces the file by the words and a newline, at once (by rename) where the directory lets it.
 pub(crate) fn write(mut args: Args) -> Outcome {
     let path: String = args.word("FILE")?;
-    let text = args.rest().join(" ") + "\n";
-    let temporary = format!("{path}.new");
-    if path.starts_with("/dev/") || path.starts_with("/proc/") || path.starts_with("/sys/") {
-        OpenOptions::new()
-            .write(true)
-            .open(&path)?
-            .write_all(text.as_bytes())?;
-    } else if fs::write(&temporary, &text)
-        .and_then(|()| fs::rename(&temporary, &path))
-        .is_err()
-    {
-        fs::write(&path, text)?;
-    }
+    replace(&path, &(args.rest().join(" ") + "\n"))?;
     Ok(0)
+}
+
+/// Gives a file this text: by rename, so that readers see the old or the new one, except where only the kernel makes
+/// files.
+pub(crate) fn replace(path: &str, text: &str) -> io::Result<()> {
+    if ["/dev/", "/proc/", "/sys/"]
+        .iter()
+        .any(|kernel| path.starts_with(kernel))
+    {
+        return OpenOptions::new()
+            .write(true)
+            .open(path)?
+            .write_all(text.as_bytes());
+    }
+    let temporary = format!("{path}.new");
+    if fs::write(&temporary, text)
+        .and_then(|()| fs::rename(&temporary, path))
+        .is_ok()
+    {
+        return Ok(());
+    }
+    let _ = fs::remove_file(&temporary);
+    fs::write(path, text)
 }
 
 /// `append FILE TEXT…`

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::Outcome;
@@ -18,6 +19,8 @@ struct Server {
     directory: PathBuf,
     ready_file: Option<PathBuf>,
     sick_file: Option<PathBuf>,
+    ready: AtomicBool,
+    sick: AtomicBool,
     quiet: bool,
 }
 
@@ -31,8 +34,8 @@ struct Answer {
 /// `httpd --port N [--dir D] [--ready-file F] [--sick-file F] [--quiet]`: serves the files of a directory, a line on
 /// standard output per request, until SIGTERM.
 ///
-/// - `/healthz`: 200 unless the sick file is there, then 500;
-/// - `/readyz`: 200 if the ready file is there (or none was named), else 503;
+/// - `/healthz`: 200, or 500 while the sick file is there or after `/sick/on`, until `/sick/off`;
+/// - `/readyz`: 200, or 503 while the ready file is missing or after `/ready/off`, until `/ready/on`;
 /// - `/status/CODE`, `/hostname`, `/env/NAME`, `/headers`, `/redirect/PATH`, `/slow/MS`, `/big/BYTES`;
 /// - `/exit/CODE`: the server ends.
 pub(crate) fn httpd(mut args: Args) -> Outcome {
@@ -41,6 +44,8 @@ pub(crate) fn httpd(mut args: Args) -> Outcome {
         directory: args.option("--dir")?.unwrap_or_else(|| PathBuf::from(".")),
         ready_file: args.option("--ready-file")?,
         sick_file: args.option("--sick-file")?,
+        ready: AtomicBool::new(true),
+        sick: AtomicBool::new(false),
         quiet: args.switch("--quiet"),
     });
     if let Some(word) = args.rest().first() {
@@ -101,14 +106,12 @@ impl Server {
         let target = path.trim_start_matches('/');
         let (verb, argument) = target.split_once('/').unwrap_or((target, ""));
         match verb {
-            "healthz" => match &self.sick_file {
-                Some(file) if file.exists() => Answer::text(500, "sick\n"),
-                _ => Answer::text(200, "ok\n"),
-            },
-            "readyz" => match &self.ready_file {
-                Some(file) if !file.exists() => Answer::text(503, "not ready\n"),
-                _ => Answer::text(200, "ready\n"),
-            },
+            "healthz" if self.is_sick() => Answer::text(500, "sick\n"),
+            "healthz" => Answer::text(200, "ok\n"),
+            "readyz" if self.is_ready() => Answer::text(200, "ready\n"),
+            "readyz" => Answer::text(503, "not ready\n"),
+            "ready" => Answer::switched(&self.ready, "ready", argument),
+            "sick" => Answer::switched(&self.sick, "sick", argument),
             "status" => Answer::text(argument.parse().unwrap_or(400), "as asked\n"),
             "headers" => Answer::text(200, head),
             "hostname" => Answer::text(
@@ -134,6 +137,14 @@ impl Server {
             }
             _ => self.file(path),
         }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed) && self.ready_file.as_ref().is_none_or(|file| file.exists())
+    }
+
+    fn is_sick(&self) -> bool {
+        self.sick.load(Ordering::Relaxed) || self.sick_file.as_ref().is_some_and(|file| file.exists())
     }
 
     /// A file of the directory, or of a directory's `index.html`; nothing above it.
@@ -163,6 +174,14 @@ impl Server {
 }
 
 impl Answer {
+    fn switched(switch: &AtomicBool, name: &str, to: &str) -> Self {
+        if !matches!(to, "on" | "off") {
+            return Self::text(404, "say on or off\n");
+        }
+        switch.store(to == "on", Ordering::Relaxed);
+        Self::text(200, &format!("{name} is {to}\n"))
+    }
+
     fn text(status: u16, body: &str) -> Self {
         Self {
             status,
@@ -206,8 +225,27 @@ mod tests {
             directory: "/proc/self".into(),
             ready_file: missing.clone(),
             sick_file: missing,
+            ready: AtomicBool::new(true),
+            sick: AtomicBool::new(false),
             quiet: true,
         }
+    }
+
+    #[test]
+    fn probes_can_be_switched() {
+        let server = Server {
+            ready_file: None,
+            ..server()
+        };
+        let status = |path| server.answer("GET", path, "").status;
+        assert_eq!((status("/readyz"), status("/healthz")), (200, 200));
+        assert_eq!(
+            (status("/ready/off"), status("/sick/on"), status("/sick/up")),
+            (200, 200, 404)
+        );
+        assert_eq!((status("/readyz"), status("/healthz")), (503, 500));
+        assert_eq!((status("/ready/on"), status("/sick/off")), (200, 200));
+        assert_eq!((status("/readyz"), status("/healthz")), (200, 200));
     }
 
     #[test]

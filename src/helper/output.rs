@@ -29,16 +29,18 @@ pub(crate) fn exit(mut args: Args) -> Outcome {
     Ok(code)
 }
 
-/// `tick [--every MS] [--count N] [--file F] TEXT…`: prints (or appends to the file) the text and a number again and
-/// again, once a second unless told; ends with 0 on SIGTERM.
+/// `tick [--every MS] [--count N] [--file F [--replace]] TEXT…`: prints the text and a number again and again (or appends
+/// them to the file, or replaces it), once a second unless told; ends with 0 on SIGTERM.
 pub(crate) fn tick(mut args: Args) -> Outcome {
     let every = Duration::from_millis(args.option("--every")?.unwrap_or(1000));
     let count: u64 = args.option("--count")?.unwrap_or(u64::MAX);
     let file: Option<String> = args.option("--file")?;
+    let replace = args.switch("--replace");
     let text = args.rest().join(" ");
     crate::signals::end_on_termination(0)?;
     for number in 1..=count {
         match &file {
+            Some(file) if replace => crate::files::replace(file, &format!("{text} {number}\n"))?,
             Some(file) => crate::files::append_line(file, &format!("{text} {number}"))?,
             None => println!("{text} {number}"),
         }
