@@ -1,4 +1,7 @@
 //! Desired pods in, running pods and status out.
 
 pub mod identity;
+pub mod logs;
 pub mod plan;
+pub mod quantity;
+pub mod volumes;

@@ -1,0 +1,10 @@
+//! Container logs in the CRI format: parsing, reading across rotations, following.
+
+mod files;
+mod follow;
+mod line;
+mod reader;
+
+pub use follow::follow;
+pub use line::{LineJoiner, LogLine, Stream};
+pub use reader::{LogReader, Start};

@@ -1,0 +1,238 @@
+//! A pod's volumes: set up before its first container, mounted in its containers, removed with the pod.
+//!
+//! Each kind is a file with `path` and `set_up`; setting up is idempotent, so that a pod adopted after a crash sets up
+//! again what is missing. Removal needs no record of its own: everything is below the pod's directory
+//! ([`PodDir::remove`]), and a hostPath is only ever referred to.
+
+mod atomic_writer;
+mod beneath;
+mod config_map;
+mod delete;
+mod empty_dir;
+mod error;
+mod host_path;
+mod mounts;
+mod ownership;
+mod payload;
+mod pod_dir;
+mod projected;
+mod secret;
+mod sub_path;
+mod termination;
+
+use std::path::{Path, PathBuf};
+
+use berth_cri::Mount;
+use k8s_openapi::api::core::v1::{Pod, Volume};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+pub use error::VolumeError;
+pub use pod_dir::PodDir;
+pub(crate) use pod_dir::make_private_dirs;
+pub use termination::termination_message;
+
+use self::ownership::ChangePolicy;
+use self::payload::Style;
+use crate::plan::{Objects, StartContainer};
+
+/// What setting up a pod's volumes depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// What its volumes refer to.
+    pub objects: &'a Objects,
+    /// Where its volumes go.
+    pub dir: &'a PodDir,
+    /// Bytes of memory of the node; 0 is not known.
+    pub memory_capacity: u64,
+}
+
+impl Context<'_> {
+    fn volumes(&self) -> &[Volume] {
+        self.pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.volumes.as_deref())
+            .unwrap_or_default()
+    }
+
+    fn namespace(&self) -> &str {
+        self.pod.metadata.namespace.as_deref().unwrap_or("default")
+    }
+
+    fn fs_group(&self) -> Option<(u32, ChangePolicy)> {
+        let security = self.pod.spec.as_ref()?.security_context.as_ref()?;
+        let group = u32::try_from(security.fs_group?).ok()?;
+        let policy = match security.fs_group_change_policy.as_deref() {
+            Some("OnRootMismatch") => ChangePolicy::OnRootMismatch,
+            _ => ChangePolicy::Always,
+        };
+        Some((group, policy))
+    }
+
+    fn style(&self, default_mode: i32) -> Style {
+        Style {
+            default_mode,
+            group: self.fs_group().map(|(group, _)| group),
+        }
+    }
+
+    /// The sum of the containers' memory limits, if each has one.
+    fn pod_memory_limit(&self) -> Option<u64> {
+        let spec = self.pod.spec.as_ref()?;
+        spec.containers
+            .iter()
+            .map(|container| {
+                let limit = container.resources.as_ref()?.limits.as_ref()?.get("memory")?;
+                quantity_bytes(limit).filter(|&bytes| bytes > 0)
+            })
+            .sum()
+    }
+}
+
+/// Makes the pod's directory and all its volumes, or what is missing of them.
+pub fn set_up(context: &Context<'_>) -> Result<(), VolumeError> {
+    context
+        .dir
+        .create()
+        .map_err(VolumeError::io("make the directory", context.dir.path()))?;
+    context
+        .volumes()
+        .iter()
+        .try_for_each(|volume| set_up_volume(context, volume))
+}
+
+fn set_up_volume(context: &Context<'_>, volume: &Volume) -> Result<(), VolumeError> {
+    let name = volume.name.as_str();
+    if let Some(source) = &volume.empty_dir {
+        empty_dir::set_up(context, name, source)
+    } else if let Some(source) = &volume.host_path {
+        host_path::set_up(source)
+    } else if let Some(source) = &volume.config_map {
+        config_map::set_up(context, name, source)
+    } else if let Some(source) = &volume.secret {
+        secret::set_up(context, name, source)
+    } else if let Some(source) = &volume.projected {
+        projected::set_up(context, name, source)
+    } else {
+        Err(unsupported(name))
+    }
+}
+
+fn volume_path(context: &Context<'_>, name: &str) -> Result<PathBuf, VolumeError> {
+    let volume = context.volumes().iter().find(|volume| volume.name == name);
+    let Some(volume) = volume else {
+        return Err(VolumeError::Unsupported(format!(
+            "the pod has no volume \"{name}\""
+        )));
+    };
+    if volume.empty_dir.is_some() {
+        Ok(empty_dir::path(context, name))
+    } else if let Some(source) = &volume.host_path {
+        Ok(host_path::path(source))
+    } else if volume.config_map.is_some() {
+        Ok(config_map::path(context, name))
+    } else if volume.secret.is_some() {
+        Ok(secret::path(context, name))
+    } else if volume.projected.is_some() {
+        Ok(projected::path(context, name))
+    } else {
+        Err(unsupported(name))
+    }
+}
+
+fn unsupported(name: &str) -> VolumeError {
+    VolumeError::Unsupported(format!(
+        "volume \"{name}\" is of a kind that is not supported yet; emptyDir, hostPath, configMap, secret and projected are"
+    ))
+}
+
+/// The mounts of a container that is about to start: its volumes, then `/etc/hosts` and the termination message file
+/// where no volume is mounted.
+pub fn container_mounts(context: &Context<'_>, start: &StartContainer) -> Result<Vec<Mount>, VolumeError> {
+    let mut mounts = Vec::new();
+    for (index, request) in start.volume_mounts.iter().enumerate() {
+        let root = volume_path(context, &request.volume)?;
+        let host_path = match &request.sub_path {
+            Some(part) if !part.as_os_str().is_empty() => {
+                let place = sub_path::Place {
+                    container: &start.config.name,
+                    index,
+                };
+                sub_path::bind(context.dir, &request.volume, &root, part, place)?
+            }
+            _ => root,
+        };
+        mounts.push(Mount {
+            container_path: request.container_path.clone(),
+            host_path,
+            readonly: request.read_only,
+            propagation: request.propagation,
+        });
+    }
+    mounts.extend(own_mounts(context, start, &mounts)?);
+    Ok(mounts)
+}
+
+/// Mounts of files that the node makes for the container.
+fn own_mounts(
+    context: &Context<'_>,
+    start: &StartContainer,
+    taken: &[Mount],
+) -> Result<Vec<Mount>, VolumeError> {
+    let free = |path: &Path| !taken.iter().any(|mount| mount.container_path == path);
+    let mut mounts = Vec::new();
+    if let Some(hosts) = &start.hosts {
+        let path = context.dir.etc_hosts();
+        context
+            .dir
+            .write_etc_hosts(hosts)
+            .map_err(VolumeError::io("write", &path))?;
+        if free(Path::new("/etc/hosts")) {
+            mounts.push(Mount {
+                container_path: "/etc/hosts".into(),
+                host_path: path,
+                ..Mount::default()
+            });
+        }
+    }
+    if let Some(container_path) = start.termination_message_path.as_ref().filter(|path| free(path)) {
+        let config = &start.config;
+        let path = context
+            .dir
+            .create_termination_log(&config.name, config.attempt)
+            .map_err(VolumeError::io(
+                "make",
+                &context.dir.termination_log(&config.name, config.attempt),
+            ))?;
+        mounts.push(Mount {
+            container_path: container_path.clone(),
+            host_path: path,
+            ..Mount::default()
+        });
+    }
+    Ok(mounts)
+}
+
+/// A quantity in bytes; `None` if it is not one.
+fn quantity_bytes(quantity: &Quantity) -> Option<u64> {
+    u64::try_from(crate::quantity::parse(&quantity.0).ok()?.as_units()).ok()
+}
+
+/// Makes a volume's directory on disk.
+fn make_volume_dir(path: &Path) -> Result<(), VolumeError> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(path)
+        .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)))
+        .map_err(VolumeError::io("make the directory", path))
+}
+
+/// Makes a volume's directory in memory; once, so that a restart keeps what is in it.
+fn make_memory_dir(path: &Path) -> Result<(), VolumeError> {
+    std::fs::create_dir_all(path).map_err(VolumeError::io("make the directory", path))?;
+    if mounts::is_mount_point(path).map_err(VolumeError::io("look at", path))? {
+        return Ok(());
+    }
+    mounts::mount_tmpfs(path, None, 0o755).map_err(VolumeError::io("mount a tmpfs at", path))
+}

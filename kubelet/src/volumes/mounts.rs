@@ -1,0 +1,125 @@
+//! The few mounts that the node itself makes below its pods directory, and their undoing.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
+use rustix::mount::{MountFlags, UnmountFlags};
+
+/// Mounts a tmpfs. `size` is in bytes; `None` is the kernel's default, half of the machine's memory.
+pub(crate) fn mount_tmpfs(target: &Path, size: Option<u64>, mode: u32) -> io::Result<()> {
+    let mut data = format!("mode={mode:o}");
+    if let Some(size) = size {
+        data.push_str(&format!(",size={size}"));
+    }
+    let data = std::ffi::CString::new(data)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    Ok(rustix::mount::mount(
+        "tmpfs",
+        target,
+        "tmpfs",
+        flags,
+        Some(data.as_c_str()),
+    )?)
+}
+
+/// Bind-mounts exactly the file or directory that `source` holds, whatever its path leads to by now.
+pub(crate) fn bind_descriptor(source: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
+    let source = format!("/proc/self/fd/{}", source.as_raw_fd());
+    Ok(rustix::mount::mount_bind(source.as_str(), target)?)
+}
+
+/// Whether something is mounted at `path` itself.
+pub(crate) fn is_mount_point(path: &Path) -> io::Result<bool> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    match rustix::fs::statx(CWD, path, flags, StatxFlags::empty()) {
+        Ok(stat) => Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Unmounts everything at and below `directory`, the innermost first. A mount that is busy is detached: it goes away
+/// with its last user.
+pub(crate) fn unmount_below(directory: &Path) -> io::Result<()> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    let mut below: Vec<PathBuf> = mount_points(&table)
+        .into_iter()
+        .filter(|point| point.starts_with(directory))
+        .collect();
+    below.reverse();
+    for point in below {
+        match rustix::mount::unmount(&point, UnmountFlags::NOFOLLOW) {
+            Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
+            Err(rustix::io::Errno::BUSY) => {
+                rustix::mount::unmount(&point, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// The mount points of a mountinfo table, in the order in which they were mounted (proc_pid_mountinfo(5), field 5).
+fn mount_points(table: &[u8]) -> Vec<PathBuf> {
+    table
+        .split(|&b| b == b'\n')
+        .filter_map(|line| line.split(|&b| b == b' ').nth(4))
+        .map(unescape)
+        .collect()
+}
+
+/// Space, tab, newline and backslash stand as three octal digits after a backslash.
+fn unescape(text: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let octal = tail.get(..3).filter(|_| byte == b'\\');
+        let code = octal.and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
+        match code {
+            Some(code) => {
+                out.push(code);
+                rest = &tail[3..];
+            }
+            None => {
+                out.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    std::ffi::OsString::from_vec(out).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_is_unescaped() {
+        let table = b"36 35 98:0 /m /mnt/a\\040b\\134 rw,noatime master:1 - ext3 /dev/root rw\n\
+            37 35 98:0 / /x rw - tmpfs tmpfs rw\n";
+        assert_eq!(
+            mount_points(table),
+            [PathBuf::from("/mnt/a b\\"), PathBuf::from("/x")]
+        );
+    }
+
+    #[test]
+    fn mounts_are_seen_and_undone_innermost_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let outer = dir.path().join("outer");
+        std::fs::create_dir(&outer).unwrap();
+        assert!(!is_mount_point(&outer).unwrap());
+        mount_tmpfs(&outer, Some(1 << 20), 0o755).unwrap();
+        let inner = outer.join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        mount_tmpfs(&inner, None, 0o700).unwrap();
+        assert!(is_mount_point(&outer).unwrap() && is_mount_point(&inner).unwrap());
+        unmount_below(dir.path()).unwrap();
+        assert!(!is_mount_point(&outer).unwrap() && !inner.exists());
+        unmount_below(dir.path()).unwrap();
+        assert!(!is_mount_point(&dir.path().join("absent")).unwrap());
+    }
+}
