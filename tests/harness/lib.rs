@@ -1,1 +1,28 @@
 //! The harness of the black-box tests.
+//!
+//! A test makes a [`Node`]: a machine of its own as far as berth can tell, with fresh network, mount, UTS and IPC
+//! namespaces, a private `/run`, a `--root` and a cgroup subtree. It runs the built programs there and ends with
+//! [`Node::finish`], which looks at the kernel: what was not there before and is there now fails the test by name.
+//!
+//! Namespaces belong to threads: everything a test does on its own thread, and every process it starts, is inside. So
+//! tests may share a process (`cargo test`) or have one each (`cargo nextest`, which also gives each a time limit).
+//!
+//! A harness fails by panicking, as a test does.
+
+mod cgroup;
+mod kernel;
+mod net;
+mod node;
+mod process;
+mod program;
+mod running;
+mod wait;
+
+pub use cgroup::{Controller, cgroup_directories};
+pub use kernel::Kernel;
+pub use net::{Answer, http_get, try_http_get};
+pub use node::Node;
+pub use process::{Process, processes};
+pub use program::program;
+pub use running::{Ended, Running};
+pub use wait::{PATIENCE, eventually, eventually_within};

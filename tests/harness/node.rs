@@ -1,0 +1,232 @@
+//! A machine of its own for one test.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid, sethostname};
+use tempfile::TempDir;
+
+use crate::cgroup::cgroup_directories;
+use crate::kernel::Kernel;
+use crate::process::{Process, processes};
+use crate::program::program;
+use crate::running::Running;
+use crate::wait::{PATIENCE, eventually_within};
+
+/// Directories below `--root` whose files outlive pods: the image store.
+const KEPT: [&str; 1] = ["file images/"];
+
+/// A machine of its own: see the crate's description.
+pub struct Node {
+    /// The word by which the node is known in command lines, environments, mounts, cgroups and paths.
+    marker: String,
+    scratch: TempDir,
+    root: PathBuf,
+    cgroup: PathBuf,
+    before: Kernel,
+    finished: bool,
+}
+
+impl Node {
+    /// Takes the calling thread into fresh namespaces.
+    ///
+    /// # Panics
+    /// If that is refused: tests need root.
+    #[expect(clippy::new_without_default, reason = "it changes the calling thread")]
+    pub fn new() -> Self {
+        Self::make(None)
+    }
+
+    /// A node whose `--root` is a file system of that many bytes.
+    ///
+    /// # Panics
+    /// As [`Node::new`].
+    pub fn with_disk(bytes: u64) -> Self {
+        Self::make(Some(bytes))
+    }
+
+    fn make(disk: Option<u64>) -> Self {
+        assert!(
+            geteuid().is_root(),
+            "the black-box tests make namespaces, mounts and cgroups: run them as root"
+        );
+        let scratch = TempDir::with_prefix("berth-node-").expect("a directory for the node");
+        let marker = scratch
+            .path()
+            .file_name()
+            .expect("it has a name")
+            .to_string_lossy()
+            .into_owned();
+        let root = scratch.path().join("root");
+        fs::create_dir(&root).expect("the node's root");
+        enter_namespaces(&marker);
+        if let Some(bytes) = disk {
+            mount_tmpfs(&root, &format!("size={bytes},mode=0755"));
+        }
+        let cgroup = PathBuf::from(format!("/{marker}"));
+        let before = Kernel::look(&marker, &root, &cgroup);
+        Self {
+            marker,
+            scratch,
+            root,
+            cgroup,
+            before,
+            finished: false,
+        }
+    }
+
+    /// Where berth keeps everything on this node.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The cgroup below which berth's are, relative to the root of each hierarchy.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
+    /// A directory for the test's own files, which goes with the node.
+    pub fn scratch(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// Writes a file into the scratch directory.
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.scratch.path().join(name);
+        fs::write(&path, text).expect("a file of the test");
+        path
+    }
+
+    /// A command of this node: `berth SUBCOMMAND …` with the node's places.
+    pub fn berth<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(program("berth"));
+        command
+            .arg("--root")
+            .arg(&self.root)
+            .arg("--cgroup-root")
+            .arg(&self.cgroup)
+            .args(arguments);
+        command
+            .env("BERTH_TEST_NODE", &self.marker)
+            .env("NO_COLOR", "1")
+            .env_remove("RUST_BACKTRACE");
+        command
+    }
+
+    /// Starts `berth run` of a manifest, given as text.
+    pub fn run(&self, manifest: &str) -> Running {
+        self.run_with(&[], manifest)
+    }
+
+    /// Starts `berth run OPTIONS` of a manifest, given as text.
+    pub fn run_with(&self, options: &[&str], manifest: &str) -> Running {
+        let file = self.file("pod.yaml", manifest);
+        let mut command = self.berth(["run"]);
+        command.args(options).arg(file);
+        Running::start(command, "")
+    }
+
+    /// The processes that belong to the node, the test's own left out.
+    pub fn processes(&self) -> Vec<Process> {
+        processes(&self.marker, &self.cgroup)
+    }
+
+    /// What is left of the node now that nothing should be, a line each.
+    pub fn leftovers(&self) -> Vec<String> {
+        let after = Kernel::look(&self.marker, &self.root, &self.cgroup);
+        after.difference(&self.before, |line| {
+            KEPT.iter().any(|kept| line.starts_with(kept))
+        })
+    }
+
+    /// Ends the node: nothing may be left but images.
+    ///
+    /// # Panics
+    /// Names every leftover.
+    #[track_caller]
+    pub fn finish(mut self) {
+        self.finished = true;
+        let leftovers = self.leftovers();
+        self.clean_up();
+        assert!(
+            leftovers.is_empty(),
+            "{} left behind:\n{}",
+            self.marker,
+            leftovers.join("\n")
+        );
+    }
+
+    /// Kills and removes what a failed test left, so that the next one finds a clean machine.
+    fn clean_up(&self) {
+        let quiet = eventually_within_quietly(|| {
+            let all = self.processes();
+            for process in &all {
+                let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+            }
+            all.iter().all(|process| process.state == 'Z')
+        });
+        if !quiet {
+            eprintln!(
+                "{}: processes that can't be killed: {:#?}",
+                self.marker,
+                self.processes()
+            );
+        }
+        for directory in cgroup_directories(&self.cgroup) {
+            let _ = fs::remove_dir(directory);
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        if std::thread::panicking() {
+            eprintln!("left on {}:\n{}", self.marker, self.leftovers().join("\n"));
+        }
+        self.clean_up();
+        assert!(
+            std::thread::panicking(),
+            "the test of {} ended without Node::finish",
+            self.marker
+        );
+    }
+}
+
+fn eventually_within_quietly(mut done: impl FnMut() -> bool) -> bool {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        eventually_within(PATIENCE / 6, "the node's processes end", || done().then_some(()));
+    }))
+    .is_ok()
+}
+
+/// Takes the calling thread into namespaces of its own: network (with `lo` up), mounts (with a fresh `/run`), host name,
+/// System V IPC.
+fn enter_namespaces(name: &str) {
+    let kinds = CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWIPC;
+    unshare(kinds).expect("fresh namespaces");
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("mounts that stay here");
+    mount_tmpfs(Path::new("/run"), "mode=0755");
+    sethostname(name).expect("a host name");
+    let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+    assert!(
+        up.is_ok_and(|status| status.success()),
+        "ip (of iproute2) can't bring lo up"
+    );
+}
+
+fn mount_tmpfs(place: &Path, options: &str) {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("tmpfs"), place, Some("tmpfs"), flags, Some(options)).expect("a tmpfs");
+}

@@ -1,0 +1,247 @@
+//! A program that runs, what it printed so far, and how it ended.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+
+use crate::wait::{PATIENCE, eventually};
+
+type Output = Arc<(Mutex<Vec<String>>, Condvar)>;
+
+/// A program that was started.
+pub struct Running {
+    child: Child,
+    what: String,
+    output: Output,
+    readers: Vec<JoinHandle<()>>,
+}
+
+/// A program that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// Standard output and standard error, line by line as they came.
+    pub output: String,
+}
+
+impl Ended {
+    /// The exit code; `None` if a signal ended it.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// # Panics
+    /// Unless the program ended with this code.
+    #[track_caller]
+    pub fn expect_code(self, code: i32) -> Self {
+        assert_eq!(
+            self.code(),
+            Some(code),
+            "ended with {}; it printed:\n{}",
+            self.status,
+            self.output
+        );
+        self
+    }
+
+    /// # Panics
+    /// Unless the output has each of these.
+    #[track_caller]
+    pub fn expect_output(self, needles: &[&str]) -> Self {
+        for needle in needles {
+            assert!(
+                self.output.contains(needle),
+                "{needle:?} is not in the output:\n{}",
+                self.output
+            );
+        }
+        self.expect_no_panic()
+    }
+
+    /// # Panics
+    /// If the program did.
+    #[track_caller]
+    pub fn expect_no_panic(self) -> Self {
+        assert!(
+            !self.output.contains("panicked at"),
+            "it panicked:\n{}",
+            self.output
+        );
+        self
+    }
+}
+
+impl Running {
+    /// Starts it with this standard input.
+    pub fn start(mut command: Command, input: &str) -> Self {
+        let what = format!("{command:?}");
+        command.stdin(if input.is_empty() {
+            Stdio::null()
+        } else {
+            Stdio::piped()
+        });
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin
+                .write_all(input.as_bytes())
+                .expect("the program reads its standard input");
+        }
+        let output = Output::default();
+        let stdout = child.stdout.take().expect("it was piped");
+        let stderr = child.stderr.take().expect("it was piped");
+        let readers = vec![
+            collect(stdout, Arc::clone(&output)),
+            collect(stderr, Arc::clone(&output)),
+        ];
+        Self {
+            child,
+            what,
+            output,
+            readers,
+        }
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    /// What it printed so far.
+    pub fn output(&self) -> String {
+        self.output.0.lock().expect("no reader panics").join("\n")
+    }
+
+    /// Waits for a line with `needle` after the first `skip` lines, and returns its number and text.
+    ///
+    /// # Panics
+    /// If it does not come in time.
+    #[track_caller]
+    pub fn line_after(&self, skip: usize, needle: &str) -> (usize, String) {
+        self.find(skip, &format!("a line with {needle:?}"), |line| {
+            line.contains(needle)
+        })
+    }
+
+    /// Waits for a line with `needle`.
+    ///
+    /// # Panics
+    /// If it does not come in time.
+    #[track_caller]
+    pub fn line(&self, needle: &str) -> String {
+        self.line_after(0, needle).1
+    }
+
+    /// How many lines it printed so far: a mark for [`Running::line_after`].
+    pub fn mark(&self) -> usize {
+        self.output.0.lock().expect("no reader panics").len()
+    }
+
+    /// Waits for a line that matches, after the first `skip`.
+    ///
+    /// # Panics
+    /// If it does not come in time.
+    #[track_caller]
+    pub fn find(&self, skip: usize, what: &str, matches: impl Fn(&str) -> bool) -> (usize, String) {
+        let deadline = Instant::now() + PATIENCE;
+        let (lines, changed) = &*self.output;
+        let mut lines = lines.lock().expect("no reader panics");
+        let mut next = skip;
+        loop {
+            while let Some(line) = lines.get(next) {
+                if matches(line) {
+                    return (next, line.clone());
+                }
+                next += 1;
+            }
+            let rest = deadline.saturating_duration_since(Instant::now());
+            let ended = self.readers.iter().all(JoinHandle::is_finished);
+            assert!(
+                !rest.is_zero() && !ended,
+                "{}\ndid not print {what}:\n{}",
+                self.what,
+                lines.join("\n")
+            );
+            lines = changed
+                .wait_timeout(lines, rest.min(Duration::from_millis(200)))
+                .expect("no reader panics")
+                .0;
+        }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        signal::kill(Pid::from_raw(self.pid()), signal)
+            .unwrap_or_else(|error| panic!("{}: {error}", self.what));
+    }
+
+    /// Presses Ctrl-C.
+    pub fn interrupt(&self) {
+        self.signal(Signal::SIGINT);
+    }
+
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        self.child
+            .try_wait()
+            .expect("a child can be waited for")
+            .is_none()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    #[track_caller]
+    pub fn wait(mut self) -> Ended {
+        let what = format!("{} ends; so far it printed:\n{}", self.what, self.output());
+        let status = eventually(&what, || {
+            self.child.try_wait().expect("a child can be waited for")
+        });
+        // What it left running may keep its output open: that is a leak to report, not a reason to hang.
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while !self.readers.iter().all(JoinHandle::is_finished) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ended {
+            status,
+            output: self.output(),
+        }
+    }
+
+    /// Kills it without a warning, as the OOM killer would.
+    pub fn kill(mut self) {
+        self.child.kill().expect("a child can be killed");
+        self.child.wait().expect("a child can be waited for");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn collect(stream: impl Read + Send + 'static, output: Output) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(stream);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
+            output.0.lock().expect("no reader panics").push(text);
+            output.1.notify_all();
+            line.clear();
+        }
+        output.1.notify_all();
+    })
+}
