@@ -1,0 +1,95 @@
+//! Kubernetes' numbers, under Kubernetes' names. No other file of this crate has one.
+
+use std::time::Duration;
+
+/// `terminationGracePeriodSeconds` of a pod (DefaultTerminationGracePeriodSeconds in core/v1).
+pub const DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS: i64 = 30;
+/// The least time a container is given between its stop signal and SIGKILL (minimumGracePeriodInSeconds).
+pub const MINIMUM_GRACE_PERIOD: Duration = Duration::from_secs(2);
+/// `terminationMessagePath` (TerminationMessagePathDefault).
+pub const TERMINATION_MESSAGE_PATH: &str = "/dev/termination-log";
+/// Bytes of a termination message (MaxContainerTerminationMessageLength).
+pub const MAX_CONTAINER_TERMINATION_MESSAGE_LENGTH: usize = 4096;
+/// Bytes of the log that stand in for a termination message (MaxContainerTerminationMessageLogLength).
+pub const MAX_CONTAINER_TERMINATION_MESSAGE_LOG_LENGTH: usize = 2048;
+/// Lines of the log that stand in for a termination message (MaxContainerTerminationMessageLogLines).
+pub const MAX_CONTAINER_TERMINATION_MESSAGE_LOG_LINES: usize = 80;
+/// Bytes of all termination messages of a pod (MaxPodTerminationMessageLogLength).
+pub const MAX_POD_TERMINATION_MESSAGE_LOG_LENGTH: usize = 12 * 1024;
+
+/// The first pause between two runs of a container (initialNodeBackOff, containerBackOffPeriod).
+pub const CONTAINER_BACKOFF_INITIAL: Duration = Duration::from_secs(10);
+/// The longest pause between two runs of a container (MaxContainerBackOff).
+pub const MAX_CONTAINER_BACKOFF: Duration = Duration::from_secs(300);
+/// A container that ran for longer than this starts over with the pauses (twice MaxContainerBackOff).
+pub const CONTAINER_BACKOFF_RESET: Duration = Duration::from_secs(600);
+/// The first pause between two pulls of an image (imageBackOffPeriod).
+pub const IMAGE_BACKOFF_INITIAL: Duration = Duration::from_secs(10);
+/// The longest pause between two pulls of an image (MaxImageBackOff).
+pub const MAX_IMAGE_BACKOFF: Duration = Duration::from_secs(300);
+/// How long a failed pull reads `ErrImagePull` before it reads `ImagePullBackOff`. Upstream shows the first until the
+/// pod's next sync, which comes 5 to 15 seconds later (backOffPeriod, jittered by half).
+pub const IMAGE_ERROR_SHOWN: Duration = Duration::from_secs(5);
+/// The pause after any other step that failed (backOffPeriod of the pod workers).
+pub const SYNC_BACKOFF: Duration = Duration::from_secs(10);
+
+/// `timeoutSeconds` of a probe.
+pub const PROBE_TIMEOUT_SECONDS: i32 = 1;
+/// `periodSeconds` of a probe.
+pub const PROBE_PERIOD_SECONDS: i32 = 10;
+/// `successThreshold` of a probe.
+pub const PROBE_SUCCESS_THRESHOLD: i32 = 1;
+/// `failureThreshold` of a probe.
+pub const PROBE_FAILURE_THRESHOLD: i32 = 3;
+/// Tries within one probe when the probe itself can't be made (maxProbeRetries).
+pub const MAX_PROBE_RETRIES: u32 = 3;
+/// Bytes of a probe's answer that are read (maxRespBodyLength, maxReadLength).
+pub const MAX_PROBE_OUTPUT: usize = 10 * 1024;
+
+/// CFS shares of a whole CPU (SharesPerCPU).
+pub const SHARES_PER_CPU: u64 = 1024;
+/// Thousandths of a whole CPU (MilliCPUToCPU).
+pub const MILLI_CPU_TO_CPU: u64 = 1000;
+/// The least CFS shares (MinShares).
+pub const MIN_SHARES: u64 = 2;
+/// The most CFS shares (MaxShares).
+pub const MAX_SHARES: u64 = 262_144;
+/// Microseconds of a CFS period (QuotaPeriod).
+pub const QUOTA_PERIOD: u64 = 100_000;
+/// The least microseconds of CPU time in a period (MinQuotaPeriod).
+pub const MIN_QUOTA_PERIOD: u64 = 1000;
+
+/// `oom_score_adj` of containers of Guaranteed pods (guaranteedOOMScoreAdj).
+pub const GUARANTEED_OOM_SCORE_ADJ: i32 = -997;
+/// `oom_score_adj` of containers of BestEffort pods (besteffortOOMScoreAdj).
+pub const BESTEFFORT_OOM_SCORE_ADJ: i32 = 1000;
+/// Pods of at least this priority are critical (SystemCriticalPriority).
+pub const SYSTEM_CRITICAL_PRIORITY: i32 = 2_000_000_000;
+
+/// `nameserver` lines in `/etc/resolv.conf` (MaxDNSNameservers).
+pub const MAX_DNS_NAMESERVERS: usize = 3;
+/// Domains of the `search` line (MaxDNSSearchPaths).
+pub const MAX_DNS_SEARCH_PATHS: usize = 32;
+/// Characters of the `search` line (MaxDNSSearchListChars).
+pub const MAX_DNS_SEARCH_LIST_CHARS: usize = 2048;
+/// Characters of a host name.
+pub const HOSTNAME_MAX_LEN: usize = 63;
+
+/// Dead containers that are kept of each name (MaxPerPodContainerCount), for the log of the previous one.
+pub const MAX_PER_POD_CONTAINER: usize = 1;
+
+/// `defaultMode` of configMap, secret, downwardAPI and projected volumes.
+pub const VOLUME_DEFAULT_MODE: i32 = 0o644;
+/// `schedulerName`.
+pub const DEFAULT_SCHEDULER_NAME: &str = "default-scheduler";
+/// `metadata.namespace` of a manifest without one.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// Bytes of a manifest file.
+pub const MAX_MANIFEST_BYTES: usize = 8 * 1024 * 1024;
+/// Levels of nesting in a manifest.
+pub const MAX_MANIFEST_DEPTH: usize = 64;
+/// Values in a manifest, each use of an alias counted again.
+pub const MAX_MANIFEST_NODES: usize = 200_000;
+/// Bytes of a ConfigMap's or Secret's data (MaxSecretSize).
+pub const MAX_SECRET_SIZE: usize = 1024 * 1024;

@@ -1,0 +1,137 @@
+//! Questions that a Pod's specification answers.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Probe};
+
+use crate::defaults;
+
+/// `restartPolicy`, of a pod or a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartPolicy {
+    /// Whatever the exit code.
+    Always,
+    /// If the exit code is not 0.
+    OnFailure,
+    /// Not at all.
+    Never,
+}
+
+impl RestartPolicy {
+    /// Reads the API's word; an unknown one is `Always`, as upstream's default.
+    pub fn parse(text: Option<&str>) -> Self {
+        match text {
+            Some("OnFailure") => Self::OnFailure,
+            Some("Never") => Self::Never,
+            _ => Self::Always,
+        }
+    }
+
+    /// A container that ended with this code is started again.
+    pub fn restarts(self, exit_code: i32) -> bool {
+        match self {
+            Self::Always => true,
+            Self::OnFailure => exit_code != 0,
+            Self::Never => false,
+        }
+    }
+}
+
+/// What part a container has in its pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// One of `initContainers` that runs to its end.
+    Init,
+    /// One of `initContainers` with `restartPolicy: Always`.
+    Sidecar,
+    /// One of `containers`.
+    Main,
+}
+
+/// `metadata.name`.
+pub fn name(pod: &Pod) -> &str {
+    pod.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// `metadata.namespace`.
+pub fn namespace(pod: &Pod) -> &str {
+    pod.metadata.namespace.as_deref().unwrap_or(defaults::DEFAULT_NAMESPACE)
+}
+
+/// `spec.initContainers`.
+pub fn init_containers(pod: &Pod) -> &[Container] {
+    pod.spec.as_ref().and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default()
+}
+
+/// `spec.containers`.
+pub fn containers(pod: &Pod) -> &[Container] {
+    pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default()
+}
+
+/// Every container with its part, init containers first, in the order of the specification.
+pub fn all_containers(pod: &Pod) -> impl DoubleEndedIterator<Item = (&Container, Role)> {
+    let init = init_containers(pod).iter().map(|c| (c, if is_sidecar(c) { Role::Sidecar } else { Role::Init }));
+    init.chain(containers(pod).iter().map(|c| (c, Role::Main)))
+}
+
+/// The container of that name, with its part.
+pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<(&'a Container, Role)> {
+    all_containers(pod).find(|(container, _)| container.name == name)
+}
+
+/// Of an init container: it is a sidecar.
+pub fn is_sidecar(init_container: &Container) -> bool {
+    init_container.restart_policy.as_deref() == Some("Always")
+}
+
+/// Whether a container is restarted: its own `restartPolicy`, or else the pod's. An init container of a pod that is
+/// always restarted is restarted if it failed.
+pub fn restart_policy(pod: &Pod, container: &Container, role: Role) -> RestartPolicy {
+    let of_pod = || RestartPolicy::parse(pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()));
+    let policy = match container.restart_policy.as_deref() {
+        Some(own) => RestartPolicy::parse(Some(own)),
+        None => of_pod(),
+    };
+    match (role, policy) {
+        (Role::Sidecar, _) => RestartPolicy::Always,
+        (Role::Init, RestartPolicy::Always) => RestartPolicy::OnFailure,
+        (_, policy) => policy,
+    }
+}
+
+/// The pod's `restartPolicy`.
+pub fn pod_restart_policy(pod: &Pod) -> RestartPolicy {
+    RestartPolicy::parse(pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()))
+}
+
+/// `terminationGracePeriodSeconds`.
+pub fn grace_period(pod: &Pod) -> Duration {
+    let seconds = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+    let seconds = seconds.unwrap_or(defaults::DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS);
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+/// The grace period of a container that its liveness or startup probe ends.
+pub fn probe_grace_period(pod: &Pod, probe: Option<&Probe>) -> Duration {
+    match probe.and_then(|probe| probe.termination_grace_period_seconds) {
+        Some(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
+        None => grace_period(pod),
+    }
+}
+
+/// `activeDeadlineSeconds`.
+pub fn active_deadline(pod: &Pod) -> Option<Duration> {
+    let seconds = pod.spec.as_ref()?.active_deadline_seconds?;
+    Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+}
+
+/// `hostNetwork`.
+pub fn host_network(spec: &PodSpec) -> bool {
+    spec.host_network == Some(true)
+}
+
+/// `name_namespace(uid)`, as upstream writes a pod in messages.
+pub fn describe(pod: &Pod) -> String {
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    format!("{}_{}({uid})", name(pod), namespace(pod))
+}
