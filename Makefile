@@ -1,16 +1,46 @@
 # The commands of a working day. CONTRIBUTING.md explains them.
-.PHONY: build check fmt lint unit
+#
+#   make hello   build the release programs and run a real pod (Ctrl-C stops it)
+#   make test    everything that has to pass
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
+RELEASE := $(TARGET_DIR)/$(TRIPLE)/release
+
+.PHONY: hello build test setup check fmt lint deny programs tests vm
+
+hello: build
+	$(RELEASE)/berth run examples/hello.yaml
 
 build:
-	cargo build --release --workspace
+	cargo build --release --package berth --package berth-oci
 
-check: fmt lint unit
+test: setup check programs tests vm
+
+# Debian packages and the test runner, if they are missing.
+setup:
+	hack/setup
+
+check: fmt lint deny
 
 fmt:
 	cargo fmt --all --check
 
 lint:
-	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	cargo clippy --workspace --all-targets -- -D warnings
 
-unit:
-	cargo nextest run --workspace --lib --bins
+# Licences and sources of every dependency: deny.toml.
+deny:
+	hack/deny
+
+# The programs that the black-box tests run, where the tests look for them: beside their own.
+programs:
+	cargo build --workspace --bins
+
+# Unit tests, and black-box tests on this machine's kernel.
+tests: programs
+	cargo nextest run --workspace
+
+# The tests that need cgroup v2, in a virtual machine.
+vm:
+	@if [ -x hack/vm/test ]; then hack/vm/test; else echo "hack/vm/test is missing: the cgroup v2 tests are skipped"; fi
