@@ -9,7 +9,8 @@ use std::time::Duration;
 use berth_cri::{ContainerStatus, UnixNanos};
 
 use crate::defaults::{
-    CONTAINER_BACKOFF_INITIAL, CONTAINER_BACKOFF_RESET, IMAGE_BACKOFF_INITIAL, MAX_CONTAINER_BACKOFF, MAX_IMAGE_BACKOFF,
+    CONTAINER_BACKOFF_INITIAL, CONTAINER_BACKOFF_RESET, IMAGE_BACKOFF_INITIAL, MAX_CONTAINER_BACKOFF,
+    MAX_IMAGE_BACKOFF,
 };
 
 /// The annotation of a container that holds how many restarts in a row led to it.
@@ -29,20 +30,35 @@ pub fn crash_delay(ended: &ContainerStatus) -> Duration {
 
 /// What the container that comes after this one is to have as its [`RESTARTS_IN_A_ROW`].
 pub fn next_in_a_row(ended: &ContainerStatus) -> u32 {
-    if ran_long(ended) { 1 } else { restarts_in_a_row(&ended.config.annotations).saturating_add(1) }
+    if ran_long(ended) {
+        1
+    } else {
+        restarts_in_a_row(&ended.config.annotations).saturating_add(1)
+    }
 }
 
 /// The pause after an image could not be pulled this often in a row.
 pub fn image_delay(failures: u32) -> Duration {
-    doubled(IMAGE_BACKOFF_INITIAL, failures.saturating_sub(1), MAX_IMAGE_BACKOFF)
+    doubled(
+        IMAGE_BACKOFF_INITIAL,
+        failures.saturating_sub(1),
+        MAX_IMAGE_BACKOFF,
+    )
 }
 
 fn restarts_in_a_row(annotations: &BTreeMap<String, String>) -> u32 {
-    annotations.get(RESTARTS_IN_A_ROW).and_then(|text| text.parse().ok()).unwrap_or(0)
+    annotations
+        .get(RESTARTS_IN_A_ROW)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 fn ran_long(ended: &ContainerStatus) -> bool {
-    let began = if ended.started_at == 0 { ended.created_at } else { ended.started_at };
+    let began = if ended.started_at == 0 {
+        ended.created_at
+    } else {
+        ended.started_at
+    };
     nanos_between(began, ended.finished_at) > CONTAINER_BACKOFF_RESET
 }
 

@@ -44,7 +44,9 @@ pub enum ConfigError {
         name: String,
     },
     /// The value is not text.
-    #[error("the value of key {key} in Secret {name} is not UTF-8 text and can't be an environment variable; mount it as a volume")]
+    #[error(
+        "the value of key {key} in Secret {name} is not UTF-8 text and can't be an environment variable; mount it as a volume"
+    )]
     NotText {
         /// The key.
         key: String,
@@ -110,7 +112,9 @@ impl Environment {
 
 /// The value of a variable.
 pub fn lookup<'a>(env: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    env.iter()
+        .find(|(known, _)| known == name)
+        .map(|(_, value)| value.as_str())
 }
 
 /// All pairs of a ConfigMap or Secret. A key that can't be a variable's name is left out, as upstream does.
@@ -125,7 +129,11 @@ fn env_from(from: &EnvFromSource, sources: EnvSources<'_>, env: &mut Environment
     let key_of = |name: &str| (spec::namespace(sources.pod).to_owned(), name.to_owned());
     if let Some(source) = &from.config_map_ref {
         match sources.objects.config_maps.get(&key_of(&source.name)) {
-            Some(map) => map.data.iter().flatten().for_each(|(key, value)| add(key, value.clone())),
+            Some(map) => map
+                .data
+                .iter()
+                .flatten()
+                .for_each(|(key, value)| add(key, value.clone())),
             None if source.optional == Some(true) => {}
             None => return Err(ConfigError::NoConfigMap(source.name.clone())),
         }
@@ -150,12 +158,19 @@ pub fn is_env_name(name: &str) -> bool {
 }
 
 fn text(bytes: &[u8], key: &str, secret: &str) -> Result<String, ConfigError> {
-    let not_text = |_| ConfigError::NotText { key: key.to_owned(), name: secret.to_owned() };
+    let not_text = |_| ConfigError::NotText {
+        key: key.to_owned(),
+        name: secret.to_owned(),
+    };
     String::from_utf8(bytes.to_vec()).map_err(not_text)
 }
 
 /// `None`: it is optional and not there.
-fn value_from(from: &EnvVarSource, container: &Container, sources: EnvSources<'_>) -> Result<Option<String>, ConfigError> {
+fn value_from(
+    from: &EnvVarSource,
+    container: &Container,
+    sources: EnvSources<'_>,
+) -> Result<Option<String>, ConfigError> {
     let namespace = spec::namespace(sources.pod);
     let key_of = |name: &str| (namespace.to_owned(), name.to_owned());
     let no_key = |kind, key: &str, name: &str| ConfigError::NoKey {
@@ -202,7 +217,10 @@ fn resource_ref(
         None | Some("") => Some(container),
         Some(name) => spec::container(sources.pod, name).map(|(container, _)| container),
     };
-    let divisor = field.divisor.as_ref().map_or(Value::default(), quantity::value_of);
+    let divisor = field
+        .divisor
+        .as_ref()
+        .map_or(Value::default(), quantity::value_of);
     of.and_then(|of| resources::resource_field(of, &field.resource, divisor, sources.node))
         .ok_or_else(|| ConfigError::ResourceField(field.resource.clone()))
 }
@@ -233,7 +251,9 @@ pub fn field_ref(path: &str, sources: EnvSources<'_>) -> Result<String, ConfigEr
             .and_then(|spec| spec.node_name.clone())
             .filter(|name| !name.is_empty())
             .unwrap_or_else(|| sources.node.name.clone()),
-        "spec.serviceAccountName" => pod_spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_default(),
+        "spec.serviceAccountName" => pod_spec
+            .and_then(|spec| spec.service_account_name.clone())
+            .unwrap_or_default(),
         "status.hostIP" => first(&sources.node.host_ips),
         "status.hostIPs" => join(&sources.node.host_ips),
         "status.podIP" => first(pod_addresses(sources)),
@@ -266,7 +286,11 @@ pub fn subscript(path: &str) -> Option<(&str, &str)> {
 
 /// One `key="value"` a line, values escaped as Go's `%q` does.
 fn format_map(map: Option<&std::collections::BTreeMap<String, String>>) -> String {
-    let lines: Vec<String> = map.into_iter().flatten().map(|(key, value)| format!("{key}={value:?}")).collect();
+    let lines: Vec<String> = map
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={value:?}"))
+        .collect();
     lines.join("\n")
 }
 
@@ -278,29 +302,54 @@ mod tests {
     fn objects() -> Objects {
         let mut objects = Objects::default();
         let key = |name: &str| ("default".to_owned(), name.to_owned());
-        let map = serde_json::json!({"metadata": {"name": "map"}, "data": {"a": "1", "b.c": "2", "bad=": "3"}});
-        objects.config_maps.insert(key("map"), serde_json::from_value(map).unwrap());
-        let secret = serde_json::json!({"metadata": {"name": "sec"}, "data": {"k": "c2VjcmV0", "bin": "/w=="}});
-        objects.secrets.insert(key("sec"), serde_json::from_value(secret).unwrap());
+        let map =
+            serde_json::json!({"metadata": {"name": "map"}, "data": {"a": "1", "b.c": "2", "bad=": "3"}});
+        objects
+            .config_maps
+            .insert(key("map"), serde_json::from_value(map).unwrap());
+        let secret =
+            serde_json::json!({"metadata": {"name": "sec"}, "data": {"k": "c2VjcmV0", "bin": "/w=="}});
+        objects
+            .secrets
+            .insert(key("sec"), serde_json::from_value(secret).unwrap());
         objects
     }
 
     fn env(container: &str) -> Result<Vec<(String, String)>, ConfigError> {
-        let mut pod = pod(&format!("{{\"containers\":[{{\"name\":\"c\",\"image\":\"i\",{container}}}]}}"));
+        let mut pod = pod(&format!(
+            "{{\"containers\":[{{\"name\":\"c\",\"image\":\"i\",{container}}}]}}"
+        ));
         pod.metadata.labels = Some([("app".to_owned(), "x".to_owned())].into());
-        let node = NodeFacts { name: "n1".to_owned(), host_ips: vec![[10, 0, 0, 1].into()], ..NodeFacts::default() };
-        let ips = [IpAddr::from([10, 1, 0, 2]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 9])];
-        let sources = EnvSources { pod: &pod, objects: &objects(), node: &node, pod_ips: &ips };
+        let node = NodeFacts {
+            name: "n1".to_owned(),
+            host_ips: vec![[10, 0, 0, 1].into()],
+            ..NodeFacts::default()
+        };
+        let ips = [
+            IpAddr::from([10, 1, 0, 2]),
+            IpAddr::from([0, 0, 0, 0, 0, 0, 0, 9]),
+        ];
+        let sources = EnvSources {
+            pod: &pod,
+            objects: &objects(),
+            node: &node,
+            pod_ips: &ips,
+        };
         resolve(&spec::containers(&pod)[0], sources)
     }
 
     fn pairs(expected: &[(&str, &str)]) -> Result<Vec<(String, String)>, ConfigError> {
-        Ok(expected.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+        Ok(expected
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect())
     }
 
     #[test]
     fn literals_expand_what_comes_before() {
-        let found = env(r#""env":[{"name":"A","value":"1"},{"name":"B","value":"$(A)$(C)$$(A)"},{"name":"C"},{"name":"A","value":"2"}]"#);
+        let found = env(
+            r#""env":[{"name":"A","value":"1"},{"name":"B","value":"$(A)$(C)$$(A)"},{"name":"C"},{"name":"A","value":"2"}]"#,
+        );
         assert_eq!(found, pairs(&[("A", "2"), ("B", "1$(C)$(A)"), ("C", "")]));
     }
 
@@ -315,25 +364,36 @@ mod tests {
 
     #[test]
     fn references() {
-        let found = env(
-            r#""env":[
+        let found = env(r#""env":[
               {"name":"S","valueFrom":{"secretKeyRef":{"name":"sec","key":"k"}}},
               {"name":"O","valueFrom":{"secretKeyRef":{"name":"sec","key":"none","optional":true}}},
               {"name":"P","valueFrom":{"fieldRef":{"fieldPath":"status.podIPs"}}},
               {"name":"H","valueFrom":{"fieldRef":{"fieldPath":"status.hostIP"}}},
               {"name":"L","valueFrom":{"fieldRef":{"fieldPath":"metadata.labels['app']"}}},
               {"name":"N","valueFrom":{"fieldRef":{"fieldPath":"spec.nodeName"}}},
-              {"name":"R","valueFrom":{"resourceFieldRef":{"resource":"requests.cpu"}}}]"#,
-        );
-        let expected = [("S", "secret"), ("P", "10.1.0.2,::9"), ("H", "10.0.0.1"), ("L", "x"), ("N", "n1"), ("R", "0")];
+              {"name":"R","valueFrom":{"resourceFieldRef":{"resource":"requests.cpu"}}}]"#);
+        let expected = [
+            ("S", "secret"),
+            ("P", "10.1.0.2,::9"),
+            ("H", "10.0.0.1"),
+            ("L", "x"),
+            ("N", "n1"),
+            ("R", "0"),
+        ];
         assert_eq!(found, pairs(&expected));
     }
 
     #[test]
     fn what_is_missing_is_named() {
         for (container, message) in [
-            (r#""envFrom":[{"configMapRef":{"name":"none"}}]"#, "configmap \"none\" not found"),
-            (r#""envFrom":[{"secretRef":{"name":"none"}}]"#, "secret \"none\" not found"),
+            (
+                r#""envFrom":[{"configMapRef":{"name":"none"}}]"#,
+                "configmap \"none\" not found",
+            ),
+            (
+                r#""envFrom":[{"secretRef":{"name":"none"}}]"#,
+                "secret \"none\" not found",
+            ),
             (
                 r#""env":[{"name":"A","valueFrom":{"configMapKeyRef":{"name":"map","key":"z"}}}]"#,
                 "couldn't find key z in ConfigMap default/map",
@@ -342,7 +402,10 @@ mod tests {
                 r#""env":[{"name":"A","valueFrom":{"secretKeyRef":{"name":"sec","key":"bin"}}}]"#,
                 "the value of key bin in Secret sec is not UTF-8 text and can't be an environment variable; mount it as a volume",
             ),
-            (r#""env":[{"name":"A","valueFrom":{"fieldRef":{"fieldPath":"spec.x"}}}]"#, "unsupported fieldPath: spec.x"),
+            (
+                r#""env":[{"name":"A","valueFrom":{"fieldRef":{"fieldPath":"spec.x"}}}]"#,
+                "unsupported fieldPath: spec.x",
+            ),
         ] {
             assert_eq!(env(container).unwrap_err().to_string(), message);
         }

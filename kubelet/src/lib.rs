@@ -1,6 +1,7 @@
 //! Desired pods in, running pods and status out.
 
 pub mod backoff;
+pub mod config;
 pub mod defaults;
 pub mod env;
 pub mod expansion;

@@ -80,14 +80,21 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, role: spec::Role, memory_
     let mut adjust = score(memory_request(container));
     if role == spec::Role::Sidecar {
         // A sidecar outlives the containers that need it.
-        let least = spec::containers(pod).iter().map(memory_request).min().unwrap_or(0);
+        let least = spec::containers(pod)
+            .iter()
+            .map(memory_request)
+            .min()
+            .unwrap_or(0);
         adjust = adjust.min(score(least));
     }
     adjust.clamp(1000 + GUARANTEED_OOM_SCORE_ADJ, BESTEFFORT_OOM_SCORE_ADJ - 1)
 }
 
 fn memory_request(container: &Container) -> i64 {
-    request(container, "memory").or_else(|| limit(container, "memory")).unwrap_or_default().as_units()
+    request(container, "memory")
+        .or_else(|| limit(container, "memory"))
+        .unwrap_or_default()
+        .as_units()
 }
 
 #[cfg(test)]
@@ -116,7 +123,10 @@ mod tests {
         assert_eq!(class(&["{}"]), QosClass::BestEffort);
         assert_eq!(class(&[r#"{"requests":{"cpu":"0"}}"#]), QosClass::BestEffort);
         assert_eq!(class(&[full]), QosClass::Guaranteed);
-        assert_eq!(class(&[r#"{"limits":{"cpu":"1","memory":"1Gi"}}"#]), QosClass::Guaranteed);
+        assert_eq!(
+            class(&[r#"{"limits":{"cpu":"1","memory":"1Gi"}}"#]),
+            QosClass::Guaranteed
+        );
         assert_eq!(class(&[full, "{}"]), QosClass::Burstable);
         assert_eq!(class(&[r#"{"limits":{"cpu":"1"}}"#]), QosClass::Burstable);
         assert_eq!(class(&[r#"{"requests":{"memory":"1"}}"#]), QosClass::Burstable);

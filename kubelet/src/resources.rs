@@ -42,10 +42,17 @@ pub fn milli_cpu_to_quota(milli: i64) -> Option<i64> {
 }
 
 /// A container's limits for the engine.
-pub fn container_resources(pod: &Pod, container: &Container, role: Role, node: &NodeFacts) -> LinuxContainerResources {
+pub fn container_resources(
+    pod: &Pod,
+    container: &Container,
+    role: Role,
+    node: &NodeFacts,
+) -> LinuxContainerResources {
     let cpu_limit = limit(container, "cpu").unwrap_or_default();
     let cpu_request = request(container, "cpu").unwrap_or(cpu_limit);
-    let memory_limit = limit(container, "memory").map(Value::as_units).filter(|bytes| *bytes > 0);
+    let memory_limit = limit(container, "memory")
+        .map(Value::as_units)
+        .filter(|bytes| *bytes > 0);
     let quota = milli_cpu_to_quota(cpu_limit.as_milli());
     let mut resources = LinuxContainerResources {
         cpu_shares: Some(milli_cpu_to_shares(cpu_request.as_milli())),
@@ -58,13 +65,18 @@ pub fn container_resources(pod: &Pod, container: &Container, role: Role, node: &
         ..LinuxContainerResources::default()
     };
     if node.cgroup_v2_memory {
-        resources.unified.insert("memory.oom.group".to_owned(), "1".to_owned());
+        resources
+            .unified
+            .insert("memory.oom.group".to_owned(), "1".to_owned());
     }
     resources
 }
 
 fn hugepage_limits(container: &Container) -> BTreeMap<String, u64> {
-    let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    let limits = container
+        .resources
+        .as_ref()
+        .and_then(|resources| resources.limits.as_ref());
     let pages = limits.into_iter().flatten().filter_map(|(resource, quantity)| {
         let size = hugepage_size(resource.strip_prefix("hugepages-")?)?;
         Some((size, u64::try_from(value_of(quantity).as_units()).ok()?))
@@ -87,11 +99,17 @@ pub fn hugepage_size(quantity: &str) -> Option<String> {
 
 /// Limits of the whole pod's cgroup (ResourceConfigForPod).
 pub fn pod_resources(pod: &Pod, node: &NodeFacts) -> LinuxContainerResources {
-    let shares = Some(milli_cpu_to_shares(pod_total(pod, "cpu", request_or_limit).as_milli()));
-    let every = |resource| spec::all_containers(pod).all(|(c, _)| limit(c, resource).is_some_and(|v| !v.is_zero()));
+    let shares = Some(milli_cpu_to_shares(
+        pod_total(pod, "cpu", request_or_limit).as_milli(),
+    ));
+    let every =
+        |resource| spec::all_containers(pod).all(|(c, _)| limit(c, resource).is_some_and(|v| !v.is_zero()));
     let class = qos::qos_class(pod);
     let total_limit = |resource| pod_total(pod, resource, |c, r| limit(c, r).unwrap_or_default());
-    let mut resources = LinuxContainerResources { pids_limit: node.pod_pids_limit, ..Default::default() };
+    let mut resources = LinuxContainerResources {
+        pids_limit: node.pod_pids_limit,
+        ..Default::default()
+    };
     match class {
         QosClass::BestEffort => resources.cpu_shares = Some(MIN_SHARES),
         QosClass::Guaranteed | QosClass::Burstable => {
@@ -109,7 +127,9 @@ pub fn pod_resources(pod: &Pod, node: &NodeFacts) -> LinuxContainerResources {
 }
 
 fn request_or_limit(container: &Container, resource: &str) -> Value {
-    request(container, resource).or_else(|| limit(container, resource)).unwrap_or_default()
+    request(container, resource)
+        .or_else(|| limit(container, resource))
+        .unwrap_or_default()
 }
 
 /// What a pod needs at most at any time: the main containers and sidecars together, or an init container with the
@@ -126,19 +146,28 @@ pub fn pod_total(pod: &Pod, resource: &str, of: impl Fn(&Container, &str) -> Val
             at_init = at_init.max(sidecars.plus(own));
         }
     }
-    let mains = spec::containers(pod).iter().fold(sidecars, |sum, c| sum.plus(of(c, resource)));
+    let mains = spec::containers(pod)
+        .iter()
+        .fold(sidecars, |sum, c| sum.plus(of(c, resource)));
     mains.max(at_init)
 }
 
 /// `resourceFieldRef`: the container's request or limit, in units of `divisor`. A limit that is not set is the node's
 /// capacity; a request that is not set is 0. `None` for a resource that can't be referred to.
-pub fn resource_field(container: &Container, resource: &str, divisor: Value, node: &NodeFacts) -> Option<String> {
+pub fn resource_field(
+    container: &Container,
+    resource: &str,
+    divisor: Value,
+    node: &NodeFacts,
+) -> Option<String> {
     let (kind, name) = resource.split_once('.')?;
     let known = matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
     let value = match kind {
         _ if !known => return None,
         "requests" => request(container, name).unwrap_or_default(),
-        "limits" => limit(container, name).filter(|v| !v.is_zero()).unwrap_or_else(|| capacity(name, node)),
+        "limits" => limit(container, name)
+            .filter(|v| !v.is_zero())
+            .unwrap_or_else(|| capacity(name, node)),
         _ => return None,
     };
     Some(value.divided_by(divisor).to_string())
@@ -158,8 +187,15 @@ mod tests {
     use crate::testing::pod;
 
     fn of(resources: &str) -> LinuxContainerResources {
-        let pod = pod(&format!("{{\"containers\":[{{\"name\":\"c\",\"image\":\"i\",\"resources\":{resources}}}]}}"));
-        container_resources(&pod, &spec::containers(&pod)[0], Role::Main, &NodeFacts::default())
+        let pod = pod(&format!(
+            "{{\"containers\":[{{\"name\":\"c\",\"image\":\"i\",\"resources\":{resources}}}]}}"
+        ));
+        container_resources(
+            &pod,
+            &spec::containers(&pod)[0],
+            Role::Main,
+            &NodeFacts::default(),
+        )
     }
 
     #[test]
@@ -169,12 +205,20 @@ mod tests {
             (r#"{"requests":{"cpu":"1m"}}"#, 2, None),
             (r#"{"requests":{"cpu":"100m"}}"#, 102, None),
             (r#"{"limits":{"cpu":"500m"}}"#, 512, Some(50_000)),
-            (r#"{"requests":{"cpu":"1"},"limits":{"cpu":"2"}}"#, 1024, Some(200_000)),
+            (
+                r#"{"requests":{"cpu":"1"},"limits":{"cpu":"2"}}"#,
+                1024,
+                Some(200_000),
+            ),
             (r#"{"limits":{"cpu":"1m"}}"#, 2, Some(1000)),
             (r#"{"requests":{"cpu":"1000"}}"#, 262_144, None),
         ] {
             let resources_of = of(resources);
-            assert_eq!((resources_of.cpu_shares, resources_of.cpu_quota), (Some(shares), quota), "{resources}");
+            assert_eq!(
+                (resources_of.cpu_shares, resources_of.cpu_quota),
+                (Some(shares), quota),
+                "{resources}"
+            );
             assert_eq!(resources_of.cpu_period, quota.map(|_| 100_000));
         }
     }
@@ -184,18 +228,19 @@ mod tests {
         let resources = of(r#"{"limits":{"memory":"64Mi","hugepages-2Mi":"4Mi","hugepages-1Gi":"1Gi"}}"#);
         assert_eq!(resources.memory_limit, Some(64 << 20));
         assert_eq!(resources.memory_swap_limit, None);
-        assert_eq!(resources.hugepage_limits, BTreeMap::from([("2MB".to_owned(), 4 << 20), ("1GB".to_owned(), 1 << 30)]));
+        assert_eq!(
+            resources.hugepage_limits,
+            BTreeMap::from([("2MB".to_owned(), 4 << 20), ("1GB".to_owned(), 1 << 30)])
+        );
     }
 
     #[test]
     fn a_pod_is_its_mains_or_its_largest_init() {
-        let pod = pod(
-            r#"{"initContainers":[
+        let pod = pod(r#"{"initContainers":[
                 {"name":"a","image":"i","resources":{"requests":{"cpu":"900m"}}},
                 {"name":"s","image":"i","restartPolicy":"Always","resources":{"requests":{"cpu":"100m"}}},
                 {"name":"b","image":"i","resources":{"requests":{"cpu":"850m"}}}],
-              "containers":[{"name":"c","image":"i","resources":{"requests":{"cpu":"200m"}}}]}"#,
-        );
+              "containers":[{"name":"c","image":"i","resources":{"requests":{"cpu":"200m"}}}]}"#);
         assert_eq!(pod_total(&pod, "cpu", request_or_limit).as_milli(), 950);
         assert_eq!(pod_resources(&pod, &NodeFacts::default()).cpu_shares, Some(972));
     }
@@ -203,10 +248,18 @@ mod tests {
     #[test]
     fn a_pods_limits_need_every_containers() {
         let one = r#"{"name":"a","image":"i","resources":{"limits":{"cpu":"1","memory":"1Mi"}}}"#;
-        let both = pod(&format!("{{\"containers\":[{one},{}]}}", one.replace("\"a\"", "\"b\"")));
+        let both = pod(&format!(
+            "{{\"containers\":[{one},{}]}}",
+            one.replace("\"a\"", "\"b\"")
+        ));
         let resources = pod_resources(&both, &NodeFacts::default());
-        assert_eq!((resources.cpu_quota, resources.memory_limit), (Some(200_000), Some(2 << 20)));
-        let half = pod(&format!("{{\"containers\":[{one},{{\"name\":\"b\",\"image\":\"i\"}}]}}"));
+        assert_eq!(
+            (resources.cpu_quota, resources.memory_limit),
+            (Some(200_000), Some(2 << 20))
+        );
+        let half = pod(&format!(
+            "{{\"containers\":[{one},{{\"name\":\"b\",\"image\":\"i\"}}]}}"
+        ));
         let resources = pod_resources(&half, &NodeFacts::default());
         assert_eq!((resources.cpu_quota, resources.memory_limit), (None, None));
     }
@@ -217,8 +270,13 @@ mod tests {
             r#"{"containers":[{"name":"c","image":"i","resources":{"requests":{"cpu":"250m"},"limits":{"memory":"64Mi"}}}]}"#,
         );
         let container = &spec::containers(&pod)[0];
-        let node = NodeFacts { cpu_capacity: 2000, memory_capacity: 1 << 30, ..NodeFacts::default() };
-        let field = |name, divisor| resource_field(container, name, crate::quantity::parse(divisor).unwrap(), &node);
+        let node = NodeFacts {
+            cpu_capacity: 2000,
+            memory_capacity: 1 << 30,
+            ..NodeFacts::default()
+        };
+        let field =
+            |name, divisor| resource_field(container, name, crate::quantity::parse(divisor).unwrap(), &node);
         assert_eq!(field("requests.cpu", "1").as_deref(), Some("1"));
         assert_eq!(field("requests.cpu", "1m").as_deref(), Some("250"));
         assert_eq!(field("limits.memory", "1Mi").as_deref(), Some("64"));

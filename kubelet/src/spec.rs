@@ -55,22 +55,33 @@ pub fn name(pod: &Pod) -> &str {
 
 /// `metadata.namespace`.
 pub fn namespace(pod: &Pod) -> &str {
-    pod.metadata.namespace.as_deref().unwrap_or(defaults::DEFAULT_NAMESPACE)
+    pod.metadata
+        .namespace
+        .as_deref()
+        .unwrap_or(defaults::DEFAULT_NAMESPACE)
 }
 
 /// `spec.initContainers`.
 pub fn init_containers(pod: &Pod) -> &[Container] {
-    pod.spec.as_ref().and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default()
+    pod.spec
+        .as_ref()
+        .and_then(|spec| spec.init_containers.as_deref())
+        .unwrap_or_default()
 }
 
 /// `spec.containers`.
 pub fn containers(pod: &Pod) -> &[Container] {
-    pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default()
+    pod.spec
+        .as_ref()
+        .map(|spec| spec.containers.as_slice())
+        .unwrap_or_default()
 }
 
 /// Every container with its part, init containers first, in the order of the specification.
 pub fn all_containers(pod: &Pod) -> impl DoubleEndedIterator<Item = (&Container, Role)> {
-    let init = init_containers(pod).iter().map(|c| (c, if is_sidecar(c) { Role::Sidecar } else { Role::Init }));
+    let init = init_containers(pod)
+        .iter()
+        .map(|c| (c, if is_sidecar(c) { Role::Sidecar } else { Role::Init }));
     init.chain(containers(pod).iter().map(|c| (c, Role::Main)))
 }
 
@@ -106,7 +117,10 @@ pub fn pod_restart_policy(pod: &Pod) -> RestartPolicy {
 
 /// `terminationGracePeriodSeconds`.
 pub fn grace_period(pod: &Pod) -> Duration {
-    let seconds = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+    let seconds = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.termination_grace_period_seconds);
     let seconds = seconds.unwrap_or(defaults::DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS);
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }

@@ -7,5 +7,6 @@ use serde_json::json;
 pub(crate) fn pod(spec: &str) -> Pod {
     let spec: serde_json::Value = serde_json::from_str(spec).unwrap();
     let metadata = json!({"name": "p", "namespace": "default", "uid": "uid", "generation": 1});
-    serde_json::from_value(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})).unwrap()
+    serde_json::from_value(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}))
+        .unwrap()
 }

@@ -1,0 +1,276 @@
+//! A container, as the engine is asked for it.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use berth_cri::{ContainerConfig, Image, MountPropagation, PodSandboxStatus};
+use k8s_openapi::api::core::v1::{Container, VolumeMount};
+
+use super::{check_non_root, container_security, hosts_file, labels, namespace_options};
+use crate::backoff::RESTARTS_IN_A_ROW;
+use crate::defaults::TERMINATION_MESSAGE_PATH;
+use crate::env::{self, ConfigError, EnvSources};
+use crate::expansion::{expand, first_unknown};
+use crate::plan::{Desired, StartContainer, VolumeMountRequest};
+use crate::resources::container_resources;
+use crate::spec::{self, Role};
+
+/// Which container is wanted, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct ContainerRequest<'a> {
+    /// The container in the specification.
+    pub container: &'a Container,
+    /// Its part in the pod.
+    pub role: Role,
+    /// How often it was made before.
+    pub attempt: u32,
+    /// How many restarts in a row led to it.
+    pub restarts_in_a_row: u32,
+    /// The sandbox it goes to.
+    pub sandbox: &'a PodSandboxStatus,
+    /// Its image.
+    pub image: &'a Image,
+}
+
+/// All there is to know to start the container.
+///
+/// # Errors
+/// Something that it refers to is not there, or it may not run like that (`CreateContainerConfigError`).
+pub fn to_start_container(
+    desired: &Desired,
+    request: ContainerRequest<'_>,
+) -> Result<StartContainer, ConfigError> {
+    let ContainerRequest {
+        container,
+        sandbox,
+        image,
+        ..
+    } = request;
+    check_non_root(&desired.pod, container, image)?;
+    let sources = EnvSources {
+        pod: &desired.pod,
+        objects: &desired.objects,
+        node: &desired.node,
+        pod_ips: &sandbox.ips,
+    };
+    let envs = env::resolve(container, sources)?;
+    let volume_mounts = volume_mounts(container, &envs)?;
+    let mounted = |path: &str| {
+        volume_mounts
+            .iter()
+            .any(|mount| mount.container_path == Path::new(path))
+    };
+    let hosts = (!mounted("/etc/hosts")).then(|| hosts_file(&desired.pod, &sandbox.ips, &desired.node));
+    let message_path = container
+        .termination_message_path
+        .as_deref()
+        .unwrap_or(TERMINATION_MESSAGE_PATH);
+    let termination_message_path =
+        (!message_path.is_empty() && !mounted(message_path)).then(|| PathBuf::from(message_path));
+    Ok(StartContainer {
+        sandbox: sandbox.id.clone(),
+        config: Box::new(container_config(desired, request, envs)?),
+        volume_mounts,
+        hosts,
+        termination_message_path,
+    })
+}
+
+fn container_config(
+    desired: &Desired,
+    request: ContainerRequest<'_>,
+    envs: Vec<(String, String)>,
+) -> Result<ContainerConfig, ConfigError> {
+    let ContainerRequest {
+        container,
+        role,
+        attempt,
+        restarts_in_a_row,
+        image,
+        ..
+    } = request;
+    let pod = &desired.pod;
+    let expanded = |list: &Option<Vec<String>>| -> Vec<String> {
+        let list = list.as_deref().unwrap_or_default();
+        list.iter()
+            .map(|text| expand(text, |name| env::lookup(&envs, name)))
+            .collect()
+    };
+    Ok(ContainerConfig {
+        name: container.name.clone(),
+        attempt,
+        image: image.id.0.clone(),
+        user_specified_image: container.image.clone().unwrap_or_default(),
+        command: expanded(&container.command),
+        args: expanded(&container.args),
+        working_dir: container.working_dir.clone().unwrap_or_default(),
+        mounts: Vec::new(),
+        devices: Vec::new(),
+        labels: container_labels(desired, &container.name),
+        annotations: BTreeMap::from([(RESTARTS_IN_A_ROW.to_owned(), restarts_in_a_row.to_string())]),
+        log_path: PathBuf::from(&container.name).join(format!("{attempt}.log")),
+        stdin: container.stdin == Some(true),
+        stdin_once: container.stdin_once == Some(true),
+        tty: container.tty == Some(true),
+        resources: container_resources(pod, container, role, &desired.node),
+        security: container_security(pod, container, &desired.node)?,
+        namespaces: namespace_options(pod),
+        stop_signal: container
+            .lifecycle
+            .as_ref()
+            .and_then(|lifecycle| lifecycle.stop_signal.clone()),
+        envs,
+    })
+}
+
+fn container_labels(desired: &Desired, name: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (labels::CONTAINER_NAME.to_owned(), name.to_owned()),
+        (labels::POD_NAME.to_owned(), spec::name(&desired.pod).to_owned()),
+        (
+            labels::POD_NAMESPACE.to_owned(),
+            spec::namespace(&desired.pod).to_owned(),
+        ),
+        (labels::POD_UID.to_owned(), desired.uid.0.clone()),
+    ])
+}
+
+fn volume_mounts(
+    container: &Container,
+    envs: &[(String, String)],
+) -> Result<Vec<VolumeMountRequest>, ConfigError> {
+    let mounts = container.volume_mounts.as_deref().unwrap_or_default();
+    mounts.iter().map(|mount| volume_mount(mount, envs)).collect()
+}
+
+fn volume_mount(mount: &VolumeMount, envs: &[(String, String)]) -> Result<VolumeMountRequest, ConfigError> {
+    let propagation = match mount.mount_propagation.as_deref() {
+        Some("HostToContainer") => MountPropagation::HostToContainer,
+        Some("Bidirectional") => MountPropagation::Bidirectional,
+        _ => MountPropagation::None,
+    };
+    Ok(VolumeMountRequest {
+        volume: mount.name.clone(),
+        sub_path: sub_path(mount, envs)?,
+        // A relative path is relative to the root.
+        container_path: Path::new("/").join(&mount.mount_path),
+        read_only: mount.read_only == Some(true),
+        propagation,
+    })
+}
+
+fn sub_path(mount: &VolumeMount, envs: &[(String, String)]) -> Result<Option<PathBuf>, ConfigError> {
+    let lookup = |name: &str| env::lookup(envs, name);
+    let text = match (mount.sub_path.as_deref(), mount.sub_path_expr.as_deref()) {
+        (Some(path), _) if !path.is_empty() => path.to_owned(),
+        (_, Some(template)) if !template.is_empty() => match first_unknown(template, lookup) {
+            Some(name) => return Err(ConfigError::SubPath(name.to_owned())),
+            None => expand(template, lookup),
+        },
+        _ => return Ok(None),
+    };
+    let path = PathBuf::from(&text);
+    if path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
+        return Err(ConfigError::Invalid(format!(
+            "subPath {text:?} must be a relative path without '..'"
+        )));
+    }
+    Ok(Some(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Arc;
+
+    use berth_cri::{ImageId, PodSandboxConfig, SandboxId};
+
+    use super::*;
+    use crate::identity::PodUid;
+    use crate::plan::NodeFacts;
+    use crate::testing::pod;
+
+    fn start(container: &str) -> Result<StartContainer, ConfigError> {
+        let desired = Desired {
+            pod: Arc::new(pod(&format!("{{\"containers\":[{container}]}}"))),
+            uid: PodUid("uid".into()),
+            objects: Arc::default(),
+            node: Arc::new(NodeFacts::default()),
+            deletion: None,
+        };
+        let sandbox = PodSandboxStatus {
+            id: SandboxId("s".into()),
+            config: PodSandboxConfig::default(),
+            ready: true,
+            created_at: 1,
+            ips: vec![IpAddr::from([10, 0, 0, 9])],
+        };
+        let image = Image {
+            id: ImageId("sha256:1".into()),
+            repo_tags: vec![],
+            repo_digests: vec![],
+            size: 0,
+            user: String::new(),
+        };
+        let container = &spec::containers(&desired.pod)[0];
+        let request = ContainerRequest {
+            container,
+            role: Role::Main,
+            attempt: 2,
+            restarts_in_a_row: 1,
+            sandbox: &sandbox,
+            image: &image,
+        };
+        to_start_container(&desired, request)
+    }
+
+    #[test]
+    fn the_whole_of_it() {
+        let found = start(
+            r#"{"name":"c","image":"busybox","command":["sh","$(A)"],"args":["$(B)","$$(A)"],"workingDir":"/w",
+                "env":[{"name":"A","value":"1"},{"name":"IP","valueFrom":{"fieldRef":{"fieldPath":"status.podIP"}}}],
+                "volumeMounts":[{"name":"v","mountPath":"/v","subPathExpr":"x/$(A)","readOnly":true}],"tty":true}"#,
+        )
+        .unwrap();
+        assert_eq!(found.config.command, ["sh", "1"]);
+        assert_eq!(found.config.args, ["$(B)", "$(A)"]);
+        assert_eq!(
+            found.config.envs,
+            [("A".into(), "1".into()), ("IP".into(), "10.0.0.9".into())]
+        );
+        assert_eq!(found.config.image, "sha256:1");
+        assert_eq!(found.config.user_specified_image, "busybox");
+        assert_eq!(found.config.log_path, Path::new("c/2.log"));
+        assert_eq!(found.config.annotations[RESTARTS_IN_A_ROW], "1");
+        assert_eq!(found.volume_mounts[0].sub_path.as_deref(), Some(Path::new("x/1")));
+        assert!(found.volume_mounts[0].read_only && found.config.tty);
+        assert_eq!(
+            found.termination_message_path.as_deref(),
+            Some(Path::new("/dev/termination-log"))
+        );
+        assert!(found.hosts.unwrap().contains("10.0.0.9\tp"));
+    }
+
+    #[test]
+    fn a_volume_may_take_the_place_of_a_managed_file() {
+        let found =
+            start(r#"{"name":"c","image":"i","volumeMounts":[{"name":"v","mountPath":"/etc/hosts"}]}"#)
+                .unwrap();
+        assert_eq!(found.hosts, None);
+    }
+
+    #[test]
+    fn sub_paths_stay_inside() {
+        for mount in [
+            r#""subPath":"../x""#,
+            r#""subPath":"/x""#,
+            r#""subPathExpr":"$(NONE)""#,
+            r#""subPathExpr":"$(UP)/x""#,
+        ] {
+            let found = start(&format!(
+                r#"{{"name":"c","image":"i","env":[{{"name":"UP","value":".."}}],"volumeMounts":[{{"name":"v","mountPath":"/v",{mount}}}]}}"#
+            ));
+            assert!(found.is_err(), "{mount}");
+        }
+    }
+}

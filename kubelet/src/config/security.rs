@@ -1,0 +1,215 @@
+//! A container's privileges, from its own securityContext over its pod's.
+
+use berth_cri::{ContainerSecurity, Image, SeccompProfile};
+use k8s_openapi::api::core::v1::{
+    Container, Pod, PodSecurityContext, SeccompProfile as ApiSeccomp, SecurityContext,
+};
+
+use crate::env::ConfigError;
+use crate::plan::NodeFacts;
+use crate::spec;
+
+/// The container's privileges.
+///
+/// # Errors
+/// A seccomp profile that does not say which file, or a type that is none.
+pub fn container_security(
+    pod: &Pod,
+    container: &Container,
+    node: &NodeFacts,
+) -> Result<ContainerSecurity, ConfigError> {
+    let of_pod = of_pod(pod);
+    let own = container.security_context.as_ref();
+    let capabilities = own.and_then(|own| own.capabilities.as_ref());
+    let privileged = own.is_some_and(|own| own.privileged == Some(true));
+    Ok(ContainerSecurity {
+        privileged,
+        add_capabilities: capabilities.and_then(|c| c.add.clone()).unwrap_or_default(),
+        drop_capabilities: capabilities.and_then(|c| c.drop.clone()).unwrap_or_default(),
+        run_as_user: run_as_user(of_pod, own),
+        run_as_group: own
+            .and_then(|own| own.run_as_group)
+            .or_else(|| of_pod?.run_as_group),
+        supplemental_groups: supplemental_groups(of_pod),
+        readonly_rootfs: own.is_some_and(|own| own.read_only_root_filesystem == Some(true)),
+        no_new_privs: own.is_some_and(|own| own.allow_privilege_escalation == Some(false)),
+        seccomp: seccomp(of_pod, own, privileged, node)?,
+        unmasked_proc: own.is_some_and(|own| own.proc_mount.as_deref() == Some("Unmasked")),
+    })
+}
+
+fn of_pod(pod: &Pod) -> Option<&PodSecurityContext> {
+    pod.spec.as_ref()?.security_context.as_ref()
+}
+
+fn run_as_user(of_pod: Option<&PodSecurityContext>, own: Option<&SecurityContext>) -> Option<i64> {
+    own.and_then(|own| own.run_as_user)
+        .or_else(|| of_pod?.run_as_user)
+}
+
+/// `supplementalGroups`, and `fsGroup` so that the container may use its volumes.
+fn supplemental_groups(of_pod: Option<&PodSecurityContext>) -> Vec<i64> {
+    let Some(of_pod) = of_pod else { return Vec::new() };
+    let mut groups = of_pod.supplemental_groups.clone().unwrap_or_default();
+    if let Some(group) = of_pod.fs_group.filter(|group| !groups.contains(group)) {
+        groups.push(group);
+    }
+    groups
+}
+
+/// Without a profile there is none (`seccompDefault: false`); a privileged container never has one.
+fn seccomp(
+    of_pod: Option<&PodSecurityContext>,
+    own: Option<&SecurityContext>,
+    privileged: bool,
+    node: &NodeFacts,
+) -> Result<SeccompProfile, ConfigError> {
+    let profile = own
+        .and_then(|own| own.seccomp_profile.as_ref())
+        .or_else(|| of_pod?.seccomp_profile.as_ref());
+    let Some(ApiSeccomp {
+        type_,
+        localhost_profile,
+    }) = profile.filter(|_| !privileged)
+    else {
+        return Ok(SeccompProfile::Unconfined);
+    };
+    match (type_.as_str(), localhost_profile.as_deref()) {
+        ("Unconfined", _) => Ok(SeccompProfile::Unconfined),
+        ("RuntimeDefault", _) => Ok(SeccompProfile::RuntimeDefault),
+        ("Localhost", Some(file)) if !file.is_empty() => {
+            Ok(SeccompProfile::Localhost(node.seccomp_root.join(file)))
+        }
+        ("Localhost", _) => Err(ConfigError::Invalid(
+            "localhostProfile must be set if seccompProfile type is Localhost.".to_owned(),
+        )),
+        (other, _) => Err(ConfigError::Invalid(format!(
+            "unknown seccomp profile type {other:?}"
+        ))),
+    }
+}
+
+/// `runAsNonRoot`: the container's user, or else its image's, is a number that is not 0.
+///
+/// # Errors
+/// It is root, or can't be known not to be.
+pub fn check_non_root(pod: &Pod, container: &Container, image: &Image) -> Result<(), ConfigError> {
+    let of_pod = of_pod(pod);
+    let own = container.security_context.as_ref();
+    let wanted = own
+        .and_then(|own| own.run_as_non_root)
+        .or_else(|| of_pod?.run_as_non_root);
+    if wanted != Some(true) {
+        return Ok(());
+    }
+    let pod_and_container = || format!("(pod: {:?}, container: {})", spec::describe(pod), container.name);
+    let refuse = |why: String| Err(ConfigError::RunAsRoot(format!("{why} {}", pod_and_container())));
+    match run_as_user(of_pod, own) {
+        Some(0) => return refuse("container's runAsUser breaks non-root policy".to_owned()),
+        Some(_) => return Ok(()),
+        None => {}
+    }
+    let user = image.user.split(':').next().unwrap_or_default();
+    match user.parse::<i64>() {
+        _ if user.is_empty() => refuse("container has runAsNonRoot and image will run as root".to_owned()),
+        Ok(0) => refuse("container has runAsNonRoot and image will run as root".to_owned()),
+        Ok(_) => Ok(()),
+        Err(_) => refuse(format!(
+            "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use berth_cri::ImageId;
+
+    use super::*;
+    use crate::testing::pod;
+
+    fn parts(pod_context: &str, context: &str) -> (Pod, Container) {
+        let pod = pod(&format!(
+            r#"{{"securityContext":{pod_context},"containers":[{{"name":"c","image":"i","securityContext":{context}}}]}}"#
+        ));
+        let container = spec::containers(&pod)[0].clone();
+        (pod, container)
+    }
+
+    fn security(pod_context: &str, context: &str) -> ContainerSecurity {
+        let (pod, container) = parts(pod_context, context);
+        let node = NodeFacts {
+            seccomp_root: "/seccomp".into(),
+            ..NodeFacts::default()
+        };
+        container_security(&pod, &container, &node).unwrap()
+    }
+
+    #[test]
+    fn the_containers_own_comes_before_the_pods() {
+        let found = security(
+            r#"{"runAsUser":1,"runAsGroup":2,"fsGroup":3,"supplementalGroups":[4],"seccompProfile":{"type":"RuntimeDefault"}}"#,
+            r#"{"runAsUser":5,"allowPrivilegeEscalation":false,"capabilities":{"add":["NET_ADMIN"],"drop":["ALL"]}}"#,
+        );
+        assert_eq!((found.run_as_user, found.run_as_group), (Some(5), Some(2)));
+        assert_eq!(found.supplemental_groups, [4, 3]);
+        assert_eq!(found.seccomp, SeccompProfile::RuntimeDefault);
+        assert!(found.no_new_privs && !found.privileged);
+        assert_eq!(found.add_capabilities, ["NET_ADMIN"]);
+        assert_eq!(found.drop_capabilities, ["ALL"]);
+    }
+
+    #[test]
+    fn seccomp_profiles() {
+        assert_eq!(security("{}", "{}").seccomp, SeccompProfile::Unconfined);
+        let local = security(
+            "{}",
+            r#"{"seccompProfile":{"type":"Localhost","localhostProfile":"a.json"}}"#,
+        );
+        assert_eq!(
+            local.seccomp,
+            SeccompProfile::Localhost(PathBuf::from("/seccomp/a.json"))
+        );
+        let privileged = security(
+            r#"{"seccompProfile":{"type":"RuntimeDefault"}}"#,
+            r#"{"privileged":true}"#,
+        );
+        assert_eq!(privileged.seccomp, SeccompProfile::Unconfined);
+    }
+
+    #[test]
+    fn non_root() {
+        for (context, user, error) in [
+            ("{}", "", None),
+            (r#"{"runAsNonRoot":true}"#, "1000:1000", None),
+            (r#"{"runAsNonRoot":true,"runAsUser":7}"#, "", None),
+            (
+                r#"{"runAsNonRoot":true,"runAsUser":0}"#,
+                "7",
+                Some("breaks non-root policy"),
+            ),
+            (r#"{"runAsNonRoot":true}"#, "", Some("image will run as root")),
+            (r#"{"runAsNonRoot":true}"#, "0", Some("image will run as root")),
+            (
+                r#"{"runAsNonRoot":true}"#,
+                "www-data",
+                Some("non-numeric user (www-data)"),
+            ),
+        ] {
+            let (pod, container) = parts("{}", context);
+            let image = Image {
+                id: ImageId("sha256:x".into()),
+                repo_tags: vec![],
+                repo_digests: vec![],
+                size: 0,
+                user: user.to_owned(),
+            };
+            let found = check_non_root(&pod, &container, &image).map_err(|error| error.to_string());
+            match error {
+                None => assert_eq!(found, Ok(()), "{context} {user}"),
+                Some(text) => assert!(found.is_err_and(|found| found.contains(text)), "{context} {user}"),
+            }
+        }
+    }
+}
