@@ -220,7 +220,7 @@ fn resource_ref(
     let divisor = field
         .divisor
         .as_ref()
-        .map_or(Value::default(), quantity::value_of);
+        .map_or_else(Value::default, quantity::value_of);
     of.and_then(|of| resources::resource_field(of, &field.resource, divisor, sources.node))
         .ok_or_else(|| ConfigError::ResourceField(field.resource.clone()))
 }

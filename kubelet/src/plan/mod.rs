@@ -5,9 +5,16 @@
 //! happened. All that must outlive the daemon is derived from the engine's own records of containers and sandboxes.
 
 mod desired;
+mod images;
 mod observed;
+mod outcome;
+mod probes;
 mod reason;
+mod start;
 mod step;
+mod sync;
+mod termination;
+mod view;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +24,22 @@ pub use desired::{Deletion, Desired, NodeFacts, Objects};
 pub use observed::{HookOutcome, ImageState, Observed, ProbeResults, StepFailure};
 pub use reason::Reason;
 pub use step::{HookKind, KillReason, PodCgroup, StartContainer, Step, StepKey, VolumeMountRequest};
+
+pub(crate) use view::{Startup, View, has_ended, is_running};
+
+/// Decides what to do with a pod now.
+pub fn plan(desired: &Desired, observed: &Observed, now: UnixNanos) -> Plan {
+    let view = View { desired, observed, now };
+    let outcome = outcome::outcome(&view);
+    let mut plan = Plan::default();
+    if desired.deletion.is_some() || outcome.is_some() {
+        termination::terminate(&view, outcome.as_ref(), &mut plan);
+    } else {
+        sync::sync(&view, &mut plan);
+    }
+    plan.failure = outcome.and_then(|outcome| outcome.failure);
+    plan
+}
 
 /// What to do with a pod now.
 #[derive(Clone, Debug, Default, PartialEq)]

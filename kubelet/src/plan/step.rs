@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_cri::{
-    ContainerConfig, ContainerId, LinuxContainerResources, MountPropagation, PodSandboxConfig, SandboxId, UnixNanos,
+    ContainerConfig, ContainerId, LinuxContainerResources, MountPropagation, PodSandboxConfig, SandboxId,
+    UnixNanos,
 };
 use k8s_openapi::api::core::v1::LifecycleHandler;
 
@@ -187,7 +188,9 @@ impl Step {
             Self::RunSandbox { config, .. } => StepKey::RunSandbox(config.attempt),
             Self::StopSandbox { id } => StepKey::StopSandbox(id.clone()),
             Self::RemoveSandbox { id } => StepKey::RemoveSandbox(id.clone()),
-            Self::StartContainer(start) => StepKey::StartContainer(start.config.name.clone(), start.config.attempt),
+            Self::StartContainer(start) => {
+                StepKey::StartContainer(start.config.name.clone(), start.config.attempt)
+            }
             Self::RunHook { id, kind, .. } => StepKey::RunHook(id.clone(), *kind),
             Self::StopContainer { id, .. } => StepKey::StopContainer(id.clone()),
             Self::RemoveContainer { id, .. } => StepKey::RemoveContainer(id.clone()),
@@ -199,7 +202,9 @@ impl Step {
     /// This step is to be begun although `running`, of the same key, is still being done: the time for it got shorter.
     pub fn supersedes(&self, running: &Self) -> bool {
         match (self, running) {
-            (Self::StopContainer { deadline: new, .. }, Self::StopContainer { deadline: old, .. }) => new < old,
+            (Self::StopContainer { deadline: new, .. }, Self::StopContainer { deadline: old, .. }) => {
+                new < old
+            }
             (Self::RunHook { deadline: new, .. }, Self::RunHook { deadline: old, .. }) => {
                 *new != 0 && (*old == 0 || new < old)
             }
@@ -219,7 +224,9 @@ impl KillReason {
     /// A sentence for the container's `Killing` event.
     pub fn message(&self, container: &str) -> String {
         match self {
-            Self::PodDeleted | Self::DeadlineExceeded | Self::PodCompleted => format!("Stopping container {container}"),
+            Self::PodDeleted | Self::DeadlineExceeded | Self::PodCompleted => {
+                format!("Stopping container {container}")
+            }
             Self::LivenessProbe => format!("Container {container} failed liveness probe, will be restarted"),
             Self::StartupProbe => format!("Container {container} failed startup probe, will be restarted"),
             Self::PostStartHook(why) => format!("FailedPostStartHook: container {container}: {why}"),

@@ -1,0 +1,119 @@
+//! Whether a pod's work is over: done, failed, or out of time.
+
+use berth_cri::{ContainerState, ContainerStatus, UnixNanos};
+
+use super::PodFailure;
+use super::view::{View, has_ended, is_running};
+use crate::backoff::after;
+use crate::spec::{self, RestartPolicy, Role};
+
+/// How a pod's work ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// When.
+    pub(crate) at: UnixNanos,
+    /// The pod failed as a whole.
+    pub(crate) failure: Option<PodFailure>,
+}
+
+/// How the pod's work ended; `None` while there is something left to do.
+pub(crate) fn outcome(view: &View<'_>) -> Option<Outcome> {
+    let ended = ended(view);
+    let Some(limit) = spec::active_deadline(&view.desired.pod) else {
+        return ended;
+    };
+    let deadline = after(view.observed.admitted_at, limit);
+    let deleted_before = view
+        .desired
+        .deletion
+        .is_some_and(|deletion| deletion.requested_at <= deadline);
+    if view.now < deadline || deleted_before || ended.as_ref().is_some_and(|ended| ended.at <= deadline) {
+        return ended;
+    }
+    let message = "Pod was active on the node longer than the specified deadline".to_owned();
+    Some(Outcome {
+        at: deadline,
+        failure: Some(PodFailure {
+            reason: "DeadlineExceeded".to_owned(),
+            message,
+        }),
+    })
+}
+
+/// The moment at which the pod is out of time, if there is one.
+pub(crate) fn deadline(view: &View<'_>) -> Option<UnixNanos> {
+    spec::active_deadline(&view.desired.pod).map(|limit| after(view.observed.admitted_at, limit))
+}
+
+fn ended(view: &View<'_>) -> Option<Outcome> {
+    init_failed(view)
+        .or_else(|| mains_ended(view))
+        .or_else(|| sandbox_lost_for_good(view))
+}
+
+/// An init container failed and is not to be restarted.
+fn init_failed(view: &View<'_>) -> Option<Outcome> {
+    let failed = view
+        .containers()
+        .filter(|(_, role)| *role == Role::Init)
+        .find_map(|(init, role)| {
+            let last = view.latest(&init.name)?;
+            (is_over(last, view.policy(init, role)) && exit_code(last) != 0).then_some(last)
+        })?;
+    Some(Outcome {
+        at: failed.finished_at,
+        failure: None,
+    })
+}
+
+/// Every main container ended and none is to be restarted.
+fn mains_ended(view: &View<'_>) -> Option<Outcome> {
+    let mut at = 0;
+    for main in spec::containers(&view.desired.pod) {
+        let last = view.latest(&main.name)?;
+        if !is_over(last, view.policy(main, Role::Main)) {
+            return None;
+        }
+        at = at.max(last.finished_at);
+    }
+    Some(Outcome { at, failure: None })
+}
+
+/// A pod that restarts nothing gets no second sandbox once a main container was made in the first.
+fn sandbox_lost_for_good(view: &View<'_>) -> Option<Outcome> {
+    let mains = spec::containers(&view.desired.pod);
+    let made: Vec<&ContainerStatus> = mains.iter().filter_map(|main| view.latest(&main.name)).collect();
+    let restarts = mains
+        .iter()
+        .any(|main| view.policy(main, Role::Main) != RestartPolicy::Never);
+    if restarts || made.is_empty() || view.observed.sandboxes.is_empty() || view.sandbox().is_some() {
+        return None;
+    }
+    if made.iter().any(|record| is_running(record)) {
+        return None;
+    }
+    let message = "The pod's sandbox was lost, and its restartPolicy is Never".to_owned();
+    Some(Outcome {
+        at: made
+            .iter()
+            .map(|record| record.finished_at)
+            .max()
+            .unwrap_or(view.now),
+        failure: Some(PodFailure {
+            reason: "PodSandboxLost".to_owned(),
+            message,
+        }),
+    })
+}
+
+fn is_over(record: &ContainerStatus, policy: RestartPolicy) -> bool {
+    has_ended(record) && !policy.restarts(exit_code(record))
+}
+
+/// A container that nobody saw end has failed.
+fn exit_code(record: &ContainerStatus) -> i32 {
+    match record.state {
+        ContainerState::Unknown if record.exit_code == 0 => 137,
+        _ => record.exit_code,
+    }
+}

@@ -1,0 +1,152 @@
+//! The start of one container: its pause, its image, its configuration.
+
+use berth_cri::{ContainerState, ContainerStatus, PodSandboxStatus};
+use k8s_openapi::api::core::v1::Container;
+
+use super::images::ready_image;
+use super::termination::wake;
+use super::view::{View, has_ended};
+use super::{Plan, Reason, StartContainer, Step, StepFailure, StepKey, Waiting};
+use crate::backoff::{after, crash_delay, next_in_a_row};
+use crate::config::{ContainerRequest, to_start_container};
+use crate::defaults::SYNC_BACKOFF;
+use crate::spec::{self, Role};
+
+/// Plans what brings the container to run in the sandbox, and says why it does not run yet.
+pub(crate) fn start(
+    view: &View<'_>,
+    container: &Container,
+    role: Role,
+    sandbox: &PodSandboxStatus,
+    plan: &mut Plan,
+) {
+    let waiting = match try_start(view, container, role, sandbox, plan) {
+        Ok(step) => {
+            let failure = view.observed.failures.get(&StepKey::StartContainer(
+                container.name.clone(),
+                attempt(view, container),
+            ));
+            plan.steps.push(Step::StartContainer(Box::new(step)));
+            failure.map_or_else(creating, from_failure)
+        }
+        Err(waiting) => waiting,
+    };
+    plan.waiting.insert(container.name.clone(), waiting);
+}
+
+fn creating() -> Waiting {
+    Waiting {
+        reason: Reason::ContainerCreating,
+        message: String::new(),
+    }
+}
+
+fn from_failure(failure: &StepFailure) -> Waiting {
+    Waiting {
+        reason: failure.reason,
+        message: failure.message.clone(),
+    }
+}
+
+/// A container that was created but never started is started under its own number.
+fn attempt(view: &View<'_>, container: &Container) -> u32 {
+    match view.latest_here(&container.name) {
+        Some(record) if record.state == ContainerState::Created => record.config.attempt,
+        _ => view.next_attempt(&container.name),
+    }
+}
+
+fn try_start(
+    view: &View<'_>,
+    container: &Container,
+    role: Role,
+    sandbox: &PodSandboxStatus,
+    plan: &mut Plan,
+) -> Result<StartContainer, Waiting> {
+    let before = last_ended(view, container);
+    if let Some(ended) = before {
+        crash_pause(view, container, ended, plan)?;
+    }
+    let attempt = attempt(view, container);
+    failure_pause(view, container, attempt, plan)?;
+    let image = ready_image(view, container, plan)?;
+    if !view.observed.volumes_ready {
+        return Err(creating());
+    }
+    let restarts_in_a_row = before.map_or(0, next_in_a_row);
+    let request = ContainerRequest {
+        container,
+        role,
+        attempt,
+        restarts_in_a_row,
+        sandbox,
+        image,
+    };
+    to_start_container(view.desired, request).map_err(|error| Waiting {
+        reason: Reason::CreateContainerConfigError,
+        message: error.to_string(),
+    })
+}
+
+/// The newest record of the container that has run.
+pub(crate) fn last_ended<'a>(view: &View<'a>, container: &Container) -> Option<&'a ContainerStatus> {
+    view.records(&container.name)
+        .filter(|record| has_ended(record))
+        .max_by_key(|record| record.config.attempt)
+}
+
+/// `CrashLoopBackOff`: the pause after a container ended. A new sandbox is no reason to pause.
+fn crash_pause(
+    view: &View<'_>,
+    container: &Container,
+    ended: &ContainerStatus,
+    plan: &mut Plan,
+) -> Result<(), Waiting> {
+    let delay = crash_delay(ended);
+    let until = after(ended.finished_at, delay);
+    if view.now >= until || view.observed.in_flight.contains(&start_key(view, container)) {
+        return Ok(());
+    }
+    wake(plan, until);
+    let message = format!(
+        "back-off {} restarting failed container={} pod={}",
+        go_duration(delay.as_secs()),
+        container.name,
+        spec::describe(&view.desired.pod)
+    );
+    Err(Waiting {
+        reason: Reason::CrashLoopBackOff,
+        message,
+    })
+}
+
+fn start_key(view: &View<'_>, container: &Container) -> StepKey {
+    StepKey::StartContainer(container.name.clone(), attempt(view, container))
+}
+
+/// The pause after the engine could not make or start the container.
+fn failure_pause(
+    view: &View<'_>,
+    container: &Container,
+    attempt: u32,
+    plan: &mut Plan,
+) -> Result<(), Waiting> {
+    let key = StepKey::StartContainer(container.name.clone(), attempt);
+    let Some(failure) = view.observed.failures.get(&key) else {
+        return Ok(());
+    };
+    let retry_at = after(failure.at, SYNC_BACKOFF);
+    if view.now >= retry_at || view.observed.in_flight.contains(&key) {
+        return Ok(());
+    }
+    wake(plan, retry_at);
+    Err(from_failure(failure))
+}
+
+/// Seconds as Go writes a duration: `40s`, `2m40s`.
+fn go_duration(seconds: u64) -> String {
+    match (seconds / 60, seconds % 60) {
+        (0, seconds) => format!("{seconds}s"),
+        (minutes, seconds) => format!("{minutes}m{seconds}s"),
+    }
+}

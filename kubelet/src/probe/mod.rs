@@ -1,0 +1,5 @@
+//! The pure part of probes.
+
+mod decision;
+
+pub use decision::{Outcome, Threshold};
