@@ -28,7 +28,7 @@ pub(crate) fn env(args: Args) -> Outcome {
     Ok(0)
 }
 
-/// `id`: `uid=… gid=… groups=…`, effective ids.
+/// `id`: `uid=… gid=… groups=…`, effective ids; the group is also among the groups, as id(1) has it.
 pub(crate) fn id(_: Args) -> Outcome {
     println!("{}", id_line()?);
     Ok(0)
@@ -39,7 +39,9 @@ pub(crate) fn id_line() -> Result<String, nix::Error> {
         .into_iter()
         .map(unistd::Gid::as_raw)
         .collect();
+    groups.push(unistd::getegid().as_raw());
     groups.sort_unstable();
+    groups.dedup();
     let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
     Ok(format!(
         "uid={} gid={} groups={}",

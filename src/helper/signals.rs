@@ -71,11 +71,16 @@ pub(crate) fn trap(mut args: Args) -> Outcome {
     Ok(code)
 }
 
-/// `kill SIGNAL PID…`
+/// `kill SIGNAL PID…|self`
 pub(crate) fn kill(mut args: Args) -> Outcome {
     let signal = parse(&args.word::<String>("SIGNAL")?)?;
     for pid in args.rest() {
-        signal::kill(Pid::from_raw(pid.parse()?), signal)?;
+        let pid = if pid == "self" {
+            Pid::this()
+        } else {
+            Pid::from_raw(pid.parse()?)
+        };
+        signal::kill(pid, signal)?;
     }
     Ok(0)
 }

@@ -120,8 +120,8 @@ fn a_file_is_seen() {
 #[test]
 fn images_may_stay() {
     let node = Node::new();
-    fs::create_dir_all(node.root().join("images")).unwrap();
-    fs::write(node.root().join("images/index.json"), "").unwrap();
+    fs::create_dir_all(node.root().join("var/lib/berth/images")).unwrap();
+    fs::write(node.root().join("var/lib/berth/images/index.json"), "").unwrap();
     node.finish();
 }
 

@@ -11,6 +11,7 @@
 
 mod cgroup;
 mod kernel;
+mod manifest;
 mod net;
 mod node;
 mod process;
@@ -20,6 +21,7 @@ mod wait;
 
 pub use cgroup::{Controller, cgroup_directories};
 pub use kernel::Kernel;
+pub use manifest::{HELPER, container, document, once, pod};
 pub use net::{Answer, http_get, try_http_get};
 pub use node::Node;
 pub use process::{Process, processes};

@@ -19,7 +19,7 @@ use crate::running::Running;
 use crate::wait::{PATIENCE, eventually_within};
 
 /// Directories below `--root` whose files outlive pods: the image store.
-const KEPT: [&str; 1] = ["file images/"];
+const KEPT: [&str; 1] = ["file var/lib/berth/images/"];
 
 /// A machine of its own: see the crate's description.
 pub struct Node {

@@ -1,6 +1,7 @@
 //! A program that runs, what it printed so far, and how it ended.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::IpAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -62,6 +63,15 @@ impl Ended {
             );
         }
         self.expect_no_panic()
+    }
+
+    /// # Panics
+    /// Unless a container logged this.
+    #[track_caller]
+    pub fn expect_log(self, container: &str, text: &str) -> Self {
+        let found = self.output.lines().any(|line| is_log(line, container, text));
+        assert!(found, "{container:?} did not log {text:?}:\n{}", self.output);
+        self
     }
 
     /// # Panics
@@ -139,6 +149,39 @@ impl Running {
     #[track_caller]
     pub fn line(&self, needle: &str) -> String {
         self.line_after(0, needle).1
+    }
+
+    /// Waits for a line of a container's log: `container | text`.
+    ///
+    /// # Panics
+    /// If it does not come in time.
+    #[track_caller]
+    pub fn log(&self, container: &str, text: &str) -> String {
+        self.log_after(0, container, text)
+    }
+
+    /// Waits for a line of a container's log after the first `skip` lines.
+    ///
+    /// # Panics
+    /// If it does not come in time.
+    #[track_caller]
+    pub fn log_after(&self, skip: usize, container: &str, text: &str) -> String {
+        self.find(skip, &format!("{container:?} logging {text:?}"), |line| {
+            is_log(line, container, text)
+        })
+        .1
+    }
+
+    /// Waits until berth says which address the pod has.
+    ///
+    /// # Panics
+    /// If it does not in time.
+    #[track_caller]
+    pub fn address(&self) -> IpAddr {
+        let line = self
+            .find(0, "the pod's address", |line| address_in(line).is_some())
+            .1;
+        address_in(&line).expect("it was found")
     }
 
     /// How many lines it printed so far: a mark for [`Running::line_after`].
@@ -232,6 +275,23 @@ impl Drop for Running {
     }
 }
 
+/// Whether a line is one of this container's log that has the text.
+pub(crate) fn is_log(line: &str, container: &str, text: &str) -> bool {
+    line.split_once('|').is_some_and(|(prefix, rest)| {
+        prefix.trim().split(['/', ' ']).next_back() == Some(container) && rest.contains(text)
+    })
+}
+
+/// The first IP address in a line that is not a container's.
+fn address_in(line: &str) -> Option<IpAddr> {
+    if line.contains('|') {
+        return None;
+    }
+    line.split(|c: char| !(c.is_ascii_hexdigit() || c == '.' || c == ':'))
+        .filter(|word| word.contains('.'))
+        .find_map(|word| word.trim_matches(['.', ':']).parse().ok())
+}
+
 fn collect(stream: impl Read + Send + 'static, output: Output) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut reader = BufReader::new(stream);
@@ -244,4 +304,29 @@ fn collect(stream: impl Read + Send + 'static, output: Output) -> JoinHandle<()>
         }
         output.1.notify_all();
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_found_in_what_berth_says() {
+        let address = |line: &str| address_in(line).map(|address| address.to_string());
+        assert_eq!(address("hello: IP 10.88.0.2").as_deref(), Some("10.88.0.2"));
+        assert_eq!(
+            address("sandbox ready, ip=10.88.0.3, 12 ms").as_deref(),
+            Some("10.88.0.3")
+        );
+        assert_eq!(address("version 1.2 of it, in 0.3 s."), None);
+        assert_eq!(address("web | 10.0.0.1 connected"), None);
+    }
+
+    #[test]
+    fn logs_have_a_prefix() {
+        assert!(is_log("web | serving", "web", "serving"));
+        assert!(is_log("hello/web    | serving", "web", "serv"));
+        assert!(!is_log("webby | serving", "web", "serving"));
+        assert!(!is_log("web started", "web", "started"));
+    }
 }

@@ -1,0 +1,154 @@
+//! `kill -9` of berth at any moment, then the same command again: the pod is adopted or cleaned up, and in the end nothing
+//! is left. `BERTH_CRASH_ROUNDS` sets how many moments are tried (20).
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use berth_tests::{Node, Running, container, http_get, pod};
+use serde_json::json;
+
+/// The longest life of a berth that will be killed: past readiness of the pod.
+const LONGEST: Duration = Duration::from_millis(1500);
+
+fn rounds() -> u32 {
+    std::env::var("BERTH_CRASH_ROUNDS")
+        .ok()
+        .and_then(|rounds| rounds.parse().ok())
+        .unwrap_or(20)
+}
+
+/// xorshift: each run tries other moments, and prints its seed.
+struct Moments(u64);
+
+impl Moments {
+    fn new() -> Self {
+        let time = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .subsec_nanos();
+        let seed = std::env::var("BERTH_CRASH_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or(u64::from(time) | 1);
+        println!("BERTH_CRASH_SEED={seed}");
+        Self(seed)
+    }
+
+    fn next(&mut self) -> Duration {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        LONGEST.mul_f64((self.0 % 10_000) as f64 / 10_000.0)
+    }
+}
+
+/// An init container, a sidecar, a volume, a host port: something of everything that could be left.
+fn manifest() -> String {
+    let mounted = json!({ "volumeMounts": [{ "name": "www", "mountPath": "/www" }] });
+    let mut sidecar = container(
+        "clock",
+        &["tick", "--file", "/www/time", "--replace", "t"],
+        mounted.clone(),
+    );
+    sidecar["restartPolicy"] = json!("Always");
+    let mut web = container(
+        "web",
+        &["httpd", "--port", "8080", "--dir", "/www"],
+        mounted.clone(),
+    );
+    web["ports"] = json!([{ "containerPort": 8080, "hostPort": 8080 }]);
+    web["readinessProbe"] = json!({ "httpGet": { "path": "/healthz", "port": 8080 }, "periodSeconds": 1 });
+    web["resources"] = json!({ "limits": { "cpu": "500m", "memory": "32Mi" } });
+    pod(
+        "crash",
+        json!({
+            "volumes": [{ "name": "www", "emptyDir": {} }],
+            "initContainers": [container("page", &["write", "/www/index.html", "still here"], mounted), sidecar],
+            "containers": [web],
+        }),
+    )
+}
+
+fn serves(pod: &Running) {
+    assert_eq!(http_get((pod.address(), 8080), "/").body, "still here\n");
+}
+
+#[test]
+fn killed_at_random_moments_it_leaves_nothing() {
+    let node = Node::new();
+    let mut moments = Moments::new();
+    for round in 0..rounds() {
+        let berth = node.run(&manifest());
+        let moment = moments.next();
+        println!("round {round}: killed after {moment:?}");
+        // The point of the test: an arbitrary instant, not a condition.
+        std::thread::sleep(moment);
+        berth.kill();
+    }
+    let last = node.run(&manifest());
+    serves(&last);
+    last.interrupt();
+    last.wait().expect_code(0).expect_no_panic();
+    node.finish();
+}
+
+#[test]
+fn a_running_pod_is_adopted_not_restarted() {
+    let node = Node::new();
+    let berth = node.run(&manifest());
+    serves(&berth);
+    let address = berth.address();
+    let pids = |node: &Node| {
+        let all = node.processes().into_iter();
+        let mut pids: Vec<i32> = all
+            .filter(|process| process.command.starts_with("httpd") || process.command.starts_with("tick"))
+            .map(|process| process.pid)
+            .collect();
+        pids.sort_unstable();
+        pids
+    };
+    let before = pids(&node);
+    assert_eq!(before.len(), 2, "{:#?}", node.processes());
+    berth.kill();
+    assert_eq!(http_get((address, 8080), "/").body, "still here\n");
+    let again = node.run(&manifest());
+    assert_eq!(again.address(), address);
+    serves(&again);
+    assert_eq!(pids(&node), before);
+    again.interrupt();
+    again.wait().expect_code(0);
+    node.finish();
+}
+
+#[test]
+fn a_killed_shim_takes_its_pod_along_and_the_pod_comes_back() {
+    let node = Node::new();
+    let berth = node.run(&manifest());
+    serves(&berth);
+    let mark = berth.mark();
+    let shim = node
+        .processes()
+        .into_iter()
+        .find(|process| process.command.contains("shim"))
+        .unwrap();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(shim.pid),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
+    berth.log_after(mark, "web", "serving");
+    berth.interrupt();
+    berth.wait().expect_code(0).expect_no_panic();
+    node.finish();
+}
+
+#[test]
+fn another_pod_s_berth_cleans_up_after_a_killed_one() {
+    let node = Node::new();
+    let berth = node.run(&manifest());
+    serves(&berth);
+    berth.kill();
+    let last = node.run(&manifest());
+    last.interrupt();
+    last.wait().expect_code(0);
+    node.finish();
+}
