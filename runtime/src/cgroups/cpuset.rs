@@ -1,0 +1,67 @@
+//! `cpuset`: which processors and memory nodes a group may use.
+
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+use super::file::Directory;
+use super::{Cgroup, Controller, Result};
+
+/// On v1 a new cpuset is empty and lets no process in. Gives the group, and empty groups above it, the parent's values.
+///
+/// Groups in between are told to hand their values to children themselves (`cgroup.clone_children`), so that for
+/// every later pod a single look at `cpuset.cpus` is all that this takes.
+pub(super) fn inherit(group: &Directory) -> Result<()> {
+    if !group.read("cpuset.cpus")?.trim().is_empty() {
+        return Ok(());
+    }
+    let leaf = group.path.as_str();
+    let mut parent = values(&open(group, ".")?)?;
+    for level in group.path.ancestors() {
+        let directory = open(group, level)?;
+        let mut own = values(&directory)?;
+        if own.0.is_empty() {
+            directory.write("cpuset.cpus", &parent.0)?;
+            own.0.clone_from(&parent.0);
+        }
+        if own.1.is_empty() {
+            directory.write("cpuset.mems", &parent.1)?;
+            own.1.clone_from(&parent.1);
+        }
+        if level != leaf {
+            directory.write("cgroup.clone_children", "1")?;
+        }
+        parent = own;
+    }
+    Ok(())
+}
+
+/// Writes `cpu.cpus` and `cpu.mems` of `linux.resources`. On v1 the kernel refuses what the parent group lacks.
+pub(super) fn apply(group: &Cgroup, cpus: Option<&str>, mems: Option<&str>) -> Result<()> {
+    for (value, file, field) in [
+        (cpus, "cpuset.cpus", "linux.resources.cpu.cpus"),
+        (mems, "cpuset.mems", "linux.resources.cpu.mems"),
+    ] {
+        let Some(value) = value.filter(|v| !v.is_empty()) else {
+            continue;
+        };
+        group.need(Controller::CpuSet, field)?.write(file, value)?;
+    }
+    Ok(())
+}
+
+fn values(directory: &Directory) -> Result<(String, String)> {
+    let read = |file| directory.read(file).map(|text| text.trim().to_owned());
+    Ok((read("cpuset.cpus")?, read("cpuset.mems")?))
+}
+
+/// A group of the same hierarchy by its path below the root.
+fn open(group: &Directory, path: &str) -> Result<Directory> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let fd = openat(&group.hierarchy.root, path, flags, Mode::empty())
+        .map_err(|e| group.failed("open", &format!("group {path}"), e))?;
+    Ok(Directory {
+        hierarchy: group.hierarchy,
+        fd,
+        path: group.path.clone(),
+    })
+}

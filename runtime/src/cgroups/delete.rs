@@ -1,0 +1,83 @@
+//! Removing a group and everything below it.
+
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::file::Directory;
+use super::freeze::{timeout, wait_for_event};
+use super::hierarchy::Kind;
+use super::process::walk;
+use super::{Cgroup, Result};
+
+/// How long processes that were killed may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// v1 tells nobody when a group becomes empty: pauses between attempts, growing from the first to the second.
+const FIRST_PAUSE: Duration = Duration::from_micros(500);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+impl Cgroup {
+    /// Removes the group, with all groups that were made below it, from every hierarchy. Waits for processes that are
+    /// on their way out; it does not kill any. A group that is gone already is no error.
+    ///
+    /// # Errors
+    /// When processes are still there after ten seconds, or the kernel refuses.
+    pub fn delete(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        // The unified directory comes first: it tells when the processes are gone, so that the others need no retry.
+        self.directories
+            .iter()
+            .try_for_each(|directory| delete_in(directory, deadline))
+    }
+}
+
+fn delete_in(group: &Directory, deadline: Instant) -> Result<()> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match remove(group) {
+            Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+            Err(Errno::EBUSY) => {}
+            Err(errno) => return Err(group.failed("remove", "the directory", errno)),
+        }
+        remove_below(group)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(timeout(group, "empty", PATIENCE));
+        }
+        if group.hierarchy.kind == Kind::V2 {
+            wait_for_event(group, "populated", 0, left)?;
+        }
+        match remove(group) {
+            Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+            Err(_) => std::thread::sleep(pause.min(left)),
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Removes the groups below, children first. Those that are still populated are left for the next attempt.
+fn remove_below(group: &Directory) -> Result<()> {
+    let result = walk(group, &mut |child| {
+        if child.path != group.path {
+            let _ = remove(child);
+        }
+        Ok(())
+    });
+    // The group itself may vanish while it is listed.
+    match result {
+        Err(super::CgroupError::File {
+            errno: Errno::ENOENT | Errno::ENODEV,
+            ..
+        }) => Ok(()),
+        other => other,
+    }
+}
+
+fn remove(group: &Directory) -> std::result::Result<(), Errno> {
+    unlinkat(
+        &group.hierarchy.root,
+        group.path.as_str(),
+        UnlinkatFlags::RemoveDir,
+    )
+}

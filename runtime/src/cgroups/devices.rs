@@ -1,0 +1,321 @@
+//! `linux.resources.devices`: which device nodes a container may use.
+//!
+//! The rules are a list in which the last rule that matches decides, and everything is denied before the first. On v1
+//! they are written to `devices.allow` and `devices.deny`; on v2 they become an eBPF program.
+
+use std::os::fd::AsFd;
+
+use nix::fcntl::OFlag;
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType};
+
+use super::file::{Directory, write_once};
+use super::{Cgroup, CgroupError, Controller, Result, device_program};
+
+const FIELD: &str = "linux.resources.devices";
+
+/// Kinds of device nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Block,
+    Char,
+}
+
+/// What a rule is about: mknod, read, write. The bits are those of `linux/bpf.h` (`BPF_DEVCG_ACC_*`).
+pub(super) const MKNOD: u8 = 1;
+pub(super) const READ: u8 = 2;
+pub(super) const WRITE: u8 = 4;
+pub(super) const ALL: u8 = MKNOD | READ | WRITE;
+
+/// One rule; `None` is any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rule {
+    pub(super) allow: bool,
+    pub(super) kind: Option<Kind>,
+    pub(super) major: Option<u32>,
+    pub(super) minor: Option<u32>,
+    pub(super) access: u8,
+}
+
+/// The rules that every container gets before those of its spec: nothing but making nodes, and using the harmless
+/// pseudo devices and its own terminals.
+pub fn default_rules() -> Vec<LinuxDeviceCgroup> {
+    use LinuxDeviceType::{A, B, C};
+    let rule = |allow, kind, major: i64, minor: i64, access: &str| {
+        let mut builder = LinuxDeviceCgroupBuilder::default()
+            .allow(allow)
+            .typ(kind)
+            .access(access);
+        if major >= 0 {
+            builder = builder.major(major);
+        }
+        if minor >= 0 {
+            builder = builder.minor(minor);
+        }
+        builder.build().ok()
+    };
+    let nodes = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2), (136, -1)];
+    let mut rules = vec![
+        rule(false, A, -1, -1, "rwm"),
+        rule(true, C, -1, -1, "m"),
+        rule(true, B, -1, -1, "m"),
+    ];
+    rules.extend(nodes.map(|(major, minor)| rule(true, C, major, minor, "rwm")));
+    rules.into_iter().flatten().collect()
+}
+
+pub(super) fn apply(group: &Cgroup, spec: &[LinuxDeviceCgroup]) -> Result<()> {
+    let rules = parse(spec)?;
+    if rules.is_empty() {
+        return Ok(());
+    }
+    match (group.directory(Controller::Devices), group.unified()) {
+        (Some(v1), _) => apply_v1(v1, &rules),
+        (None, Some(unified)) => device_program::attach(unified, &rules),
+        (None, None) => Err(CgroupError::NoController {
+            resource: FIELD,
+            controller: "devices",
+        }),
+    }
+}
+
+/// The rules in their order. Everything before the last rule that covers all devices has no effect and is left out.
+pub(super) fn parse(spec: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
+    let mut rules = Vec::with_capacity(spec.len() + 1);
+    for entry in spec {
+        rules.extend(parse_rule(entry)?.into_iter().flatten());
+    }
+    match rules.iter().rposition(Rule::covers_all) {
+        Some(last) => drop(rules.drain(..last)),
+        None if rules.is_empty() => {}
+        None => rules.insert(
+            0,
+            Rule {
+                allow: false,
+                kind: None,
+                major: None,
+                minor: None,
+                access: ALL,
+            },
+        ),
+    }
+    Ok(rules)
+}
+
+/// A rule for all kinds with a narrower remainder becomes one for each kind: v1 has no other way to say it.
+fn parse_rule(entry: &LinuxDeviceCgroup) -> Result<[Option<Rule>; 2]> {
+    let kind = match entry.typ() {
+        None | Some(LinuxDeviceType::A) => None,
+        Some(LinuxDeviceType::B) => Some(Kind::Block),
+        Some(LinuxDeviceType::C | LinuxDeviceType::U) => Some(Kind::Char),
+        Some(LinuxDeviceType::P) => return Err(invalid("type", "p", "a FIFO is not a device")),
+    };
+    let rule = Rule {
+        allow: entry.allow(),
+        kind,
+        major: number("major", entry.major())?,
+        minor: number("minor", entry.minor())?,
+        access: access(entry.access().as_deref())?,
+    };
+    if kind.is_some() || rule.covers_all() {
+        return Ok([Some(rule), None]);
+    }
+    Ok([Kind::Block, Kind::Char].map(|kind| {
+        Some(Rule {
+            kind: Some(kind),
+            ..rule
+        })
+    }))
+}
+
+fn number(field: &str, value: Option<i64>) -> Result<Option<u32>> {
+    match value {
+        None | Some(-1) => Ok(None),
+        Some(n) => u32::try_from(n)
+            .map(Some)
+            .map_err(|_| invalid(field, &n.to_string(), "it is not a device number")),
+    }
+}
+
+fn access(letters: Option<&str>) -> Result<u8> {
+    let mut bits = 0;
+    for letter in letters.unwrap_or_default().chars() {
+        bits |= match letter {
+            'r' => READ,
+            'w' => WRITE,
+            'm' => MKNOD,
+            _ => return Err(invalid("access", &letter.to_string(), "it is made of r, w and m")),
+        };
+    }
+    Ok(if bits == 0 { ALL } else { bits })
+}
+
+fn invalid(field: &str, value: &str, reason: &str) -> CgroupError {
+    CgroupError::Value {
+        resource: format!("{FIELD}.{field}"),
+        value: value.to_owned(),
+        reason: reason.to_owned(),
+    }
+}
+
+impl Rule {
+    pub(super) fn covers_all(&self) -> bool {
+        self.kind.is_none() && self.major.is_none() && self.minor.is_none() && self.access == ALL
+    }
+
+    fn same_devices(&self, other: &Self) -> bool {
+        (self.kind, self.major, self.minor) == (other.kind, other.major, other.minor)
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        fn meet<T: PartialEq>(a: Option<T>, b: Option<T>) -> bool {
+            a.is_none() || b.is_none() || a == b
+        }
+        meet(self.kind, other.kind) && meet(self.major, other.major) && meet(self.minor, other.minor)
+    }
+
+    /// As `devices.allow` and `devices.deny` take it.
+    fn v1_text(&self) -> String {
+        let kind = match self.kind {
+            None => return "a".to_owned(),
+            Some(Kind::Block) => 'b',
+            Some(Kind::Char) => 'c',
+        };
+        let number = |n: Option<u32>| n.map_or_else(|| "*".to_owned(), |n| n.to_string());
+        let letters = [(READ, "r"), (WRITE, "w"), (MKNOD, "m")];
+        let access: String = letters
+            .iter()
+            .filter(|(bit, _)| self.access & bit != 0)
+            .map(|(_, s)| *s)
+            .collect();
+        format!("{kind} {}:{} {access}", number(self.major), number(self.minor))
+    }
+}
+
+/// Leaves out what changes nothing, and refuses what v1 can't say.
+///
+/// v1 keeps "everything" or "nothing" and a flat list of exceptions, and takes an exception back only by its exact
+/// words. An exception from an exception would be dropped silently by the kernel: that is refused here.
+fn plan_v1(rules: &[Rule]) -> Result<Vec<Rule>> {
+    let Some((base, rest)) = rules.split_first() else {
+        return Ok(Vec::new());
+    };
+    let mut plan: Vec<Rule> = vec![*base];
+    let mut exceptions: Vec<Rule> = Vec::new();
+    for rule in rest {
+        if rule.allow != base.allow {
+            exceptions.push(*rule);
+            plan.push(*rule);
+            continue;
+        }
+        let touched: Vec<&Rule> = exceptions
+            .iter()
+            .filter(|e| e.overlaps(rule) && e.access & rule.access != 0)
+            .collect();
+        if touched.iter().any(|e| !e.same_devices(rule)) {
+            return Err(CgroupError::Unsupported {
+                resource: FIELD.to_owned(),
+                reason: format!(
+                    "cgroup v1 can't express {:?} as an exception from the wider rule before it",
+                    rule.v1_text()
+                ),
+            });
+        }
+        if !touched.is_empty() {
+            plan.push(*rule);
+            exceptions
+                .iter_mut()
+                .filter(|e| e.same_devices(rule))
+                .for_each(|e| e.access &= !rule.access);
+        }
+    }
+    Ok(plan)
+}
+
+fn apply_v1(directory: &Directory, rules: &[Rule]) -> Result<()> {
+    let plan = plan_v1(rules)?;
+    let (mut allow, mut deny) = (None, None);
+    for rule in plan {
+        let (file, slot) = if rule.allow {
+            ("devices.allow", &mut allow)
+        } else {
+            ("devices.deny", &mut deny)
+        };
+        let fd = match slot {
+            Some(fd) => fd,
+            None => slot.insert(directory.open(file, OFlag::O_WRONLY)?),
+        };
+        let text = rule.v1_text();
+        write_once(fd.as_fd(), text.as_bytes()).map_err(|e| directory.refused(file, &text, e))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(allow: bool, text: &str) -> Rule {
+        let words: Vec<&str> = text.split([' ', ':']).collect();
+        let number = |s: &str| s.parse().ok();
+        Rule {
+            allow,
+            kind: match words[0] {
+                "b" => Some(Kind::Block),
+                "c" => Some(Kind::Char),
+                _ => None,
+            },
+            major: words.get(1).and_then(|s| number(s)),
+            minor: words.get(2).and_then(|s| number(s)),
+            access: access(words.get(3).copied()).unwrap(),
+        }
+    }
+
+    #[test]
+    fn the_default_rules_are_a_whitelist() {
+        let rules = parse(&default_rules()).unwrap();
+        assert_eq!(rules.len(), 11);
+        assert!(rules[0].covers_all() && !rules[0].allow);
+        assert_eq!(rules[1].v1_text(), "c *:* m");
+        assert_eq!(rules[10].v1_text(), "c 136:* rwm");
+    }
+
+    #[test]
+    fn a_list_without_a_base_starts_from_nothing() {
+        let only = LinuxDeviceCgroupBuilder::default()
+            .allow(true)
+            .typ(LinuxDeviceType::C)
+            .major(1_i64)
+            .minor(3_i64);
+        let rules = parse(&[only.build().unwrap()]).unwrap();
+        assert_eq!(
+            rules.iter().map(Rule::v1_text).collect::<Vec<_>>(),
+            ["a", "c 1:3 rwm"]
+        );
+        assert!(!rules[0].allow);
+    }
+
+    #[test]
+    fn a_narrow_rule_for_all_kinds_is_split() {
+        let reading = LinuxDeviceCgroupBuilder::default()
+            .allow(true)
+            .access("r")
+            .build()
+            .unwrap();
+        let texts: Vec<String> = parse(&[reading]).unwrap().iter().map(Rule::v1_text).collect();
+        assert_eq!(texts, ["a", "b *:* r", "c *:* r"]);
+    }
+
+    #[test]
+    fn v1_refuses_exceptions_from_exceptions() {
+        let deny_all = rule(false, "a");
+        assert!(plan_v1(&[deny_all, rule(true, "c 1:* rwm"), rule(false, "c 1:3 w")]).is_err());
+        assert!(plan_v1(&[rule(true, "a"), rule(false, "b 8:* rwm"), rule(true, "b 8:1 r")]).is_err());
+        let exact = [
+            deny_all,
+            rule(true, "c 1:3 rwm"),
+            rule(false, "c 1:3 w"),
+            rule(false, "b 8:0 rwm"),
+        ];
+        assert_eq!(plan_v1(&exact).unwrap(), exact[..3]);
+    }
+}

@@ -1,0 +1,137 @@
+//! What can go wrong with a cgroup, in sentences.
+
+use std::time::Duration;
+
+use nix::errno::Errno;
+use thiserror::Error;
+
+/// Any failure of this module. Each message names the cgroup and, where there is one, the way out.
+#[derive(Debug, Error)]
+pub enum CgroupError {
+    /// No hierarchy of either version is mounted.
+    #[error(
+        "No cgroup hierarchy is mounted; mount cgroup2 on /sys/fs/cgroup (or the v1 controllers below it)."
+    )]
+    NotMounted,
+
+    /// `/proc/self/mountinfo` could not be read.
+    #[error("The list of mounts /proc/self/mountinfo could not be read: {0}.")]
+    MountInfo(std::io::Error),
+
+    /// A path that could leave the hierarchy, or that the kernel would refuse.
+    #[error("The cgroup path {path:?} is not usable: {reason}.")]
+    Path {
+        /// The path as it was given.
+        path: String,
+        /// Which rule it breaks.
+        reason: &'static str,
+    },
+
+    /// The kernel refused an operation on a file or directory of the group.
+    #[error("Could not {action} {file} of cgroup {path:?} ({hierarchy}): {errno}.")]
+    File {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// Control file, or "the directory".
+        file: String,
+        /// The group's path below its hierarchy's root.
+        path: String,
+        /// Which hierarchy.
+        hierarchy: String,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+
+    /// The kernel refused a value that the caller asked for.
+    #[error("Could not set {file} of cgroup {path:?} to {value:?}: {errno}.")]
+    Write {
+        /// Control file.
+        file: String,
+        /// The value that was refused.
+        value: String,
+        /// The group's path below its hierarchy's root.
+        path: String,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+
+    /// A control file held something that its documentation does not allow for.
+    #[error("{file} of cgroup {path:?} holds {content:?}, which is not understood.")]
+    Content {
+        /// Control file.
+        file: String,
+        /// The group's path below its hierarchy's root.
+        path: String,
+        /// What was read.
+        content: String,
+    },
+
+    /// A resource was asked for whose controller this host does not have.
+    #[error("{resource} cannot be set: the {controller} cgroup controller is not available on this host.")]
+    NoController {
+        /// The field of `linux.resources`.
+        resource: &'static str,
+        /// The controller's name.
+        controller: &'static str,
+    },
+
+    /// A resource that the hierarchy which holds its controller cannot express.
+    #[error("{resource} cannot be set: {reason}.")]
+    Unsupported {
+        /// The field of `linux.resources`.
+        resource: String,
+        /// Why, and what to use instead.
+        reason: String,
+    },
+
+    /// A value outside of its range.
+    #[error("{resource} is {value}, which is not valid: {reason}.")]
+    Value {
+        /// The field of `linux.resources`.
+        resource: String,
+        /// What was asked for.
+        value: String,
+        /// The rule it breaks.
+        reason: String,
+    },
+
+    /// cgroup v2 forbids processes in a group that distributes resources to children.
+    #[error(
+        "The {controllers} controllers cannot be enabled below cgroup {path:?}, because it holds processes itself; \
+         move them into a child group first (the no-internal-processes rule of cgroup v2)."
+    )]
+    InternalProcesses {
+        /// The group with the processes.
+        path: String,
+        /// What was to be enabled.
+        controllers: String,
+    },
+
+    /// A wait for the kernel ended without the expected state.
+    #[error("Cgroup {path:?} was still not {state} after {waited:?}.")]
+    Timeout {
+        /// The group's path below its hierarchy's root.
+        path: String,
+        /// What was waited for.
+        state: &'static str,
+        /// For how long.
+        waited: Duration,
+    },
+
+    /// A limit below what is used already, with `checkBeforeUpdate`.
+    #[error(
+        "The memory limit {limit} of cgroup {path:?} is not above its current usage of {usage} bytes \
+         (checkBeforeUpdate is set)."
+    )]
+    BelowUsage {
+        /// The group's path below its hierarchy's root.
+        path: String,
+        /// Asked for, in bytes.
+        limit: i64,
+        /// Used, in bytes.
+        usage: u64,
+    },
+}
+
+/// Result of this module.
+pub type Result<T> = std::result::Result<T, CgroupError>;

@@ -1,0 +1,226 @@
+//! Which hierarchies this host has, found per controller: v1, v2, or any mixture of the two.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, fstatfs};
+
+use super::{CgroupError, Controller, Controllers, Result, file};
+
+/// What a hierarchy is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A v1 mount with one or more controllers.
+    V1,
+    /// A v1 mount without a controller, such as `name=systemd`.
+    V1Named,
+    /// The unified hierarchy. It has every feature of v2, but perhaps no controller (hybrid hosts).
+    V2,
+}
+
+/// One mounted hierarchy, held by its root directory.
+#[derive(Debug)]
+pub(super) struct Hierarchy {
+    pub(super) kind: Kind,
+    pub(super) controllers: Controllers,
+    pub(super) root: OwnedFd,
+    /// Mount options (v1), for messages.
+    label: String,
+}
+
+impl fmt::Display for Hierarchy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            Kind::V2 => f.write_str("cgroup v2"),
+            Kind::V1 | Kind::V1Named => write!(f, "cgroup v1 {}", self.label),
+        }
+    }
+}
+
+/// The host's hierarchies. Found once, when first needed, and held by descriptor from then on.
+#[derive(Debug)]
+pub struct Hierarchies {
+    pub(super) all: Vec<Hierarchy>,
+}
+
+impl Hierarchies {
+    /// The hierarchies as this process's mount namespace showed them at the first call.
+    ///
+    /// # Errors
+    /// When `/proc/self/mountinfo` can't be read, or no hierarchy is mounted.
+    pub fn get() -> Result<&'static Self> {
+        static FOUND: OnceLock<Hierarchies> = OnceLock::new();
+        if let Some(found) = FOUND.get() {
+            return Ok(found);
+        }
+        let found = Self::detect()?;
+        Ok(FOUND.get_or_init(|| found))
+    }
+
+    /// Whether v2 is the only hierarchy, which means that all controllers are there.
+    pub fn is_unified(&self) -> bool {
+        self.all.iter().all(|h| h.kind == Kind::V2)
+    }
+
+    /// Whether some hierarchy has the controller. Devices and freezing are part of v2 itself.
+    pub fn supports(&self, controller: Controller) -> bool {
+        self.all.iter().any(|h| h.controllers.contains(controller))
+            || (self.is_unified()
+                && matches!(
+                    controller,
+                    Controller::Devices | Controller::Freezer | Controller::CpuAcct
+                ))
+    }
+
+    fn detect() -> Result<Self> {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(CgroupError::MountInfo)?;
+        let mut all = Vec::new();
+        for mount in candidates(&mounts) {
+            if let Some(hierarchy) = open_root(&mount) {
+                all.push(hierarchy);
+            }
+        }
+        // Where there is no unified hierarchy, systemd tracks its units in its named one: a container that stayed in
+        // the service's group there would be killed with the service. Everywhere else that directory is a cost only.
+        if all.iter().any(|h| h.kind == Kind::V2) {
+            all.retain(|h| h.kind != Kind::V1Named);
+        }
+        // The unified directory first: it has the kill switch and the events for the others.
+        all.sort_by_key(|h| h.kind != Kind::V2);
+        if all.is_empty() {
+            Err(CgroupError::NotMounted)
+        } else {
+            Ok(Self { all })
+        }
+    }
+}
+
+/// A line of mountinfo that is a cgroup mount.
+struct Mount {
+    point: String,
+    v2: bool,
+    options: String,
+}
+
+/// The cgroup mounts, each hierarchy once; the first mount of a hierarchy's own root wins over bind mounts of parts.
+fn candidates(mountinfo: &str) -> Vec<Mount> {
+    let mut found: Vec<(String, bool, Mount)> = Vec::new();
+    for line in mountinfo.lines() {
+        let Some((before, after)) = line.split_once(" - ") else {
+            continue;
+        };
+        let fields: Vec<&str> = before.split(' ').collect();
+        let rest: Vec<&str> = after.split(' ').collect();
+        let (&[_, _, device, root, point, ..], &[kind, _, options, ..]) = (&fields[..], &rest[..]) else {
+            continue;
+        };
+        if kind != "cgroup" && kind != "cgroup2" {
+            continue;
+        }
+        let mount = Mount {
+            point: unescape(point),
+            v2: kind == "cgroup2",
+            options: options.to_owned(),
+        };
+        let whole = root == "/";
+        match found.iter_mut().find(|(known, _, _)| known == device) {
+            Some(entry) if whole && !entry.1 => *entry = (device.to_owned(), true, mount),
+            Some(_) => {}
+            None => found.push((device.to_owned(), whole, mount)),
+        }
+    }
+    found.into_iter().map(|(_, _, mount)| mount).collect()
+}
+
+fn open_root(mount: &Mount) -> Option<Hierarchy> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = open(mount.point.as_str(), flags, Mode::empty()).ok()?;
+    let magic = if mount.v2 {
+        CGROUP2_SUPER_MAGIC
+    } else {
+        CGROUP_SUPER_MAGIC
+    };
+    // Another mount may lie on top of this one.
+    if fstatfs(&root).ok()?.filesystem_type() != magic {
+        return None;
+    }
+    let controllers = if mount.v2 {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let list = nix::fcntl::openat(&root, "cgroup.controllers", flags, Mode::empty()).ok()?;
+        Controllers::from_v2_names(&file::read_all(std::os::fd::AsFd::as_fd(&list)).ok()?)
+    } else {
+        Controllers::from_v1_options(&mount.options)
+    };
+    let kind = match (mount.v2, controllers.is_empty()) {
+        (true, _) => Kind::V2,
+        (false, false) => Kind::V1,
+        (false, true) => Kind::V1Named,
+    };
+    let label = mount.options.trim_start_matches("rw,").to_owned();
+    Some(Hierarchy {
+        kind,
+        controllers,
+        root,
+        label,
+    })
+}
+
+/// Undoes mountinfo's octal escapes (`\040` for a space).
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let octal = tail
+            .get(..3)
+            .and_then(|d| std::str::from_utf8(d).ok())
+            .filter(|_| *first == b'\\');
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_hierarchy_once_and_whole_roots_first() {
+        let mountinfo = "\
+31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw
+40 31 0:40 /docker/x /bind rw - cgroup cgroup rw,memory
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:3 - cgroup cgroup rw,cpu,cpuacct
+33 31 0:40 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+34 31 0:38 / /sys/fs/cgroup/un\\040ified rw - cgroup2 cgroup2 rw,nsdelegate
+35 31 0:38 / /elsewhere rw - cgroup2 cgroup2 rw,nsdelegate
+";
+        let found: Vec<(String, bool)> = candidates(mountinfo)
+            .into_iter()
+            .map(|m| (m.point, m.v2))
+            .collect();
+        let expected = [
+            ("/sys/fs/cgroup/memory".to_owned(), false),
+            ("/sys/fs/cgroup/cpu,cpuacct".to_owned(), false),
+            ("/sys/fs/cgroup/un ified".to_owned(), true),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn this_host_has_hierarchies() {
+        let found = Hierarchies::get().unwrap();
+        assert!(found.supports(Controller::Memory), "{found:?}");
+        assert!(found.supports(Controller::Devices));
+    }
+}

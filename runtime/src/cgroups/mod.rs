@@ -1,0 +1,114 @@
+//! Control groups on v1, v2 and hybrid hosts.
+//!
+//! A [`Cgroup`] is one group under the same path in every hierarchy that matters to a container. Each controller is
+//! looked up in the hierarchy that has it, so that nothing here asks "which version is this host?": on a hybrid host
+//! the same container has its memory limit in a v1 hierarchy and its kill switch (`cgroup.kill`), freezer and events
+//! in the unified one. Every file is reached with `openat` from a directory held open, never by a path of the host.
+//!
+//! A container's life:
+//! 1. [`Cgroup::create`] makes the directories, [`Cgroup::apply`] writes `linux.resources`.
+//! 2. The container's process enters as late as possible before its exec, by writing [`ENTER`] to each of
+//!    [`Cgroup::entry_files`]: what came before is not charged to it, so that tiny memory limits can start.
+//! 3. [`Cgroup::kill_all`], then [`Cgroup::delete`], which waits for the processes to be gone.
+
+mod block_io;
+mod controller;
+mod cpu;
+mod cpuset;
+mod create;
+mod delete;
+mod device_program;
+mod devices;
+mod error;
+mod file;
+mod freeze;
+mod hierarchy;
+mod hugetlb;
+mod memory;
+mod oom;
+mod path;
+mod process;
+pub mod qos;
+mod resources;
+mod stats;
+mod subgroup;
+mod unified;
+
+pub use controller::{Controller, Controllers};
+pub use devices::default_rules as default_device_rules;
+pub use error::{CgroupError, Result};
+pub use hierarchy::Hierarchies;
+pub use oom::OomWatch;
+pub use path::CgroupPath;
+pub use process::ENTER;
+pub use stats::{CpuStats, MemoryStats, Stats};
+pub use subgroup::{Subgroup, leave_all};
+
+use file::Directory;
+use hierarchy::Kind;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// A group, held open in each hierarchy that it exists in.
+///
+/// Dropping it closes descriptors only; [`Cgroup::delete`] removes the group.
+#[derive(Debug)]
+pub struct Cgroup {
+    path: CgroupPath,
+    /// The unified hierarchy's directory first, if there is one.
+    directories: Vec<Directory>,
+}
+
+impl Cgroup {
+    /// Makes the group, and missing groups above it, in each hierarchy; a group that exists is taken as it is.
+    /// Upon failure, what was made is removed again.
+    ///
+    /// # Errors
+    /// When no hierarchy is mounted, the path is not usable, or the kernel refuses; on v2 also when a group above
+    /// holds processes itself, so that its controllers can't be passed on.
+    pub fn create(path: &str) -> Result<Self> {
+        create::create(CgroupPath::new(path)?)
+    }
+
+    /// Opens the group where it exists; `None` when no hierarchy has it.
+    ///
+    /// # Errors
+    /// When no hierarchy is mounted, the path is not usable, or the kernel refuses.
+    pub fn open(path: &str) -> Result<Option<Self>> {
+        create::open(CgroupPath::new(path)?)
+    }
+
+    /// The group's path below each hierarchy's root, without a leading slash.
+    pub fn path(&self) -> &CgroupPath {
+        &self.path
+    }
+
+    /// The directory in the unified hierarchy.
+    fn unified(&self) -> Option<&Directory> {
+        self.directories.iter().find(|d| d.hierarchy.kind == Kind::V2)
+    }
+
+    /// The directory that has a controller.
+    fn directory(&self, controller: Controller) -> Option<&Directory> {
+        self.directories
+            .iter()
+            .find(|d| d.hierarchy.controllers.contains(controller))
+    }
+
+    /// The directory that has a controller, or the sentence that says what can't be set without it.
+    fn need(&self, controller: Controller, resource: &'static str) -> Result<&Directory> {
+        let missing = || CgroupError::NoController {
+            resource,
+            controller: controller.v1_name(),
+        };
+        self.directory(controller).ok_or_else(missing)
+    }
+
+    /// The directory in the unified hierarchy, for `CLONE_INTO_CGROUP`; on a pure v2 host the child is then in its
+    /// group from the first instruction and needs no entry file. `None` where v1 hierarchies have to be entered too.
+    pub fn entry_fd(&self) -> Option<BorrowedFd<'_>> {
+        match self.directories.as_slice() {
+            [only] if only.hierarchy.kind == Kind::V2 => Some(only.as_fd()),
+            _ => None,
+        }
+    }
+}

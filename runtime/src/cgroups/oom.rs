@@ -1,0 +1,98 @@
+//! Hearing of out-of-memory kills.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::fcntl::OFlag;
+use nix::poll::PollFlags;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::unistd::read;
+
+use super::file::{Directory, keyed_number};
+use super::hierarchy::Kind;
+use super::{Cgroup, Controller, Result};
+
+/// A descriptor that wakes a poll when the group ran out of memory.
+///
+/// A wake-up is a hint, since v1 also sends it when the group is removed: ask [`Cgroup::oom_kill_count`] what it was.
+/// After each wake-up, [`acknowledge`](Self::acknowledge) arms it again.
+#[derive(Debug)]
+pub enum OomWatch {
+    /// v1: an eventfd, registered in `cgroup.event_control`.
+    EventFd(EventFd),
+    /// v2: `memory.events`, which notifies each change of its counters.
+    Events(OwnedFd),
+}
+
+impl OomWatch {
+    /// What to poll (or epoll, with the same bits) for.
+    pub fn interest(&self) -> PollFlags {
+        match self {
+            Self::EventFd(_) => PollFlags::POLLIN,
+            Self::Events(_) => PollFlags::POLLPRI,
+        }
+    }
+
+    /// Takes note of a wake-up, so that the next one is for something new. Never blocks.
+    pub fn acknowledge(&self) {
+        match self {
+            Self::EventFd(counter) => {
+                let _ = counter.read();
+            }
+            Self::Events(file) => {
+                let mut buffer = [0_u8; 256];
+                let _ = nix::sys::uio::pread(file, &mut buffer, 0);
+            }
+        }
+    }
+}
+
+impl AsFd for OomWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::EventFd(counter) => counter.as_fd(),
+            Self::Events(file) => file.as_fd(),
+        }
+    }
+}
+
+impl Cgroup {
+    /// Starts watching for out-of-memory kills in the group and below it.
+    ///
+    /// # Errors
+    /// When there is no memory controller, or the kernel refuses the registration.
+    pub fn oom_watch(&self) -> Result<OomWatch> {
+        let memory = self.need(Controller::Memory, "a watch for out-of-memory kills")?;
+        if memory.hierarchy.kind == Kind::V2 {
+            let events = memory.open("memory.events", OFlag::O_RDONLY)?;
+            // The kernel notifies changes since the last read.
+            read(&events, &mut [0_u8; 256]).map_err(|e| memory.failed("read", "memory.events", e))?;
+            return Ok(OomWatch::Events(events));
+        }
+        watch_v1(memory)
+    }
+
+    /// How many processes of the group the kernel killed for lack of memory since the group was made.
+    ///
+    /// # Errors
+    /// When there is no memory controller, or its file can't be read.
+    pub fn oom_kill_count(&self) -> Result<u64> {
+        let memory = self.need(Controller::Memory, "the count of out-of-memory kills")?;
+        let file = if memory.hierarchy.kind == Kind::V2 {
+            "memory.events"
+        } else {
+            "memory.oom_control"
+        };
+        let content = memory.read(file)?;
+        keyed_number(&content, "oom_kill").ok_or_else(|| memory.not_understood(file, &content))
+    }
+}
+
+fn watch_v1(memory: &Directory) -> Result<OomWatch> {
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+    let counter =
+        EventFd::from_value_and_flags(0, flags).map_err(|e| memory.failed("make", "an eventfd", e))?;
+    let control = memory.open("memory.oom_control", OFlag::O_RDONLY)?;
+    let registration = format!("{} {}", counter.as_fd().as_raw_fd(), control.as_raw_fd());
+    memory.write("cgroup.event_control", &registration)?;
+    Ok(OomWatch::EventFd(counter))
+}

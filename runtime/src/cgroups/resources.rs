@@ -1,0 +1,102 @@
+//! `linux.resources` of a container's spec, part by part.
+
+use oci_spec::runtime::{LinuxNetwork, LinuxPids, LinuxResources};
+
+use super::{
+    Cgroup, CgroupError, Controller, Result, block_io, cpu, cpuset, devices, hugetlb, memory, unified,
+};
+
+impl Cgroup {
+    /// Applies `linux.resources`, at creation and for updates: what is not in the spec stays as it is.
+    ///
+    /// Parts are applied in the spec's order, `unified` last, so that it may refine the others. What is applied before
+    /// an error stays.
+    ///
+    /// # Errors
+    /// When the kernel refuses a value, or the host can't express a part; the error names the field.
+    pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
+        if let Some(rules) = resources.devices() {
+            devices::apply(self, rules)?;
+        }
+        if let Some(spec) = resources.memory() {
+            memory::apply(self, spec)?;
+        }
+        if let Some(spec) = resources.cpu() {
+            cpu::apply(self, spec)?;
+            cpuset::apply(self, spec.cpus().as_deref(), spec.mems().as_deref())?;
+        }
+        if let Some(spec) = resources.pids() {
+            apply_pids(self, *spec)?;
+        }
+        if let Some(spec) = resources.block_io() {
+            block_io::apply(self, spec)?;
+        }
+        if let Some(limits) = resources.hugepage_limits() {
+            hugetlb::apply(self, limits)?;
+        }
+        if let Some(spec) = resources.network() {
+            apply_network(self, spec)?;
+        }
+        apply_rdma(self, resources)?;
+        resources
+            .unified()
+            .as_ref()
+            .map_or(Ok(()), |map| unified::apply(self, map))
+    }
+}
+
+/// The limit of processes and threads: -1 is none, 0 is "not set".
+fn apply_pids(group: &Cgroup, spec: LinuxPids) -> Result<()> {
+    let value = match spec.limit() {
+        0 => return Ok(()),
+        ..0 => "max".to_owned(),
+        limit => limit.to_string(),
+    };
+    group
+        .need(Controller::Pids, "linux.resources.pids.limit")?
+        .write("pids.max", &value)
+}
+
+/// Packet classes and priorities, which only v1 hierarchies have.
+fn apply_network(group: &Cgroup, spec: &LinuxNetwork) -> Result<()> {
+    if let Some(class) = spec.class_id() {
+        let directory = group.need(Controller::NetCls, "linux.resources.network.classID")?;
+        directory.write("net_cls.classid", &class.to_string())?;
+    }
+    for priority in spec.priorities().iter().flatten() {
+        let directory = group.need(Controller::NetPrio, "linux.resources.network.priorities")?;
+        directory.write(
+            "net_prio.ifpriomap",
+            &format!("{} {}", priority.name(), priority.priority()),
+        )?;
+    }
+    Ok(())
+}
+
+fn apply_rdma(group: &Cgroup, resources: &LinuxResources) -> Result<()> {
+    let Some(limits) = resources.rdma() else {
+        return Ok(());
+    };
+    let mut limits: Vec<_> = limits.iter().collect();
+    limits.sort_by_key(|(device, _)| *device);
+    for (device, limit) in limits {
+        let directory = group.need(Controller::Rdma, "linux.resources.rdma")?;
+        if device.contains(char::is_whitespace) {
+            return Err(CgroupError::Value {
+                resource: "linux.resources.rdma".to_owned(),
+                value: device.clone(),
+                reason: "a device's name has no spaces".to_owned(),
+            });
+        }
+        let handles = limit
+            .hca_handles()
+            .map(|n| format!(" hca_handle={n}"))
+            .unwrap_or_default();
+        let objects = limit
+            .hca_objects()
+            .map(|n| format!(" hca_object={n}"))
+            .unwrap_or_default();
+        directory.write("rdma.max", &format!("{device}{handles}{objects}"))?;
+    }
+    Ok(())
+}

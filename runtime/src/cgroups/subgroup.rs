@@ -1,0 +1,125 @@
+//! A group below a container's that only tells processes apart, so that one exec's whole tree can be killed. It exists
+//! in one hierarchy, that has no limits to divide: the unified one, or v1's freezer.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::file::{self, Directory};
+use super::process::parse_pids;
+use super::{Cgroup, CgroupPath, Controller, Result};
+
+/// Rounds of a kill loop where there is no kill switch.
+const KILL_ROUNDS: usize = 100;
+
+/// A group that only tells processes apart. Dropping it closes descriptors only.
+#[derive(Debug)]
+pub struct Subgroup {
+    directory: Directory,
+}
+
+impl Cgroup {
+    /// Makes a group below this one, or takes the one that exists; `None` where no hierarchy is free of limits. It goes
+    /// with [`Cgroup::delete`] at the latest.
+    ///
+    /// # Errors
+    /// When the name is not usable or the kernel refuses.
+    pub fn subgroup(&self, name: &str) -> Result<Option<Subgroup>> {
+        let Some(parent) = self.unified().or_else(|| self.directory(Controller::Freezer)) else {
+            return Ok(None);
+        };
+        let path: CgroupPath = self.path.join(name)?;
+        match mkdirat(&parent.fd, name, Mode::from_bits_truncate(0o755)) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(parent.failed("make", name, errno)),
+        }
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let fd =
+            openat(&parent.fd, name, flags, Mode::empty()).map_err(|e| parent.failed("open", name, e))?;
+        Ok(Some(Subgroup {
+            directory: Directory {
+                hierarchy: parent.hierarchy,
+                fd,
+                path,
+            },
+        }))
+    }
+}
+
+impl Subgroup {
+    /// The file to which a process writes [`super::ENTER`] to enter, after it entered the group above.
+    ///
+    /// # Errors
+    /// When the file can't be opened.
+    pub fn entry_file(&self) -> Result<OwnedFd> {
+        self.directory.open("cgroup.procs", OFlag::O_WRONLY)
+    }
+
+    /// Kills every process in it with SIGKILL.
+    ///
+    /// # Errors
+    /// When the processes can't be listed or signalled.
+    pub fn kill(&self) -> Result<()> {
+        let group = &self.directory;
+        match openat(
+            &group.fd,
+            "cgroup.kill",
+            OFlag::O_WRONLY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        ) {
+            Ok(switch) => {
+                return file::write_once(switch.as_fd(), b"1")
+                    .map_err(|e| group.refused("cgroup.kill", "1", e));
+            }
+            Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(group.failed("open", "cgroup.kill", errno)),
+        }
+        for _ in 0..KILL_ROUNDS {
+            let mut found = false;
+            for pid in parse_pids(&group.read("cgroup.procs")?) {
+                found = true;
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+            if !found {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    /// Removes it if no process is in it. Returns whether it is gone.
+    pub fn remove_if_empty(&self) -> bool {
+        let group = &self.directory;
+        let removed = unlinkat(
+            &group.hierarchy.root,
+            group.path.as_str(),
+            UnlinkatFlags::RemoveDir,
+        );
+        matches!(removed, Ok(()) | Err(Errno::ENOENT | Errno::ENODEV))
+    }
+}
+
+/// Moves the calling process to the root of every hierarchy, so that the group that it was in can be removed.
+///
+/// # Errors
+/// When no hierarchy is mounted or the kernel refuses.
+pub fn leave_all() -> Result<()> {
+    for hierarchy in &super::Hierarchies::get()?.all {
+        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        let entered = openat(&hierarchy.root, "cgroup.procs", flags, Mode::empty())
+            .and_then(|procs| file::write_once(procs.as_fd(), super::ENTER));
+        entered.map_err(|errno| super::CgroupError::File {
+            action: "enter",
+            file: "cgroup.procs".to_owned(),
+            path: "/".to_owned(),
+            hierarchy: hierarchy.to_string(),
+            errno,
+        })?;
+    }
+    Ok(())
+}

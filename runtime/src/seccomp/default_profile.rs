@@ -1,0 +1,169 @@
+//! The profile of containers that bring none (`RuntimeDefault`).
+
+use std::collections::HashSet;
+
+use nix::errno::Errno;
+use oci_spec::runtime::{
+    Arch, Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArgBuilder, LinuxSeccompOperator,
+    LinuxSyscall,
+};
+
+/// `CLONE_NEW*` of the namespaces that only administrators make: mount, cgroup, UTS, IPC, user, PID and network.
+const NAMESPACE_FLAGS: u64 = 0x7e02_0000;
+/// A socket family that reaches the hypervisor, past every network policy.
+const AF_VSOCK: u64 = 40;
+/// Execution domains that change nothing about safety: Linux, 32-bit Linux, both with UNAME26, and a mere query.
+const PERSONALITIES: [u64; 5] = [0, 0x8, 0x20000, 0x20008, 0xffff_ffff];
+
+/// What every container may call: the same calls as in the default profiles of containerd and Docker. Left out are
+/// those that administer the machine, keys, other processes' memory placement, and interfaces with a record of holes,
+/// such as io_uring, userfaultfd and keyctl.
+#[rustfmt::skip]
+const ALWAYS: &[&str] = &[
+    "accept", "accept4", "access", "adjtimex", "alarm", "bind", "brk", "cachestat", "capget", "capset",
+    "chdir", "chmod", "chown", "chown32", "clock_adjtime", "clock_adjtime64", "clock_getres",
+    "clock_getres_time64", "clock_gettime", "clock_gettime64", "clock_nanosleep", "clock_nanosleep_time64",
+    "close", "close_range", "connect", "copy_file_range", "creat", "dup", "dup2", "dup3", "epoll_create",
+    "epoll_create1", "epoll_ctl", "epoll_ctl_old", "epoll_pwait", "epoll_pwait2", "epoll_wait",
+    "epoll_wait_old", "eventfd", "eventfd2", "execve", "execveat", "exit", "exit_group", "faccessat",
+    "faccessat2", "fadvise64", "fadvise64_64", "fallocate", "fanotify_mark", "fchdir", "fchmod", "fchmodat",
+    "fchmodat2", "fchown", "fchown32", "fchownat", "fcntl", "fcntl64", "fdatasync", "fgetxattr", "flistxattr",
+    "flock", "fork", "fremovexattr", "fsetxattr", "fstat", "fstat64", "fstatat64", "fstatfs", "fstatfs64",
+    "fsync", "ftruncate", "ftruncate64", "futex", "futex_requeue", "futex_time64", "futex_wait",
+    "futex_waitv", "futex_wake", "futimesat", "get_robust_list", "get_thread_area", "getcpu", "getcwd",
+    "getdents", "getdents64", "getegid", "getegid32", "geteuid", "geteuid32", "getgid", "getgid32",
+    "getgroups", "getgroups32", "getitimer", "getpeername", "getpgid", "getpgrp", "getpid", "getppid",
+    "getpriority", "getrandom", "getresgid", "getresgid32", "getresuid", "getresuid32", "getrlimit",
+    "getrusage", "getsid", "getsockname", "getsockopt", "gettid", "gettimeofday", "getuid", "getuid32",
+    "getxattr", "getxattrat", "inotify_add_watch", "inotify_init", "inotify_init1", "inotify_rm_watch",
+    "io_cancel", "io_destroy", "io_getevents", "io_pgetevents", "io_pgetevents_time64", "io_setup",
+    "io_submit", "ioctl", "ioprio_get", "ioprio_set", "ipc", "kill", "landlock_add_rule",
+    "landlock_create_ruleset", "landlock_restrict_self", "lchown", "lchown32", "lgetxattr", "link", "linkat",
+    "listen", "listxattr", "listxattrat", "llistxattr", "_llseek", "lremovexattr", "lseek", "lsetxattr",
+    "lstat", "lstat64", "madvise", "map_shadow_stack", "membarrier", "memfd_create", "memfd_secret",
+    "mincore", "mkdir", "mkdirat", "mknod", "mknodat", "mlock", "mlock2", "mlockall", "mmap", "mmap2",
+    "mprotect", "mq_getsetattr", "mq_notify", "mq_open", "mq_timedreceive", "mq_timedreceive_time64",
+    "mq_timedsend", "mq_timedsend_time64", "mq_unlink", "mremap", "mseal", "msgctl", "msgget", "msgrcv",
+    "msgsnd", "msync", "munlock", "munlockall", "munmap", "name_to_handle_at", "nanosleep", "newfstatat",
+    "_newselect", "open", "openat", "openat2", "pause", "pidfd_open", "pidfd_send_signal", "pipe", "pipe2",
+    "pkey_alloc", "pkey_free", "pkey_mprotect", "poll", "ppoll", "ppoll_time64", "prctl", "pread64", "preadv",
+    "preadv2", "prlimit64", "process_mrelease", "process_vm_readv", "process_vm_writev", "pselect6",
+    "pselect6_time64", "ptrace", "pwrite64", "pwritev", "pwritev2", "read", "readahead", "readlink",
+    "readlinkat", "readv", "recv", "recvfrom", "recvmmsg", "recvmmsg_time64", "recvmsg", "remap_file_pages",
+    "removexattr", "removexattrat", "rename", "renameat", "renameat2", "restart_syscall", "rmdir", "rseq",
+    "rt_sigaction", "rt_sigpending", "rt_sigprocmask", "rt_sigqueueinfo", "rt_sigreturn", "rt_sigsuspend",
+    "rt_sigtimedwait", "rt_sigtimedwait_time64", "rt_tgsigqueueinfo", "sched_get_priority_max",
+    "sched_get_priority_min", "sched_getaffinity", "sched_getattr", "sched_getparam", "sched_getscheduler",
+    "sched_rr_get_interval", "sched_rr_get_interval_time64", "sched_setaffinity", "sched_setattr",
+    "sched_setparam", "sched_setscheduler", "sched_yield", "seccomp", "select", "semctl", "semget", "semop",
+    "semtimedop", "semtimedop_time64", "send", "sendfile", "sendfile64", "sendmmsg", "sendmsg", "sendto",
+    "set_robust_list", "set_thread_area", "set_tid_address", "setfsgid", "setfsgid32", "setfsuid",
+    "setfsuid32", "setgid", "setgid32", "setgroups", "setgroups32", "setitimer", "setpgid", "setpriority",
+    "setregid", "setregid32", "setresgid", "setresgid32", "setresuid", "setresuid32", "setreuid",
+    "setreuid32", "setrlimit", "setsid", "setsockopt", "setuid", "setuid32", "setxattr", "setxattrat",
+    "shmat", "shmctl", "shmdt", "shmget", "shutdown", "sigaltstack", "signalfd", "signalfd4", "sigprocmask",
+    "sigreturn", "socketcall", "socketpair", "splice", "stat", "stat64", "statfs", "statfs64", "statx",
+    "symlink", "symlinkat", "sync", "sync_file_range", "syncfs", "sysinfo", "tee", "tgkill", "time",
+    "timer_create", "timer_delete", "timer_getoverrun", "timer_gettime", "timer_gettime64", "timer_settime",
+    "timer_settime64", "timerfd_create", "timerfd_gettime", "timerfd_gettime64", "timerfd_settime",
+    "timerfd_settime64", "times", "tkill", "truncate", "truncate64", "ugetrlimit", "umask", "uname", "unlink",
+    "unlinkat", "uretprobe", "utime", "utimensat", "utimensat_time64", "utimes", "vfork", "vmsplice", "wait4",
+    "waitid", "waitpid", "write", "writev",
+];
+
+/// Calls of the architectures' own.
+#[rustfmt::skip]
+const ARCHITECTURE: &[&str] = if cfg!(target_arch = "aarch64") {
+    &["arm_fadvise64_64", "arm_sync_file_range", "breakpoint", "cacheflush", "set_tls", "sync_file_range2"]
+} else {
+    &["arch_prctl", "modify_ldt"]
+};
+
+/// What comes with a capability.
+#[rustfmt::skip]
+const WITH_CAPABILITY: &[(Capability, &[&str])] = &[
+    (Capability::DacReadSearch, &["open_by_handle_at"]),
+    (Capability::SysAdmin, &[
+        "bpf", "clone", "clone3", "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick", "listmount",
+        "lookup_dcookie", "mount", "mount_setattr", "move_mount", "open_tree", "perf_event_open", "quotactl",
+        "quotactl_fd", "setdomainname", "sethostname", "setns", "statmount", "syslog", "umount", "umount2", "unshare",
+    ]),
+    (Capability::SysBoot, &["reboot"]),
+    (Capability::SysChroot, &["chroot"]),
+    (Capability::SysModule, &["delete_module", "finit_module", "init_module"]),
+    (Capability::SysPacct, &["acct"]),
+    (Capability::SysPtrace, &[
+        "kcmp", "pidfd_getfd", "process_madvise", "process_vm_readv", "process_vm_writev", "ptrace",
+    ]),
+    (Capability::SysRawio, &["ioperm", "iopl"]),
+    (Capability::SysTime, &["clock_settime", "clock_settime64", "settimeofday", "stime"]),
+    (Capability::SysTtyConfig, &["vhangup"]),
+    (Capability::SysNice, &["get_mempolicy", "mbind", "set_mempolicy", "set_mempolicy_home_node"]),
+    (Capability::Syslog, &["syslog"]),
+    (Capability::Bpf, &["bpf"]),
+    (Capability::Perfmon, &["perf_event_open"]),
+];
+
+/// The default profile for a process with these capabilities in its bounding set. Everything else fails with EPERM.
+pub fn default_profile(bounding: &HashSet<Capability>) -> LinuxSeccomp {
+    let mut rules = vec![allow(ALWAYS), allow(ARCHITECTURE)];
+    rules.extend(allow_if("socket", LinuxSeccompOperator::ScmpCmpNe, AF_VSOCK));
+    for domain in PERSONALITIES {
+        rules.extend(allow_if("personality", LinuxSeccompOperator::ScmpCmpEq, domain));
+    }
+    for (_, names) in WITH_CAPABILITY
+        .iter()
+        .filter(|(capability, _)| bounding.contains(capability))
+    {
+        rules.push(allow(names));
+    }
+    if !bounding.contains(&Capability::SysAdmin) {
+        rules.extend(allow_if(
+            "clone",
+            LinuxSeccompOperator::ScmpCmpMaskedEq,
+            NAMESPACE_FLAGS,
+        ));
+        // Its flags are behind a pointer, where no filter can look: C libraries then use clone.
+        rules.push(unknown("clone3"));
+    }
+    let mut profile = LinuxSeccomp::default();
+    profile.set_default_action(LinuxSeccompAction::ScmpActErrno);
+    profile.set_default_errno_ret(Some(Errno::EPERM as u32));
+    profile.set_architectures(Some(architectures()));
+    profile.set_syscalls(Some(rules));
+    profile
+}
+
+fn architectures() -> Vec<Arch> {
+    if cfg!(target_arch = "aarch64") {
+        vec![Arch::ScmpArchAarch64, Arch::ScmpArchArm]
+    } else {
+        vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32]
+    }
+}
+
+fn allow(names: &[&str]) -> LinuxSyscall {
+    let mut rule = LinuxSyscall::default();
+    rule.set_names(names.iter().map(|name| (*name).to_owned()).collect());
+    rule.set_action(LinuxSeccompAction::ScmpActAllow);
+    rule
+}
+
+/// Allowed if the first argument compares; with a mask, if nothing of it is set.
+fn allow_if(name: &str, operator: LinuxSeccompOperator, value: u64) -> Option<LinuxSyscall> {
+    let condition = LinuxSeccompArgBuilder::default()
+        .index(0_usize)
+        .op(operator)
+        .value(value)
+        .value_two(0_u64);
+    let mut rule = allow(&[name]);
+    rule.set_args(Some(vec![condition.build().ok()?]));
+    Some(rule)
+}
+
+fn unknown(name: &str) -> LinuxSyscall {
+    let mut rule = allow(&[name]);
+    rule.set_action(LinuxSeccompAction::ScmpActErrno);
+    rule.set_errno_ret(Some(Errno::ENOSYS as u32));
+    rule
+}

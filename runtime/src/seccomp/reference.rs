@@ -1,0 +1,414 @@
+//! Tests of the compiler against the meaning of profiles, spelled out without any cleverness.
+
+use oci_spec::runtime::{
+    Arch, Capability, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompArgBuilder,
+    LinuxSeccompOperator as Op, LinuxSyscall,
+};
+use proptest::prelude::*;
+
+use super::arch::{Abi, X32_BIT};
+use super::assembler::{
+    AND, Instruction, JUMP, JUMP_EQUAL, JUMP_GREATER, JUMP_GREATER_OR_EQUAL, LOAD, RETURN,
+};
+use super::{default_profile, filter};
+
+/// What the kernel shows to a filter.
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    arch: u32,
+    number: u32,
+    arguments: [u64; 6],
+}
+
+/// Runs a filter as the kernel does; anything that it would refuse fails the test.
+fn run(program: &[Instruction], call: Call) -> u32 {
+    let word = |offset: u32| -> u32 {
+        let index = usize::try_from(offset).unwrap();
+        match offset {
+            0 => call.number,
+            4 => call.arch,
+            16..64 if offset % 8 == 0 => (call.arguments[(index - 16) / 8] & 0xffff_ffff)
+                .try_into()
+                .unwrap(),
+            20..64 if offset % 8 == 4 => (call.arguments[(index - 20) / 8] >> 32).try_into().unwrap(),
+            _ => panic!("load of {offset}"),
+        }
+    };
+    let (mut at, mut a) = (0, 0);
+    loop {
+        let Instruction { code, jt, jf, k } = program[at];
+        at += 1;
+        let branch = |holds: bool| usize::from(if holds { jt } else { jf });
+        match code {
+            LOAD => a = word(k),
+            AND => a &= k,
+            JUMP => at += usize::try_from(k).unwrap(),
+            JUMP_EQUAL => at += branch(a == k),
+            JUMP_GREATER => at += branch(a > k),
+            JUMP_GREATER_OR_EQUAL => at += branch(a >= k),
+            RETURN => return k,
+            other => panic!("instruction {other:#x}"),
+        }
+    }
+}
+
+/// What the profile says about a call.
+fn decide(profile: &LinuxSeccomp, native: Abi, call: Call) -> u32 {
+    let listed = profile.architectures().as_deref().unwrap_or_default();
+    let abis = [Abi::X86_64, Abi::X32, Abi::X86, Abi::Aarch64, Abi::Arm];
+    let is_x32 = call.number >= X32_BIT && call.arch == Abi::X32.audit_number();
+    let abi = abis.into_iter().find(|abi| {
+        let selected = match (native, *abi) {
+            (a, b) if a == b => true,
+            (Abi::X86_64, Abi::X32) => listed.contains(&Arch::ScmpArchX32),
+            (Abi::X86_64, Abi::X86) => listed.contains(&Arch::ScmpArchX86),
+            (Abi::Aarch64, Abi::Arm) => listed.contains(&Arch::ScmpArchArm),
+            _ => false,
+        };
+        selected && abi.audit_number() == call.arch && is_x32 == (*abi == Abi::X32)
+    });
+    let Some(abi) = abi else { return 0x8000_0000 };
+    let entries = profile.syscalls().as_deref().unwrap_or_default();
+    let number_of = |name: &String| abi.syscall(name);
+    for entry in entries {
+        let about = entry
+            .names()
+            .iter()
+            .filter_map(number_of)
+            .any(|n| n == call.number);
+        if about && matches(entry, call, abi) {
+            return value(entry.action(), entry.errno_ret());
+        }
+    }
+    let default = value(profile.default_action(), profile.default_errno_ret());
+    let named = entries
+        .iter()
+        .flat_map(|e| e.names().iter().filter_map(number_of));
+    let newest = named
+        .map(|n| n & !X32_BIT)
+        .filter(|n| *n < 0xf0000)
+        .max()
+        .unwrap_or(0);
+    let has_rule = entries
+        .iter()
+        .any(|e| e.names().iter().filter_map(number_of).any(|n| n == call.number));
+    let newer = call.number & !abi.base() > newest.max(423);
+    if newer && !has_rule {
+        return 0x0005_0000 | 38;
+    }
+    default
+}
+
+fn matches(entry: &LinuxSyscall, call: Call, abi: Abi) -> bool {
+    let args = entry.args().clone().unwrap_or_default();
+    let holds = |arg: &LinuxSeccompArg| {
+        let narrow = |n: u64| {
+            if matches!(abi, Abi::X86 | Abi::Arm) {
+                n & 0xffff_ffff
+            } else {
+                n
+            }
+        };
+        let (actual, value) = (narrow(call.arguments[arg.index()]), narrow(arg.value()));
+        match arg.op() {
+            Op::ScmpCmpNe => actual != value,
+            Op::ScmpCmpLt => actual < value,
+            Op::ScmpCmpLe => actual <= value,
+            Op::ScmpCmpEq => actual == value,
+            Op::ScmpCmpGe => actual >= value,
+            Op::ScmpCmpGt => actual > value,
+            Op::ScmpCmpMaskedEq => actual & value == narrow(arg.value_two().unwrap_or(0)),
+        }
+    };
+    let alternatives = (0..6).any(|index| args.iter().filter(|a| a.index() == index).count() > 1);
+    if alternatives {
+        args.iter().any(holds)
+    } else {
+        args.iter().all(holds)
+    }
+}
+
+fn value(action: Action, errno: Option<u32>) -> u32 {
+    match action {
+        Action::ScmpActKill | Action::ScmpActKillThread => 0,
+        Action::ScmpActKillProcess => 0x8000_0000,
+        Action::ScmpActTrap => 0x0003_0000,
+        Action::ScmpActErrno => 0x0005_0000 | errno.unwrap_or(1),
+        Action::ScmpActNotify => 0x7fc0_0000,
+        Action::ScmpActTrace => 0x7ff0_0000 | errno.unwrap_or(1),
+        Action::ScmpActLog => 0x7ffc_0000,
+        Action::ScmpActAllow => 0x7fff_0000,
+    }
+}
+
+const NAMES: [&str; 12] = [
+    "read",
+    "openat",
+    "clone",
+    "socket",
+    "socketcall",
+    "mmap",
+    "execve",
+    "mseal",
+    "set_tls",
+    "futex_time64",
+    "getpid",
+    "no_such_call",
+];
+
+fn interesting() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        Just(0_u64),
+        Just(1),
+        Just(5),
+        Just(0x8000_0000),
+        Just(0xffff_ffff),
+        Just(0x1_0000_0000),
+        Just(0x1_0000_0005),
+        Just(u64::MAX),
+        any::<u64>(),
+    ]
+}
+
+fn action() -> impl Strategy<Value = (Action, Option<u32>)> {
+    prop_oneof![
+        Just((Action::ScmpActAllow, None)),
+        Just((Action::ScmpActKillProcess, None)),
+        Just((Action::ScmpActKill, None)),
+        Just((Action::ScmpActTrap, None)),
+        Just((Action::ScmpActLog, None)),
+        (1_u32..4096).prop_map(|n| (Action::ScmpActErrno, Some(n))),
+        Just((Action::ScmpActErrno, None)),
+        (0_u32..4096).prop_map(|n| (Action::ScmpActTrace, Some(n))),
+    ]
+}
+
+fn argument() -> impl Strategy<Value = LinuxSeccompArg> {
+    let op = prop_oneof![
+        Just(Op::ScmpCmpNe),
+        Just(Op::ScmpCmpLt),
+        Just(Op::ScmpCmpLe),
+        Just(Op::ScmpCmpEq),
+        Just(Op::ScmpCmpGe),
+        Just(Op::ScmpCmpGt),
+        Just(Op::ScmpCmpMaskedEq),
+    ];
+    (0_usize..6, op, interesting(), interesting()).prop_map(|(index, op, value, two)| {
+        LinuxSeccompArgBuilder::default()
+            .index(index)
+            .op(op)
+            .value(value)
+            .value_two(two)
+            .build()
+            .unwrap()
+    })
+}
+
+fn entry() -> impl Strategy<Value = LinuxSyscall> {
+    let names = prop::collection::vec(prop::sample::select(NAMES.to_vec()), 1..4);
+    (names, action(), prop::collection::vec(argument(), 0..4)).prop_map(|(names, (action, errno), args)| {
+        let mut entry = LinuxSyscall::default();
+        entry.set_names(names.into_iter().map(str::to_owned).collect());
+        entry.set_action(action).set_errno_ret(errno).set_args(Some(args));
+        entry
+    })
+}
+
+fn profile() -> impl Strategy<Value = LinuxSeccomp> {
+    let arches = vec![
+        Arch::ScmpArchX86,
+        Arch::ScmpArchX32,
+        Arch::ScmpArchArm,
+        Arch::ScmpArchMips,
+    ];
+    let arches = prop::collection::vec(prop::sample::select(arches), 0..4);
+    (action(), arches, prop::collection::vec(entry(), 0..40)).prop_map(
+        |((action, errno), arches, entries)| {
+            let mut profile = LinuxSeccomp::default();
+            profile.set_default_action(action).set_default_errno_ret(errno);
+            profile
+                .set_architectures(Some(arches))
+                .set_syscalls(Some(entries));
+            profile
+        },
+    )
+}
+
+fn calls() -> impl Strategy<Value = Call> {
+    let arch = prop::sample::select(vec![0xc000_003e_u32, 0x4000_0003, 0xc000_00b7, 0x4000_0028, 8]);
+    let known = (prop::sample::select(NAMES.to_vec()), 0_usize..5)
+        .prop_filter_map("unknown", |(name, abi)| {
+            [Abi::X86_64, Abi::X32, Abi::X86, Abi::Aarch64, Abi::Arm][abi].syscall(name)
+        });
+    let number = prop_oneof![8 => known, 2 => 0_u32..1000, 1 => X32_BIT..X32_BIT + 1000, 1 => any::<u32>()];
+    (arch, number, prop::array::uniform6(interesting())).prop_map(|(arch, number, arguments)| Call {
+        arch,
+        number,
+        arguments,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn filters_do_what_profiles_say(
+        profile in profile(),
+        arm in any::<bool>(),
+        calls in prop::collection::vec(calls(), 40),
+    ) {
+        let native = if arm { Abi::Aarch64 } else { Abi::X86_64 };
+        let program = filter::build(&profile, native).unwrap();
+        for call in calls {
+            prop_assert_eq!(run(&program, call), decide(&profile, native, call), "{:x?}", call);
+        }
+    }
+}
+
+/// Every call of every architecture, with the arguments that the default profile looks at.
+#[test]
+fn the_default_profile_call_by_call() {
+    for bounding in [
+        vec![],
+        vec![Capability::SysAdmin],
+        vec![Capability::SysTime, Capability::SysBoot],
+    ] {
+        let profile = default_profile(&bounding.into_iter().collect());
+        let native = Abi::native().unwrap();
+        let program = filter::build(&profile, native).unwrap();
+        for arch in [0xc000_003e_u32, 0x4000_0003, 0xc000_00b7] {
+            for number in (0..480).chain(X32_BIT..X32_BIT + 550).chain([u32::MAX]) {
+                // socket, personality, clone: what the profile looks at, on each architecture.
+                let looked_at = [41, 135, 56, 359, 136, 120, 198, 92, 220].contains(&(number & !X32_BIT));
+                for first in if looked_at {
+                    &[0_u64, 40, 0x8, 0x1000_0000][..]
+                } else {
+                    &[0]
+                } {
+                    let call = Call {
+                        arch,
+                        number,
+                        arguments: [*first, 0, 0, 0, 0, 0],
+                    };
+                    assert_eq!(run(&program, call), decide(&profile, native, call), "{call:x?}");
+                }
+            }
+        }
+    }
+}
+
+/// Far jumps: so many rules that conditional jumps can't reach over them, and then too many.
+#[test]
+fn long_programs() {
+    let rule = |value: u64, action| {
+        let arg = LinuxSeccompArgBuilder::default()
+            .index(1_usize)
+            .op(Op::ScmpCmpEq)
+            .value(value)
+            .build()
+            .unwrap();
+        let mut entry = LinuxSyscall::default();
+        entry
+            .set_names(vec!["read".to_owned(), "openat".to_owned()])
+            .set_action(action)
+            .set_args(Some(vec![arg]));
+        entry
+    };
+    let profile = |count| {
+        let mut profile = LinuxSeccomp::default();
+        profile.set_default_action(Action::ScmpActErrno);
+        profile.set_syscalls(Some((0..count).map(|n| rule(n, Action::ScmpActAllow)).collect()));
+        profile
+    };
+    let native = Abi::native().unwrap();
+    let long = profile(300);
+    let program = filter::build(&long, native).unwrap();
+    assert!(program.len() > 1500);
+    for value in [0, 1, 150, 299, 300, 1 << 32] {
+        for name in ["read", "openat", "close"] {
+            let number = native.syscall(name).unwrap();
+            let call = Call {
+                arch: native.audit_number(),
+                number,
+                arguments: [0, value, 0, 0, 0, 0],
+            };
+            assert_eq!(run(&program, call), decide(&long, native, call), "{name} {value}");
+        }
+    }
+    assert!(matches!(
+        filter::build(&profile(1000), native),
+        Err(super::SeccompError::TooLong(_))
+    ));
+}
+
+/// The kernel runs the filter for each call that looks at arguments or that it refuses: its path has to be short.
+#[test]
+fn common_calls_take_a_dozen_instructions() {
+    let native = Abi::native().unwrap();
+    let program = filter::build(&default_profile(&[].into()), native).unwrap();
+    assert!(program.len() < 1000, "{}", program.len());
+    let mut steps = 0;
+    let (mut at, number) = (0, native.syscall("clone").unwrap());
+    let mut a = 0;
+    while program[at].code != RETURN {
+        let i = program[at];
+        steps += 1;
+        at += 1;
+        match i.code {
+            LOAD => {
+                a = [number, native.audit_number()]
+                    .get(i.k as usize / 4)
+                    .copied()
+                    .unwrap_or(0)
+            }
+            JUMP => at += i.k as usize,
+            JUMP_EQUAL => at += usize::from(if a == i.k { i.jt } else { i.jf }),
+            JUMP_GREATER_OR_EQUAL => at += usize::from(if a >= i.k { i.jt } else { i.jf }),
+            AND => a &= i.k,
+            other => panic!("instruction {other:#x}"),
+        }
+    }
+    assert!(steps <= 16, "{steps}");
+}
+
+/// Contradictions in a profile.
+#[test]
+fn refusals() {
+    let native = Abi::native().unwrap();
+    let refused = |json: &str| {
+        let profile: LinuxSeccomp = serde_json::from_str(json).unwrap();
+        filter::build(&profile, native)
+            .map(drop)
+            .and_then(|()| super::flags(&profile).map(drop))
+            .unwrap_err()
+            .to_string()
+    };
+    let cases = [
+        (r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#, "default action"),
+        (
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","defaultErrnoRet":5}"#,
+            "SCMP_ACT_ALLOW",
+        ),
+        (
+            r#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":5000}"#,
+            "5000",
+        ),
+        (
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["write"],"action":"SCMP_ACT_NOTIFY"}]}"#,
+            "write",
+        ),
+        (
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_ERRNO",
+                "args":[{"index":6,"value":0,"op":"SCMP_CMP_EQ"}]}]}"#,
+            "argument 6",
+        ),
+        (
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","flags":["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]}"#,
+            "WAIT_KILLABLE_RECV",
+        ),
+    ];
+    for (json, expected) in cases {
+        let message = refused(json);
+        assert!(message.contains(expected), "{message}");
+    }
+}
