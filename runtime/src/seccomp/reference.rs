@@ -81,6 +81,9 @@ fn decide(profile: &LinuxSeccomp, native: Abi, call: Call) -> u32 {
         }
     }
     let default = value(profile.default_action(), profile.default_errno_ret());
+    if profile.default_action() != Action::ScmpActErrno {
+        return default;
+    }
     let named = entries
         .iter()
         .flat_map(|e| e.names().iter().filter_map(number_of));
