@@ -6,13 +6,19 @@ pub mod defaults;
 pub mod env;
 pub mod expansion;
 pub mod identity;
+mod lifecycle;
 pub mod logs;
 pub mod plan;
+pub mod probe;
+pub mod probe;
+pub mod prober;
 pub mod qos;
 pub mod quantity;
 pub mod resources;
 pub mod spec;
+pub mod status;
 pub mod volumes;
+pub mod worker;
 
 #[cfg(test)]
 mod testing;

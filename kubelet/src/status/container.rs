@@ -1,0 +1,154 @@
+//! The status of one container.
+
+use berth_cri::{ContainerState as EngineState, ContainerStatus as Record};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    VolumeMountStatus,
+};
+
+use super::time;
+use crate::plan::{Plan, Reason, Stage, Startup, View, Waiting, has_ended, is_running};
+use crate::spec::Role;
+
+/// What `containerID` begins with.
+const RUNTIME: &str = "berth";
+
+/// The container's entry in the pod's status.
+pub(super) fn status(view: &View<'_>, plan: &Plan, container: &Container, role: Role) -> ContainerStatus {
+    let records = records(view, container);
+    let newest = records.first().copied();
+    let state = state(view, plan, container, role, newest);
+    let waits = state.waiting.is_some();
+    // A container that waits to be started again shows its end as the last state.
+    let last_ended = records.iter().copied().filter(|record| has_ended(record));
+    let last = if waits { last_ended.take(1).last() } else { last_ended.filter(|r| Some(*r) != newest).take(1).last() };
+    let started = newest.is_some_and(|record| !waits && is_running(record) && is_started(view, container, record));
+    ContainerStatus {
+        name: container.name.clone(),
+        image: shown_image(view, container),
+        image_id: newest.map(|record| image_id(view, record)).unwrap_or_default(),
+        container_id: newest.map(|record| format!("{RUNTIME}://{}", record.id)),
+        restart_count: newest.map_or(0, |record| i32::try_from(record.config.attempt).unwrap_or(i32::MAX)),
+        ready: is_ready(view, container, role, newest) && !waits,
+        started: Some(started),
+        state: Some(state),
+        last_state: Some(last.map(|record| terminated(view, record)).unwrap_or_default()),
+        allocated_resources: container.resources.as_ref().and_then(|resources| resources.requests.clone()),
+        resources: container.resources.clone(),
+        volume_mounts: volume_mounts(container),
+        ..ContainerStatus::default()
+    }
+}
+
+/// Newest first.
+fn records<'a>(view: &View<'a>, container: &Container) -> Vec<&'a Record> {
+    let mut records: Vec<&Record> = view.records(&container.name).collect();
+    records.sort_by_key(|record| std::cmp::Reverse((record.config.attempt, record.created_at)));
+    records
+}
+
+fn is_started(view: &View<'_>, container: &Container, record: &Record) -> bool {
+    view.startup(container, record) == Startup::Started
+}
+
+/// An init container is ready when it succeeded.
+fn is_ready(view: &View<'_>, container: &Container, role: Role, newest: Option<&Record>) -> bool {
+    let Some(record) = newest else { return false };
+    match role {
+        Role::Init => record.state == EngineState::Exited && record.exit_code == 0,
+        Role::Sidecar | Role::Main => view.is_ready(container, record),
+    }
+}
+
+fn state(view: &View<'_>, plan: &Plan, container: &Container, role: Role, newest: Option<&Record>) -> ContainerState {
+    let waiting = || {
+        let reason = default_reason(view);
+        let none = Waiting { reason, message: String::new() };
+        waiting_state(plan.waiting.get(&container.name).unwrap_or(&none))
+    };
+    let Some(record) = newest else { return waiting() };
+    match record.state {
+        EngineState::Created => waiting(),
+        // A container whose postStart hook runs is not running yet.
+        EngineState::Running if in_hook(view, container, record) && plan.stage == Stage::Syncing => waiting(),
+        EngineState::Running => ContainerState {
+            running: Some(ContainerStateRunning { started_at: time(record.started_at) }),
+            ..ContainerState::default()
+        },
+        EngineState::Exited | EngineState::Unknown if will_restart(view, plan, container, role, record) => waiting(),
+        EngineState::Exited | EngineState::Unknown => terminated(view, record),
+    }
+}
+
+fn in_hook(view: &View<'_>, container: &Container, record: &Record) -> bool {
+    view.startup(container, record) == Startup::InHook
+        && view.hook(&record.id, crate::plan::HookKind::PostStart).is_none()
+}
+
+/// The plan holds it back, or is about to start it.
+fn will_restart(view: &View<'_>, plan: &Plan, container: &Container, role: Role, record: &Record) -> bool {
+    let has_reason = plan.waiting.get(&container.name).is_some_and(|waiting| {
+        // A container that ended and is being started again still shows its end, as upstream does.
+        !matches!(waiting.reason, Reason::ContainerCreating | Reason::PodInitializing)
+    });
+    plan.stage == Stage::Syncing && has_reason && view.policy(container, role).restarts(record.exit_code)
+}
+
+fn default_reason(view: &View<'_>) -> Reason {
+    match view.containers().any(|(_, role)| role != Role::Main) {
+        true => Reason::PodInitializing,
+        false => Reason::ContainerCreating,
+    }
+}
+
+fn waiting_state(waiting: &Waiting) -> ContainerState {
+    let message = (!waiting.message.is_empty()).then(|| waiting.message.clone());
+    let waiting = ContainerStateWaiting { reason: Some(waiting.reason.to_string()), message };
+    ContainerState { waiting: Some(waiting), ..ContainerState::default() }
+}
+
+fn terminated(view: &View<'_>, record: &Record) -> ContainerState {
+    let (code, reason) = match record.state {
+        EngineState::Unknown => (137, "ContainerStatusUnknown"),
+        _ if !record.reason.is_empty() => (record.exit_code, record.reason.as_str()),
+        _ if record.exit_code == 0 => (0, "Completed"),
+        _ => (record.exit_code, "Error"),
+    };
+    let written = view.observed.termination_messages.get(&record.id).filter(|message| !message.is_empty());
+    let message = written.cloned().or_else(|| (!record.message.is_empty()).then(|| record.message.clone()));
+    let terminated = ContainerStateTerminated {
+        container_id: Some(format!("{RUNTIME}://{}", record.id)),
+        exit_code: code,
+        finished_at: time(record.finished_at),
+        message,
+        reason: Some(reason.to_owned()),
+        signal: None,
+        started_at: time(record.started_at),
+    };
+    ContainerState { terminated: Some(terminated), ..ContainerState::default() }
+}
+
+fn shown_image(view: &View<'_>, container: &Container) -> String {
+    let asked = container.image.clone().unwrap_or_default();
+    let image = view.observed.images.get(&asked).and_then(|state| state.present.as_ref());
+    image.and_then(|image| image.repo_tags.first().cloned()).unwrap_or(asked)
+}
+
+/// With a registry's digest where there is one.
+fn image_id(view: &View<'_>, record: &Record) -> String {
+    let state = view.observed.images.get(&record.config.user_specified_image);
+    let image = state.and_then(|state| state.present.as_ref()).filter(|image| image.id == record.image_id);
+    image.and_then(|image| image.repo_digests.first().cloned()).unwrap_or_else(|| record.image_id.to_string())
+}
+
+fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
+    let mounts = container.volume_mounts.as_ref().filter(|mounts| !mounts.is_empty())?;
+    let statuses = mounts.iter().map(|mount| VolumeMountStatus {
+        name: mount.name.clone(),
+        mount_path: mount.mount_path.clone(),
+        read_only: mount.read_only.filter(|read_only| *read_only),
+        recursive_read_only: (mount.read_only == Some(true)).then(|| "Disabled".to_owned()),
+        ..VolumeMountStatus::default()
+    });
+    Some(statuses.collect())
+}

@@ -1,0 +1,75 @@
+//! A pod's status, as `kubectl get pod -o yaml` shows it, computed from what there is of the pod.
+
+mod conditions;
+mod container;
+mod phase;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{HostIP, PodIP, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use berth_cri::UnixNanos;
+
+use crate::plan::{Desired, Observed, Plan, View};
+use crate::qos;
+use crate::spec::{self, Role};
+
+/// The pod's status. `previous` is the one before it: a condition keeps the time of its last change.
+pub fn pod_status(
+    desired: &Desired,
+    observed: &Observed,
+    plan: &Plan,
+    previous: Option<&PodStatus>,
+    now: UnixNanos,
+) -> PodStatus {
+    let view = View { desired, observed, now };
+    let pod = &desired.pod;
+    let of = |wanted: fn(Role) -> bool| -> Vec<_> {
+        let chosen = view.containers().filter(|(_, role)| wanted(*role));
+        chosen.map(|(container, role)| container::status(&view, plan, container, role)).collect()
+    };
+    let containers = of(|role| role == Role::Main);
+    let inits = of(|role| role != Role::Main);
+    let phase = phase::phase(&view, plan, &inits, &containers, previous);
+    let conditions = conditions::conditions(&view, phase, &inits, &containers, previous);
+    let ips = pod_ips(&view, previous);
+    let host_ips: Vec<String> = desired.node.host_ips.iter().map(ToString::to_string).collect();
+    PodStatus {
+        phase: Some(phase.to_string()),
+        conditions: Some(conditions),
+        message: plan.failure.as_ref().map(|failure| failure.message.clone()),
+        reason: plan.failure.as_ref().map(|failure| failure.reason.clone()),
+        host_ip: host_ips.first().cloned(),
+        host_ips: (!host_ips.is_empty()).then(|| host_ips.into_iter().map(|ip| HostIP { ip }).collect()),
+        pod_ip: ips.first().cloned(),
+        pod_ips: (!ips.is_empty()).then(|| ips.into_iter().map(|ip| PodIP { ip }).collect()),
+        start_time: time(observed.admitted_at),
+        init_container_statuses: (!inits.is_empty()).then_some(inits),
+        container_statuses: Some(containers),
+        qos_class: Some(qos::qos_class(pod).to_string()),
+        observed_generation: pod.metadata.generation,
+        ..PodStatus::default()
+    }
+}
+
+/// A pod that has ended keeps the addresses that it had.
+fn pod_ips(view: &View<'_>, previous: Option<&PodStatus>) -> Vec<String> {
+    let Some(sandbox) = view.sandbox() else {
+        let before = previous.and_then(|status| status.pod_ips.as_deref()).unwrap_or_default();
+        return before.iter().map(|ip| ip.ip.clone()).collect();
+    };
+    let host_network = view.desired.pod.spec.as_ref().is_some_and(spec::host_network);
+    let ips = if host_network { &view.desired.node.host_ips } else { &sandbox.ips };
+    ips.iter().map(ToString::to_string).collect()
+}
+
+/// A moment as the API writes it; none for 0.
+fn time(nanos: UnixNanos) -> Option<Time> {
+    if nanos == 0 {
+        return None;
+    }
+    Timestamp::from_nanosecond(i128::from(nanos)).ok().map(Time)
+}
+
+#[cfg(test)]
+mod tests;
