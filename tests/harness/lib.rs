@@ -10,21 +10,25 @@
 //! A harness fails by panicking, as a test does.
 
 mod cgroup;
+mod image;
 mod kernel;
 mod manifest;
 mod net;
 mod node;
 mod process;
 mod program;
+mod registry;
 mod running;
 mod wait;
 
 pub use cgroup::{Controller, cgroup_directories};
+pub use image::Layout;
 pub use kernel::Kernel;
 pub use manifest::{HELPER, container, document, once, pod};
 pub use net::{Answer, http_get, try_http_get};
 pub use node::Node;
 pub use process::{Process, processes};
 pub use program::program;
+pub use registry::Registry;
 pub use running::{Ended, Running};
 pub use wait::{PATIENCE, eventually, eventually_within};

@@ -131,7 +131,7 @@ impl Running {
         self.output.0.lock().expect("no reader panics").join("\n")
     }
 
-    /// Waits for a line with `needle` after the first `skip` lines, and returns its number and text.
+    /// Waits for a line with `needle`, in whatever case, after the first `skip` lines, and returns its number and text.
     ///
     /// # Panics
     /// If it does not come in time.

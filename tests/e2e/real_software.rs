@@ -1,0 +1,64 @@
+//! nginx and redis from Debian packages, as one pod: examples/web.yaml, with images that hack/images builds.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use berth_tests::{Node, Running, http_get};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Builds the two images and returns their archives.
+fn archives(node: &Node) -> Vec<PathBuf> {
+    let out = node.scratch().join("images");
+    fs::create_dir(&out).unwrap();
+    let status = Command::new(repository().join("hack/images/build"))
+        .arg(&out)
+        .args(["nginx", "redis"])
+        .status();
+    assert!(status.unwrap().success(), "hack/images/build failed");
+    ["nginx", "redis"]
+        .map(|name| out.join(format!("{name}.tar")))
+        .to_vec()
+}
+
+fn web() -> String {
+    fs::read_to_string(repository().join("examples/web.yaml")).unwrap()
+}
+
+/// nginx answers at the pod's address and at the host's port, redis at the pod's.
+fn answers(pod: &Running) {
+    let address = pod.address();
+    assert_eq!(http_get((address, 80), "/").body, "nginx in a pod of berth\n");
+    assert_eq!(
+        http_get(([127, 0, 0, 1], 8088), "/").body,
+        "nginx in a pod of berth\n"
+    );
+    pod.find(0, "that the pod is ready", |line| line.contains("Pod is ready"));
+    let mut redis = TcpStream::connect((address, 6379)).unwrap();
+    redis
+        .write_all(b"SET berth afloat\r\nGET berth\r\nQUIT\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    redis.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("afloat"), "{answer}");
+}
+
+#[test]
+fn nginx_and_redis_run_from_imported_archives() {
+    let node = Node::new();
+    for archive in archives(&node) {
+        let mut command = node.berth(["image", "import"]);
+        command.arg(archive);
+        Running::start(command, "").wait().expect_code(0);
+    }
+    let pod = node.run(&web());
+    answers(&pod);
+    pod.interrupt();
+    pod.wait().expect_code(0).expect_no_panic();
+    node.finish();
+}
