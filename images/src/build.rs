@@ -1,11 +1,20 @@
 //! Images made in memory: the embedded one, and those of tests.
 
-use oci_spec::image::Config;
+mod tar;
 
+use std::collections::BTreeSet;
+
+use oci_spec::image::Config;
+use serde_json::json;
+
+use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::image::Image;
+use crate::manifest::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
+use crate::platform::Platform;
 use crate::reference::Reference;
-use crate::store::Store;
+use crate::store::{LayerSlot, NewImage, Store};
+use crate::unpack::{Budget, LayerClaim};
 
 /// A file of a layer.
 #[derive(Clone, Debug)]
@@ -38,17 +47,35 @@ pub enum Content {
 impl File {
     /// A regular file of root's.
     pub fn regular(path: &str, mode: u32, bytes: impl Into<Vec<u8>>) -> Self {
-        Self { path: path.to_owned(), mode, uid: 0, gid: 0, content: Content::Regular(bytes.into()) }
+        Self {
+            path: path.to_owned(),
+            mode,
+            uid: 0,
+            gid: 0,
+            content: Content::Regular(bytes.into()),
+        }
     }
 
     /// A directory of root's.
     pub fn directory(path: &str, mode: u32) -> Self {
-        Self { path: path.to_owned(), mode, uid: 0, gid: 0, content: Content::Directory }
+        Self {
+            path: path.to_owned(),
+            mode,
+            uid: 0,
+            gid: 0,
+            content: Content::Directory,
+        }
     }
 
     /// A symbolic link.
     pub fn symlink(path: &str, target: &str) -> Self {
-        Self { path: path.to_owned(), mode: 0o777, uid: 0, gid: 0, content: Content::Symlink(target.to_owned()) }
+        Self {
+            path: path.to_owned(),
+            mode: 0o777,
+            uid: 0,
+            gid: 0,
+            content: Content::Symlink(target.to_owned()),
+        }
     }
 
     /// The same file of another user.
@@ -58,8 +85,13 @@ impl File {
     }
 }
 
+/// The uncompressed tar archive of a layer with these files.
+pub fn layer(files: &[File]) -> Vec<u8> {
+    tar::write(files)
+}
+
 /// Makes an image of one layer with these files and puts it into the store under a name. The same files and
-/// configuration make the same image, which is then only looked up.
+/// configuration make the same image, which is then only looked up. Blocking.
 ///
 /// # Errors
 /// As [`Store::pull`], but for the registry's.
@@ -69,6 +101,61 @@ pub fn single_layer(
     files: &[File],
     config: &Config,
 ) -> Result<Image, ImageError> {
-    let _ = (store, files, config);
-    Err(ImageError::NotFound(format!("{name} can't be built yet")))
+    let layer = layer(files);
+    let diff_id = Digest::sha256(&layer);
+    let platform = Platform::host();
+    let config = json!({
+        "architecture": platform.architecture,
+        "os": platform.os,
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [diff_id.as_str()]},
+        "history": [],
+    });
+    let config = config.to_string().into_bytes();
+    let manifest = manifest(&config, &[(diff_id.clone(), layer.len() as u64)]);
+    let id = Digest::sha256(&config);
+    if let Some(image) = store.find(&name.to_string())?
+        && image.id == id.as_str()
+    {
+        return Ok(image);
+    }
+    let operation = store.begin()?;
+    if let Some(slot) = LayerSlot::acquire(&operation, &diff_id)? {
+        let claim = LayerClaim {
+            name: diff_id.to_string(),
+            blob: None,
+            diff_id: diff_id.clone(),
+        };
+        slot.unpack(
+            &operation,
+            &layer[..],
+            &claim,
+            &Budget::new(store.options().limits),
+        )?;
+    }
+    let manifest_digest = Digest::sha256(&manifest);
+    let new = NewImage {
+        digests: BTreeSet::from([format!("{}@{manifest_digest}", name.name())]),
+        names: name.tag().map(|_| name.to_string()).into_iter().collect(),
+        manifest: (manifest_digest, manifest),
+        config: (id, config),
+        diff_ids: vec![diff_id],
+    };
+    new.commit(&operation)
+}
+
+/// The manifest of an image whose layers are not compressed: their digests are their diff ids.
+pub(crate) fn manifest(config: &[u8], layers: &[(Digest, u64)]) -> Vec<u8> {
+    let layers: Vec<serde_json::Value> = layers
+        .iter()
+        .map(|(digest, size)| json!({"mediaType": OCI_LAYER, "digest": digest.as_str(), "size": size}))
+        .collect();
+    json!({
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": OCI_CONFIG, "digest": Digest::sha256(config).as_str(), "size": config.len()},
+        "layers": layers,
+    })
+    .to_string()
+    .into_bytes()
 }

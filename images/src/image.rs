@@ -2,6 +2,9 @@
 
 use oci_spec::image::ImageConfiguration;
 
+use crate::error::ImageError;
+use crate::store::Record;
+
 /// An image in the store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Image {
@@ -17,10 +20,30 @@ pub struct Image {
     pub size: u64,
     /// When it was pulled or imported last, in seconds since the Unix epoch.
     pub fetched_at: u64,
+    pub(crate) fetched_at_nanos: u64,
     /// What the image says about how to run it.
     pub config: ImageConfiguration,
     /// Names of its snapshots, bottom first.
     pub(crate) snapshots: Vec<String>,
+}
+
+impl Image {
+    pub(crate) fn from_parts(id: &str, record: Record, config: &[u8]) -> Result<Self, ImageError> {
+        let config = serde_json::from_slice(config).map_err(|e| {
+            ImageError::Unsupported(format!("the configuration of image {id} can't be read: {e}"))
+        })?;
+        Ok(Self {
+            id: id.to_owned(),
+            names: record.names.into_iter().collect(),
+            digests: record.digests.into_iter().collect(),
+            manifest: record.manifest,
+            size: record.size,
+            fetched_at: record.fetched_at / 1_000_000_000,
+            fetched_at_nanos: record.fetched_at,
+            config,
+            snapshots: record.snapshots,
+        })
+    }
 }
 
 /// How far a pull is with one layer.

@@ -5,14 +5,24 @@
 //! Several processes may share one store.
 
 pub mod build;
+mod credentials;
 mod digest;
 mod error;
 mod image;
+mod import;
+mod manifest;
+mod platform;
+mod pull;
 mod reference;
+mod registry;
 mod store;
+mod unpack;
 
+pub use credentials::Credentials;
 pub use digest::Digest;
 pub use error::ImageError;
 pub use image::{Image, LayerState, PullProgress};
+pub use import::ImportSource;
 pub use reference::Reference;
-pub use store::Store;
+pub use store::{Removed, Store, StoreOptions};
+pub use unpack::Limits;

@@ -7,9 +7,9 @@ use crate::digest::Digest;
 use crate::error::ImageError;
 
 /// The registry of names that name none.
-pub const DEFAULT_REGISTRY: &str = "docker.io";
+pub(crate) const DEFAULT_REGISTRY: &str = "docker.io";
 /// The tag of names with neither tag nor digest.
-pub const DEFAULT_TAG: &str = "latest";
+pub(crate) const DEFAULT_TAG: &str = "latest";
 
 /// Longest name (registry and repository) that the distribution specification allows.
 const MAX_NAME: usize = 255;

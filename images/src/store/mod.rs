@@ -1,102 +1,123 @@
 //! The store: images on disk.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+mod commit;
+mod find;
+mod index;
+mod layer;
+mod layout;
+mod lease;
+mod lock;
+mod operation;
+mod rebase;
+mod remove;
+mod snapshot;
+mod sweep;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+pub(crate) use commit::NewImage;
+pub(crate) use index::Record;
+pub(crate) use layer::LayerSlot;
+pub(crate) use layout::Layout;
+pub(crate) use operation::{Operation, now_nanos};
+pub use remove::Removed;
 
 use crate::error::ImageError;
-use crate::image::{Image, PullProgress};
-use crate::reference::Reference;
+use crate::unpack::Limits;
+
+/// How a store behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// How much an image may unpack to.
+    pub limits: Limits,
+    /// How many layers are downloaded and unpacked at a time, over all pulls of this process.
+    pub parallel_layers: usize,
+    /// How long complete layers of a pull that failed are kept for the next try.
+    pub grace: Duration,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            parallel_layers: 4,
+            grace: Duration::from_secs(3600),
+        }
+    }
+}
 
 /// Images on disk. Cheap to clone; several processes may open one directory.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Store {
-    root: PathBuf,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    layout: Layout,
+    options: StoreOptions,
+    layers: Arc<Semaphore>,
 }
 
 impl Store {
-    /// Opens the store in a directory, making it if it isn't there, and sweeps what a killed process left behind.
+    /// Opens the store in a directory, making it if it isn't there, and sweeps what killed processes left behind.
+    /// Blocking.
     ///
     /// # Errors
     /// The directory can't be made or used, or its index is damaged.
     pub fn open(root: &Path) -> Result<Self, ImageError> {
-        std::fs::create_dir_all(root).map_err(|e| ImageError::io("make the image store", root, &e))?;
+        Self::open_with(root, StoreOptions::default())
+    }
+
+    /// As [`Self::open`], with options.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn open_with(root: &Path, options: StoreOptions) -> Result<Self, ImageError> {
+        let root = std::path::absolute(root).map_err(|e| ImageError::io("find", root, &e))?;
+        let layout = Layout::create(&root)?;
+        sweep::sweep(&layout, options.grace)?;
+        let layers = Arc::new(Semaphore::new(options.parallel_layers.max(1)));
         Ok(Self {
-            root: root.to_owned(),
+            inner: Arc::new(Inner {
+                layout,
+                options,
+                layers,
+            }),
         })
     }
 
-    /// Fetches an image from its registry with the credentials of `~/.docker/config.json`, or finds that it is all
-    /// here already. Layers come in parallel, each unpacked while it downloads. Calls for the same image, also in other
-    /// processes, share one download. `progress` may be called from several threads.
-    ///
-    /// # Errors
-    /// See [`ImageError`]. Nothing is left behind.
-    pub async fn pull(
-        &self,
-        reference: &Reference,
-        progress: &(dyn Fn(PullProgress) + Send + Sync),
-    ) -> Result<Image, ImageError> {
-        let _ = progress;
-        Err(ImageError::NotFound(format!(
-            "{reference} is not in {}",
-            self.root.display()
-        )))
+    /// The store's directory.
+    pub fn root(&self) -> &Path {
+        self.inner.layout.root()
     }
 
-    /// The image of that name, id, digest, or beginning of an id.
-    ///
-    /// # Errors
-    /// `InvalidName`, or the store is damaged, or an id's beginning fits several.
-    pub fn find(&self, image: &str) -> Result<Option<Image>, ImageError> {
-        let _: Reference = image.parse()?;
-        Ok(None)
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.inner.layout
     }
 
-    /// Every image.
-    ///
-    /// # Errors
-    /// The store is damaged.
-    pub fn list(&self) -> Result<Vec<Image>, ImageError> {
-        Ok(Vec::new())
+    pub(crate) fn options(&self) -> &StoreOptions {
+        &self.inner.options
     }
 
-    /// The directories to stack, topmost first, as overlayfs takes its `lowerdir`s.
-    ///
-    /// # Errors
-    /// The image is not in the store any more.
-    pub fn lower_dirs(&self, image: &Image) -> Result<Vec<PathBuf>, ImageError> {
-        Ok(image
-            .snapshots
-            .iter()
-            .rev()
-            .map(|s| self.root.join("snapshots").join(s).join("fs"))
-            .collect())
+    /// Slots for layers under way.
+    pub(crate) fn layers(&self) -> &Arc<Semaphore> {
+        &self.inner.layers
     }
 
-    /// Keeps an image from being removed as long as `owner` (letters, digits, `.`, `_`, `-`; a container's id) has it.
-    /// Recorded on disk. Asking again is fine; an owner may have several images.
-    ///
-    /// # Errors
-    /// The image is not in the store.
-    pub fn lease(&self, image: &Image, owner: &str) -> Result<(), ImageError> {
-        let _ = (image, owner);
-        Ok(())
+    pub(crate) fn begin(&self) -> Result<Operation, ImageError> {
+        Operation::begin(self.layout())
     }
+}
 
-    /// Drops every lease of `owner`. Idempotent.
-    ///
-    /// # Errors
-    /// The file system refuses.
-    pub fn release(&self, owner: &str) -> Result<(), ImageError> {
-        let _ = owner;
-        Ok(())
-    }
-
-    /// Every lease: owner to image ids.
-    ///
-    /// # Errors
-    /// The file system refuses.
-    pub fn leases(&self) -> Result<BTreeMap<String, Vec<String>>, ImageError> {
-        Ok(BTreeMap::new())
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("root", &self.root())
+            .finish_non_exhaustive()
     }
 }
