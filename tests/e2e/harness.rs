@@ -3,7 +3,8 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use berth_tests::Node;
+use berth_tests::{Layout, Node, Registry, eventually};
+use serde_json::json;
 
 fn ip(arguments: &str) {
     assert!(
@@ -131,5 +132,33 @@ fn a_small_disk_is_full_soon() {
     let error = fs::write(node.root().join("big"), vec![0; 2 << 20]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
     fs::remove_file(node.root().join("big")).unwrap();
+    node.finish();
+}
+
+#[test]
+fn an_image_that_was_pushed_can_be_fetched_and_is_counted() {
+    let node = Node::new();
+    let layout = Layout::make(
+        &node.scratch().join("layout"),
+        "x:1",
+        json!({}),
+        &[("/etc/motd", "hello")],
+    );
+    assert!(layout.archive().exists());
+    let registry = Registry::start(&node);
+    registry.push(&layout, "team/x", "1");
+    let url = format!("http://{}/v2/team/x/blobs/{}", Registry::HOST, layout.layer);
+    assert_eq!(registry.downloads(&layout.layer), 0);
+    assert!(
+        Command::new("curl")
+            .args(["-sSf", "-o", "/dev/null", &url])
+            .status()
+            .unwrap()
+            .success()
+    );
+    eventually("the download is in the log", || {
+        (registry.downloads(&layout.layer) == 1).then_some(())
+    });
+    registry.stop();
     node.finish();
 }
