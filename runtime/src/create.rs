@@ -1,21 +1,34 @@
 //! Creating a container: everything up to, but not including, its program.
 
-use std::os::fd::OwnedFd;
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::unistd::Pid;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
-use crate::oci;
-use crate::{Error, JoinedNamespaces, Result, Rootfs, Stdio};
+use crate::cgroups::Cgroup;
+use crate::channel::{Channel, Message};
+use crate::check::{check_id, check_spec};
+use crate::child::{self, Gate, Setup};
+use crate::error::Doing;
+use crate::hooks::{self, HookState};
+use crate::identity::Identity;
+use crate::namespaces::Namespaces;
+use crate::oci::{self, ContainerState};
+use crate::program::Program;
+use crate::spawn::{kill_and_reap, spawn_in};
+use crate::sys::Spawned;
+use crate::{Error, JoinedNamespaces, Result, Rootfs, Stdio, idmap, mount, seccomp};
 
 /// What a container is made of.
 #[derive(Debug)]
 pub struct CreateArgs<'a> {
     /// The container's id; a single path component.
     pub id: &'a str,
-    /// The bundle directory: relative paths of the spec start here, and hooks are told.
+    /// The bundle directory, absolute: relative paths of the spec start here, and hooks are told.
     pub bundle: &'a Path,
-    /// The configuration.
+    /// The configuration. Its `linux.cgroupsPath` is relative to the root of each cgroup hierarchy, and required.
     pub spec: &'a oci::Spec,
     /// The root file system.
     pub rootfs: Rootfs,
@@ -29,22 +42,34 @@ pub struct CreateArgs<'a> {
     pub no_pivot: bool,
     /// A session keyring of its own.
     pub new_keyring: bool,
+    /// Fail now, not at the start, when the program is missing.
+    pub find_program_now: bool,
+    /// A listening socket at which another process can start the container later; see [`Created::detach`] and
+    /// [`start_at`].
+    pub listener: Option<OwnedFd>,
 }
 
 /// A container that is set up completely and waits before the exec of its program.
 ///
-/// Dropping it before [`Created::start`] ends the container's process; the caller still has to reap it (waitid(2) on
-/// `pidfd`) and to delete the cgroup.
+/// Dropping it before [`Created::start`] ends the container's process, and so does the end of this process; the
+/// caller still has to reap it (waitid(2) on `pidfd`) and to delete the cgroup.
 #[derive(Debug)]
 pub struct Created {
     /// The first process, as the caller's pid namespace numbers it.
     pub pid: Pid,
     /// The same as a descriptor.
     pub pidfd: OwnedFd,
+    /// The container's control group.
+    pub cgroup: Cgroup,
     /// The terminal's master, with [`Stdio::Terminal`].
     pub terminal: Option<OwnedFd>,
     /// The process is in another user namespace than the caller.
     pub in_user_namespace: bool,
+    /// What was refused by the kernel and left out, in sentences.
+    pub warnings: Vec<String>,
+    /// The system call filter, which processes that are added have to install too.
+    pub seccomp: Option<seccomp::Program>,
+    channel: Channel,
 }
 
 /// Creates a container. The caller must be single-threaded: the container's process begins as a copy of it.
@@ -52,22 +77,269 @@ pub struct Created {
 /// # Errors
 /// When the configuration is invalid or asks for what can't be done, or the kernel refuses; nothing is left behind.
 pub fn create(args: CreateArgs<'_>) -> Result<Created> {
-    Err(Error::unsupported(
-        format!("container {}", args.id),
-        "creating is not built yet",
+    check_id(args.id)?;
+    protect_creator()?;
+    let spec = args.spec;
+    let (linux, process) = check_spec(spec)?;
+    let namespaces = Namespaces::new(linux, &args.namespaces)?;
+    let sysctls = crate::check::sysctls(linux, &namespaces)?;
+    let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
+    let mounts = mount::prepare(spec.mounts().as_deref().unwrap_or_default(), args.bundle)?;
+    let root = args.rootfs.open(args.bundle)?;
+    let cgroup = NewCgroup::create(linux)?;
+    let (creator, process_end) = Channel::pair().doing(|| "make a socket pair".to_owned())?;
+    let setup = Setup {
+        id: args.id,
+        bundle: args.bundle,
+        spec,
+        linux,
+        root,
+        read_only: args.rootfs.is_read_only()
+            || spec.root().as_ref().is_some_and(|r| r.readonly() == Some(true)),
+        mounts,
+        namespaces: &namespaces,
+        sysctls,
+        identity: Identity::new(process)?,
+        program: Program::new(process)?,
+        seccomp: filter.as_ref(),
+        stdio: args.stdio,
+        channel: process_end,
+        entry_files: cgroup
+            .0
+            .as_ref()
+            .map(Cgroup::entry_files)
+            .transpose()?
+            .unwrap_or_default(),
+        gate: args.listener.map_or(Gate::Channel, Gate::Listener),
+        preserve_fds: args.preserve_fds,
+        no_pivot: args.no_pivot,
+        new_keyring: args.new_keyring,
+        find_program_now: args.find_program_now,
+    };
+    // What only the container's process needs, above all its ends of pipes, is closed here when the closure returns.
+    let spawned = spawn_in(&namespaces, move || child::main(setup))?;
+    let spawned = Guard(Some(spawned));
+    let accompanied = accompany(&creator, spawned.pid(), &namespaces, &args.bundle, spec, args.id)?;
+    let Some(Spawned { pid, pidfd }) = spawned.keep() else {
+        return Err(Error::Vanished("it has no pid".to_owned()));
+    };
+    Ok(Created {
+        pid,
+        pidfd,
+        cgroup: cgroup.keep()?,
+        terminal: accompanied.terminal,
+        in_user_namespace: namespaces.has_user(),
+        warnings: accompanied.warnings,
+        seccomp: filter,
+        channel: creator,
+    })
+}
+
+/// The container's process begins as a copy of this one, and processes of a joined PID namespace see it from then on:
+/// they may neither trace it nor open its files in /proc, such as its executable.
+pub(crate) fn protect_creator() -> Result<()> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).doing(|| "keep the process private".to_owned())
+}
+
+/// What came from the container's process while it set itself up.
+#[derive(Default)]
+struct Accompanied {
+    terminal: Option<OwnedFd>,
+    warnings: Vec<String>,
+}
+
+/// Does the creator's part of the setup, until the process is ready.
+fn accompany(
+    channel: &Channel,
+    pid: Pid,
+    namespaces: &Namespaces,
+    bundle: &Path,
+    spec: &oci::Spec,
+    id: &str,
+) -> Result<Accompanied> {
+    let mut result = Accompanied::default();
+    if let Some((uids, gids)) = namespaces.new_maps() {
+        idmap::write_maps(pid, uids, gids)?;
+    }
+    let score = spec
+        .process()
+        .as_ref()
+        .and_then(|process| process.oom_score_adj());
+    result
+        .warnings
+        .extend(score.and_then(|score| set_oom_score(pid, score)));
+    if namespaces.new_maps().is_some() || namespaces.needs_middle() {
+        tell(channel, &Message::Mapped)?;
+    }
+    loop {
+        match channel
+            .receive()
+            .doing(|| "hear from the container's process".to_owned())?
+        {
+            Message::Terminal(master) => result.terminal = Some(master),
+            Message::Warning(warning) => result.warnings.push(warning),
+            Message::HostHooks => {
+                let state = hook_state(spec, id, bundle, Some(pid.as_raw()), ContainerState::Creating);
+                if let Some(hooks) = spec.hooks() {
+                    hooks::run_create_runtime(hooks, &state)?;
+                }
+                tell(channel, &Message::Pid(pid.as_raw()))?;
+            }
+            Message::Ready => return Ok(result),
+            Message::Failed(failure) => return Err(failure.into()),
+            _ => return Err(Error::Vanished("it closed its channel".to_owned())),
+        }
+    }
+}
+
+fn tell(channel: &Channel, message: &Message) -> Result<()> {
+    match channel.send(message) {
+        // It may have said why before it ended.
+        Err(rustix::io::Errno::PIPE) => Ok(()),
+        other => other.doing(|| "talk to the container's process".to_owned()),
+    }
+}
+
+/// A score below the creator's own needs CAP_SYS_RESOURCE, which root may lack: the container then starts without it.
+pub(crate) fn set_oom_score(pid: Pid, score: i32) -> Option<String> {
+    let path = format!("/proc/{pid}/oom_score_adj");
+    let refused = std::fs::write(path, score.to_string()).err()?;
+    Some(format!(
+        "The OOM score adjustment could not be set to {score}: {refused}."
     ))
 }
 
+/// The state that hooks are given.
+pub fn hook_state<'a>(
+    spec: &'a oci::Spec,
+    id: &'a str,
+    bundle: &'a Path,
+    pid: Option<i32>,
+    status: ContainerState,
+) -> HookState<'a> {
+    let annotations: Option<&HashMap<String, String>> = spec.annotations().as_ref();
+    HookState {
+        oci_version: spec.version(),
+        id,
+        status,
+        pid,
+        bundle,
+        annotations,
+    }
+}
+
 impl Created {
-    /// Lets the container's program run, and returns once it does.
+    /// Lets the container's program run, and returns once it does, or once the process has ended. From then on the
+    /// process outlives this one.
     ///
     /// # Errors
     /// [`Error::CannotRun`] when the program is missing or can't be executed. The process has ended then, or is about
     /// to, with that exit code; the caller reaps it.
     pub fn start(&mut self) -> Result<()> {
-        Err(Error::unsupported(
-            format!("process {}", self.pid),
-            "starting is not built yet",
-        ))
+        start_over(&self.channel)
     }
+
+    /// Lets the container wait at its listener, independent of this process.
+    ///
+    /// # Errors
+    /// When the container's process died.
+    pub fn detach(self) -> Result<()> {
+        tell(&self.channel, &Message::Detach)?;
+        match self
+            .channel
+            .receive()
+            .doing(|| "hear from the container's process".to_owned())?
+        {
+            Message::Detach => Ok(()),
+            _ => Err(Error::Vanished("it was about to wait for its start".to_owned())),
+        }
+    }
+}
+
+/// Lets a detached container's program run: `socket` is connected to its listener.
+///
+/// # Errors
+/// As [`Created::start`].
+pub fn start_at(socket: OwnedFd) -> Result<()> {
+    start_over(&Channel::from_socket(socket))
+}
+
+fn start_over(channel: &Channel) -> Result<()> {
+    channel
+        .send(&Message::Ready)
+        .or_else(|errno| match errno {
+            rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET => Ok(()),
+            other => Err(other),
+        })
+        .doing(|| "tell the container's process to start".to_owned())?;
+    match channel
+        .receive()
+        .doing(|| "hear from the container's process".to_owned())?
+    {
+        Message::Failed(failure) => Err(failure.into()),
+        // Either the exec closed its end, or a signal ended the process first: reaping tells.
+        _ => Ok(()),
+    }
+}
+
+/// A group that is deleted again unless the container comes to be.
+struct NewCgroup(Option<Cgroup>);
+
+impl NewCgroup {
+    fn create(linux: &oci::Linux) -> Result<NewCgroup> {
+        let path = linux.cgroups_path().as_deref().and_then(Path::to_str);
+        let path = path.ok_or_else(|| Error::invalid("linux.cgroupsPath", "it is missing or not UTF-8"))?;
+        if let Some(existing) = Cgroup::open(path)?
+            && !existing.pids()?.is_empty()
+        {
+            let reason = format!("the cgroup {path} has processes in it already");
+            return Err(Error::invalid("linux.cgroupsPath", reason));
+        }
+        let cgroup = NewCgroup(Some(Cgroup::create(path)?));
+        if let (Some(group), Some(resources)) = (&cgroup.0, linux.resources()) {
+            group.apply(resources)?;
+        }
+        Ok(cgroup)
+    }
+
+    fn keep(mut self) -> Result<Cgroup> {
+        self.0
+            .take()
+            .ok_or_else(|| Error::Vanished("its cgroup is gone".to_owned()))
+    }
+}
+
+impl Drop for NewCgroup {
+    fn drop(&mut self) {
+        if let Some(cgroup) = &self.0 {
+            // The error that led here matters more than what can't be cleaned up after it.
+            let _ = cgroup.delete();
+        }
+    }
+}
+
+/// A process that is killed and reaped unless the container comes to be.
+struct Guard(Option<Spawned>);
+
+impl Guard {
+    fn pid(&self) -> Pid {
+        self.0.as_ref().map_or(Pid::from_raw(0), |spawned| spawned.pid)
+    }
+
+    fn keep(mut self) -> Option<Spawned> {
+        self.0.take()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(spawned) = &self.0 {
+            kill_and_reap(spawned);
+        }
+    }
+}
+
+/// The descriptors of a list of owners.
+pub(crate) fn borrow_all(list: &[OwnedFd]) -> impl Iterator<Item = BorrowedFd<'_>> {
+    list.iter().map(AsFd::as_fd)
 }

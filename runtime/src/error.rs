@@ -53,6 +53,12 @@ pub enum Error {
         /// How.
         reason: String,
     },
+    /// A control group could not be made or configured.
+    #[error(transparent)]
+    Cgroup(#[from] crate::cgroups::CgroupError),
+    /// The seccomp profile could not be compiled.
+    #[error(transparent)]
+    Seccomp(#[from] crate::seccomp::SeccompError),
 }
 
 /// The result of an operation on a container.

@@ -1,21 +1,43 @@
 //! One more process in a running container.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::sched::{CloneFlags, setns};
 use nix::unistd::Pid;
 
-use crate::oci;
-use crate::{Error, Result, Stdio};
+use crate::cgroups::{Cgroup, ENTER, Subgroup};
+use crate::channel::{Channel, Message};
+use crate::check::check_process;
+use crate::child::{self, Streams};
+use crate::create::{borrow_all, protect_creator, set_oom_score};
+use crate::error::Doing;
+use crate::identity::Identity;
+use crate::namespaces::ChildrenIn;
+use crate::oci::{self, LinuxNamespaceType, Process, Spec};
+use crate::program::Program;
+use crate::spawn::{close_others, kill_and_reap};
+use crate::sys::{self, CloneArgs};
+use crate::sysctl::private_proc;
+use crate::terminal::{Terminal, root_directory};
+use crate::{Result, Stdio, seccomp};
 
 /// Which container a process is started in.
 #[derive(Clone, Copy, Debug)]
 pub struct ExecTarget<'a> {
+    /// The container's id.
+    pub id: &'a str,
     /// The container's first process, alive.
     pub pidfd: BorrowedFd<'a>,
-    /// The container's configuration: its seccomp profile holds for this process too.
-    pub spec: &'a oci::Spec,
+    /// The container's configuration.
+    pub spec: &'a Spec,
     /// The container is in another user namespace than the caller; see [`crate::Created::in_user_namespace`].
     pub in_user_namespace: bool,
+    /// The container's control group.
+    pub cgroup: &'a Cgroup,
+    /// The container's system call filter, which holds for this process too; see [`crate::Created::seccomp`].
+    pub seccomp: Option<&'a seccomp::Program>,
+    /// A group below the container's to enter as well, so that all that the process starts can be found.
+    pub subgroup: Option<&'a Subgroup>,
 }
 
 /// A process that runs in a container.
@@ -27,12 +49,15 @@ pub struct Execed {
     pub pidfd: OwnedFd,
     /// The terminal's master, with [`Stdio::Terminal`].
     pub terminal: Option<OwnedFd>,
+    /// What was refused by the kernel and left out, in sentences.
+    pub warnings: Vec<String>,
 }
 
 /// Starts a process in a container and returns once its program runs. The caller must be single-threaded.
+/// The process is in no session of the caller's, and lives on when the caller ends.
 ///
 /// # Errors
-/// [`Error::CannotRun`] when the program is missing or can't be executed; others when the container is gone or the
+/// [`crate::Error::CannotRun`] when the program is missing or can't be executed; others when the container is gone or the
 /// kernel refuses. Nothing is left to reap.
 pub fn exec(
     target: &ExecTarget<'_>,
@@ -40,9 +65,208 @@ pub fn exec(
     stdio: Stdio,
     preserve_fds: u32,
 ) -> Result<Execed> {
-    let _ = (target, stdio, preserve_fds);
-    Err(Error::unsupported(
-        format!("exec of {:?}", process.args()),
-        "exec is not built yet",
-    ))
+    check_process(process)?;
+    protect_creator()?;
+    let mut entry_files = target.cgroup.entry_files()?;
+    if let Some(subgroup) = target.subgroup {
+        entry_files.push(subgroup.entry_file()?);
+    }
+    let (creator, channel) = Channel::pair().doing(|| "make a socket pair".to_owned())?;
+    let addition = Addition {
+        target,
+        process,
+        identity: Identity::new(process)?,
+        program: Program::new(process)?,
+        entry_files,
+        stdio,
+        preserve_fds,
+        channel,
+    };
+    let spawned = {
+        let _children = ChildrenIn::namespace(Some(target.pidfd))?;
+        // What is moved into the closure is closed here when it returns in this process.
+        sys::spawn(CloneArgs::default(), move || addition.main()).doing(|| "make a process".to_owned())?
+    };
+    let mut warnings = Vec::new();
+    warnings.extend(
+        process
+            .oom_score_adj()
+            .and_then(|score| set_oom_score(spawned.pid, score)),
+    );
+    match accompany(&creator, &mut warnings) {
+        Ok(terminal) => Ok(Execed {
+            pid: spawned.pid,
+            pidfd: spawned.pidfd,
+            terminal,
+            warnings,
+        }),
+        Err(error) => {
+            kill_and_reap(&spawned);
+            Err(error)
+        }
+    }
+}
+
+/// Listens until the program runs. Returns the terminal's master.
+fn accompany(creator: &Channel, warnings: &mut Vec<String>) -> Result<Option<OwnedFd>> {
+    let mut terminal = None;
+    // The process waits for this, so that what was written to its files in /proc came before its program.
+    if let Err(errno) = creator.send(&Message::Mapped)
+        && errno != rustix::io::Errno::PIPE
+    {
+        return Err(errno).doing(|| "talk to the new process".to_owned());
+    }
+    loop {
+        match creator
+            .receive()
+            .doing(|| "hear from the new process".to_owned())?
+        {
+            Message::Terminal(master) => terminal = Some(master),
+            Message::Warning(warning) => warnings.push(warning),
+            Message::Failed(failure) => return Err(failure.into()),
+            // Either the exec closed its end, or a signal ended the process first: reaping tells.
+            _ => return Ok(terminal),
+        }
+    }
+}
+
+/// A process to be added.
+struct Addition<'a> {
+    target: &'a ExecTarget<'a>,
+    process: &'a Process,
+    identity: Identity,
+    program: Program,
+    entry_files: Vec<OwnedFd>,
+    stdio: Stdio,
+    preserve_fds: u32,
+    channel: Channel,
+}
+
+impl Addition<'_> {
+    /// Runs in the new process. Returns an exit code if the program could not be executed.
+    fn main(mut self) -> i32 {
+        let error = match self.prepare() {
+            Ok(path) => self.program.execute(&path),
+            Err(error) => error,
+        };
+        child::report(&error, &self.channel)
+    }
+
+    fn prepare(&mut self) -> Result<std::path::PathBuf> {
+        child::die_with_creator()?;
+        close_others(self.preserve_fds, self.descriptors())?;
+        rustix::process::setsid().doing(|| "start a session".to_owned())?;
+        child::reset_signals();
+        self.join()?;
+        self.label()?;
+        self.open_streams()?;
+        self.identity
+            .apply_limits(|warning| child::warn(&self.channel, warning))?;
+        self.take_identity()?;
+        child::expect(&self.channel, &Message::Mapped)?;
+        child::outlive_creator()?;
+        let path = self.program.find()?;
+        child::close_on_exec(self.preserve_fds)?;
+        if let Some(filter) = self.target.seccomp.filter(|_| self.identity.no_new_privileges()) {
+            child::install_filter(filter)?;
+        }
+        Ok(path)
+    }
+
+    /// Enters the container: its cgroup, then all its namespaces at once.
+    fn join(&self) -> Result<()> {
+        for file in &self.entry_files {
+            rustix::io::write(file, ENTER).doing(|| "enter the container's cgroup".to_owned())?;
+        }
+        let mut flags = CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWNET
+            | CloneFlags::CLONE_NEWIPC
+            | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWCGROUP;
+        if self.target.in_user_namespace {
+            flags |= CloneFlags::CLONE_NEWUSER;
+        }
+        let namespaces = self
+            .target
+            .spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.namespaces().as_deref());
+        if namespaces
+            .unwrap_or_default()
+            .iter()
+            .any(|n| n.typ() == LinuxNamespaceType::Time)
+        {
+            flags |= CloneFlags::from_bits_retain(LinuxNamespaceType::Time as i32);
+        }
+        setns(self.target.pidfd, flags)
+            .doing(|| format!("join the namespaces of container {}", self.target.id))?;
+        if self.target.in_user_namespace {
+            child::become_root()?;
+        }
+        child::join_keyring(self.target.id)
+    }
+
+    fn label(&self) -> Result<()> {
+        match self
+            .process
+            .apparmor_profile()
+            .as_deref()
+            .filter(|profile| !profile.is_empty())
+        {
+            Some(profile) => child::apparmor(&private_proc()?, profile),
+            None => Ok(()),
+        }
+    }
+
+    fn open_streams(&self) -> Result<()> {
+        let streams = match &self.stdio {
+            Stdio::Inherit => Streams::Inherited,
+            Stdio::Fds {
+                stdin,
+                stdout,
+                stderr,
+            } => Streams::Files([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]),
+            Stdio::Terminal { width, height } => {
+                let terminal = Terminal::open(None, root_directory()?, *width, *height)?;
+                terminal.give_to(self.identity.uid())?;
+                let message = Message::Terminal(terminal.master);
+                self.channel
+                    .send(&message)
+                    .doing(|| "hand over the terminal".to_owned())?;
+                Streams::Terminal(terminal.slave)
+            }
+        };
+        streams.install(self.identity.uid())
+    }
+
+    fn take_identity(&mut self) -> Result<()> {
+        if let Some(personality) = self
+            .target
+            .spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.personality().as_ref())
+        {
+            crate::personality::apply(personality)?;
+        }
+        self.program.complete_environment(self.identity.uid().as_raw());
+        let filter = self.target.seccomp.filter(|_| !self.identity.no_new_privileges());
+        child::become_user(&self.identity, self.process.cwd(), filter)
+    }
+
+    fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let streams = match &self.stdio {
+            Stdio::Fds {
+                stdin,
+                stdout,
+                stderr,
+            } => vec![stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+            Stdio::Inherit | Stdio::Terminal { .. } => Vec::new(),
+        };
+        [self.channel.as_fd(), self.target.pidfd]
+            .into_iter()
+            .chain(streams)
+            .chain(borrow_all(&self.entry_files))
+    }
 }

@@ -5,20 +5,45 @@
 //! holds a pod's namespaces. Everything is synchronous; the calling process must be single-threaded, because
 //! containers begin as copies of it, without a program of the runtime's in between.
 
+pub mod cgroups;
+mod channel;
+mod check;
+mod child;
+mod copy;
 mod create;
+mod devices;
 mod error;
 mod exec;
+mod executable;
+mod hooks;
+mod identity;
+mod idmap;
+mod mask;
+mod mount;
 mod namespaces;
 mod pause;
+mod personality;
+mod program;
 mod rootfs;
+pub mod seccomp;
+mod spawn;
+mod state;
 mod stdio;
+mod sys;
+mod sysctl;
+mod terminal;
 
 pub use oci_spec::runtime as oci;
 
-pub use create::{CreateArgs, Created, create};
+pub use check::check_id;
+pub use copy::run_in_copy;
+pub use create::{CreateArgs, Created, create, hook_state, start_at};
 pub use error::{Error, Result};
 pub use exec::{ExecTarget, Execed, exec};
+pub use executable::protect_executable;
+pub use hooks::{HookState, run_poststart, run_poststop};
 pub use namespaces::JoinedNamespaces;
 pub use pause::{HeldNamespaces, Pause, PauseArgs, start_pause};
 pub use rootfs::Rootfs;
+pub use state::{Record, StateDir, StateRoot, process_stat};
 pub use stdio::Stdio;

@@ -1,6 +1,17 @@
 //! Which namespaces a container gets: new ones, those of a path, or those that the caller holds open.
 
-use std::os::fd::BorrowedFd;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::sched::{CloneFlags, setns, unshare};
+use rustix::fs::{Mode, OFlags, open};
+
+use crate::error::Doing;
+use crate::idmap::check_maps;
+use crate::oci::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, LinuxTimeOffset};
+use crate::{Error, Result};
 
 /// Namespaces that the caller holds open and that a container joins, whatever its spec says about their kinds.
 ///
@@ -17,4 +28,334 @@ pub struct JoinedNamespaces<'a> {
     pub uts: Option<BorrowedFd<'a>>,
     /// The process id namespace.
     pub pid: Option<BorrowedFd<'a>>,
+}
+
+impl JoinedNamespaces<'_> {
+    fn of_kind(&self, kind: LinuxNamespaceType) -> Option<BorrowedFd<'_>> {
+        match kind {
+            LinuxNamespaceType::User => self.user,
+            LinuxNamespaceType::Network => self.network,
+            LinuxNamespaceType::Ipc => self.ipc,
+            LinuxNamespaceType::Uts => self.uts,
+            LinuxNamespaceType::Pid => self.pid,
+            LinuxNamespaceType::Mount | LinuxNamespaceType::Cgroup | LinuxNamespaceType::Time => None,
+        }
+    }
+}
+
+/// Every kind, in the order in which they are joined: the user namespace gives the right to join the others.
+const KINDS: [LinuxNamespaceType; 8] = [
+    LinuxNamespaceType::User,
+    LinuxNamespaceType::Mount,
+    LinuxNamespaceType::Network,
+    LinuxNamespaceType::Ipc,
+    LinuxNamespaceType::Uts,
+    LinuxNamespaceType::Pid,
+    LinuxNamespaceType::Cgroup,
+    LinuxNamespaceType::Time,
+];
+
+/// What becomes of one kind of namespace.
+#[derive(Debug, Default)]
+pub(crate) enum Wanted {
+    /// The creator's.
+    #[default]
+    Host,
+    /// A new one.
+    New,
+    /// This one.
+    Join(OwnedFd),
+}
+
+/// The namespaces of one container.
+#[derive(Debug, Default)]
+pub(crate) struct Namespaces {
+    user: Wanted,
+    network: Wanted,
+    ipc: Wanted,
+    uts: Wanted,
+    pid: Wanted,
+    cgroup: Wanted,
+    time: Wanted,
+    uid_map: Vec<LinuxIdMapping>,
+    gid_map: Vec<LinuxIdMapping>,
+    time_offsets: String,
+}
+
+impl Namespaces {
+    /// Reads the namespaces from the spec and opens those that are joined.
+    pub(crate) fn new(linux: &Linux, joined: &JoinedNamespaces<'_>) -> Result<Namespaces> {
+        let list = linux.namespaces().as_deref().unwrap_or_default();
+        let mut namespaces = Namespaces {
+            uid_map: linux.uid_mappings().clone().unwrap_or_default(),
+            gid_map: linux.gid_mappings().clone().unwrap_or_default(),
+            time_offsets: offsets_text(linux.time_offsets().as_ref()),
+            ..Namespaces::default()
+        };
+        let mut has_mount = false;
+        for kind in KINDS {
+            let wanted = wanted(kind, list, joined)?;
+            match kind {
+                LinuxNamespaceType::User => namespaces.user = wanted,
+                LinuxNamespaceType::Network => namespaces.network = wanted,
+                LinuxNamespaceType::Ipc => namespaces.ipc = wanted,
+                LinuxNamespaceType::Uts => namespaces.uts = wanted,
+                LinuxNamespaceType::Pid => namespaces.pid = wanted,
+                LinuxNamespaceType::Cgroup => namespaces.cgroup = wanted,
+                LinuxNamespaceType::Time => namespaces.time = wanted,
+                LinuxNamespaceType::Mount => has_mount = matches!(wanted, Wanted::New),
+            }
+        }
+        if !has_mount {
+            let reason = "a container needs a new mount namespace, and can't join one or share the host's";
+            return Err(Error::invalid("linux.namespaces", reason));
+        }
+        namespaces.check()?;
+        Ok(namespaces)
+    }
+
+    fn check(&self) -> Result<()> {
+        if matches!(self.user, Wanted::New) {
+            check_maps(&self.uid_map, &self.gid_map)?;
+        } else if matches!(self.user, Wanted::Host) && !(self.uid_map.is_empty() && self.gid_map.is_empty()) {
+            return Err(Error::invalid(
+                "linux.uidMappings",
+                "there is no user namespace to map ids in",
+            ));
+        }
+        if !self.time_offsets.is_empty() && !matches!(self.time, Wanted::New) {
+            return Err(Error::invalid(
+                "linux.timeOffsets",
+                "they need a new time namespace",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The container is in another user namespace than its creator.
+    pub(crate) fn has_user(&self) -> bool {
+        !matches!(self.user, Wanted::Host)
+    }
+
+    /// The uid and gid maps, if they are to be written for a new user namespace.
+    pub(crate) fn new_maps(&self) -> Option<(&[LinuxIdMapping], &[LinuxIdMapping])> {
+        matches!(self.user, Wanted::New).then_some((&self.uid_map, &self.gid_map))
+    }
+
+    /// The container's host name is its own.
+    pub(crate) fn has_uts(&self) -> bool {
+        !matches!(self.uts, Wanted::Host)
+    }
+
+    /// The network is the container's own.
+    pub(crate) fn has_network(&self) -> bool {
+        !matches!(self.network, Wanted::Host)
+    }
+
+    /// System V IPC and message queues are the container's own.
+    pub(crate) fn has_ipc(&self) -> bool {
+        !matches!(self.ipc, Wanted::Host)
+    }
+
+    /// The pids are not the creator's.
+    pub(crate) fn has_pid(&self) -> bool {
+        !matches!(self.pid, Wanted::Host)
+    }
+
+    /// A process between creator and container has to prepare what can't be undone in the creator.
+    pub(crate) fn needs_middle(&self) -> bool {
+        matches!(self.user, Wanted::Join(_)) || !matches!(self.time, Wanted::Host)
+    }
+
+    /// The flags for the container's process.
+    pub(crate) fn clone_flags(&self) -> u64 {
+        let kinds = [
+            (&self.user, libc::CLONE_NEWUSER),
+            (&self.network, libc::CLONE_NEWNET),
+            (&self.ipc, libc::CLONE_NEWIPC),
+            (&self.uts, libc::CLONE_NEWUTS),
+            (&self.pid, libc::CLONE_NEWPID),
+        ];
+        let new = kinds
+            .into_iter()
+            .filter(|(wanted, _)| matches!(wanted, Wanted::New));
+        let flags = new.fold(libc::CLONE_NEWNS, |flags, (_, flag)| flags | flag);
+        u64::from(flags.unsigned_abs())
+    }
+
+    /// The PID namespace that the container's process has to be made in.
+    pub(crate) fn joined_pid(&self) -> Option<BorrowedFd<'_>> {
+        match &self.pid {
+            Wanted::Join(fd) => Some(fd.as_fd()),
+            Wanted::Host | Wanted::New => None,
+        }
+    }
+
+    /// What a process between creator and container does: everything that takes effect on children only, or that
+    /// only a process that never comes back can do.
+    pub(crate) fn enter_middle(&self) -> Result<()> {
+        match &self.time {
+            Wanted::Host => {}
+            Wanted::Join(fd) => join(fd, LinuxNamespaceType::Time)?,
+            Wanted::New => {
+                let time = CloneFlags::from_bits_retain(LinuxNamespaceType::Time as i32);
+                unshare(time).doing(|| "make a time namespace".to_owned())?;
+                if !self.time_offsets.is_empty() {
+                    std::fs::write("/proc/self/timens_offsets", &self.time_offsets)
+                        .doing(|| format!("set the time offsets {:?}", self.time_offsets))?;
+                }
+            }
+        }
+        if let Wanted::Join(pid) = &self.pid {
+            join(pid, LinuxNamespaceType::Pid)?;
+        }
+        if let Wanted::Join(user) = &self.user {
+            join(user, LinuxNamespaceType::User)?;
+        }
+        Ok(())
+    }
+
+    /// Joins the namespaces that a process can enter itself.
+    pub(crate) fn enter(&self) -> Result<()> {
+        for (wanted, kind) in [
+            (&self.network, LinuxNamespaceType::Network),
+            (&self.ipc, LinuxNamespaceType::Ipc),
+            (&self.uts, LinuxNamespaceType::Uts),
+        ] {
+            if let Wanted::Join(fd) = wanted {
+                join(fd, kind)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Enters the cgroup namespace. A new one shows the group that the process is in as the root.
+    pub(crate) fn enter_cgroup(&self) -> Result<()> {
+        match &self.cgroup {
+            Wanted::Host => Ok(()),
+            Wanted::New => {
+                unshare(CloneFlags::CLONE_NEWCGROUP).doing(|| "make a cgroup namespace".to_owned())
+            }
+            Wanted::Join(fd) => join(fd, LinuxNamespaceType::Cgroup),
+        }
+    }
+
+    /// The open namespaces, which the container's process must not close.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [
+            &self.user,
+            &self.network,
+            &self.ipc,
+            &self.uts,
+            &self.pid,
+            &self.cgroup,
+            &self.time,
+        ]
+        .into_iter()
+        .filter_map(|wanted| {
+            if let Wanted::Join(fd) = wanted {
+                Some(fd.as_fd())
+            } else {
+                None
+            }
+        })
+    }
+}
+
+fn wanted(
+    kind: LinuxNamespaceType,
+    list: &[LinuxNamespace],
+    joined: &JoinedNamespaces<'_>,
+) -> Result<Wanted> {
+    let mut entries = list.iter().filter(|namespace| namespace.typ() == kind);
+    let entry = entries.next();
+    if entries.next().is_some() {
+        return Err(Error::invalid(
+            "linux.namespaces",
+            format!("{kind} is there twice"),
+        ));
+    }
+    if let Some(held) = joined.of_kind(kind) {
+        let fd = held
+            .try_clone_to_owned()
+            .doing(|| format!("hold the {kind} namespace"))?;
+        return Ok(Wanted::Join(fd));
+    }
+    match entry.map(|namespace| {
+        namespace
+            .path()
+            .as_deref()
+            .filter(|path| !path.as_os_str().is_empty())
+    }) {
+        None => Ok(Wanted::Host),
+        Some(None) => Ok(Wanted::New),
+        Some(Some(path)) => open_namespace(path, kind),
+    }
+}
+
+fn open_namespace(path: &Path, kind: LinuxNamespaceType) -> Result<Wanted> {
+    let doing = || format!("open the {kind} namespace {}", path.display());
+    let fd = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
+    // Joining the user namespace that one is in already is refused by the kernel; it is nothing to do.
+    if kind == LinuxNamespaceType::User {
+        let own = rustix::fs::stat("/proc/self/ns/user").doing(doing)?;
+        let other = rustix::fs::fstat(&fd).doing(doing)?;
+        if (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino) {
+            return Ok(Wanted::Host);
+        }
+    }
+    Ok(Wanted::Join(fd))
+}
+
+fn join(fd: &OwnedFd, kind: LinuxNamespaceType) -> Result<()> {
+    let flag = CloneFlags::from_bits_retain(kind as i32);
+    setns(fd, flag).doing(|| format!("join the {kind} namespace"))
+}
+
+/// The text of `/proc/self/timens_offsets`, see time_namespaces(7).
+fn offsets_text(offsets: Option<&HashMap<String, LinuxTimeOffset>>) -> String {
+    offsets
+        .into_iter()
+        .flatten()
+        .fold(String::new(), |mut text, (clock, offset)| {
+            let _ = writeln!(
+                text,
+                "{clock} {} {}",
+                offset.secs().unwrap_or(0),
+                offset.nanosecs().unwrap_or(0)
+            );
+            text
+        })
+}
+
+/// While it lives, children of this process are made in another PID namespace.
+pub(crate) struct ChildrenIn {
+    own: Option<OwnedFd>,
+}
+
+impl ChildrenIn {
+    /// Sends children into `namespace` until dropped.
+    pub(crate) fn namespace(namespace: Option<BorrowedFd<'_>>) -> Result<ChildrenIn> {
+        let Some(namespace) = namespace else {
+            return Ok(ChildrenIn { own: None });
+        };
+        let doing = || "let the container's process begin in its PID namespace".to_owned();
+        let own = open(
+            "/proc/self/ns/pid",
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .doing(doing)?;
+        setns(namespace, CloneFlags::CLONE_NEWPID).doing(doing)?;
+        Ok(ChildrenIn { own: Some(own) })
+    }
+}
+
+impl Drop for ChildrenIn {
+    fn drop(&mut self) {
+        if let Some(own) = &self.own {
+            // Going back to one's own namespace is always allowed.
+            let _ = setns(own, CloneFlags::CLONE_NEWPID);
+        }
+    }
 }

@@ -1,6 +1,12 @@
 //! The three standard streams of a container's process.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FileType, Uid, fchown, fstat};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+
+use crate::Result;
+use crate::error::Doing;
 
 /// Where a process's standard streams go.
 #[derive(Debug)]
@@ -23,4 +29,33 @@ pub enum Stdio {
         /// Rows.
         height: u16,
     },
+}
+
+/// Puts open files in place of the three streams, which the program then inherits.
+pub(crate) fn install(stdin: impl AsFd, stdout: impl AsFd, stderr: impl AsFd) -> Result<()> {
+    let doing = || "set up the standard streams".to_owned();
+    dup2_stdin(stdin).doing(doing)?;
+    dup2_stdout(stdout).doing(doing)?;
+    dup2_stderr(stderr).doing(doing)
+}
+
+/// Lets the process's user open the streams again (`/dev/stdout`), which takes permission where writing does not.
+/// Only pipes and sockets are given away: a device or a file may be the host's own.
+pub(crate) fn give_streams_to(user: Uid) {
+    for stream in [
+        rustix::stdio::stdin(),
+        rustix::stdio::stdout(),
+        rustix::stdio::stderr(),
+    ] {
+        give(stream, user);
+    }
+}
+
+fn give(stream: BorrowedFd<'_>, user: Uid) {
+    let Ok(stat) = fstat(stream) else { return };
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if stat.st_uid != user.as_raw() && matches!(kind, FileType::Fifo | FileType::Socket) {
+        // A refusal costs the program nothing but the opening by name.
+        let _ = fchown(stream, Some(user), None);
+    }
 }

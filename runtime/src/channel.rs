@@ -1,0 +1,183 @@
+//! What a container's process and its creator say to each other, over a socket pair that no program inherits.
+//!
+//! The end of the stream says something too: to the process that its creator is gone, to the creator that the
+//! program runs (its exec closed the socket) or that the process died.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+
+use crate::Error;
+
+/// Longer messages are cut: a message is a sentence.
+const MAX_MESSAGE: usize = 4096;
+
+/// One end of the socket pair.
+#[derive(Debug)]
+pub(crate) struct Channel(OwnedFd);
+
+/// What is said. The first byte on the wire is the variant, the rest its text.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Creator: the user namespace's maps are written. Process: the namespaces exist, write them.
+    Mapped,
+    /// Process: the namespaces and the root are there, run the hooks of the host. Creator: they ran.
+    HostHooks,
+    /// Process: this is the terminal's master.
+    Terminal(OwnedFd),
+    /// Process: this was refused, I go on without it.
+    Warning(String),
+    /// Process: everything is set up. Creator: run the program.
+    Ready,
+    /// Creator: don't die with me any more. Process: I won't.
+    Detach,
+    /// Process: this is my pid, made by a process between us.
+    Pid(i32),
+    /// Process: this went wrong, I end.
+    Failed(Failure),
+    /// The other end is closed.
+    End,
+}
+
+/// An error that crosses a process boundary.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// 126 or 127 for a program that can't run, else 0.
+    pub(crate) exit_code: u8,
+    /// The error's text.
+    pub(crate) text: String,
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Failure {
+        match error {
+            Error::CannotRun { exit_code, message } => Failure {
+                exit_code: *exit_code,
+                text: message.clone(),
+            },
+            other => Failure {
+                exit_code: 0,
+                text: other.to_string(),
+            },
+        }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Error {
+        match failure.exit_code {
+            0 => Error::Setup(failure.text),
+            exit_code => Error::CannotRun {
+                exit_code,
+                message: failure.text,
+            },
+        }
+    }
+}
+
+impl Channel {
+    /// Both ends: the creator's and the process's.
+    pub(crate) fn pair() -> rustix::io::Result<(Channel, Channel)> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        Ok((Channel(ours), Channel(theirs)))
+    }
+
+    /// A connected socket as one end.
+    pub(crate) fn from_socket(socket: OwnedFd) -> Channel {
+        Channel(socket)
+    }
+
+    /// Sends one message; a closed other end is EPIPE.
+    pub(crate) fn send(&self, message: &Message) -> rustix::io::Result<()> {
+        let (tag, code, text, fd) = match message {
+            Message::Mapped => (b'm', 0, "", None),
+            Message::HostHooks => (b'h', 0, "", None),
+            Message::Terminal(fd) => (b't', 0, "", Some(fd.as_fd())),
+            Message::Warning(text) => (b'w', 0, text.as_str(), None),
+            Message::Ready => (b'r', 0, "", None),
+            Message::Detach => (b'd', 0, "", None),
+            Message::Pid(pid) => {
+                let bytes = pid.to_ne_bytes();
+                return self.send_raw(&[&[b'p', 0], &bytes], None);
+            }
+            Message::Failed(failure) => (b'e', failure.exit_code, failure.text.as_str(), None),
+            Message::End => return Ok(()),
+        };
+        let text = &text.as_bytes()[..text.len().min(MAX_MESSAGE - 2)];
+        self.send_raw(&[&[tag, code], text], fd)
+    }
+
+    fn send_raw(&self, parts: &[&[u8]], fd: Option<std::os::fd::BorrowedFd<'_>>) -> rustix::io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = fd.map(|fd| [fd]);
+        if let Some(fds) = &fds {
+            control.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        let parts: [IoSlice<'_>; 2] = [IoSlice::new(parts[0]), IoSlice::new(parts[1])];
+        loop {
+            match sendmsg(&self.0, &parts, &mut control, SendFlags::NOSIGNAL) {
+                Err(Errno::INTR) => {}
+                other => return other.map(drop),
+            }
+        }
+    }
+
+    /// Waits for the next message.
+    pub(crate) fn receive(&self) -> rustix::io::Result<Message> {
+        let mut bytes = [0; MAX_MESSAGE];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let length = loop {
+            match recvmsg(
+                &self.0,
+                &mut [IoSliceMut::new(&mut bytes)],
+                &mut control,
+                RecvFlags::CMSG_CLOEXEC,
+            ) {
+                Err(Errno::INTR) => {}
+                Err(Errno::CONNRESET) => return Ok(Message::End),
+                other => break other?.bytes,
+            }
+        };
+        let fd = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        let [tag, code, text @ ..] = &bytes[..length] else {
+            return Ok(Message::End);
+        };
+        let text = || String::from_utf8_lossy(text).into_owned();
+        Ok(match (tag, fd) {
+            (b'm', _) => Message::Mapped,
+            (b'h', _) => Message::HostHooks,
+            (b't', Some(fd)) => Message::Terminal(fd),
+            (b'w', _) => Message::Warning(text()),
+            (b'r', _) => Message::Ready,
+            (b'd', _) => Message::Detach,
+            (b'p', _) => Message::Pid(bytes[2..6].try_into().map_or(0, i32::from_ne_bytes)),
+            (b'e', _) => Message::Failed(Failure {
+                exit_code: *code,
+                text: text(),
+            }),
+            _ => Message::End,
+        })
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,153 @@
+//! What of a configuration is refused before anything is made.
+
+use crate::namespaces::Namespaces;
+use crate::oci::{Linux, Process, Spec};
+use crate::sysctl::{Scope, Sysctl};
+use crate::{Error, Result};
+
+/// A container's id: one path component that is also a fine cgroup name.
+///
+/// # Errors
+/// When it is empty, too long, `.` or `..`, or has other characters than letters, digits and `_+-.`.
+pub fn check_id(id: &str) -> Result<()> {
+    const MAX: usize = 1024;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
+    if id.is_empty() || id.len() > MAX || id == "." || id == ".." || !id.chars().all(allowed) {
+        let reason = "it must be letters, digits and _+-. and neither \".\" nor \"..\"";
+        return Err(Error::invalid(format!("the container's id {id:?}"), reason));
+    }
+    Ok(())
+}
+
+/// Checks what can be checked by looking, and returns the two parts that every container needs.
+pub(crate) fn check_spec(spec: &Spec) -> Result<(&Linux, &Process)> {
+    if !spec.version().starts_with("1.") {
+        let reason = format!(
+            "{:?} is not a 1.x version of the runtime specification",
+            spec.version()
+        );
+        return Err(Error::invalid("ociVersion", reason));
+    }
+    let linux = spec
+        .linux()
+        .as_ref()
+        .ok_or_else(|| Error::invalid("linux", "it is missing"))?;
+    let process = spec
+        .process()
+        .as_ref()
+        .ok_or_else(|| Error::invalid("process", "it is missing"))?;
+    refuse_unsupported(linux)?;
+    check_process(process)?;
+    Ok((linux, process))
+}
+
+/// Checks the process of a container, or one that is added to it.
+pub(crate) fn check_process(process: &Process) -> Result<()> {
+    if !process.cwd().is_absolute() {
+        return Err(Error::invalid("process.cwd", "it must be an absolute path"));
+    }
+    if process
+        .selinux_label()
+        .as_deref()
+        .is_some_and(|label| !label.is_empty())
+    {
+        return Err(Error::unsupported(
+            "process.selinuxLabel",
+            "this runtime does not set SELinux labels",
+        ));
+    }
+    let apparmor = process
+        .apparmor_profile()
+        .as_deref()
+        .is_some_and(|profile| !profile.is_empty());
+    if apparmor && !apparmor_is_enabled() {
+        return Err(Error::unsupported(
+            "process.apparmorProfile",
+            "AppArmor is not enabled in this kernel",
+        ));
+    }
+    let refused = [
+        ("process.ioPriority", process.io_priority().is_some()),
+        ("process.scheduler", process.scheduler().is_some()),
+        ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
+        ("process.commandLine", process.command_line().is_some()),
+    ];
+    refuse(&refused)
+}
+
+fn apparmor_is_enabled() -> bool {
+    std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|state| state.starts_with(b"Y"))
+}
+
+fn refuse_unsupported(linux: &Linux) -> Result<()> {
+    if linux
+        .mount_label()
+        .as_deref()
+        .is_some_and(|label| !label.is_empty())
+    {
+        return Err(Error::unsupported(
+            "linux.mountLabel",
+            "this runtime does not set SELinux labels",
+        ));
+    }
+    let has_listener = linux
+        .seccomp()
+        .as_ref()
+        .is_some_and(|s| s.listener_path().is_some());
+    refuse(&[
+        ("linux.intelRdt", linux.intel_rdt().is_some()),
+        ("linux.memoryPolicy", linux.memory_policy().is_some()),
+        (
+            "linux.netDevices",
+            linux
+                .net_devices()
+                .as_ref()
+                .is_some_and(|devices| !devices.is_empty()),
+        ),
+        ("linux.seccomp.listenerPath", has_listener),
+    ])
+}
+
+fn refuse(fields: &[(&str, bool)]) -> Result<()> {
+    match fields.iter().find(|(_, present)| *present) {
+        Some((field, _)) => Err(Error::unsupported(*field, "remove it from the configuration")),
+        None => Ok(()),
+    }
+}
+
+/// The sysctls, each of a namespace that is the container's own.
+pub(crate) fn sysctls(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<Sysctl>> {
+    let sysctls = linux.sysctl().iter().flatten();
+    sysctls
+        .map(|(name, value)| {
+            let sysctl = Sysctl::new(name, value)?;
+            let (own, kind) = match sysctl.scope() {
+                Scope::Network => (namespaces.has_network(), "network"),
+                Scope::Ipc => (namespaces.has_ipc(), "ipc"),
+                Scope::Uts => (namespaces.has_uts(), "uts"),
+            };
+            if own {
+                return Ok(sysctl);
+            }
+            let reason =
+                format!("without a {kind} namespace of the container's own it would change the host");
+            Err(Error::invalid(format!("linux.sysctl[{name}]"), reason))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_one_harmless_path_component() {
+        for good in ["a", "web-1", "0a.b_c+d", "...x"] {
+            assert!(check_id(good).is_ok(), "{good}");
+        }
+        let long = "x".repeat(1025);
+        for bad in ["", ".", "..", "a/b", "../x", "a b", "a\nb", "ä", long.as_str()] {
+            assert!(check_id(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Going on in a copy of this process, for a program that detaches from its starter.
+
+use std::io;
+
+use crate::sys::{self, CloneArgs};
+
+/// Runs `child` in a copy of this process, which ends with the exit code that it returns. The caller must be
+/// single-threaded. The copy begins with default signal handlers; the caller reaps it, or leaves that to init.
+///
+/// # Errors
+/// As clone3(2) says.
+pub fn run_in_copy(child: impl FnOnce() -> i32) -> io::Result<()> {
+    sys::spawn(CloneArgs::default(), child).map(drop)
+}

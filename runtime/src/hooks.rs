@@ -1,0 +1,169 @@
+//! Programs that the configuration has run at points of a container's life.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::Serialize;
+
+use crate::oci::{ContainerState, Hook, Hooks};
+use crate::{Error, Result};
+
+/// How much of a failed hook's error output is repeated.
+const MAX_OUTPUT: u64 = 1024;
+
+/// A container's state as hooks (on standard input) and `state` give it; the runtime specification's "State".
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HookState<'a> {
+    /// The version of the specification that the configuration is written for.
+    pub oci_version: &'a str,
+    /// The container's id.
+    pub id: &'a str,
+    /// Where it is in its life.
+    pub status: ContainerState,
+    /// Its first process as the host numbers it; not there once it has stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// The bundle directory.
+    pub bundle: &'a Path,
+    /// The configuration's annotations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<&'a HashMap<String, String>>,
+}
+
+/// The hooks of the host that run once the namespaces exist: `prestart`, then `createRuntime`.
+pub(crate) fn run_create_runtime(hooks: &Hooks, state: &HookState<'_>) -> Result<()> {
+    #[allow(deprecated)]
+    run("prestart", hooks.prestart().as_deref(), state)?;
+    run("createRuntime", hooks.create_runtime().as_deref(), state)
+}
+
+/// There are hooks that [`run_create_runtime`] would run.
+pub(crate) fn has_create_runtime(hooks: &Hooks) -> bool {
+    #[allow(deprecated)]
+    let prestart = hooks.prestart();
+    [prestart, hooks.create_runtime()]
+        .into_iter()
+        .flatten()
+        .any(|hooks| !hooks.is_empty())
+}
+
+/// Runs the hooks that follow the program's start.
+///
+/// # Errors
+/// When one of them fails. The container runs on.
+pub fn run_poststart(hooks: &Hooks, state: &HookState<'_>) -> Result<()> {
+    run("poststart", hooks.poststart().as_deref(), state)
+}
+
+/// Runs the hooks that follow the container's removal: all of them, whatever the others did.
+///
+/// # Errors
+/// The first failure.
+pub fn run_poststop(hooks: &Hooks, state: &HookState<'_>) -> Result<()> {
+    let hooks = hooks.poststop().as_deref().unwrap_or_default();
+    hooks
+        .iter()
+        .map(|hook| run("poststop", Some(std::slice::from_ref(hook)), state))
+        .fold(Ok(()), Result::and)
+}
+
+/// Runs hooks of one kind in their order, up to the first that fails.
+pub(crate) fn run(kind: &'static str, hooks: Option<&[Hook]>, state: &HookState<'_>) -> Result<()> {
+    hooks.unwrap_or_default().iter().try_for_each(|hook| {
+        let path = hook.path().display().to_string();
+        run_one(hook, state).map_err(|reason| Error::Hook { kind, path, reason })
+    })
+}
+
+fn run_one(hook: &Hook, state: &HookState<'_>) -> std::result::Result<(), String> {
+    let text = |e: &dyn std::fmt::Display| e.to_string();
+    let input = input(state).map_err(|e| text(&e))?;
+    // Files in memory, not pipes: a hook that does not read its input, or whose child keeps its output open, can't
+    // block the runtime.
+    let mut errors = memory_file(c"hook-stderr").map_err(|e| text(&e))?;
+    let stderr = errors.try_clone().map_err(|e| text(&e))?;
+    let mut child = command(hook)
+        .stdin(input)
+        .stdout(Stdio::null())
+        .stderr(stderr)
+        .spawn()
+        .map_err(|e| text(&e))?;
+    let status = match hook.timeout() {
+        Some(seconds) if seconds > 0 => wait_until(&mut child, seconds)?,
+        _ => child.wait().map_err(|e| text(&e))?,
+    };
+    if status.success() {
+        return Ok(());
+    }
+    let mut output = String::new();
+    let _ = errors
+        .rewind()
+        .and_then(|()| errors.take(MAX_OUTPUT).read_to_string(&mut output));
+    let how = match (status.code(), status.signal()) {
+        (Some(code), _) => format!("it ended with exit code {code}"),
+        (None, signal) => format!("it was ended by signal {}", signal.unwrap_or(0)),
+    };
+    Err(if output.trim().is_empty() {
+        how
+    } else {
+        format!("{how}, saying {:?}", output.trim())
+    })
+}
+
+fn command(hook: &Hook) -> Command {
+    let mut command = Command::new(hook.path());
+    if let Some((name, arguments)) = hook.args().as_deref().and_then(<[String]>::split_first) {
+        command.arg0(name).args(arguments);
+    }
+    command.env_clear();
+    for entry in hook.env().as_deref().unwrap_or_default() {
+        if let Some((name, value)) = entry.split_once('=') {
+            command.env(name, value);
+        }
+    }
+    command
+}
+
+fn input(state: &HookState<'_>) -> std::io::Result<File> {
+    let mut file = memory_file(c"container-state")?;
+    file.write_all(&serde_json::to_vec(state)?)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+fn memory_file(name: &std::ffi::CStr) -> std::io::Result<File> {
+    Ok(File::from(memfd_create(name, MemfdFlags::CLOEXEC)?))
+}
+
+fn wait_until(child: &mut Child, seconds: i64) -> std::result::Result<std::process::ExitStatus, String> {
+    let refused = |e: std::io::Error| e.to_string();
+    let deadline = Instant::now() + Duration::from_secs(seconds.unsigned_abs());
+    let pid = i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or("its process id is out of range")?;
+    let pidfd: OwnedFd = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| refused(e.into()))?;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(|e| e.to_string())?;
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => break,
+            Ok(_) => return child.wait().map_err(refused),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(refused(errno.into())),
+        }
+    }
+    child.kill().map_err(refused)?;
+    child.wait().map_err(refused)?;
+    Err(format!("it took longer than its timeout of {seconds} s"))
+}

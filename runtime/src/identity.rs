@@ -1,0 +1,222 @@
+//! Who a process is: user, groups, umask, capabilities, limits.
+
+use rustix::fs::{Gid, Mode, Uid};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, configure_capability_in_ambient_set, remove_capability_from_bounding_set,
+    set_capabilities, set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
+};
+
+use crate::error::Doing;
+use crate::oci::{Capabilities, PosixRlimit, PosixRlimitType, Process};
+use crate::{Error, Result};
+
+/// A process's identity, ready to be taken on.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    uid: Uid,
+    gid: Gid,
+    groups: Vec<Gid>,
+    umask: Option<Mode>,
+    /// Without any in the spec the process has none.
+    capabilities: WantedCapabilities,
+    limits: Vec<(PosixRlimitType, Resource, Rlimit)>,
+    no_new_privileges: bool,
+}
+
+/// The five capability sets.
+#[derive(Debug)]
+struct WantedCapabilities {
+    bounding: CapabilitySet,
+    thread: CapabilitySets,
+    ambient: CapabilitySet,
+}
+
+impl Identity {
+    /// Reads the identity from `process`.
+    pub(crate) fn new(process: &Process) -> Result<Identity> {
+        let user = process.user();
+        let groups = user.additional_gids().as_deref().unwrap_or_default();
+        let limits = process.rlimits().as_deref().unwrap_or_default();
+        Ok(Identity {
+            uid: Uid::from_raw(user.uid()),
+            gid: Gid::from_raw(user.gid()),
+            groups: groups.iter().map(|gid| Gid::from_raw(*gid)).collect(),
+            umask: user.umask().map(|umask| Mode::from_raw_mode(umask & 0o777)),
+            capabilities: wanted(process)?,
+            limits: limits.iter().map(limit).collect::<Result<_>>()?,
+            no_new_privileges: process.no_new_privileges() == Some(true),
+        })
+    }
+
+    /// The user id.
+    pub(crate) fn uid(&self) -> Uid {
+        self.uid
+    }
+
+    /// Programs can't gain privileges.
+    pub(crate) fn no_new_privileges(&self) -> bool {
+        self.no_new_privileges
+    }
+
+    /// Sets the resource limits. What the kernel refuses is told to `warn`: limits above the creator's own need
+    /// CAP_SYS_RESOURCE, which root may lack, and the program may well live with less.
+    pub(crate) fn apply_limits(&self, mut warn: impl FnMut(String)) -> Result<()> {
+        for (name, resource, limit) in &self.limits {
+            match setrlimit(*resource, *limit) {
+                Ok(()) => {}
+                Err(Errno::PERM) => warn(format!(
+                    "{name} stays as it is: the runtime may not raise its hard limit to {}.",
+                    limit
+                        .maximum
+                        .map_or("unlimited".to_owned(), |max| max.to_string())
+                )),
+                Err(errno) => return Err(errno).doing(|| format!("set {name}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Becomes the user with its groups, umask and capabilities. `before_drop` runs as the user, while the process
+    /// still has all its privileges.
+    pub(crate) fn take_on(&self, before_drop: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.capabilities.limit_bounding()?;
+        set_keep_capabilities(true).doing(|| "keep capabilities".to_owned())?;
+        self.change_user()?;
+        if let Some(umask) = self.umask {
+            rustix::process::umask(umask);
+        }
+        if self.no_new_privileges {
+            set_no_new_privs(true).doing(|| "set no_new_privs".to_owned())?;
+        }
+        if self.uid.as_raw() != 0 {
+            // A change from root to another user emptied the effective set; the permitted one was kept.
+            restore_effective()?;
+        }
+        before_drop()?;
+        self.capabilities.apply()
+    }
+
+    fn change_user(&self) -> Result<()> {
+        set_thread_groups(&self.groups)
+            .or_else(|errno| match errno {
+                // A user namespace may deny setgroups(2); without groups to set nothing is lost.
+                Errno::PERM if self.groups.is_empty() => Ok(()),
+                other => Err(other),
+            })
+            .doing(|| format!("set the additional groups {:?}", self.groups))?;
+        set_thread_res_gid(self.gid, self.gid, self.gid)
+            .doing(|| format!("become group {}", self.gid.as_raw()))?;
+        set_thread_res_uid(self.uid, self.uid, self.uid)
+            .doing(|| format!("become user {}", self.uid.as_raw()))
+    }
+}
+
+fn restore_effective() -> Result<()> {
+    let doing = || "restore the effective capabilities".to_owned();
+    let mut sets = rustix::thread::capabilities(None).doing(doing)?;
+    sets.effective = sets.permitted;
+    set_capabilities(None, sets).doing(doing)
+}
+
+impl WantedCapabilities {
+    fn limit_bounding(&self) -> Result<()> {
+        for number in 0..u64::BITS {
+            let capability = CapabilitySet::from_bits_retain(1 << number);
+            if self.bounding.contains(capability) {
+                continue;
+            }
+            match remove_capability_from_bounding_set(capability) {
+                Ok(()) => {}
+                // The kernel knows no capability of that number nor of a higher one.
+                Err(Errno::INVAL) => break,
+                Err(errno) => {
+                    return Err(errno).doing(|| format!("drop capability {number} from the bounding set"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&self) -> Result<()> {
+        set_capabilities(None, self.thread).doing(|| {
+            format!(
+                "set the capabilities {:#x}; the runtime has not got all of them",
+                self.thread.permitted.bits()
+            )
+        })?;
+        for capability in self.ambient.iter() {
+            configure_capability_in_ambient_set(capability, true)
+                .doing(|| format!("raise the ambient capability {capability:?}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn wanted(process: &Process) -> Result<WantedCapabilities> {
+    let sets = process.capabilities().as_ref();
+    Ok(WantedCapabilities {
+        bounding: bits(sets.and_then(|s| s.bounding().as_ref()))?,
+        thread: CapabilitySets {
+            effective: bits(sets.and_then(|s| s.effective().as_ref()))?,
+            permitted: bits(sets.and_then(|s| s.permitted().as_ref()))?,
+            inheritable: bits(sets.and_then(|s| s.inheritable().as_ref()))?,
+        },
+        ambient: bits(sets.and_then(|s| s.ambient().as_ref()))?,
+    })
+}
+
+fn bits(set: Option<&Capabilities>) -> Result<CapabilitySet> {
+    let mut bits = 0;
+    for capability in set.into_iter().flatten() {
+        let name = format!("CAP_{capability}");
+        let known: caps::Capability = name
+            .parse()
+            .map_err(|_| Error::invalid("process.capabilities", format!("{name} is not known")))?;
+        bits |= known.bitmask();
+    }
+    Ok(CapabilitySet::from_bits_retain(bits))
+}
+
+fn limit(limit: &PosixRlimit) -> Result<(PosixRlimitType, Resource, Rlimit)> {
+    let resource = match limit.typ() {
+        PosixRlimitType::RlimitCpu => Resource::Cpu,
+        PosixRlimitType::RlimitFsize => Resource::Fsize,
+        PosixRlimitType::RlimitData => Resource::Data,
+        PosixRlimitType::RlimitStack => Resource::Stack,
+        PosixRlimitType::RlimitCore => Resource::Core,
+        PosixRlimitType::RlimitRss => Resource::Rss,
+        PosixRlimitType::RlimitNproc => Resource::Nproc,
+        PosixRlimitType::RlimitNofile => Resource::Nofile,
+        PosixRlimitType::RlimitMemlock => Resource::Memlock,
+        PosixRlimitType::RlimitAs => Resource::As,
+        PosixRlimitType::RlimitLocks => Resource::Locks,
+        PosixRlimitType::RlimitSigpending => Resource::Sigpending,
+        PosixRlimitType::RlimitMsgqueue => Resource::Msgqueue,
+        PosixRlimitType::RlimitNice => Resource::Nice,
+        PosixRlimitType::RlimitRtprio => Resource::Rtprio,
+        PosixRlimitType::RlimitRttime => Resource::Rttime,
+    };
+    if limit.soft() > limit.hard() {
+        let reason = format!(
+            "the soft limit {} is above the hard limit {}",
+            limit.soft(),
+            limit.hard()
+        );
+        return Err(Error::invalid(
+            format!("process.rlimits[{}]", limit.typ()),
+            reason,
+        ));
+    }
+    let bound = |value: u64| (value != u64::MAX).then_some(value);
+    Ok((
+        limit.typ(),
+        resource,
+        Rlimit {
+            current: bound(limit.soft()),
+            maximum: bound(limit.hard()),
+        },
+    ))
+}

@@ -1,0 +1,140 @@
+//! The control groups as a container sees them.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, mkdirat, openat, symlinkat};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen,
+};
+
+use super::attach::{attach, attach_to, cgroup_mounts, set_attributes};
+use super::options::Options;
+use super::source::{Prepared, clone_tree};
+use crate::error::Doing;
+use crate::{Error, Result};
+
+/// One line of `/proc/self/cgroup`: a hierarchy and this process's group in it.
+struct Membership<'a> {
+    /// The v1 controllers, `name=…` for a hierarchy without, or nothing for the unified one.
+    controllers: &'a str,
+    /// The group, from the root of the cgroup namespace.
+    group: &'a str,
+}
+
+/// Mounts the control groups where the spec wants them. The process must be in its own group already, and in its
+/// cgroup namespace if it gets one.
+pub(crate) fn attach_cgroups(root: impl AsFd, mounts: &[Prepared]) -> Result<()> {
+    for (destination, options) in cgroup_mounts(mounts) {
+        if let Some(option) = options.data.first() {
+            let field = format!("mounts[{}].options", destination.display());
+            return Err(Error::invalid(
+                field,
+                format!("a cgroup mount takes no option {option:?}"),
+            ));
+        }
+        let text =
+            std::fs::read_to_string("/proc/self/cgroup").doing(|| "read /proc/self/cgroup".to_owned())?;
+        attach_one(&root, destination, options, &parse(&text))?;
+    }
+    Ok(())
+}
+
+fn parse(text: &str) -> Vec<Membership<'_>> {
+    text.lines()
+        .filter_map(|line| {
+            let mut fields = line.splitn(3, ':');
+            fields.next()?;
+            Some(Membership {
+                controllers: fields.next()?,
+                group: fields.next()?,
+            })
+        })
+        .collect()
+}
+
+fn attach_one(
+    root: &impl AsFd,
+    destination: &Path,
+    options: &Options,
+    memberships: &[Membership<'_>],
+) -> Result<()> {
+    if let [only] = memberships
+        && only.controllers.is_empty()
+    {
+        let mount = open_hierarchy(only)?;
+        attach(&mount, root, destination, true)?;
+        return narrow(&mount, only, options);
+    }
+    let holder = super::attach::make("tmpfs", Some("cgroup"), &holder_options(options), destination)?;
+    attach(&holder, root, destination, true)?;
+    for membership in memberships {
+        attach_hierarchy(&holder, membership, options)?;
+    }
+    set_attributes(&holder, options).doing(|| format!("configure the mount on {}", destination.display()))
+}
+
+/// The directory of the hierarchies is written before it becomes read-only.
+fn holder_options(options: &Options) -> Options {
+    let set = options.set & !libc::MOUNT_ATTR_RDONLY;
+    Options {
+        set,
+        data: vec!["mode=755".to_owned()],
+        ..Options::default()
+    }
+}
+
+fn attach_hierarchy(holder: &OwnedFd, membership: &Membership<'_>, options: &Options) -> Result<()> {
+    let name = match membership.controllers {
+        "" => "unified",
+        named => named.strip_prefix("name=").unwrap_or(named),
+    };
+    let doing = || format!("mount the {name} cgroup hierarchy");
+    let mount = open_hierarchy(membership)?;
+    mkdirat(holder, name, Mode::from_raw_mode(0o755)).doing(doing)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let place = openat(holder, name, flags, Mode::empty()).doing(doing)?;
+    attach_to(&mount, &place).doing(doing)?;
+    narrow(&mount, membership, options)?;
+    if name.contains(',') {
+        // Programs look for "cpu" where the hierarchy is "cpu,cpuacct".
+        for controller in name.split(',') {
+            symlinkat(name, holder, controller).doing(doing)?;
+        }
+    }
+    Ok(())
+}
+
+fn open_hierarchy(membership: &Membership<'_>) -> Result<OwnedFd> {
+    let doing = || format!("mount the cgroup hierarchy {:?}", membership.controllers);
+    let kind = if membership.controllers.is_empty() {
+        "cgroup2"
+    } else {
+        "cgroup"
+    };
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).doing(doing)?;
+    fsconfig_set_string(&context, "source", "cgroup").doing(doing)?;
+    if let Some(name) = membership.controllers.strip_prefix("name=") {
+        fsconfig_set_flag(&context, "none").doing(doing)?;
+        fsconfig_set_string(&context, "name", name).doing(doing)?;
+    } else {
+        for controller in membership.controllers.split(',').filter(|c| !c.is_empty()) {
+            fsconfig_set_flag(&context, controller).doing(doing)?;
+        }
+    }
+    fsconfig_create(&context).doing(doing)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).doing(doing)
+}
+
+/// Applies the options, and without a cgroup namespace covers the hierarchy's root with the container's own group.
+fn narrow(mount: &OwnedFd, membership: &Membership<'_>, options: &Options) -> Result<()> {
+    let doing = || format!("show the cgroup {} to the container", membership.group);
+    let own = membership.group.trim_start_matches('/');
+    set_attributes(mount, options).doing(doing)?;
+    if own.is_empty() {
+        return Ok(());
+    }
+    let tree = clone_tree(mount, Path::new(own), false).doing(doing)?;
+    attach_to(&tree, mount).doing(doing)
+}

@@ -1,0 +1,17 @@
+//! A container's mounts: options, sources, targets, and the system calls between them.
+//!
+//! What comes from the host is opened by the creator, before the container's process exists, as a detached copy of a
+//! mount that nobody else sees. New file systems are made by the process itself, because they belong to its
+//! namespaces. Both are attached to places that were resolved inside the container's root and are held by descriptor.
+
+mod attach;
+mod cgroup;
+mod options;
+mod source;
+mod target;
+
+pub(crate) use attach::{Attached, attach_all, attach_to, set_propagation};
+pub(crate) use cgroup::attach_cgroups;
+pub(crate) use options::{Propagation, known_names};
+pub(crate) use source::{Prepared, Source, clone_tree, prepare};
+pub(crate) use target::{is_directory, make_directory, make_file, open_inside, retry};

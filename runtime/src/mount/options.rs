@@ -1,0 +1,212 @@
+//! The options of a mount, as fstab and the runtime specification spell them.
+
+use crate::{Error, Result};
+
+/// `MOUNT_ATTR__ATIME`: to be cleared whenever an access time setting is made.
+const ATIME_MASK: u64 = libc::MOUNT_ATTR__ATIME;
+
+/// What a mount's options say, sorted by the system call that carries them out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// `MOUNT_ATTR_*` to set on the mount itself.
+    pub(crate) set: u64,
+    /// `MOUNT_ATTR_*` to clear on the mount itself.
+    pub(crate) clear: u64,
+    /// `MOUNT_ATTR_*` to set on the mount and all below it.
+    pub(crate) set_recursive: u64,
+    /// `MOUNT_ATTR_*` to clear on the mount and all below it.
+    pub(crate) clear_recursive: u64,
+    /// `MS_SHARED` and its like.
+    pub(crate) propagation: Option<Propagation>,
+    /// A bind mount, with (`true`) or without what is mounted below its source.
+    pub(crate) bind: Option<bool>,
+    /// Ids are mapped, with (`true`) or without what is mounted below.
+    pub(crate) idmap: Option<bool>,
+    /// A tmpfs begins with a copy of the directory that it covers.
+    pub(crate) copy_up: bool,
+    /// Parameters of the file system: `key` or `key=value`.
+    pub(crate) data: Vec<String>,
+}
+
+/// How mounts and unmounts pass between a mount and its copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Propagation {
+    /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE` or `MS_UNBINDABLE`.
+    pub(crate) kind: u64,
+    /// For all mounts below, too.
+    pub(crate) recursive: bool,
+}
+
+impl Propagation {
+    /// The propagation of that name: `rprivate`, `slave`…
+    pub(crate) fn from_name(name: &str) -> Option<Propagation> {
+        let (base, recursive) = match name.strip_prefix('r') {
+            Some(base) => (base, true),
+            None => (name, false),
+        };
+        let kind = match base {
+            "shared" => libc::MS_SHARED,
+            "slave" => libc::MS_SLAVE,
+            "private" => libc::MS_PRIVATE,
+            "unbindable" => libc::MS_UNBINDABLE,
+            _ => return None,
+        };
+        Some(Propagation { kind, recursive })
+    }
+}
+
+/// The names that set or clear an attribute of a mount: name, bits to set, bits to clear.
+const ATTRIBUTES: &[(&str, u64, u64)] = &[
+    ("ro", libc::MOUNT_ATTR_RDONLY, 0),
+    ("rw", 0, libc::MOUNT_ATTR_RDONLY),
+    ("nosuid", libc::MOUNT_ATTR_NOSUID, 0),
+    ("suid", 0, libc::MOUNT_ATTR_NOSUID),
+    ("nodev", libc::MOUNT_ATTR_NODEV, 0),
+    ("dev", 0, libc::MOUNT_ATTR_NODEV),
+    ("noexec", libc::MOUNT_ATTR_NOEXEC, 0),
+    ("exec", 0, libc::MOUNT_ATTR_NOEXEC),
+    ("nodiratime", libc::MOUNT_ATTR_NODIRATIME, 0),
+    ("diratime", 0, libc::MOUNT_ATTR_NODIRATIME),
+    ("nosymfollow", libc::MOUNT_ATTR_NOSYMFOLLOW, 0),
+    ("symfollow", 0, libc::MOUNT_ATTR_NOSYMFOLLOW),
+    ("noatime", libc::MOUNT_ATTR_NOATIME, ATIME_MASK),
+    ("atime", 0, ATIME_MASK),
+    ("relatime", libc::MOUNT_ATTR_RELATIME, ATIME_MASK),
+    ("norelatime", 0, ATIME_MASK),
+    ("strictatime", libc::MOUNT_ATTR_STRICTATIME, ATIME_MASK),
+    ("nostrictatime", 0, ATIME_MASK),
+];
+
+/// Options that belong to the file system's superblock and have no meaning for a bind mount.
+const SUPERBLOCK: &[&str] = &[
+    "sync",
+    "async",
+    "dirsync",
+    "lazytime",
+    "nolazytime",
+    "mand",
+    "nomand",
+];
+
+/// Options that change nothing: they name the default, or ask the kernel to log less.
+const NOTHING: &[&str] = &["defaults", "silent", "loud"];
+
+/// Every option name that is known, as `features` lists them.
+pub(crate) fn known_names() -> Vec<String> {
+    let attributes = ATTRIBUTES.iter().map(|(name, ..)| *name);
+    let recursive = attributes.clone().map(|name| format!("r{name}"));
+    let propagations = ["shared", "slave", "private", "unbindable"];
+    let mut names: Vec<String> = attributes
+        .chain(SUPERBLOCK.iter().copied())
+        .chain(NOTHING.iter().copied())
+        .chain(propagations)
+        .chain(["bind", "rbind", "idmap", "ridmap", "tmpcopyup"])
+        .map(str::to_owned)
+        .chain(recursive)
+        .chain(propagations.iter().map(|name| format!("r{name}")))
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+impl Options {
+    /// Sorts the options of the mount on `destination`.
+    pub(crate) fn parse(destination: &str, options: &[String]) -> Result<Options> {
+        let mut parsed = Options::default();
+        for option in options {
+            parsed.add(option)?;
+        }
+        if parsed.bind.is_some()
+            && let Some(stray) = parsed.data.first()
+        {
+            let reason = format!("a bind mount takes no option {stray:?}");
+            return Err(Error::invalid(format!("mounts[{destination}].options"), reason));
+        }
+        Ok(parsed)
+    }
+
+    fn add(&mut self, option: &str) -> Result<()> {
+        if let Some((_, set, clear)) = ATTRIBUTES.iter().find(|(name, ..)| *name == option) {
+            // The last option wins, as with mount(8).
+            self.set = self.set & !clear | set;
+            self.clear = self.clear & !set | clear;
+        } else if let Some(propagation) = Propagation::from_name(option) {
+            self.propagation = Some(propagation);
+        } else if let Some((_, set, clear)) = option
+            .strip_prefix('r')
+            .and_then(|base| ATTRIBUTES.iter().find(|(name, ..)| *name == base))
+        {
+            self.set_recursive = self.set_recursive & !clear | set;
+            self.clear_recursive = self.clear_recursive & !set | clear;
+        } else {
+            match option {
+                "bind" => self.bind = Some(self.bind.unwrap_or(false)),
+                "rbind" => self.bind = Some(true),
+                "idmap" => self.idmap = Some(false),
+                "ridmap" => self.idmap = Some(true),
+                "tmpcopyup" => self.copy_up = true,
+                "remount" => {
+                    return Err(Error::unsupported(
+                        "The mount option \"remount\"",
+                        "a mount is made once",
+                    ));
+                }
+                known if NOTHING.contains(&known) => {}
+                data => self.data.push(data.to_owned()),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(options: &str) -> Options {
+        let options: Vec<String> = options.split(',').map(str::to_owned).collect();
+        Options::parse("/x", &options).unwrap()
+    }
+
+    #[test]
+    fn the_last_of_two_contrary_options_wins() {
+        assert_eq!(parse("ro,rw").set, 0);
+        assert_eq!(parse("ro,rw").clear, libc::MOUNT_ATTR_RDONLY);
+        assert_eq!(parse("rw,ro").set, libc::MOUNT_ATTR_RDONLY);
+        assert_eq!(parse("noatime,strictatime").set, libc::MOUNT_ATTR_STRICTATIME);
+    }
+
+    #[test]
+    fn names_that_begin_with_r_are_told_apart() {
+        assert_eq!(
+            parse("relatime"),
+            Options {
+                clear: ATIME_MASK,
+                ..Options::default()
+            }
+        );
+        assert_eq!(parse("rro").set_recursive, libc::MOUNT_ATTR_RDONLY);
+        assert_eq!(parse("rrw").clear_recursive, libc::MOUNT_ATTR_RDONLY);
+        assert_eq!(parse("rw").clear, libc::MOUNT_ATTR_RDONLY);
+        assert_eq!(
+            parse("rslave").propagation,
+            Some(Propagation {
+                kind: libc::MS_SLAVE,
+                recursive: true
+            })
+        );
+        assert_eq!(parse("bind,rbind").bind, Some(true));
+    }
+
+    #[test]
+    fn what_is_not_known_goes_to_the_file_system_but_not_to_a_bind_mount() {
+        assert_eq!(parse("mode=755,size=64k,nosuid").data, ["mode=755", "size=64k"]);
+        let options = ["bind".to_owned(), "size=64k".to_owned()];
+        assert!(
+            Options::parse("/x", &options)
+                .unwrap_err()
+                .to_string()
+                .contains("size=64k")
+        );
+    }
+}

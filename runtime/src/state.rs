@@ -1,0 +1,311 @@
+//! What the command line remembers of its containers: one directory each, made before anything else is.
+//!
+//! ```text
+//! <root>/<id>/             locked with flock(2) while a command works on the container
+//!             config.json  the configuration it was created from
+//!             state.json   a Record: without a pid while the container is created
+//!             start.sock   where it waits for its start; gone once it was started
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+use crate::check::check_id;
+use crate::error::Doing;
+use crate::oci::{ContainerState, Spec};
+use crate::{Error, Result};
+
+const CONFIG: &str = "config.json";
+const STATE: &str = "state.json";
+const SOCKET: &str = "start.sock";
+
+/// Where the states of containers are kept.
+#[derive(Clone, Debug)]
+pub struct StateRoot(PathBuf);
+
+/// What is remembered of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// The bundle directory.
+    pub bundle: PathBuf,
+    /// The root file system's directory.
+    pub rootfs: PathBuf,
+    /// The control group, relative to the root of each hierarchy.
+    pub cgroup: String,
+    /// When the container was created: RFC 3339, UTC.
+    pub created: String,
+    /// Its first process, and that one's start time in clock ticks since boot, which tells a reused pid apart.
+    /// Not there while the container is being created.
+    pub process: Option<(i32, u64)>,
+    /// It is in a user namespace of its own.
+    pub in_user_namespace: bool,
+}
+
+/// A container's directory, locked.
+#[derive(Debug)]
+pub struct StateDir {
+    id: String,
+    path: PathBuf,
+    directory: File,
+}
+
+impl StateRoot {
+    /// A directory that keeps states; it is made when first needed.
+    pub fn new(path: impl Into<PathBuf>) -> StateRoot {
+        StateRoot(path.into())
+    }
+
+    /// Makes the directory of a new container.
+    ///
+    /// # Errors
+    /// When the id is not usable or taken, or the kernel refuses.
+    pub fn create(&self, id: &str) -> Result<StateDir> {
+        check_id(id)?;
+        let path = self.0.join(id);
+        let doing = || format!("make the state directory {}", path.display());
+        let made = match make_private(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(&self.0).doing(doing)?;
+                make_private(&path)
+            }
+            other => other,
+        };
+        match made {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(Error::invalid(
+                format!("the container's id {id:?}"),
+                "there is a container of that id already",
+            )),
+            other => {
+                other.doing(doing)?;
+                let directory = File::open(&path).doing(doing)?;
+                flock(&directory, FlockOperation::LockExclusive).doing(doing)?;
+                Ok(StateDir {
+                    id: id.to_owned(),
+                    path,
+                    directory,
+                })
+            }
+        }
+    }
+
+    /// Opens and locks the directory of a container; waits while another command works on it.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    pub fn open(&self, id: &str) -> Result<StateDir> {
+        self.open_with(id, FlockOperation::LockExclusive)
+    }
+
+    /// Opens the directory of a container for looking only, without waiting for commands that work on it.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    pub fn look(&self, id: &str) -> Result<StateDir> {
+        self.open_with(id, FlockOperation::Unlock)
+    }
+
+    fn open_with(&self, id: &str, lock: FlockOperation) -> Result<StateDir> {
+        check_id(id)?;
+        let path = self.0.join(id);
+        let none = || Error::invalid(format!("the container's id {id:?}"), "there is no such container");
+        loop {
+            let directory = match File::open(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(none()),
+                other => other.doing(|| format!("open {}", path.display()))?,
+            };
+            flock(&directory, lock).doing(|| format!("lock {}", path.display()))?;
+            // Whoever held the lock may have deleted the container; another one may have its id by now.
+            let ours = directory.metadata().map(|m| (m.dev(), m.ino())).ok();
+            match fs::metadata(&path) {
+                Ok(now) if Some((now.dev(), now.ino())) == ours => {
+                    return Ok(StateDir {
+                        id: id.to_owned(),
+                        path,
+                        directory,
+                    });
+                }
+                Ok(_) => {}
+                Err(_) => return Err(none()),
+            }
+        }
+    }
+
+    /// The ids of all containers, sorted.
+    ///
+    /// # Errors
+    /// When the directory can't be read.
+    pub fn ids(&self) -> Result<Vec<String>> {
+        let entries = match fs::read_dir(&self.0) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.doing(|| format!("read {}", self.0.display()))?,
+        };
+        let mut ids: Vec<String> = entries
+            .flatten()
+            .filter_map(|e| e.file_name().into_string().ok())
+            .filter(|id| check_id(id).is_ok())
+            .collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+}
+
+/// Others have no business with sockets and states of containers.
+fn make_private(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().mode(0o700).create(path)
+}
+
+impl StateDir {
+    /// The container's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Keeps the configuration, as it was read.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn write_config(&self, text: &[u8]) -> Result<()> {
+        self.replace(CONFIG, text)
+    }
+
+    /// The configuration that the container was created from.
+    ///
+    /// # Errors
+    /// When it can't be read or understood.
+    pub fn config(&self) -> Result<Spec> {
+        self.read(CONFIG)
+    }
+
+    /// Remembers the container's record.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn write_record(&self, record: &Record) -> Result<()> {
+        let text = serde_json::to_vec(record).map_err(io::Error::from);
+        self.replace(STATE, &text.doing(|| "encode the state".to_owned())?)
+    }
+
+    /// The container's record.
+    ///
+    /// # Errors
+    /// When it can't be read or understood.
+    pub fn record(&self) -> Result<Record> {
+        self.read(STATE)
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T> {
+        let doing = || format!("read {name} of container {}", self.id);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let mut text = Vec::new();
+        let file = openat(&self.directory, name, flags, Mode::empty()).doing(doing)?;
+        File::from(file).read_to_end(&mut text).doing(doing)?;
+        serde_json::from_slice(&text)
+            .map_err(io::Error::from)
+            .doing(doing)
+    }
+
+    /// Replaces a file in one step, so that nobody ever reads half of it.
+    fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
+        let doing = || format!("write {name} of container {}", self.id);
+        let new = format!("{name}.new");
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+        let file = openat(&self.directory, &new, flags, Mode::from_raw_mode(0o600)).doing(doing)?;
+        File::from(file).write_all(text).doing(doing)?;
+        rustix::fs::renameat(&self.directory, &new, &self.directory, name).doing(doing)
+    }
+
+    /// Makes the socket at which the container waits for its start.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn listen(&self) -> Result<OwnedFd> {
+        let doing = || "make the socket for the start".to_owned();
+        let socket = self.socket().doing(doing)?;
+        bind(&socket, &self.address().doing(doing)?).doing(doing)?;
+        listen(&socket, 1).doing(doing)?;
+        Ok(socket)
+    }
+
+    /// Connects to a container that waits for its start.
+    ///
+    /// # Errors
+    /// When it was started already, or is gone.
+    pub fn connect(&self) -> Result<OwnedFd> {
+        let doing = || format!("start container {}: it is not waiting for a start", self.id);
+        let socket = self.socket().doing(doing)?;
+        connect(&socket, &self.address().doing(doing)?).doing(doing)?;
+        Ok(socket)
+    }
+
+    /// Remembers that the container was started.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_started(&self) -> Result<()> {
+        rustix::fs::unlinkat(&self.directory, SOCKET, rustix::fs::AtFlags::empty())
+            .doing(|| format!("remember that container {} was started", self.id))
+    }
+
+    fn socket(&self) -> rustix::io::Result<OwnedFd> {
+        socket_with(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+    }
+
+    /// Through the descriptor, since a socket's path has a hundred bytes only.
+    fn address(&self) -> rustix::io::Result<SocketAddrUnix> {
+        SocketAddrUnix::new(format!("/proc/self/fd/{}/{SOCKET}", self.directory.as_raw_fd()))
+    }
+
+    /// Where the container is in its life, and its first process while that lives.
+    pub fn status(&self, record: &Record) -> (ContainerState, Option<OwnedFd>) {
+        let Some((pid, start_time)) = record.process else {
+            return (ContainerState::Creating, None);
+        };
+        match open_process(pid, start_time) {
+            None => (ContainerState::Stopped, None),
+            Some(pidfd) if self.path.join(SOCKET).exists() => (ContainerState::Created, Some(pidfd)),
+            Some(pidfd) => (ContainerState::Running, Some(pidfd)),
+        }
+    }
+
+    /// Forgets the container.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove(self) -> Result<()> {
+        fs::remove_dir_all(&self.path).doing(|| format!("remove {}", self.path.display()))
+    }
+}
+
+/// A process that lives and began at that time.
+fn open_process(pid: i32, start_time: u64) -> Option<OwnedFd> {
+    let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+    // Looked at after it was opened: should the pid have been given to another process, the time differs.
+    let (state, began) = process_stat(pid)?;
+    (began == start_time && !matches!(state, 'Z' | 'X')).then_some(pidfd)
+}
+
+/// State and start time of a process, from `/proc/<pid>/stat`.
+pub fn process_stat(pid: i32) -> Option<(char, u64)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything.
+    let mut fields = stat.get(stat.rfind(')')? + 2..)?.split(' ');
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
+}

@@ -1,0 +1,82 @@
+//! execve(2) with everything allocated beforehand, and close_range(2).
+
+use std::ffi::{CStr, CString, NulError, c_char};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+/// A null-terminated array of C strings, as execve(2) takes them.
+#[derive(Debug)]
+pub(crate) struct CStrings {
+    strings: Vec<CString>,
+    pointers: Vec<*const c_char>,
+}
+
+impl CStrings {
+    /// Copies the strings.
+    ///
+    /// # Errors
+    /// When one of them contains a zero byte.
+    pub(crate) fn new<S: Into<Vec<u8>>>(strings: impl IntoIterator<Item = S>) -> Result<CStrings, NulError> {
+        let strings = strings
+            .into_iter()
+            .map(CString::new)
+            .collect::<Result<Vec<_>, _>>()?;
+        let pointers = strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect();
+        Ok(CStrings { strings, pointers })
+    }
+
+    /// Adds one more string.
+    pub(crate) fn push(&mut self, string: CString) {
+        self.pointers.pop();
+        self.pointers.extend([string.as_ptr(), ptr::null()]);
+        self.strings.push(string);
+    }
+}
+
+/// Replaces the process's program; returns only upon failure.
+pub(crate) fn execve(path: &CStr, argv: &CStrings, envp: &CStrings) -> io::Error {
+    // SAFETY: path is a C string, and both arrays are null-terminated and point to C strings that `CStrings` owns.
+    unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), envp.pointers.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Replaces the process's program by an open file; returns only upon failure.
+pub(crate) fn execute_descriptor<S: Into<Vec<u8>>>(
+    program: &OwnedFd,
+    arguments: impl IntoIterator<Item = S>,
+    environment: impl IntoIterator<Item = S>,
+) -> io::Error {
+    let (argv, envp) = match (CStrings::new(arguments), CStrings::new(environment)) {
+        (Ok(argv), Ok(envp)) => (argv, envp),
+        (Err(error), _) | (_, Err(error)) => return error.into(),
+    };
+    // SAFETY: as in `execve`; the path is an empty C string.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_raw_fd(),
+            c"".as_ptr(),
+            argv.pointers.as_ptr(),
+            envp.pointers.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    io::Error::last_os_error()
+}
+
+/// Closes the descriptors `first` to `last`, both included, in a process that is about to exec or end.
+///
+/// Descriptors that a live Rust value owns must not be among them, unless that value is never dropped or used.
+pub(crate) fn close_range(first: RawFd, last: RawFd, only_on_exec: bool) -> io::Result<()> {
+    let flags = if only_on_exec {
+        libc::CLOSE_RANGE_CLOEXEC
+    } else {
+        0
+    };
+    // SAFETY: touches the descriptor table only; the callers see to ownership as the documentation says.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,18 @@
+//! The system calls that no crate wraps safely. The only place of the workspace where `unsafe` is allowed.
+#![allow(unsafe_code)]
+
+pub(crate) mod bpf;
+mod clone;
+mod exec;
+mod keyring;
+mod mount_attr;
+mod personality;
+pub(crate) mod seccomp;
+mod signal;
+
+pub(crate) use clone::{CloneArgs, Spawned, spawn};
+pub(crate) use exec::{CStrings, close_range, execute_descriptor, execve};
+pub(crate) use keyring::join_session_keyring;
+pub(crate) use mount_attr::{MountAttr, mount_setattr};
+pub(crate) use personality::set_personality;
+pub(crate) use signal::default_sigpipe;
