@@ -1,3 +1,29 @@
-//! One process per pod: starts, watches and logs its containers.
+//! The shim: one process per pod. It starts the pause and the containers, holds their stdio, writes and rotates their
+//! logs, reaps them and records how they ended. Nothing of it depends on the engine's being alive.
+//!
+//! [`start`] is all that a program needs to be one; [`protocol`] is what it is then told over its socket. It is
+//! single-threaded: it waits in one place, and handles each wake-up to its end.
 
+pub mod client;
+mod clock;
+mod connection;
+mod container;
+mod error;
+mod exec;
+mod exits;
+pub mod frame;
+mod log;
+mod oom;
+mod poller;
 pub mod protocol;
+mod reaper;
+mod requests;
+mod sandbox;
+mod shim;
+mod shutdown;
+mod start;
+mod stdio;
+
+pub use connection::ConnectionError;
+pub use sandbox::SandboxError;
+pub use start::{StartError, start};

@@ -1,0 +1,406 @@
+//! One container: created, running, ended, gone.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use berth_runtime::cgroups::{Cgroup, OomWatch};
+use berth_runtime::{CreateArgs, Created, ExecTarget, Rootfs as RuntimeRootfs, Stdio as RuntimeStdio, oci};
+use rustix::process::{Pid, Signal, WaitOptions, waitpid};
+
+use crate::clock;
+use crate::error::RequestError;
+use crate::log::{LogLimits, LogWriter};
+use crate::oom::OomState;
+use crate::poller::{Interest, Poller, Source, Watched};
+use crate::protocol::{BUNDLES_DIR, ContainerState, ContainerStatus, CreateContainer, ExitRecord, Rootfs};
+use crate::reaper;
+use crate::sandbox::Sandbox;
+use crate::stdio::{Scratch, Stdio};
+
+/// How long a dead container's output is waited for, when something still holds it open.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(200);
+/// How much of a dead container's output is read in one go; a pipe never holds as much.
+const DRAIN_LIMIT: usize = 4 << 20;
+
+/// Where a container is in its life. Each step consumes the one before.
+enum Life {
+    /// Stopped before its program.
+    Created,
+    /// Its program runs.
+    Running { started_at: u64 },
+    /// Reaped; its output is waited for until the deadline.
+    Draining { record: ExitRecord, deadline: Instant },
+    /// Over, and told.
+    Exited(ExitRecord),
+}
+
+/// A container of the pod.
+pub(crate) struct Container {
+    pub(crate) id: String,
+    bundle: PathBuf,
+    process: Created,
+    oom: OomState,
+    oom_watch: Option<Watched<OomWatch>>,
+    pub(crate) stdio: Stdio,
+    life: Life,
+}
+
+impl Container {
+    /// Makes a container from its bundle, up to the point before its program.
+    pub(crate) fn create(
+        request: &CreateContainer,
+        number: u32,
+        sandbox: &Sandbox,
+        poller: &Poller,
+    ) -> Result<Self, RequestError> {
+        let bundle = sandbox.dir.join(BUNDLES_DIR).join(&request.id);
+        let spec = load_spec(&bundle, &request.id)?;
+        let log = open_log(request)?;
+        let (stdio, process) = start_process(request, number, sandbox, poller, &bundle, &spec, log)?;
+        let mut container = Self {
+            id: request.id.clone(),
+            bundle,
+            process,
+            oom: OomState::default(),
+            oom_watch: None,
+            stdio,
+            life: Life::Created,
+        };
+        if request.stdin_once {
+            container.stdio.close_stdin_with_client();
+        }
+        for warning in &container.process.warnings {
+            eprintln!("Warning: container {}: {warning}", container.id);
+        }
+        container.watch_for_oom(number, poller);
+        Ok(container)
+    }
+
+    /// Without a memory controller nothing can run out of its memory.
+    fn watch_for_oom(&mut self, number: u32, poller: &Poller) {
+        let watch = self.process.cgroup.oom_watch().map(|watch| {
+            let interest = match watch {
+                OomWatch::EventFd(_) => Interest::Read,
+                OomWatch::Events(_) => Interest::Priority,
+            };
+            Watched::new(poller, watch, Source::Oom(number), interest)
+        });
+        match watch {
+            Ok(Ok(watch)) => self.oom_watch = Some(watch),
+            Ok(Err(error)) => eprintln!(
+                "Out-of-memory kills of {} go unseen until it ends: {error}.",
+                self.id
+            ),
+            Err(error) => eprintln!(
+                "Out-of-memory kills of {} go unseen until it ends: {error}",
+                self.id
+            ),
+        }
+        self.oom = OomState::starting_at(self.process.cgroup.oom_kill_count().unwrap_or(0));
+    }
+
+    /// Lets the program run. Returns when it began. After an error of the runtime's the process is about to end.
+    pub(crate) fn start(&mut self) -> Result<u64, RequestError> {
+        let Life::Created = self.life else {
+            return Err(self.wrong_state("was started already"));
+        };
+        let started_at = clock::now();
+        self.life = Life::Running { started_at };
+        self.process.start()?;
+        Ok(started_at)
+    }
+
+    /// Waits for a process that is known to be about to end. Returns its exit code.
+    pub(crate) fn await_end(&self) -> Option<i32> {
+        let (_, status) = waitpid(Pid::from_raw(self.pid()), WaitOptions::empty()).ok()??;
+        Some(reaper::exit_code(status))
+    }
+
+    /// The first process was reaped: nothing else of the container may go on, and its output is read to the end.
+    pub(crate) fn reaped(&mut self, exit_code: i32, scratch: &mut Scratch) {
+        let started_at = self.started_at();
+        if let Err(error) = self.process.cgroup.kill_all() {
+            eprintln!("What container {} left running can't be killed: {error}", self.id);
+        }
+        let mut record = self.record(exit_code, started_at);
+        record.oom_killed = self.oom.was_ever_hit(self.process.cgroup.oom_kill_count().ok());
+        self.oom_watch = None;
+        self.stdio.drain(scratch, DRAIN_LIMIT);
+        self.life = Life::Draining {
+            record,
+            deadline: Instant::now() + DRAIN_PATIENCE,
+        };
+    }
+
+    fn record(&self, exit_code: i32, started_at: u64) -> ExitRecord {
+        let finished_at = clock::now().max(started_at);
+        ExitRecord {
+            container: self.id.clone(),
+            exit_code,
+            oom_killed: false,
+            started_at,
+            finished_at,
+        }
+    }
+
+    /// Once its output is complete, or has been waited for long enough: how it ended. Told once.
+    pub(crate) fn take_end(&mut self, now: Instant) -> Option<ExitRecord> {
+        match &self.life {
+            Life::Draining { record, deadline } if self.stdio.is_at_end() || *deadline <= now => {
+                let record = record.clone();
+                self.life = Life::Exited(record.clone());
+                Some(record)
+            }
+            _ => None,
+        }
+    }
+
+    /// When it wants to be looked at.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match &self.life {
+            Life::Draining { deadline, .. } => Some(*deadline),
+            _ => self.oom.deadline(),
+        }
+    }
+
+    /// Looks whether the OOM killer hit, after a hint or a while after one.
+    pub(crate) fn check_oom(&mut self, hinted: bool) -> bool {
+        if hinted && let Some(watch) = &self.oom_watch {
+            watch.get().acknowledge();
+        }
+        self.oom
+            .check(self.process.cgroup.oom_kill_count().ok(), hinted, Instant::now())
+    }
+
+    /// Sends a signal to the first process, or to all.
+    pub(crate) fn kill(&self, signal: i32, all: bool) -> Result<(), RequestError> {
+        if self.live_pid().is_none() {
+            return Ok(());
+        }
+        if all && signal == Signal::KILL.as_raw() {
+            return Ok(self.process.cgroup.kill_all()?);
+        }
+        let signal = Signal::from_named_raw(signal)
+            .ok_or_else(|| RequestError::Invalid(format!("There is no signal {signal}")))?;
+        if all {
+            for pid in self.process.cgroup.pids()? {
+                let _ = Pid::from_raw(pid.as_raw()).map(|pid| rustix::process::kill_process(pid, signal));
+            }
+            return Ok(());
+        }
+        match rustix::process::pidfd_send_signal(&self.process.pidfd, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(RequestError::io(format!("signal container {}", self.id))(error)),
+        }
+    }
+
+    /// Kills everything that runs in it.
+    pub(crate) fn kill_all(&self) {
+        if let Err(error) = self.process.cgroup.kill_all() {
+            eprintln!("Container {} can't be killed: {error}", self.id);
+        }
+    }
+
+    /// Ends a container that never ran and removes what is left of any. It must not run.
+    pub(crate) fn delete(mut self) -> Result<(), (Self, RequestError)> {
+        self.kill_all();
+        if let Life::Created = &self.life {
+            self.await_end();
+        }
+        match self.process.cgroup.delete() {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let record = self.record(128 + Signal::KILL.as_raw(), 0);
+                if let Life::Created = &self.life {
+                    self.life = Life::Exited(record);
+                }
+                Err((self, error.into()))
+            }
+        }
+    }
+
+    /// Changes the limits.
+    pub(crate) fn update(&self, resources: &oci::LinuxResources) -> Result<(), RequestError> {
+        Ok(self.process.cgroup.apply(resources)?)
+    }
+
+    /// What an exec needs to know, with the configuration read again: it is large, and execs are rare.
+    pub(crate) fn exec_spec(&self) -> Result<oci::Spec, RequestError> {
+        load_spec(&self.bundle, &self.id)
+    }
+
+    /// The running container, as a target for execs.
+    pub(crate) fn exec_target<'a>(&'a self, spec: &'a oci::Spec) -> Result<ExecTarget<'a>, RequestError> {
+        use std::os::fd::AsFd;
+        match &self.life {
+            Life::Running { .. } => Ok(ExecTarget {
+                id: &self.id,
+                cgroup: &self.process.cgroup,
+                seccomp: self.process.seccomp.as_ref(),
+                pidfd: self.process.pidfd.as_fd(),
+                spec,
+                in_user_namespace: self.process.in_user_namespace,
+                subgroup: None,
+            }),
+            Life::Created => Err(self.wrong_state("was not started yet")),
+            Life::Draining { .. } | Life::Exited(_) => Err(self.wrong_state("has ended")),
+        }
+    }
+
+    /// The container's cgroup.
+    pub(crate) fn cgroup(&self) -> &Cgroup {
+        &self.process.cgroup
+    }
+
+    fn pid(&self) -> i32 {
+        self.process.pid.as_raw()
+    }
+
+    fn started_at(&self) -> u64 {
+        match &self.life {
+            Life::Created => 0,
+            Life::Running { started_at } => *started_at,
+            Life::Draining { record, .. } | Life::Exited(record) => record.started_at,
+        }
+    }
+
+    /// The first process's id, while it has not been reaped.
+    pub(crate) fn live_pid(&self) -> Option<i32> {
+        matches!(self.life, Life::Created | Life::Running { .. }).then(|| self.pid())
+    }
+
+    /// Whether its program runs, or its end is not told yet.
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self.life, Life::Running { .. } | Life::Draining { .. })
+    }
+
+    /// Whether its end is told.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.life, Life::Exited(_))
+    }
+
+    /// For a client.
+    pub(crate) fn state(&self) -> ContainerState {
+        let (status, exit) = match &self.life {
+            Life::Created => (ContainerStatus::Created, None),
+            // Not ended for anybody before its record is on disk.
+            Life::Running { .. } | Life::Draining { .. } => (ContainerStatus::Running, None),
+            Life::Exited(record) => (ContainerStatus::Exited, Some(record.clone())),
+        };
+        ContainerState {
+            id: self.id.clone(),
+            status,
+            pid: self.pid(),
+            started_at: self.started_at(),
+            exit,
+        }
+    }
+
+    /// The error for a request that comes too early or too late.
+    pub(crate) fn wrong_state(&self, state: &'static str) -> RequestError {
+        RequestError::WrongState {
+            what: "container",
+            id: self.id.clone(),
+            state,
+        }
+    }
+}
+
+/// Reads a bundle's configuration.
+fn load_spec(bundle: &Path, id: &str) -> Result<oci::Spec, RequestError> {
+    let path = bundle.join("config.json");
+    let text = std::fs::read(&path).map_err(RequestError::io(format!("read {}", path.display())))?;
+    serde_json::from_slice(&text).map_err(|error| RequestError::Bundle {
+        id: id.to_owned(),
+        reason: format!("it is not an OCI configuration: {error}"),
+    })
+}
+
+fn open_log(request: &CreateContainer) -> Result<LogWriter, RequestError> {
+    let limits = LogLimits {
+        max_size: request.log_max_size,
+        max_files: request.log_max_files,
+    };
+    LogWriter::open(request.log_path.as_deref(), limits).map_err(|source| {
+        let path = request.log_path.as_deref().unwrap_or(Path::new("")).display();
+        RequestError::Io {
+            doing: format!("open the log {path} of container {}", request.id),
+            source,
+        }
+    })
+}
+
+/// The container's process, and our ends of its streams.
+fn start_process(
+    request: &CreateContainer,
+    number: u32,
+    sandbox: &Sandbox,
+    poller: &Poller,
+    bundle: &Path,
+    spec: &oci::Spec,
+    log: LogWriter,
+) -> Result<(Stdio, Created), RequestError> {
+    let streams = |error| RequestError::io(format!("make the streams of container {}", request.id))(error);
+    let create = |stdio| {
+        berth_runtime::create(CreateArgs {
+            id: &request.id,
+            bundle,
+            spec,
+            rootfs: rootfs(&request.rootfs, spec),
+            stdio,
+            namespaces: sandbox.namespaces(),
+            preserve_fds: 0,
+            no_pivot: false,
+            new_keyring: true,
+            find_program_now: false,
+            listener: None,
+        })
+    };
+    if spec
+        .process()
+        .as_ref()
+        .and_then(oci::Process::terminal)
+        .unwrap_or(false)
+    {
+        let mut process = create(terminal_of(spec))?;
+        let master = process.terminal.take().ok_or_else(|| RequestError::Bundle {
+            id: request.id.clone(),
+            reason: "its terminal could not be had".into(),
+        })?;
+        let stdio = Stdio::terminal(number, poller, log, master, request.stdin).map_err(streams)?;
+        return Ok((stdio, process));
+    }
+    let (stdio, theirs) = Stdio::pipes(number, poller, log, request.stdin).map_err(streams)?;
+    let process = create(RuntimeStdio::Fds {
+        stdin: theirs.stdin,
+        stdout: theirs.stdout,
+        stderr: theirs.stderr,
+    })?;
+    Ok((stdio, process))
+}
+
+fn terminal_of(spec: &oci::Spec) -> RuntimeStdio {
+    let size = spec.process().as_ref().and_then(oci::Process::console_size);
+    let cells = |count: u64| u16::try_from(count).unwrap_or(0);
+    RuntimeStdio::Terminal {
+        width: size.map_or(0, |size| cells(size.width())),
+        height: size.map_or(0, |size| cells(size.height())),
+    }
+}
+
+fn rootfs(rootfs: &Rootfs, spec: &oci::Spec) -> RuntimeRootfs {
+    match rootfs {
+        Rootfs::Overlay { lower, upper, work } => RuntimeRootfs::Overlay {
+            lower: lower.clone(),
+            upper: upper.clone(),
+            work: work.clone(),
+        },
+        Rootfs::Directory => {
+            let path = spec
+                .root()
+                .as_ref()
+                .map_or_else(|| PathBuf::from("rootfs"), |root| root.path().clone());
+            RuntimeRootfs::Path(path)
+        }
+    }
+}

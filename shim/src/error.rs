@@ -1,0 +1,69 @@
+//! Why a request failed, and what the client is told.
+
+use std::io;
+
+use berth_runtime::cgroups::CgroupError;
+
+use crate::protocol::{Failure, FailureCode};
+
+/// A request that could not be done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RequestError {
+    #[error("There is no container {0} in this pod.")]
+    NoContainer(String),
+    #[error("There is no exec {0} in this pod.")]
+    NoExec(String),
+    #[error("There is already a {what} {id} in this pod.")]
+    Exists { what: &'static str, id: String },
+    #[error("The {what} {id} {state}.")]
+    WrongState {
+        what: &'static str,
+        id: String,
+        state: &'static str,
+    },
+    #[error("{0}.")]
+    Invalid(String),
+    #[error("The configuration of container {id} can't be used: {reason}.")]
+    Bundle { id: String, reason: String },
+    #[error(transparent)]
+    Runtime(#[from] berth_runtime::Error),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error("Could not {doing}: {source}.")]
+    Io { doing: String, source: io::Error },
+}
+
+impl RequestError {
+    /// Says what was attempted when the kernel or a file system refused; begins with a verb.
+    pub(crate) fn io<E: Into<io::Error>>(doing: impl Into<String>) -> impl FnOnce(E) -> Self {
+        let doing = doing.into();
+        move |source| Self::Io {
+            doing,
+            source: source.into(),
+        }
+    }
+
+    fn code(&self) -> FailureCode {
+        match self {
+            Self::NoContainer(_) | Self::NoExec(_) => FailureCode::NotFound,
+            Self::Exists { .. } => FailureCode::AlreadyExists,
+            Self::WrongState { .. } => FailureCode::WrongState,
+            Self::Runtime(berth_runtime::Error::CannotRun { .. }) => FailureCode::CannotRun,
+            Self::Invalid(_)
+            | Self::Bundle { .. }
+            | Self::Runtime(
+                berth_runtime::Error::Invalid { .. } | berth_runtime::Error::Unsupported { .. },
+            ) => FailureCode::Invalid,
+            Self::Runtime(_) | Self::Cgroup(_) | Self::Io { .. } => FailureCode::Internal,
+        }
+    }
+}
+
+impl From<RequestError> for Failure {
+    fn from(error: RequestError) -> Self {
+        Self {
+            code: error.code(),
+            message: error.to_string(),
+        }
+    }
+}

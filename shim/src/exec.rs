@@ -1,0 +1,157 @@
+//! One more process in a container, and everything that it starts.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use berth_runtime::cgroups::Subgroup;
+use berth_runtime::{ExecTarget, Execed, Stdio as RuntimeStdio, oci};
+
+use crate::error::RequestError;
+use crate::protocol::Exec;
+use crate::stdio::container_side;
+
+/// A process that was started in a running container.
+pub(crate) struct ExecProcess {
+    /// The number of its container.
+    pub(crate) container: u32,
+    pid: Option<i32>,
+    /// With a terminal: the container's side. The client has the other, and its going must hang up.
+    terminal: Option<OwnedFd>,
+    deadline: Option<Instant>,
+    timed_out: bool,
+    tree: Option<Subgroup>,
+}
+
+impl ExecProcess {
+    /// Starts the process in a cgroup of its own where there is a hierarchy for that, so that all that it leaves
+    /// running can be killed. Returns it with its terminal's master.
+    pub(crate) fn start(
+        request: &Exec,
+        container: u32,
+        target: ExecTarget<'_>,
+        tree: Option<Subgroup>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(Self, i32, Option<OwnedFd>), RequestError> {
+        let process: oci::Process = serde_json::from_value(request.process.clone()).map_err(|error| {
+            RequestError::Invalid(format!(
+                "The process of exec {} makes no sense: {error}",
+                request.id
+            ))
+        })?;
+        let stdio = streams(&process, fds)?;
+        let target = ExecTarget {
+            subgroup: tree.as_ref(),
+            ..target
+        };
+        let Execed {
+            pid,
+            terminal: master,
+            ..
+        } = match berth_runtime::exec(&target, &process, stdio, 0) {
+            Ok(execed) => execed,
+            Err(error) => {
+                remove(tree);
+                return Err(error.into());
+            }
+        };
+        let terminal = master.as_ref().map(container_side).transpose();
+        let timeout = Duration::from_millis(request.timeout_ms);
+        let exec = Self {
+            container,
+            pid: Some(pid.as_raw()),
+            terminal: terminal.unwrap_or_default(),
+            deadline: Instant::now().checked_add(timeout).filter(|_| !timeout.is_zero()),
+            timed_out: false,
+            tree,
+        };
+        Ok((exec, pid.as_raw(), master))
+    }
+
+    /// Its process id while it has not been reaped.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        self.pid
+    }
+
+    /// When it is to be killed.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Kills what is over its time.
+    pub(crate) fn on_time(&mut self, now: Instant) -> Result<(), RequestError> {
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            self.deadline = None;
+            self.timed_out = true;
+            self.kill()?;
+        }
+        Ok(())
+    }
+
+    /// Kills the process and all that it started, also what left its process group and session.
+    pub(crate) fn kill(&self) -> Result<(), RequestError> {
+        if let Some(tree) = &self.tree {
+            return Ok(tree.kill()?);
+        }
+        let Some(pid) = self.pid.and_then(rustix::process::Pid::from_raw) else {
+            return Ok(());
+        };
+        // No hierarchy tells what belongs to it: its group is the best there is.
+        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        Ok(())
+    }
+
+    /// Its process was reaped: was it for being over its time? What it left running stays within reach of
+    /// [`ExecProcess::kill`].
+    pub(crate) fn reaped(&mut self) -> bool {
+        self.pid = None;
+        self.terminal = None;
+        self.deadline = None;
+        self.timed_out
+    }
+
+    /// Whether nothing of it is left; its cgroup is gone then.
+    pub(crate) fn is_over(&self) -> bool {
+        self.pid.is_none() && self.tree.as_ref().is_none_or(|tree| tree.remove_if_empty())
+    }
+
+    /// Sets its terminal's size; `false` without a terminal.
+    pub(crate) fn resize(&self, width: u16, height: u16) -> io::Result<bool> {
+        match &self.terminal {
+            Some(terminal) => crate::stdio::set_size(terminal, width, height).map(|()| true),
+            None => Ok(false),
+        }
+    }
+}
+
+fn remove(tree: Option<Subgroup>) {
+    if let Some(tree) = tree {
+        tree.remove_if_empty();
+    }
+}
+
+fn streams(process: &oci::Process, fds: Vec<OwnedFd>) -> Result<RuntimeStdio, RequestError> {
+    let terminal = process.terminal().unwrap_or(false);
+    match <[OwnedFd; 3]>::try_from(fds) {
+        Ok([stdin, stdout, stderr]) if !terminal => Ok(RuntimeStdio::Fds {
+            stdin,
+            stdout,
+            stderr,
+        }),
+        Err(fds) if terminal && fds.is_empty() => {
+            let size = process.console_size();
+            let cells = |of: fn(&oci::Box) -> u64| {
+                size.as_ref()
+                    .map_or(0, |size| u16::try_from(of(size)).unwrap_or(0))
+            };
+            Ok(RuntimeStdio::Terminal {
+                width: cells(|s| s.width()),
+                height: cells(|s| s.height()),
+            })
+        }
+        _ => Err(RequestError::Invalid(
+            "An exec takes three descriptors (stdin, stdout, stderr), or none and a terminal".into(),
+        )),
+    }
+}

@@ -1,0 +1,202 @@
+//! What a pod's containers share, and the shim holds: its cgroup, a mount namespace, the pod's `/dev/shm`, and the
+//! pause with the pod's namespaces.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use berth_runtime::cgroups::{Cgroup, CgroupError};
+use berth_runtime::{JoinedNamespaces, Pause, PauseArgs, oci, start_pause};
+use nix::sched::{CloneFlags, unshare};
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::process::{WaitOptions, waitpid};
+
+use crate::protocol::{IdMapping, SandboxConfig, UserNamespace};
+
+/// The directory in the sandbox's on which the pod's `/dev/shm` is mounted.
+const SHM_DIR: &str = "shm";
+
+/// Why a pod's sandbox could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The cgroup could not be made or entered.
+    #[error("The pod's cgroup can't be used: {0}")]
+    Cgroup(#[from] CgroupError),
+    /// The pause did not start.
+    #[error("The pod's namespaces can't be made: {0}")]
+    Pause(#[from] berth_runtime::Error),
+    /// Something else was refused.
+    #[error("Could not {doing}: {source}.")]
+    Io {
+        /// What was attempted, beginning with a verb.
+        doing: &'static str,
+        /// The answer.
+        source: io::Error,
+    },
+}
+
+/// A pod's sandbox.
+pub(crate) struct Sandbox {
+    pub(crate) dir: PathBuf,
+    cgroup: Cgroup,
+    pause: Pause,
+    pause_lives: bool,
+}
+
+impl Sandbox {
+    /// Enters the cgroup, makes the mount namespace, and starts the pause. What was made goes with this process; only
+    /// the cgroup is removed again upon failure.
+    pub(crate) fn set_up(dir: &Path, config: &SandboxConfig) -> Result<Self, SandboxError> {
+        let cgroup = Cgroup::create(&config.cgroup.to_string_lossy())?;
+        let made = Self::set_up_in(&cgroup, dir, config);
+        match made {
+            Ok(pause) => Ok(Self {
+                dir: dir.to_owned(),
+                cgroup,
+                pause,
+                pause_lives: true,
+            }),
+            Err(error) => {
+                remove_cgroup(&cgroup);
+                Err(error)
+            }
+        }
+    }
+
+    fn set_up_in(cgroup: &Cgroup, dir: &Path, config: &SandboxConfig) -> Result<Pause, SandboxError> {
+        cgroup.add_process(nix::unistd::getpid())?;
+        set_oom_score(config.oom_score_adj);
+        let failed = |doing| move |source: io::Error| SandboxError::Io { doing, source };
+        unshare(CloneFlags::CLONE_NEWNS)
+            .map_err(io::Error::from)
+            .map_err(failed("make a mount namespace"))?;
+        if config.ipc {
+            mount_shm(dir, config).map_err(failed("mount the pod's /dev/shm"))?;
+        }
+        Ok(hold_namespaces(config)?)
+    }
+
+    /// The pod's namespaces, for a container to join.
+    pub(crate) fn namespaces(&self) -> JoinedNamespaces<'_> {
+        use std::os::fd::AsFd;
+        let held = &self.pause.namespaces;
+        JoinedNamespaces {
+            user: held.user.as_ref().map(AsFd::as_fd),
+            network: held.network.as_ref().map(AsFd::as_fd),
+            ipc: held.ipc.as_ref().map(AsFd::as_fd),
+            uts: held.uts.as_ref().map(AsFd::as_fd),
+            pid: held.pid.as_ref().map(AsFd::as_fd),
+        }
+    }
+
+    /// The pause's process id while it lives.
+    pub(crate) fn pause_pid(&self) -> Option<i32> {
+        self.pause_lives.then(|| self.pause.pid.as_raw())
+    }
+
+    /// The pause was reaped.
+    pub(crate) fn pause_ended(&mut self) {
+        self.pause_lives = false;
+    }
+
+    /// Ends the pause and removes the cgroup. The mount namespace goes with this process.
+    pub(crate) fn tear_down(&mut self) {
+        if self.pause_lives {
+            let _ = rustix::process::pidfd_send_signal(&self.pause.pidfd, rustix::process::Signal::KILL);
+            let _ = waitpid(
+                rustix::process::Pid::from_raw(self.pause.pid.as_raw()),
+                WaitOptions::empty(),
+            );
+            self.pause_lives = false;
+        }
+        remove_cgroup(&self.cgroup);
+    }
+}
+
+/// Leaves the cgroup, which can't be removed from within, and removes it.
+fn remove_cgroup(cgroup: &Cgroup) {
+    let left = berth_runtime::cgroups::leave_all();
+    if let Err(error) = left.and_then(|()| cgroup.delete()) {
+        eprintln!(
+            "The pod's cgroup {} is left behind: {error}",
+            cgroup.path().as_str()
+        );
+    }
+}
+
+/// Without CAP_SYS_RESOURCE the kernel refuses lower values than before: worth a note, not the pod.
+fn set_oom_score(value: i32) {
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", value.to_string()) {
+        eprintln!("Warning: oom_score_adj can't be set to {value}, it stays as it is: {error}.");
+    }
+}
+
+/// The mount must not show on the host, where it would outlive this process. So the mount that holds the sandbox's
+/// directory stops telling the host of mounts in it; all others stay as they are, so that a container can still pass
+/// mounts of its volumes on to the host where it is allowed to.
+fn mount_shm(dir: &Path, config: &SandboxConfig) -> io::Result<()> {
+    let target = dir.join(SHM_DIR);
+    fs::create_dir_all(&target)?;
+    mount_change(mount_point_of(dir)?, MountPropagationFlags::DOWNSTREAM)?;
+    let first = |map: &[IdMapping]| {
+        map.iter()
+            .find(|range| range.container == 0)
+            .map_or(0, |range| range.host)
+    };
+    let (uid, gid) = config
+        .user
+        .as_ref()
+        .map_or((0, 0), |user| (first(&user.uids), first(&user.gids)));
+    let options = CString::new(format!("mode=1777,size={},uid={uid},gid={gid}", config.shm_size))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    Ok(mount("shm", &target, "tmpfs", flags, options.as_c_str())?)
+}
+
+/// The root of the mount that a directory is in.
+fn mount_point_of(dir: &Path) -> io::Result<&Path> {
+    for ancestor in dir.ancestors() {
+        let stat = statx(CWD, ancestor, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())?;
+        if stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+            return Ok(ancestor);
+        }
+    }
+    Ok(Path::new("/"))
+}
+
+fn hold_namespaces(config: &SandboxConfig) -> berth_runtime::Result<Pause> {
+    let maps = match &config.user {
+        Some(UserNamespace { uids, gids }) => Some((mappings(uids)?, mappings(gids)?)),
+        None => None,
+    };
+    start_pause(&PauseArgs {
+        network: config.network,
+        ipc: config.ipc,
+        hostname: config.hostname.as_deref(),
+        pid: config.shared_pid,
+        user: maps
+            .as_ref()
+            .map(|(uids, gids)| (uids.as_slice(), gids.as_slice())),
+        sysctls: (!config.sysctls.is_empty()).then_some(&config.sysctls),
+    })
+}
+
+fn mappings(ranges: &[IdMapping]) -> berth_runtime::Result<Vec<oci::LinuxIdMapping>> {
+    let mapping = |range: &IdMapping| {
+        let builder = oci::LinuxIdMappingBuilder::default();
+        builder
+            .container_id(range.container)
+            .host_id(range.host)
+            .size(range.size)
+            .build()
+    };
+    ranges
+        .iter()
+        .map(mapping)
+        .collect::<Result<_, _>>()
+        .map_err(|error| berth_runtime::Error::Invalid {
+            field: "user".to_owned(),
+            reason: error.to_string(),
+        })
+}

@@ -1,0 +1,389 @@
+//! The shim's event loop: one thread, one place to wait, every wake-up handled to its end.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::net::{SocketFlags, accept_with};
+
+use crate::connection::{Connection, ConnectionError};
+use crate::container::Container;
+use crate::exec::ExecProcess;
+use crate::exits::Exits;
+use crate::poller::{Interest, Poller, Source, Wakeup, Watched};
+use crate::protocol::{Call, Event, Message, ShimState};
+use crate::reaper;
+use crate::sandbox::Sandbox;
+use crate::shutdown::Shutdown;
+use crate::stdio::Scratch;
+
+/// Clients at one time; more are turned away.
+const MAX_CLIENTS: usize = 64;
+/// Memory that logging used is given back after this long without any.
+const KEEP_SCRATCH: Duration = Duration::from_secs(1);
+
+/// A connected client.
+pub(crate) struct Client {
+    pub(crate) connection: Watched<Connection>,
+    pub(crate) subscribed: bool,
+}
+
+/// What a shim waits on and writes to from its first moment: all that can fail before there is something to serve.
+pub(crate) struct Watches {
+    poller: Poller,
+    listener: Watched<OwnedFd>,
+    signals: Watched<SignalFd>,
+    exits: Exits,
+}
+
+impl Watches {
+    pub(crate) fn new(dir: &Path, listener: OwnedFd) -> io::Result<Self> {
+        let mut wanted = SigSet::empty();
+        wanted.add(Signal::SIGCHLD);
+        wanted.add(Signal::SIGTERM);
+        let signals = SignalFd::with_flags(&wanted, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        let poller = Poller::new()?;
+        Ok(Self {
+            listener: Watched::new(&poller, listener, Source::Listener, Interest::Read)?,
+            signals: Watched::new(&poller, signals, Source::Signals, Interest::Read)?,
+            poller,
+            exits: Exits::open(dir)?,
+        })
+    }
+}
+
+/// The shim of one pod.
+pub(crate) struct Shim {
+    pub(crate) poller: Poller,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) exits: Exits,
+    pub(crate) containers: BTreeMap<u32, Container>,
+    pub(crate) execs: BTreeMap<String, ExecProcess>,
+    pub(crate) clients: BTreeMap<u32, Client>,
+    pub(crate) scratch: Scratch,
+    pub(crate) shutdown: Option<Shutdown>,
+    listener: Watched<OwnedFd>,
+    signals: Watched<SignalFd>,
+    last_number: u32,
+}
+
+impl Shim {
+    pub(crate) fn new(sandbox: Sandbox, watches: Watches) -> Self {
+        let Watches {
+            poller,
+            listener,
+            signals,
+            exits,
+        } = watches;
+        Self {
+            listener,
+            signals,
+            poller,
+            sandbox,
+            exits,
+            containers: BTreeMap::new(),
+            execs: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            scratch: Scratch::default(),
+            shutdown: None,
+            last_number: 0,
+        }
+    }
+
+    /// Serves until it is shut down.
+    pub(crate) fn serve(mut self) -> io::Result<()> {
+        let mut wakeups = Vec::new();
+        loop {
+            self.poller.wait(self.timeout(), &mut wakeups)?;
+            if wakeups.is_empty() {
+                self.scratch.release();
+            }
+            for wakeup in wakeups.drain(..) {
+                self.on_wakeup(wakeup);
+            }
+            self.on_time(Instant::now());
+            if self.is_shut_down() {
+                self.finish();
+                return Ok(());
+            }
+        }
+    }
+
+    fn on_wakeup(&mut self, wakeup: Wakeup) {
+        match wakeup.source {
+            Source::Listener => self.accept(),
+            Source::Signals => self.on_signals(),
+            Source::Client(number) => self.on_client(number, wakeup),
+            Source::Oom(number) => self.check_oom(number, true),
+            Source::Output(number, stream) => {
+                if let Some(container) = self.containers.get_mut(&number) {
+                    container.stdio.on_output(stream, &mut self.scratch);
+                }
+            }
+            Source::Stdin(number) => self.with_container(number, |container| container.stdio.on_stdin()),
+            Source::Sink(number, client, stream) => {
+                self.with_container(number, |container| container.stdio.on_sink(client, stream));
+            }
+            Source::Input(number, client) => {
+                self.with_container(number, |container| container.stdio.on_input(client));
+            }
+        }
+    }
+
+    fn with_container(&mut self, number: u32, act: impl FnOnce(&mut Container)) {
+        if let Some(container) = self.containers.get_mut(&number) {
+            act(container);
+        }
+    }
+
+    /// A number that nothing had before.
+    pub(crate) fn next_number(&mut self) -> u32 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let containers = self.containers.values().filter_map(Container::deadline);
+        let execs = self.execs.values().filter_map(ExecProcess::deadline);
+        let shutdown = self.shutdown.iter().map(Shutdown::deadline);
+        let earliest = containers
+            .chain(execs)
+            .chain(shutdown)
+            .min()
+            .map(|at| at.saturating_duration_since(now));
+        match earliest {
+            None if self.scratch.is_large() => Some(KEEP_SCRATCH),
+            other => other,
+        }
+    }
+
+    /// Whatever was to happen by now.
+    fn on_time(&mut self, now: Instant) {
+        for exec in self.execs.values_mut() {
+            if let Err(error) = exec.on_time(now) {
+                eprintln!("An exec that is over its time can't be killed: {error}");
+            }
+        }
+        let numbers: Vec<u32> = self.containers.keys().copied().collect();
+        for number in numbers {
+            let due = self.containers.get(&number).and_then(Container::deadline);
+            if due.is_some_and(|due| due <= now) {
+                self.check_oom(number, false);
+            }
+            self.tell_end(number, now);
+        }
+    }
+
+    /// The record is on disk before anybody hears of the end.
+    pub(crate) fn tell_end(&mut self, number: u32, now: Instant) {
+        let Some(record) = self
+            .containers
+            .get_mut(&number)
+            .and_then(|container| container.take_end(now))
+        else {
+            return;
+        };
+        if let Err(error) = self.exits.write(&record) {
+            eprintln!(
+                "The exit record of container {} can't be written: {error}.",
+                record.container
+            );
+        }
+        self.emit(&Event::Exited(record));
+    }
+
+    fn check_oom(&mut self, number: u32, hinted: bool) {
+        let Some(container) = self.containers.get_mut(&number) else {
+            return;
+        };
+        if !container.is_over() && container.check_oom(hinted) {
+            let event = Event::Oom {
+                container: container.id.clone(),
+            };
+            self.emit(&event);
+        }
+    }
+
+    fn on_signals(&mut self) {
+        let mut terminate = false;
+        while let Ok(Some(signal)) = self.signals.get().read_signal() {
+            terminate |= i32::try_from(signal.ssi_signo) == Ok(Signal::SIGTERM as i32);
+        }
+        while let Some(reaped) = reaper::next() {
+            self.on_reaped(reaped);
+        }
+        if terminate && self.shutdown.is_none() {
+            self.begin_shutdown(None);
+        }
+    }
+
+    fn on_reaped(&mut self, reaped: reaper::Reaped) {
+        if self.sandbox.pause_pid() == Some(reaped.pid) {
+            self.sandbox.pause_ended();
+            self.emit(&Event::PauseExited);
+            return;
+        }
+        let of_container = self
+            .containers
+            .iter()
+            .find(|(_, c)| c.live_pid() == Some(reaped.pid));
+        if let Some(number) = of_container.map(|(number, _)| *number) {
+            self.container_reaped(number, reaped.exit_code);
+            return;
+        }
+        let of_exec = self.execs.iter().find(|(_, exec)| exec.pid() == Some(reaped.pid));
+        if let Some(id) = of_exec.map(|(id, _)| id.clone()) {
+            self.exec_reaped(&id, reaped.exit_code);
+        }
+    }
+
+    /// A container's first process is gone.
+    pub(crate) fn container_reaped(&mut self, number: u32, exit_code: i32) {
+        if let Some(container) = self.containers.get_mut(&number) {
+            container.reaped(exit_code, &mut self.scratch);
+        }
+        self.tell_end(number, Instant::now());
+    }
+
+    fn exec_reaped(&mut self, id: &str, exit_code: i32) {
+        let Some(exec) = self.execs.get_mut(id) else {
+            return;
+        };
+        let timed_out = exec.reaped();
+        self.forget_finished_execs();
+        self.emit(&Event::ExecExited {
+            exec: id.to_owned(),
+            exit_code,
+            timed_out,
+        });
+    }
+
+    /// Those that left nothing running. The others can still be killed.
+    pub(crate) fn forget_finished_execs(&mut self) {
+        self.execs.retain(|_, exec| !exec.is_over());
+    }
+
+    fn accept(&mut self) {
+        let Ok(socket) = accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) else {
+            return;
+        };
+        if self.clients.len() >= MAX_CLIENTS {
+            return;
+        }
+        let number = self.next_number();
+        match Watched::new(
+            &self.poller,
+            Connection::new(socket),
+            Source::Client(number),
+            Interest::Read,
+        ) {
+            Ok(connection) => drop(self.clients.insert(
+                number,
+                Client {
+                    connection,
+                    subscribed: false,
+                },
+            )),
+            Err(error) => eprintln!("A client can't be served: {error}."),
+        }
+    }
+
+    fn on_client(&mut self, number: u32, wakeup: Wakeup) {
+        if let Err(error) = self.serve_client(number, wakeup) {
+            self.drop_client(number, &error);
+        }
+    }
+
+    fn serve_client(&mut self, number: u32, wakeup: Wakeup) -> Result<(), ConnectionError> {
+        let Some(client) = self.clients.get_mut(&number) else {
+            return Ok(());
+        };
+        if wakeup.writable {
+            client.connection.get_mut().flush()?;
+            client.update_interest()?;
+        }
+        if wakeup.readable {
+            client.connection.get_mut().receive()?;
+            self.serve_calls(number)?;
+        }
+        Ok(())
+    }
+
+    fn serve_calls(&mut self, number: u32) -> Result<(), ConnectionError> {
+        loop {
+            // The client may be dropped while one of its calls is served.
+            let Some(client) = self.clients.get_mut(&number) else {
+                return Ok(());
+            };
+            let Some((call, fds)) = client.connection.get_mut().next::<Call>()? else {
+                return Ok(());
+            };
+            let Some((result, fds)) = self.handle(call.request, fds, number, call.seq) else {
+                continue;
+            };
+            self.reply(
+                number,
+                Message::Reply {
+                    seq: call.seq,
+                    result,
+                },
+                fds,
+            )?;
+        }
+    }
+
+    fn reply(&mut self, number: u32, message: Message, fds: Vec<OwnedFd>) -> Result<(), ConnectionError> {
+        let Some(client) = self.clients.get_mut(&number) else {
+            return Ok(());
+        };
+        client.connection.get_mut().send(&message, fds)?;
+        Ok(client.update_interest()?)
+    }
+
+    fn drop_client(&mut self, number: u32, error: &ConnectionError) {
+        self.clients.remove(&number);
+        if !matches!(error, ConnectionError::Closed) {
+            eprintln!("A client was disconnected: {error}");
+        }
+    }
+
+    /// Tells every subscriber.
+    pub(crate) fn emit(&mut self, event: &Event) {
+        let message = Message::Event(event.clone());
+        let subscribers: Vec<u32> = self
+            .clients
+            .iter()
+            .filter(|(_, c)| c.subscribed)
+            .map(|(n, _)| *n)
+            .collect();
+        for number in subscribers {
+            if let Err(error) = self.reply(number, message.clone(), Vec::new()) {
+                self.drop_client(number, &error);
+            }
+        }
+    }
+
+    /// Everything that a client may know.
+    pub(crate) fn state(&self) -> ShimState {
+        ShimState {
+            pause_pid: self.sandbox.pause_pid(),
+            containers: self.containers.values().map(Container::state).collect(),
+        }
+    }
+}
+
+impl Client {
+    fn update_interest(&mut self) -> io::Result<()> {
+        let interest = if self.connection.get().has_output() {
+            Interest::ReadWrite
+        } else {
+            Interest::Read
+        };
+        self.connection.wake_on(interest)
+    }
+}
