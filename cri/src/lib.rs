@@ -4,7 +4,12 @@
 //! idempotent and can be joined: the key is (pod UID, name, attempt), never a name alone.
 
 mod engine;
+mod local;
 mod types;
 
 pub use engine::{Engine, EngineError, EventStream};
+pub use local::{EngineConfig, LocalEngine};
 pub use types::*;
+
+/// Control groups: what a kubelet makes its pods' and tiers' groups with.
+pub use berth_runtime::cgroups;

@@ -1,0 +1,359 @@
+//! The built-in engine: sandboxes and containers by way of one shim per pod.
+//!
+//! Everything it knows is on disk or in the shims; memory holds a copy that events keep up to date. A sandbox belongs
+//! to the engine that holds its lock, so that several programs can share one root directory. An engine takes over the
+//! sandboxes of a dead one when their pod is asked for ([`adopt`]).
+
+mod adopt;
+mod container;
+mod devices;
+mod events;
+mod exec;
+mod image;
+mod logs;
+mod network;
+mod privileges;
+mod records;
+mod sandbox;
+mod shim_client;
+mod shim_process;
+mod signals;
+mod spec;
+mod users;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use berth_images::Store;
+use berth_shim::protocol::ExitRecord;
+use nix::fcntl::Flock;
+use tokio::sync::{mpsc, watch};
+
+use crate::engine::{Engine, EngineError, EventStream};
+use crate::types::{
+    ContainerConfig, ContainerId, ContainerStatus, EngineEvent, ExecOutput, Image, ImageId,
+    LinuxContainerResources, PodSandboxConfig, PodSandboxStatus, PullProgress, SandboxId, UnixNanos,
+};
+use records::{ContainerRecord, SandboxDirs, SandboxRecord};
+use shim_client::ShimClient;
+
+/// What the engine works with.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// What survives a reboot: records, writable layers (`/var/lib/berth`).
+    pub lib_dir: PathBuf,
+    /// What does not: the shims' directories (`/run/berth`).
+    pub run_dir: PathBuf,
+    /// The `berth-oci` program.
+    pub shim_program: PathBuf,
+    /// Where networks are configured, and what is used if none is.
+    pub network: berth_cni::CniConfig,
+    /// Rotate a container's log when it would grow past this many bytes (`containerLogMaxSize`).
+    pub log_max_size: u64,
+    /// Keep this many log files of a container (`containerLogMaxFiles`).
+    pub log_max_files: u32,
+}
+
+/// The built-in engine. Cheap to clone.
+#[derive(Clone)]
+pub struct LocalEngine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: EngineConfig,
+    images: Store,
+    network: berth_cni::Network,
+    bounding: BTreeSet<String>,
+    sandboxes: Mutex<HashMap<SandboxId, Arc<Sandbox>>>,
+    /// The pods whose sandboxes were looked for on disk; `None` stands for all.
+    adopted: tokio::sync::Mutex<HashSet<Option<String>>>,
+    subscribers: Mutex<Vec<mpsc::UnboundedSender<EngineEvent>>>,
+}
+
+/// A sandbox in memory.
+struct Sandbox {
+    id: SandboxId,
+    dirs: SandboxDirs,
+    /// Held as long as this engine owns the sandbox.
+    _lock: Flock<std::fs::File>,
+    /// Held by whoever makes or removes the sandbox or one of its containers.
+    changing: tokio::sync::Mutex<()>,
+    record: Mutex<SandboxRecord>,
+    /// `None` before the shim runs and after it ended.
+    shim: Mutex<Option<Shim>>,
+    containers: Mutex<BTreeMap<ContainerId, Arc<Container>>>,
+    execs: exec::Pending,
+}
+
+/// A sandbox's live shim.
+#[derive(Clone)]
+struct Shim {
+    client: ShimClient,
+    /// `None` after it died: the sandbox is not ready any more.
+    pause_pid: Option<i32>,
+}
+
+/// A container in memory.
+struct Container {
+    id: ContainerId,
+    record: Mutex<ContainerRecord>,
+    run: watch::Sender<RunState>,
+    log: logs::LogCounter,
+}
+
+/// Where a container's first process is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum RunState {
+    /// Made, or being made; its program does not run yet.
+    Created { pid: i32 },
+    /// Its program runs.
+    Running { pid: i32 },
+    /// It was reaped.
+    Exited(ExitRecord),
+    /// Its shim ended without a word of it.
+    Unknown { since: UnixNanos },
+}
+
+impl LocalEngine {
+    /// An engine over the directories of `config`. Nothing that is there already is touched until it is asked for.
+    ///
+    /// # Errors
+    /// The directories can't be made, or the network configuration is not valid.
+    pub fn open(config: EngineConfig, images: Store) -> Result<Self, EngineError> {
+        for directory in [config.lib_dir.join("sandboxes"), config.run_dir.join("sandboxes")] {
+            std::fs::create_dir_all(&directory).map_err(|error| {
+                EngineError::Unavailable(format!(
+                    "The directory {} can't be made: {error}.",
+                    directory.display()
+                ))
+            })?;
+        }
+        let network = network::load(&config.network)?;
+        let bounding = privileges::bounding_set().map_err(|error| {
+            EngineError::Unavailable(format!("berth can't read its own capabilities: {error}."))
+        })?;
+        let inner = Inner {
+            config,
+            images,
+            network,
+            bounding,
+            sandboxes: Mutex::default(),
+            adopted: tokio::sync::Mutex::default(),
+            subscribers: Mutex::default(),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// The image store behind the engine.
+    #[must_use]
+    pub fn images(&self) -> &Store {
+        &self.inner.images
+    }
+
+    /// Gives back what pods that are gone still hold of the network: addresses, links and firewall rules.
+    ///
+    /// # Errors
+    /// The network state can't be read, or a plugin failed.
+    pub async fn reconcile_network(&self) -> Result<Vec<String>, EngineError> {
+        network::reconcile(&self.inner).await
+    }
+
+    /// Runs `operation` to its end even if the caller is dropped: half an operation leaves half an object.
+    async fn whole<T, F>(&self, operation: impl FnOnce(Arc<Inner>) -> F) -> Result<T, EngineError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, EngineError>> + Send + 'static,
+    {
+        let task = tokio::spawn(operation(Arc::clone(&self.inner)));
+        task.await
+            .unwrap_or_else(|error| Err(EngineError::Internal(format!("The engine failed: {error}."))))
+    }
+}
+
+#[async_trait]
+impl Engine for LocalEngine {
+    async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<SandboxId, EngineError> {
+        self.whole(|inner| sandbox::run(inner, config)).await
+    }
+
+    async fn stop_pod_sandbox(&self, id: &SandboxId) -> Result<(), EngineError> {
+        let id = id.clone();
+        self.whole(|inner| async move { sandbox::stop(&inner, &id).await })
+            .await
+    }
+
+    async fn remove_pod_sandbox(&self, id: &SandboxId) -> Result<(), EngineError> {
+        let id = id.clone();
+        self.whole(|inner| async move { sandbox::remove(&inner, &id).await })
+            .await
+    }
+
+    async fn pod_sandbox_status(&self, id: &SandboxId) -> Result<PodSandboxStatus, EngineError> {
+        Ok(self.inner.sandbox(id)?.status())
+    }
+
+    async fn list_pod_sandboxes(&self, pod_uid: Option<&str>) -> Result<Vec<PodSandboxStatus>, EngineError> {
+        adopt::adopt(&self.inner, pod_uid).await?;
+        Ok(self
+            .inner
+            .sandboxes_of(pod_uid)
+            .iter()
+            .map(|sandbox| sandbox.status())
+            .collect())
+    }
+
+    async fn create_container(
+        &self,
+        sandbox: &SandboxId,
+        config: ContainerConfig,
+    ) -> Result<ContainerId, EngineError> {
+        let sandbox = self.inner.sandbox(sandbox)?;
+        self.whole(|inner| async move { container::create(&inner, &sandbox, config).await })
+            .await
+    }
+
+    async fn start_container(&self, id: &ContainerId) -> Result<(), EngineError> {
+        let (sandbox, container) = self.inner.container(id)?;
+        self.whole(|_| async move { container::start(&sandbox, &container).await })
+            .await
+    }
+
+    async fn stop_container(&self, id: &ContainerId, timeout: Duration) -> Result<(), EngineError> {
+        match self.inner.container(id) {
+            Ok((sandbox, container)) => container::stop(&sandbox, &container, timeout).await,
+            Err(EngineError::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn remove_container(&self, id: &ContainerId) -> Result<(), EngineError> {
+        match self.inner.container(id) {
+            Ok((sandbox, container)) => {
+                self.whole(|inner| async move { container::remove(&inner, &sandbox, &container).await })
+                    .await
+            }
+            Err(EngineError::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn container_status(&self, id: &ContainerId) -> Result<ContainerStatus, EngineError> {
+        let (sandbox, container) = self.inner.container(id)?;
+        Ok(container.status(&sandbox))
+    }
+
+    async fn list_containers(&self, pod_uid: Option<&str>) -> Result<Vec<ContainerStatus>, EngineError> {
+        adopt::adopt(&self.inner, pod_uid).await?;
+        let sandboxes = self.inner.sandboxes_of(pod_uid);
+        Ok(sandboxes
+            .iter()
+            .flat_map(|sandbox| {
+                sandbox
+                    .all_containers()
+                    .into_iter()
+                    .map(|container| container.status(sandbox))
+            })
+            .collect())
+    }
+
+    async fn update_container_resources(
+        &self,
+        id: &ContainerId,
+        resources: LinuxContainerResources,
+    ) -> Result<(), EngineError> {
+        let (sandbox, container) = self.inner.container(id)?;
+        self.whole(|_| async move { container::update(&sandbox, &container, resources).await })
+            .await
+    }
+
+    async fn exec_sync(
+        &self,
+        id: &ContainerId,
+        command: Vec<String>,
+        timeout: Duration,
+        max_output: usize,
+    ) -> Result<ExecOutput, EngineError> {
+        let (sandbox, container) = self.inner.container(id)?;
+        exec::run(&sandbox, &container, command, timeout, max_output).await
+    }
+
+    async fn watch_log(&self, id: &ContainerId) -> Result<watch::Receiver<u64>, EngineError> {
+        let (sandbox, container) = self.inner.container(id)?;
+        container.log.watch(&sandbox, &container).await
+    }
+
+    fn events(&self) -> EventStream {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        lock(&self.inner.subscribers).push(sender);
+        receiver
+    }
+
+    async fn pull_image(
+        &self,
+        image: &str,
+        progress: Arc<dyn Fn(PullProgress) + Send + Sync>,
+    ) -> Result<ImageId, EngineError> {
+        image::pull(&self.inner.images, image, progress).await
+    }
+
+    async fn image_status(&self, image: &str) -> Result<Option<Image>, EngineError> {
+        image::status(&self.inner.images, image)
+    }
+}
+
+impl Inner {
+    fn sandbox(&self, id: &SandboxId) -> Result<Arc<Sandbox>, EngineError> {
+        let sandbox = lock(&self.sandboxes).get(id).cloned();
+        sandbox.ok_or_else(|| EngineError::NotFound(format!("There is no sandbox {id}.")))
+    }
+
+    fn container(&self, id: &ContainerId) -> Result<(Arc<Sandbox>, Arc<Container>), EngineError> {
+        let sandboxes: Vec<_> = lock(&self.sandboxes).values().cloned().collect();
+        let found = sandboxes.into_iter().find_map(|sandbox| {
+            let container = lock(&sandbox.containers).get(id).cloned();
+            container.map(|container| (sandbox, container))
+        });
+        found.ok_or_else(|| EngineError::NotFound(format!("There is no container {id}.")))
+    }
+
+    /// The sandboxes of a pod, the oldest first; of every pod without a UID.
+    fn sandboxes_of(&self, pod_uid: Option<&str>) -> Vec<Arc<Sandbox>> {
+        let mut sandboxes: Vec<_> = lock(&self.sandboxes).values().cloned().collect();
+        sandboxes.retain(|sandbox| pod_uid.is_none_or(|uid| lock(&sandbox.record).config.uid == uid));
+        sandboxes.sort_by_key(|sandbox| {
+            let record = lock(&sandbox.record);
+            (record.created_at, record.config.attempt)
+        });
+        sandboxes
+    }
+
+    fn dirs(&self, id: &SandboxId) -> SandboxDirs {
+        SandboxDirs {
+            lib: self.config.lib_dir.join("sandboxes").join(&id.0),
+            run: self.config.run_dir.join("sandboxes").join(&id.0),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn now() -> UnixNanos {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// 64 random hexadecimal digits.
+fn new_id() -> Result<String, EngineError> {
+    let mut bytes = [0; 32];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| EngineError::Internal(format!("The kernel gives no random numbers: {error}.")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,156 @@
+//! A sandbox's network: CNI, host ports and `/etc/resolv.conf`.
+
+use std::collections::HashSet;
+use std::fmt::Write;
+use std::fs;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use berth_cni::{Attachment, CniConfig, CniError, Dns, Network};
+
+use super::{Inner, Sandbox, lock};
+use crate::engine::EngineError;
+use crate::types::{PodSandboxConfig, PortMapping, Protocol};
+
+/// The pod's interface.
+const INTERFACE: &str = "eth0";
+
+pub(super) fn load(config: &CniConfig) -> Result<Network, EngineError> {
+    Network::load(config).map_err(from_cni)
+}
+
+/// Attaches a sandbox to the pod network, unless it has the host's.
+pub(super) async fn attach(inner: &Inner, sandbox: &Arc<Sandbox>) -> Result<Vec<IpAddr>, EngineError> {
+    let config = lock(&sandbox.record).config.clone();
+    if config.namespaces.host_network {
+        return Ok(Vec::new());
+    }
+    let attachment = Attachment {
+        container_id: sandbox.id.0.clone(),
+        netns: netns(sandbox).ok_or_else(|| {
+            EngineError::FailedPrecondition(format!("Sandbox {} has no pause process any more.", sandbox.id))
+        })?,
+        ifname: INTERFACE.to_owned(),
+        pod_name: config.name.clone(),
+        pod_namespace: config.namespace.clone(),
+        pod_uid: config.uid.clone(),
+        port_mappings: config.port_mappings.iter().map(port_mapping).collect(),
+        dns: config.dns.map(|dns| Dns {
+            nameservers: dns.servers,
+            domain: None,
+            search: dns.searches,
+            options: dns.options,
+        }),
+        bandwidth: None,
+    };
+    Ok(inner.network.add(&attachment).await.map_err(from_cni)?.ips)
+}
+
+/// Takes a sandbox off the pod network. Idempotent.
+pub(super) async fn detach(inner: &Inner, sandbox: &Arc<Sandbox>) -> Result<(), EngineError> {
+    if lock(&sandbox.record).config.namespaces.host_network {
+        return Ok(());
+    }
+    inner
+        .network
+        .del(&sandbox.id.0, netns(sandbox).as_deref())
+        .await
+        .map_err(from_cni)
+}
+
+/// Removes attachments whose sandbox has no record, whichever engine it belonged to.
+pub(super) async fn reconcile(inner: &Inner) -> Result<Vec<String>, EngineError> {
+    let directory = inner.config.lib_dir.join("sandboxes");
+    let entries = fs::read_dir(&directory).map_err(|error| {
+        EngineError::Unavailable(format!(
+            "The records in {} can't be read: {error}.",
+            directory.display()
+        ))
+    })?;
+    let live: HashSet<String> = entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    inner.network.reconcile(&live).await.map_err(from_cni)
+}
+
+/// The namespace by way of the process that holds it: there is no mount that could be left behind.
+fn netns(sandbox: &Sandbox) -> Option<PathBuf> {
+    let pause = lock(&sandbox.shim).as_ref()?.pause_pid?;
+    Some(PathBuf::from(format!("/proc/{pause}/ns/net")))
+}
+
+fn port_mapping(mapping: &PortMapping) -> berth_cni::PortMapping {
+    berth_cni::PortMapping {
+        host_port: mapping.host_port,
+        container_port: mapping.container_port,
+        protocol: match mapping.protocol {
+            Protocol::Tcp => berth_cni::Protocol::Tcp,
+            Protocol::Udp => berth_cni::Protocol::Udp,
+            Protocol::Sctp => berth_cni::Protocol::Sctp,
+        },
+        host_ip: mapping.host_ip,
+    }
+}
+
+fn from_cni(error: CniError) -> EngineError {
+    let message = format!("The pod's network: {error}.");
+    match error {
+        CniError::InvalidAttachment { .. } | CniError::Config { .. } => EngineError::InvalidArgument(message),
+        CniError::NoNetwork { .. }
+        | CniError::MissingPlugin { .. }
+        | CniError::PortConflict { .. }
+        | CniError::Unavailable(_) => EngineError::Unavailable(message),
+        _ => EngineError::Internal(message),
+    }
+}
+
+/// What the pod's `/etc/resolv.conf` says: what was asked for, or what the host's says.
+pub(super) fn resolv_conf(config: &PodSandboxConfig) -> std::io::Result<String> {
+    let Some(dns) = &config.dns else {
+        return match fs::read_to_string("/etc/resolv.conf") {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+            other => other,
+        };
+    };
+    let mut text = String::new();
+    // Writing to a string can't fail.
+    if !dns.searches.is_empty() {
+        let _ = writeln!(text, "search {}", dns.searches.join(" "));
+    }
+    for server in &dns.servers {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    if !dns.options.is_empty() {
+        let _ = writeln!(text, "options {}", dns.options.join(" "));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::DnsConfig;
+
+    #[test]
+    fn resolv_conf_has_what_was_asked_for() {
+        let strings = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect();
+        let dns = DnsConfig {
+            servers: strings(&["10.0.0.10", "fd00::a"]),
+            searches: strings(&["a.svc", "svc"]),
+            options: strings(&["ndots:5"]),
+        };
+        let config = PodSandboxConfig {
+            dns: Some(dns),
+            ..Default::default()
+        };
+        let expected = "search a.svc svc\nnameserver 10.0.0.10\nnameserver fd00::a\noptions ndots:5\n";
+        assert_eq!(resolv_conf(&config).unwrap(), expected);
+        let empty = PodSandboxConfig {
+            dns: Some(DnsConfig::default()),
+            ..Default::default()
+        };
+        assert_eq!(resolv_conf(&empty).unwrap(), "");
+    }
+}

@@ -1,0 +1,313 @@
+//! A sandbox's life: run, stop, remove.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use berth_shim::protocol::{CONFIG_NAME, Request, SandboxConfig};
+use nix::fcntl::{Flock, FlockArg};
+
+use super::records::{self, SandboxDirs, SandboxPhase, SandboxRecord};
+use super::{
+    Container, Inner, RunState, Sandbox, Shim, container, events, lock, network, new_id, now, shim_process,
+};
+use crate::engine::EngineError;
+use crate::types::{PodSandboxConfig, PodSandboxStatus, SandboxId};
+
+/// The size of a pod's `/dev/shm`, as the field has it.
+const SHM_SIZE: u64 = 64 << 20;
+/// A pause is not for the OOM killer (upstream's value for sandboxes).
+const PAUSE_OOM_SCORE_ADJ: i32 = -998;
+
+/// Runs a pod's sandbox, or joins the call that already does.
+pub(super) async fn run(inner: Arc<Inner>, config: PodSandboxConfig) -> Result<SandboxId, EngineError> {
+    if let Some(sandbox) = find(&inner, &config) {
+        return join(&sandbox).await;
+    }
+    let sandbox = record_intent(&inner, config)?;
+    let _changing = sandbox.changing.lock().await;
+    match bring_up(&inner, &sandbox).await {
+        Ok(()) => Ok(sandbox.id.clone()),
+        Err(error) => {
+            // What can't be taken down now is on record, and found by whoever asks for the pod next.
+            if let Err(undo) = remove_locked(&inner, &sandbox).await {
+                tracing::warn!("A sandbox that could not be made could not be removed either: {undo}");
+            }
+            Err(error)
+        }
+    }
+}
+
+fn find(inner: &Inner, config: &PodSandboxConfig) -> Option<Arc<Sandbox>> {
+    inner.sandboxes_of(Some(&config.uid)).into_iter().find(|sandbox| {
+        let record = lock(&sandbox.record);
+        record.config.attempt == config.attempt
+    })
+}
+
+async fn join(sandbox: &Sandbox) -> Result<SandboxId, EngineError> {
+    let _changing = sandbox.changing.lock().await;
+    if sandbox.status().ready {
+        return Ok(sandbox.id.clone());
+    }
+    let record = lock(&sandbox.record);
+    Err(EngineError::FailedPrecondition(format!(
+        "Attempt {} of the sandbox of pod {}/{} exists and is not ready; remove sandbox {} or ask for the next attempt.",
+        record.config.attempt, record.config.namespace, record.config.name, record.id
+    )))
+}
+
+fn record_intent(inner: &Inner, config: PodSandboxConfig) -> Result<Arc<Sandbox>, EngineError> {
+    let id = SandboxId(new_id()?);
+    let dirs = inner.dirs(&id);
+    let failed = |error: std::io::Error| {
+        EngineError::Unavailable(format!(
+            "The record of the sandbox of pod {}/{} can't be written to {}: {error}.",
+            config.namespace,
+            config.name,
+            dirs.lib.display()
+        ))
+    };
+    let record = SandboxRecord {
+        id: id.clone(),
+        config: config.clone(),
+        created_at: now(),
+        phase: SandboxPhase::Creating,
+        ips: Vec::new(),
+    };
+    let lock_file = write_first(&dirs, &record).map_err(|error| {
+        let _ = records::remove_tree(&dirs.lib);
+        failed(error)
+    })?;
+    let sandbox = Arc::new(Sandbox::new(dirs, lock_file, record));
+    lock(&inner.sandboxes).insert(id, Arc::clone(&sandbox));
+    Ok(sandbox)
+}
+
+/// Writes a sandbox's first record under its lock. Another engine that sweeps empty directories may take this one away
+/// until the record is there, so a directory that has gone is made again.
+fn write_first(dirs: &SandboxDirs, record: &SandboxRecord) -> std::io::Result<Flock<File>> {
+    let attempt = || {
+        fs::create_dir_all(dirs.containers())?;
+        let lock_file = Flock::lock(open_lock(dirs)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+        records::write(&dirs.record(), record).map(|()| lock_file)
+    };
+    match attempt() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => attempt(),
+        other => other,
+    }
+}
+
+/// Takes the sandbox's lock; fails with `WouldBlock` if another engine has it.
+pub(super) fn take_lock(dirs: &SandboxDirs) -> std::io::Result<Flock<File>> {
+    Flock::lock(open_lock(dirs)?, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno.into())
+}
+
+fn open_lock(dirs: &SandboxDirs) -> std::io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(dirs.lock())
+}
+
+async fn bring_up(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<(), EngineError> {
+    prepare_directory(sandbox)?;
+    start_shim(inner, sandbox).await?;
+    let ips = network::attach(inner, sandbox).await?;
+    sandbox.update_record(|record| {
+        record.ips = ips;
+        record.phase = SandboxPhase::Ready;
+    })
+}
+
+fn prepare_directory(sandbox: &Sandbox) -> Result<(), EngineError> {
+    let record = lock(&sandbox.record).clone();
+    let config = &record.config;
+    let namespaces = config.namespaces;
+    let shim = SandboxConfig {
+        id: record.id.0.clone(),
+        cgroup: sandbox.cgroup(),
+        hostname: (!namespaces.host_network).then(|| config.hostname.clone()),
+        network: !namespaces.host_network,
+        ipc: !namespaces.host_ipc,
+        shared_pid: namespaces.shared_pid,
+        user: None,
+        sysctls: config.sysctls.clone(),
+        oom_score_adj: PAUSE_OOM_SCORE_ADJ,
+        shm_size: SHM_SIZE,
+    };
+    let run = &sandbox.dirs.run;
+    let hostname = if namespaces.host_network {
+        host_name()
+    } else {
+        config.hostname.clone()
+    };
+    let write = || {
+        for directory in [berth_shim::protocol::BUNDLES_DIR, berth_shim::protocol::EXITS_DIR] {
+            fs::create_dir_all(run.join(directory))?;
+        }
+        records::write_file(&run.join("hostname"), format!("{hostname}\n").as_bytes())?;
+        records::write_file(&run.join("resolv.conf"), network::resolv_conf(config)?.as_bytes())?;
+        records::write(&run.join(CONFIG_NAME), &shim)
+    };
+    write().map_err(|error: std::io::Error| {
+        EngineError::Unavailable(format!(
+            "The sandbox's directory {} can't be made: {error}.",
+            run.display()
+        ))
+    })
+}
+
+fn host_name() -> String {
+    let name = rustix::system::uname();
+    name.nodename().to_string_lossy().into_owned()
+}
+
+async fn start_shim(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<(), EngineError> {
+    shim_process::start(&inner.config.shim_program, &sandbox.dirs.run).await?;
+    events::connect(inner, sandbox).await
+}
+
+/// Stops a sandbox: its containers, its network, its shim. A missing one is stopped.
+pub(super) async fn stop(inner: &Arc<Inner>, id: &SandboxId) -> Result<(), EngineError> {
+    let Ok(sandbox) = inner.sandbox(id) else {
+        return Ok(());
+    };
+    let _changing = sandbox.changing.lock().await;
+    take_down(inner, &sandbox).await
+}
+
+/// Ends everything of a sandbox that the kernel holds, and keeps the records.
+pub(super) async fn take_down(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<(), EngineError> {
+    sandbox.update_record(|record| record.phase = record.phase.max(SandboxPhase::Stopped))?;
+    for container in sandbox.all_containers() {
+        container::kill(sandbox, &container).await?;
+    }
+    network::detach(inner, sandbox).await?;
+    shut_down_shim(sandbox).await
+}
+
+async fn shut_down_shim(sandbox: &Sandbox) -> Result<(), EngineError> {
+    let shim = lock(&sandbox.shim).take();
+    if let Some(shim) = shim {
+        // A shim that ended meanwhile has done what was asked.
+        let _ = shim.client.call(Request::Shutdown).await;
+    }
+    shim_process::ensure_gone(&sandbox.dirs.run, &sandbox.cgroups()).await
+}
+
+/// Removes a sandbox with its containers. A missing one is removed.
+pub(super) async fn remove(inner: &Arc<Inner>, id: &SandboxId) -> Result<(), EngineError> {
+    let Ok(sandbox) = inner.sandbox(id) else {
+        return Ok(());
+    };
+    let _changing = sandbox.changing.lock().await;
+    remove_locked(inner, &sandbox).await
+}
+
+pub(super) async fn remove_locked(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<(), EngineError> {
+    take_down(inner, sandbox).await?;
+    sandbox.update_record(|record| record.phase = SandboxPhase::Removing)?;
+    for container in sandbox.all_containers() {
+        container::remove_locked(inner, sandbox, &container).await?;
+    }
+    erase(inner, sandbox)
+}
+
+/// Removes a sandbox's files. The record goes last: while it is there, the rest can be found.
+pub(super) fn erase(inner: &Inner, sandbox: &Sandbox) -> Result<(), EngineError> {
+    let dirs = &sandbox.dirs;
+    let removed = records::remove_tree(&dirs.run)
+        .and_then(|()| records::remove_tree(&dirs.containers()))
+        .and_then(|()| records::remove_tree(&dirs.lib));
+    removed.map_err(|error| {
+        EngineError::Internal(format!(
+            "The files of sandbox {} can't be removed: {error}.",
+            sandbox.id
+        ))
+    })?;
+    lock(&inner.sandboxes).remove(&sandbox.id);
+    Ok(())
+}
+
+impl Sandbox {
+    pub(super) fn new(dirs: SandboxDirs, lock_file: Flock<File>, record: SandboxRecord) -> Self {
+        Self {
+            id: record.id.clone(),
+            dirs,
+            _lock: lock_file,
+            changing: tokio::sync::Mutex::default(),
+            record: Mutex::new(record),
+            shim: Mutex::default(),
+            containers: Mutex::default(),
+            execs: Mutex::default(),
+        }
+    }
+
+    pub(super) fn status(&self) -> PodSandboxStatus {
+        let record = lock(&self.record);
+        let alive = lock(&self.shim)
+            .as_ref()
+            .is_some_and(|shim| shim.pause_pid.is_some());
+        PodSandboxStatus {
+            id: record.id.clone(),
+            config: record.config.clone(),
+            ready: alive && record.phase == SandboxPhase::Ready,
+            created_at: record.created_at,
+            ips: record.ips.clone(),
+        }
+    }
+
+    pub(super) fn update_record(&self, change: impl FnOnce(&mut SandboxRecord)) -> Result<(), EngineError> {
+        let mut record = lock(&self.record);
+        let mut changed = record.clone();
+        change(&mut changed);
+        if changed == *record {
+            return Ok(());
+        }
+        records::write(&self.dirs.record(), &changed).map_err(|error| {
+            EngineError::Unavailable(format!(
+                "The record of sandbox {} can't be written: {error}.",
+                self.id
+            ))
+        })?;
+        *record = changed;
+        Ok(())
+    }
+
+    pub(super) fn live_shim(&self) -> Result<Shim, EngineError> {
+        lock(&self.shim).clone().ok_or_else(|| {
+            EngineError::FailedPrecondition(format!(
+                "Sandbox {} has no shim any more; it needs a new attempt.",
+                self.id
+            ))
+        })
+    }
+
+    pub(super) fn all_containers(&self) -> Vec<Arc<Container>> {
+        lock(&self.containers).values().cloned().collect()
+    }
+
+    /// The shim's and the pause's own cgroup.
+    pub(super) fn cgroup(&self) -> PathBuf {
+        lock(&self.record).config.cgroup_parent.join(&self.id.0)
+    }
+
+    /// Every cgroup that may hold a process of this sandbox.
+    pub(super) fn cgroups(&self) -> Vec<PathBuf> {
+        let parent = lock(&self.record).config.cgroup_parent.clone();
+        let containers = self
+            .all_containers()
+            .into_iter()
+            .map(|container| parent.join(&container.id.0));
+        containers.chain([self.cgroup()]).collect()
+    }
+
+    /// What becomes of its containers when the shim is gone: the exit records on disk are the last word.
+    pub(super) fn settle_containers(&self) {
+        for container in self.all_containers() {
+            container.settle(&self.dirs, |state| !matches!(state, RunState::Exited(_)));
+        }
+    }
+}

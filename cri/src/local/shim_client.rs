@@ -1,0 +1,237 @@
+//! The engine's end of a shim's socket.
+//!
+//! One task owns the receiving half: replies go to whoever waits for them, events to the sandbox in the order in which
+//! they came. When the socket closes, every waiting call fails and the sandbox hears [`ShimMessage::Gone`].
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use berth_shim::protocol::{
+    Call, Event, Failure, FailureCode, MAX_FRAME, Message, Request, Response, SOCKET_NAME, ShimState,
+};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use tokio::io::{AsyncReadExt, Interest};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+
+/// A connection to a shim. Cheap to clone; the connection closes when the last one is dropped.
+#[derive(Clone, Debug)]
+pub(crate) struct ShimClient {
+    shared: Arc<Shared>,
+}
+
+/// What a shim says unasked.
+#[derive(Debug)]
+pub(crate) enum ShimMessage {
+    /// Something happened in the pod.
+    Event(Event),
+    /// The connection is over: the shim has ended, or is not one.
+    Gone,
+}
+
+#[derive(Debug)]
+struct Shared {
+    stream: Arc<UnixStream>,
+    next: AtomicU64,
+    /// Frames must not interleave, and a frame may take several writes.
+    sending: tokio::sync::Mutex<()>,
+    waiting: Waiting,
+    reader: tokio::task::AbortHandle,
+}
+
+/// The calls that have no reply yet; `None` once the connection is over.
+type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Result<Response, Failure>>>>>>;
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+impl ShimClient {
+    /// Connects to the shim of a sandbox directory and subscribes to its events. The state is the one right before the
+    /// first message on the channel.
+    pub(crate) async fn connect(
+        directory: &Path,
+    ) -> Result<(Self, ShimState, mpsc::UnboundedReceiver<ShimMessage>), Failure> {
+        let stream = connect_beneath(directory).await.map_err(|error| {
+            unreachable_shim(&format!(
+                "could not be reached in {}: {error}",
+                directory.display()
+            ))
+        })?;
+        let stream = Arc::new(stream);
+        let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
+        let (messages, receiver) = mpsc::unbounded_channel();
+        let task = tokio::spawn(receive(Arc::clone(&stream), Arc::clone(&waiting), messages));
+        let shared = Shared {
+            stream,
+            next: AtomicU64::new(1),
+            sending: tokio::sync::Mutex::default(),
+            waiting,
+            reader: task.abort_handle(),
+        };
+        let client = Self {
+            shared: Arc::new(shared),
+        };
+        match client.call(Request::Subscribe).await? {
+            Response::State(state) => Ok((client, state, receiver)),
+            other => Err(unreachable_shim(&format!(
+                "answered a subscription with {other:?}"
+            ))),
+        }
+    }
+
+    /// Asks, and waits for the reply.
+    pub(crate) async fn call(&self, request: Request) -> Result<Response, Failure> {
+        self.call_with(request, &[]).await
+    }
+
+    /// Asks with descriptors, and waits for the reply. The caller keeps its descriptors.
+    pub(crate) async fn call_with(&self, request: Request, fds: &[OwnedFd]) -> Result<Response, Failure> {
+        let seq = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        let frame = encode(&Call { seq, request })?;
+        let (sender, receiver) = oneshot::channel();
+        match lock(&self.shared.waiting).as_mut() {
+            Some(waiting) => waiting.insert(seq, sender),
+            None => return Err(unreachable_shim("has ended")),
+        };
+        if let Err(error) = self.send(&frame, fds).await {
+            if let Some(waiting) = lock(&self.shared.waiting).as_mut() {
+                waiting.remove(&seq);
+            }
+            return Err(unreachable_shim(&format!("could not be written to: {error}")));
+        }
+        receiver
+            .await
+            .unwrap_or_else(|_| Err(unreachable_shim("ended before it answered")))
+    }
+
+    async fn send(&self, frame: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
+        let _turn = self.shared.sending.lock().await;
+        let mut sent = 0;
+        while sent < frame.len() {
+            let attached = if sent == 0 { fds } else { &[] };
+            sent += self
+                .shared
+                .stream
+                .async_io(Interest::WRITABLE, || {
+                    send_once(&self.shared.stream, &frame[sent..], attached)
+                })
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+/// Connects by way of the directory's descriptor: a socket's address has room for 107 bytes, a `--root` may be longer.
+async fn connect_beneath(directory: &Path) -> io::Result<UnixStream> {
+    let directory = File::open(directory)?;
+    UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET_NAME}", directory.as_raw_fd())).await
+}
+
+fn send_once(stream: &UnixStream, bytes: &[u8], fds: &[OwnedFd]) -> io::Result<usize> {
+    use std::os::fd::AsFd;
+    let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !borrowed.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "more than four descriptors for one call",
+        ));
+    }
+    let sent = sendmsg(
+        stream,
+        &[IoSlice::new(bytes)],
+        &mut ancillary,
+        SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+    )?;
+    Ok(sent)
+}
+
+fn encode(call: &Call) -> Result<Vec<u8>, Failure> {
+    let body = serde_json::to_vec(call)
+        .map_err(|error| invalid(&format!("The call can't be written as JSON: {error}.")))?;
+    let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= MAX_FRAME);
+    let length = length.ok_or_else(|| invalid("The call is longer than a frame may be."))?;
+    Ok([&length.to_le_bytes()[..], &body].concat())
+}
+
+async fn receive(stream: Arc<UnixStream>, waiting: Waiting, messages: mpsc::UnboundedSender<ShimMessage>) {
+    while let Ok(message) = receive_one(&stream).await {
+        match message {
+            Message::Event(event) => {
+                // Nobody listens any more only while the engine shuts down.
+                let _ = messages.send(ShimMessage::Event(event));
+            }
+            Message::Reply { seq, result } => {
+                let sender = lock(&waiting).as_mut().and_then(|waiting| waiting.remove(&seq));
+                if let Some(sender) = sender {
+                    // A caller that gave up does not need its answer.
+                    let _ = sender.send(result);
+                }
+            }
+        }
+    }
+    lock(&waiting).take();
+    let _ = messages.send(ShimMessage::Gone);
+}
+
+async fn receive_one(stream: &UnixStream) -> io::Result<Message> {
+    let mut stream = StreamReader(stream);
+    let length = stream.read_u32_le().await? as usize;
+    if length > MAX_FRAME {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame is too long"));
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    serde_json::from_slice(&body).map_err(io::Error::from)
+}
+
+/// Reads from a shared stream, as `&TcpStream` does in the standard library.
+struct StreamReader<'a>(&'a UnixStream);
+
+impl tokio::io::AsyncRead for StreamReader<'_> {
+    fn poll_read(
+        self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        loop {
+            std::task::ready!(self.0.poll_read_ready(context))?;
+            match self.0.try_read(buffer.initialize_unfilled()) {
+                Ok(count) => {
+                    buffer.advance(count);
+                    return std::task::Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return std::task::Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn unreachable_shim(what: &str) -> Failure {
+    Failure {
+        code: FailureCode::Internal,
+        message: format!("The pod's shim {what}."),
+    }
+}
+
+fn invalid(message: &str) -> Failure {
+    Failure {
+        code: FailureCode::Invalid,
+        message: message.to_owned(),
+    }
+}

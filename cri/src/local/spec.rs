@@ -1,0 +1,443 @@
+//! From a container as it is asked for to an OCI `config.json`: a pure function of the request, the image and the
+//! sandbox.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::privileges;
+use super::users::Identity;
+use crate::engine::EngineError;
+use crate::types::{ContainerConfig, LinuxContainerResources, Mount, MountPropagation};
+
+/// What a process finds its programs by, unless the image or the pod says otherwise.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What of an image's configuration becomes part of a container.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ImageDefaults {
+    pub(crate) entrypoint: Vec<String>,
+    pub(crate) command: Vec<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) working_dir: String,
+}
+
+/// Everything that a container's spec depends on.
+pub(crate) struct SpecInput<'a> {
+    pub(crate) config: &'a ContainerConfig,
+    pub(crate) image: &'a ImageDefaults,
+    pub(crate) identity: &'a Identity,
+    /// Relative to the root of each hierarchy.
+    pub(crate) cgroup: &'a Path,
+    pub(crate) hostname: &'a str,
+    /// The shim's directory, which holds `shm`, `resolv.conf` and `hostname`.
+    pub(crate) sandbox_run: &'a Path,
+    /// The capabilities that the engine itself could have.
+    pub(crate) bounding: &'a BTreeSet<String>,
+    /// The host's devices, for a privileged container.
+    pub(crate) devices: Vec<Value>,
+}
+
+/// Makes the spec.
+pub(crate) fn build(input: &SpecInput<'_>) -> Result<Value, EngineError> {
+    let security = &input.config.security;
+    let capabilities = privileges::capabilities(security, input.bounding)?;
+    let seccomp = privileges::seccomp(security, &capabilities)?;
+    let (masked, readonly) = privileges::hidden_paths(security);
+    let mut linux = json!({
+        "cgroupsPath": absolute(input.cgroup),
+        "namespaces": namespaces(input.config),
+        "resources": resources(&input.config.resources, security),
+        "devices": input.devices,
+        "maskedPaths": masked,
+        "readonlyPaths": readonly,
+    });
+    if let Some(seccomp) = seccomp {
+        linux["seccomp"] = seccomp;
+    }
+    Ok(json!({
+        "ociVersion": "1.2.0",
+        // The runtime takes the root file system from its caller; the name only has to be there.
+        "root": { "path": "rootfs", "readonly": security.readonly_rootfs },
+        "process": process(input, &capabilities)?,
+        "mounts": mounts(input),
+        "annotations": input.config.annotations,
+        "linux": linux,
+    }))
+}
+
+fn process(input: &SpecInput<'_>, capabilities: &BTreeSet<String>) -> Result<Value, EngineError> {
+    let config = input.config;
+    let working_dir = [&config.working_dir, &input.image.working_dir]
+        .into_iter()
+        .find(|dir| !dir.is_empty());
+    Ok(json!({
+        "terminal": config.tty,
+        "user": {
+            "uid": input.identity.uid,
+            "gid": input.identity.gid,
+            "additionalGids": input.identity.additional_gids,
+        },
+        "args": arguments(config, input.image)?,
+        "env": environment(input),
+        "cwd": working_dir.map_or("/", String::as_str),
+        "capabilities": {
+            "bounding": capabilities,
+            "effective": capabilities,
+            "permitted": capabilities,
+        },
+        "noNewPrivileges": config.security.no_new_privs,
+        "oomScoreAdj": config.resources.oom_score_adj,
+    }))
+}
+
+/// Kubernetes' rule: `command` replaces the image's entrypoint and its command, `args` only its command.
+fn arguments(config: &ContainerConfig, image: &ImageDefaults) -> Result<Vec<String>, EngineError> {
+    let (entrypoint, command) = match (config.command.is_empty(), config.args.is_empty()) {
+        (false, _) => (&config.command, &config.args),
+        (true, false) => (&image.entrypoint, &config.args),
+        (true, true) => (&image.entrypoint, &image.command),
+    };
+    let arguments: Vec<String> = entrypoint.iter().chain(command).cloned().collect();
+    if arguments.is_empty() {
+        return Err(EngineError::InvalidArgument(format!(
+            "The image {} names no program to run; set the container's command.",
+            config.user_specified_image
+        )));
+    }
+    Ok(arguments)
+}
+
+/// The image's variables, then the pod's; the last of a name wins and keeps the first one's place.
+fn environment(input: &SpecInput<'_>) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    let mut values: BTreeMap<String, String> = BTreeMap::new();
+    let mut set = |name: &str, value: &str| {
+        if values.insert(name.to_owned(), value.to_owned()).is_none() {
+            names.push(name.to_owned());
+        }
+    };
+    set("PATH", DEFAULT_PATH);
+    set("HOSTNAME", input.hostname);
+    if let Some(home) = &input.identity.home {
+        set("HOME", home);
+    }
+    if input.config.tty {
+        set("TERM", "xterm");
+    }
+    for variable in &input.image.env {
+        let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
+        set(name, value);
+    }
+    for (name, value) in &input.config.envs {
+        set(name, value);
+    }
+    names
+        .into_iter()
+        .map(|name| format!("{name}={}", values[&name]))
+        .collect()
+}
+
+/// The namespaces that are the container's own. Those of the pod are joined by the shim.
+fn namespaces(config: &ContainerConfig) -> Value {
+    let mut namespaces = vec![json!({ "type": "mount" })];
+    if !config.namespaces.host_pid && !config.namespaces.shared_pid {
+        namespaces.push(json!({ "type": "pid" }));
+    }
+    if !config.security.privileged {
+        namespaces.push(json!({ "type": "cgroup" }));
+    }
+    Value::Array(namespaces)
+}
+
+fn mounts(input: &SpecInput<'_>) -> Vec<Value> {
+    let privileged = input.config.security.privileged;
+    let system = if privileged { "rw" } else { "ro" };
+    let mut mounts = vec![
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount(
+            "/dev",
+            "tmpfs",
+            "tmpfs",
+            &["nosuid", "strictatime", "mode=755", "size=65536k"],
+        ),
+        mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &[
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "gid=5",
+            ],
+        ),
+        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", system]),
+        mount(
+            "/sys/fs/cgroup",
+            "cgroup",
+            "cgroup",
+            &["nosuid", "noexec", "nodev", "relatime", system],
+        ),
+    ];
+    let taken = |path: &str| {
+        input
+            .config
+            .mounts
+            .iter()
+            .any(|mount| mount.container_path == Path::new(path))
+    };
+    let shm = if input.config.namespaces.host_ipc {
+        PathBuf::from("/dev/shm")
+    } else {
+        input.sandbox_run.join("shm")
+    };
+    let files = [
+        (
+            "/dev/shm",
+            shm,
+            ["rbind", "nosuid", "noexec", "nodev", "rw"].as_slice(),
+        ),
+        (
+            "/etc/resolv.conf",
+            input.sandbox_run.join("resolv.conf"),
+            &["rbind", "rprivate", "rw"],
+        ),
+        (
+            "/etc/hostname",
+            input.sandbox_run.join("hostname"),
+            &["rbind", "rprivate", "rw"],
+        ),
+    ];
+    for (target, source, options) in files {
+        if !taken(target) {
+            mounts.push(mount(target, "bind", &source.to_string_lossy(), options));
+        }
+    }
+    mounts.extend(input.config.mounts.iter().map(bind));
+    mounts
+}
+
+fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value {
+    json!({ "destination": destination, "type": kind, "source": source, "options": options })
+}
+
+fn bind(mount: &Mount) -> Value {
+    let propagation = match mount.propagation {
+        MountPropagation::None => "rprivate",
+        MountPropagation::HostToContainer => "rslave",
+        MountPropagation::Bidirectional => "rshared",
+    };
+    let access = if mount.readonly { "ro" } else { "rw" };
+    json!({
+        "destination": mount.container_path,
+        "type": "bind",
+        "source": mount.host_path,
+        "options": ["rbind", propagation, access],
+    })
+}
+
+/// The OCI `linux.resources` object of a container's limits.
+pub(crate) fn limits(resources: &LinuxContainerResources) -> Map<String, Value> {
+    let mut cpu = Map::new();
+    insert(&mut cpu, "shares", resources.cpu_shares);
+    insert(&mut cpu, "quota", resources.cpu_quota);
+    insert(&mut cpu, "period", resources.cpu_period);
+    insert(&mut cpu, "cpus", resources.cpuset_cpus.as_ref());
+    insert(&mut cpu, "mems", resources.cpuset_mems.as_ref());
+    let mut memory = Map::new();
+    insert(&mut memory, "limit", resources.memory_limit);
+    insert(&mut memory, "swap", resources.memory_swap_limit);
+    let mut limits = Map::new();
+    for (name, object) in [("cpu", cpu), ("memory", memory)] {
+        if !object.is_empty() {
+            limits.insert(name.to_owned(), Value::Object(object));
+        }
+    }
+    insert(
+        &mut limits,
+        "pids",
+        resources.pids_limit.map(|limit| json!({ "limit": limit })),
+    );
+    if !resources.hugepage_limits.is_empty() {
+        let pages = resources.hugepage_limits.iter();
+        let pages: Vec<Value> = pages
+            .map(|(size, limit)| json!({ "pageSize": size, "limit": limit }))
+            .collect();
+        limits.insert("hugepageLimits".to_owned(), Value::Array(pages));
+    }
+    if !resources.unified.is_empty() {
+        insert(&mut limits, "unified", Some(&resources.unified));
+    }
+    limits
+}
+
+fn resources(resources: &LinuxContainerResources, security: &crate::types::ContainerSecurity) -> Value {
+    let mut limits = limits(resources);
+    limits.insert(
+        "devices".to_owned(),
+        Value::Array(privileges::device_rules(security)),
+    );
+    Value::Object(limits)
+}
+
+fn insert<T: serde::Serialize>(object: &mut Map<String, Value>, name: &str, value: Option<T>) {
+    if let Some(value) = value {
+        object.insert(name.to_owned(), json!(value));
+    }
+}
+
+/// OCI: an absolute `cgroupsPath` is relative to the hierarchies' mount points.
+fn absolute(cgroup: &Path) -> PathBuf {
+    Path::new("/").join(cgroup)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{ContainerSecurity, NamespaceOptions};
+
+    fn strings(values: &[&str]) -> Vec<String> {
+        values.iter().map(|value| (*value).to_owned()).collect()
+    }
+
+    fn build_with(config: &ContainerConfig) -> Value {
+        let image = ImageDefaults {
+            entrypoint: strings(&["/entry"]),
+            command: strings(&["serve"]),
+            env: strings(&["PATH=/bin", "A=image", "B=image"]),
+            working_dir: "/srv".into(),
+        };
+        let input = SpecInput {
+            config,
+            image: &image,
+            identity: &Identity::default(),
+            cgroup: Path::new("kubepods/podx/c"),
+            hostname: "web",
+            sandbox_run: Path::new("/run/berth/sandboxes/s"),
+            bounding: &BTreeSet::from(["CAP_CHOWN".to_owned(), "CAP_SYS_ADMIN".to_owned()]),
+            devices: Vec::new(),
+        };
+        build(&input).unwrap()
+    }
+
+    #[test]
+    fn command_and_args_replace_the_images() {
+        let image = ImageDefaults {
+            entrypoint: strings(&["e"]),
+            command: strings(&["c"]),
+            ..Default::default()
+        };
+        let table: [(&[&str], &[&str], &[&str]); 4] = [
+            (&[], &[], &["e", "c"]),
+            (&[], &["a"], &["e", "a"]),
+            (&["x"], &[], &["x"]),
+            (&["x"], &["a"], &["x", "a"]),
+        ];
+        for (command, args, expected) in table {
+            let config = ContainerConfig {
+                command: strings(command),
+                args: strings(args),
+                ..Default::default()
+            };
+            assert_eq!(arguments(&config, &image).unwrap(), strings(expected));
+        }
+        let error = arguments(&ContainerConfig::default(), &ImageDefaults::default()).unwrap_err();
+        assert!(error.to_string().contains("names no program"), "{error}");
+    }
+
+    #[test]
+    fn the_pods_variables_win_over_the_images() {
+        let config = ContainerConfig {
+            envs: vec![("B".into(), "pod".into())],
+            ..Default::default()
+        };
+        let env = &build_with(&config)["process"]["env"];
+        assert_eq!(*env, json!(["PATH=/bin", "HOSTNAME=web", "A=image", "B=pod"]));
+    }
+
+    #[test]
+    fn a_plain_container_is_confined() {
+        let spec = build_with(&ContainerConfig::default());
+        assert_eq!(spec["process"]["capabilities"]["bounding"], json!(["CAP_CHOWN"]));
+        assert_eq!(
+            spec["linux"]["resources"]["devices"],
+            json!([{ "allow": false, "access": "rwm" }])
+        );
+        assert_eq!(
+            spec["linux"]["namespaces"],
+            json!([{ "type": "mount" }, { "type": "pid" }, { "type": "cgroup" }])
+        );
+        assert!(
+            spec["linux"]["maskedPaths"]
+                .as_array()
+                .unwrap()
+                .contains(&json!("/proc/kcore"))
+        );
+        assert_eq!(spec["process"]["cwd"], "/srv");
+        assert_eq!(spec["linux"]["cgroupsPath"], "/kubepods/podx/c");
+    }
+
+    #[test]
+    fn a_privileged_container_is_not() {
+        let security = ContainerSecurity {
+            privileged: true,
+            ..Default::default()
+        };
+        let namespaces = NamespaceOptions {
+            host_pid: true,
+            ..Default::default()
+        };
+        let spec = build_with(&ContainerConfig {
+            security,
+            namespaces,
+            ..Default::default()
+        });
+        assert_eq!(
+            spec["process"]["capabilities"]["bounding"],
+            json!(["CAP_CHOWN", "CAP_SYS_ADMIN"])
+        );
+        assert_eq!(spec["linux"]["maskedPaths"], json!([]));
+        assert_eq!(spec["linux"]["namespaces"], json!([{ "type": "mount" }]));
+    }
+
+    #[test]
+    fn a_mount_of_the_pod_replaces_the_engines() {
+        let hosts = Mount {
+            container_path: "/dev/shm".into(),
+            host_path: "/x".into(),
+            readonly: true,
+            ..Default::default()
+        };
+        let spec = build_with(&ContainerConfig {
+            mounts: vec![hosts],
+            ..Default::default()
+        });
+        let shm: Vec<&Value> = spec["mounts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|mount| mount["destination"] == "/dev/shm")
+            .collect();
+        assert_eq!(shm.len(), 1);
+        assert_eq!(shm[0]["options"], json!(["rbind", "rprivate", "ro"]));
+    }
+
+    #[test]
+    fn limits_that_are_not_asked_for_are_not_there() {
+        assert!(limits(&LinuxContainerResources::default()).is_empty());
+        let some = LinuxContainerResources {
+            cpu_shares: Some(102),
+            memory_limit: Some(1 << 20),
+            pids_limit: Some(5),
+            ..Default::default()
+        };
+        let expected =
+            json!({ "cpu": { "shares": 102 }, "memory": { "limit": 1 << 20 }, "pids": { "limit": 5 } });
+        assert_eq!(Value::Object(limits(&some)), expected);
+    }
+}

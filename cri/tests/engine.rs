@@ -1,0 +1,416 @@
+//! The engine on the real kernel: sandboxes and containers made, killed, lost and taken over.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_cri::cgroups::Cgroup;
+use berth_cri::{
+    ContainerConfig, ContainerId, ContainerState, Engine, EngineConfig, EngineError, EngineEventKind,
+    EventStream, LocalEngine, PodSandboxConfig, SandboxId,
+};
+use berth_images::build::{File, single_layer};
+use berth_images::{Reference, Store};
+use berth_tests::Node;
+use oci_spec::image::ConfigBuilder;
+use tokio::runtime::Runtime;
+
+const IMAGE: &str = "test.local/helper:latest";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node with an engine on it.
+struct Bench {
+    node: Node,
+    running: Option<(Runtime, LocalEngine)>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let node = Node::new();
+        let store = Store::open(&node.root().join("images")).unwrap();
+        let helper = std::fs::read(berth_tests::program("berth-helper")).unwrap();
+        let files = [
+            File::regular("bin/helper", 0o755, helper),
+            File::directory("tmp", 0o1777),
+        ];
+        let config = ConfigBuilder::default()
+            .entrypoint(vec!["/bin/helper".to_owned()])
+            .build()
+            .unwrap();
+        single_layer(&store, &IMAGE.parse::<Reference>().unwrap(), &files, &config).unwrap();
+        let running = Some(start(node.root()));
+        Self { node, running }
+    }
+
+    /// Ends the engine without a word to anybody, as a kill would, and starts another one.
+    fn restart(&mut self) {
+        self.kill();
+        self.running = Some(start(self.node.root()));
+    }
+
+    fn kill(&mut self) {
+        if let Some((runtime, engine)) = self.running.take() {
+            drop(engine);
+            runtime.shutdown_timeout(PATIENCE);
+        }
+    }
+
+    fn run<T>(&self, work: impl AsyncFnOnce(&LocalEngine) -> T) -> T {
+        let (runtime, engine) = self.running.as_ref().unwrap();
+        runtime.block_on(work(engine))
+    }
+
+    /// A pod's sandbox, and the cgroup that a kubelet would have made for it.
+    fn sandbox(&self, uid: &str) -> PodSandboxConfig {
+        let cgroup_parent = relative(self.node.cgroup()).join(format!("pod{uid}"));
+        Cgroup::create(&cgroup_parent.to_string_lossy()).unwrap();
+        PodSandboxConfig {
+            name: "test".into(),
+            namespace: "default".into(),
+            uid: uid.into(),
+            hostname: "test".into(),
+            log_directory: self.node.root().join("logs"),
+            cgroup_parent,
+            ..Default::default()
+        }
+    }
+
+    /// Removes what a kubelet would, and looks for leftovers.
+    fn finish(mut self) {
+        self.kill();
+        if let Some(cgroup) = Cgroup::open(&relative(self.node.cgroup()).to_string_lossy()).unwrap() {
+            cgroup.delete().unwrap();
+        }
+        for directory in ["lib/sandboxes", "run/sandboxes"] {
+            let left = std::fs::read_dir(self.node.root().join(directory))
+                .unwrap()
+                .count();
+            assert_eq!(left, 0, "{directory} has something left");
+        }
+        for kept in ["lib", "run", "logs", "images", "cni"] {
+            let _ = std::fs::remove_dir_all(self.node.root().join(kept));
+        }
+        self.node.finish();
+    }
+}
+
+fn start(root: &Path) -> (Runtime, LocalEngine) {
+    let config = EngineConfig {
+        lib_dir: root.join("lib"),
+        run_dir: root.join("run"),
+        shim_program: berth_tests::program("berth-oci"),
+        network: berth_cni::CniConfig::new(root.join("net.d"), Vec::new(), root.join("cni")),
+        log_max_size: 1 << 20,
+        log_max_files: 3,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let images = Store::open(&root.join("images")).unwrap();
+    let engine = runtime
+        .block_on(async { LocalEngine::open(config, images) })
+        .unwrap();
+    (runtime, engine)
+}
+
+fn relative(cgroup: &Path) -> PathBuf {
+    cgroup.strip_prefix("/").unwrap().to_owned()
+}
+
+fn container(name: &str, args: &[&str]) -> ContainerConfig {
+    ContainerConfig {
+        name: name.into(),
+        image: IMAGE.into(),
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        log_path: format!("{name}/0.log").into(),
+        ..Default::default()
+    }
+}
+
+async fn started(engine: &LocalEngine, sandbox: &SandboxId, config: ContainerConfig) -> ContainerId {
+    let id = engine.create_container(sandbox, config).await.unwrap();
+    engine.start_container(&id).await.unwrap();
+    id
+}
+
+async fn wait_for(events: &mut EventStream, wanted: &EngineEventKind) {
+    let found = async {
+        while let Some(event) = events.recv().await {
+            if event.kind == *wanted {
+                return;
+            }
+        }
+        panic!("the engine ended before {wanted:?}");
+    };
+    tokio::time::timeout(PATIENCE, found)
+        .await
+        .unwrap_or_else(|_| panic!("{wanted:?} did not come"));
+}
+
+#[test]
+fn a_container_lives_and_ends() {
+    let bench = Bench::new();
+    let config = bench.sandbox("life");
+    bench.run(async |engine| {
+        let mut events = engine.events();
+        let sandbox = engine.run_pod_sandbox(config.clone()).await.unwrap();
+        let status = engine.pod_sandbox_status(&sandbox).await.unwrap();
+        assert!(status.ready && status.ips.len() == 1, "{status:?}");
+        assert_eq!(
+            engine.run_pod_sandbox(config).await.unwrap(),
+            sandbox,
+            "a second call joins the first"
+        );
+
+        let id = engine
+            .create_container(&sandbox, container("one", &["exit", "7"]))
+            .await
+            .unwrap();
+        assert_eq!(
+            engine.container_status(&id).await.unwrap().state,
+            ContainerState::Created
+        );
+        engine.start_container(&id).await.unwrap();
+        wait_for(&mut events, &EngineEventKind::ContainerExited(id.clone())).await;
+        let status = engine.container_status(&id).await.unwrap();
+        assert_eq!(
+            (status.state, status.exit_code, &*status.reason),
+            (ContainerState::Exited, 7, "Error")
+        );
+        assert!(
+            status.finished_at >= status.started_at && status.started_at >= status.created_at,
+            "{status:?}"
+        );
+
+        engine.remove_container(&id).await.unwrap();
+        engine.remove_container(&id).await.unwrap();
+        assert!(matches!(
+            engine.container_status(&id).await,
+            Err(EngineError::NotFound(_))
+        ));
+        engine.remove_pod_sandbox(&sandbox).await.unwrap();
+        engine.remove_pod_sandbox(&sandbox).await.unwrap();
+        engine.stop_pod_sandbox(&sandbox).await.unwrap();
+    });
+    bench.finish();
+}
+
+#[test]
+fn a_missing_program_is_told_from_a_failing_one() {
+    let bench = Bench::new();
+    let config = bench.sandbox("missing");
+    bench.run(async |engine| {
+        let sandbox = engine.run_pod_sandbox(config).await.unwrap();
+        let missing = ContainerConfig {
+            command: vec!["/no/such/program".into()],
+            ..container("one", &[])
+        };
+        let id = engine.create_container(&sandbox, missing).await.unwrap();
+        let error = engine.start_container(&id).await.unwrap_err();
+        assert!(
+            matches!(&error, EngineError::CannotRun(why) if why.contains("/no/such/program")),
+            "{error:?}"
+        );
+        let status = engine.container_status(&id).await.unwrap();
+        assert_eq!(
+            (status.exit_code, &*status.reason),
+            (127, "ContainerCannotRun"),
+            "{status:?}"
+        );
+        engine.remove_pod_sandbox(&sandbox).await.unwrap();
+    });
+    bench.finish();
+}
+
+#[test]
+fn a_command_in_a_container_tells_what_it_prints_and_ends_in_time() {
+    let bench = Bench::new();
+    let config = bench.sandbox("exec");
+    bench.run(async |engine| {
+        let sandbox = engine.run_pod_sandbox(config).await.unwrap();
+        let id = started(engine, &sandbox, container("one", &["sleep", "1000"])).await;
+        let exec = async |args: &[&str], timeout, max| {
+            let command = ["/bin/helper"]
+                .iter()
+                .chain(args)
+                .map(|arg| (*arg).to_owned())
+                .collect();
+            engine.exec_sync(&id, command, timeout, max).await
+        };
+        let output = exec(&["echo", "hello"], PATIENCE, 100).await.unwrap();
+        assert_eq!(
+            (output.exit_code, output.stdout.as_slice()),
+            (0, b"hello\n".as_slice())
+        );
+        assert_eq!(exec(&["exit", "3"], PATIENCE, 100).await.unwrap().exit_code, 3);
+        assert_eq!(
+            exec(&["echo", "0123456789"], PATIENCE, 4).await.unwrap().stdout,
+            b"0123"
+        );
+        let error = exec(&["sleep", "1000"], Duration::from_millis(200), 100)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, EngineError::DeadlineExceeded(_)), "{error:?}");
+        let missing = engine
+            .exec_sync(&id, vec!["/no/such/program".into()], PATIENCE, 100)
+            .await;
+        assert!(matches!(missing, Err(EngineError::CannotRun(_))), "{missing:?}");
+        engine.remove_pod_sandbox(&sandbox).await.unwrap();
+    });
+    bench.finish();
+}
+
+#[test]
+fn a_restarted_engine_finds_everything_as_it_was() {
+    let mut bench = Bench::new();
+    let config = bench.sandbox("adopt");
+    let (sandbox, running, ended, pid) = bench.run(async |engine| {
+        let mut events = engine.events();
+        let sandbox = engine.run_pod_sandbox(config).await.unwrap();
+        let running = started(engine, &sandbox, container("running", &["sleep", "1000"])).await;
+        let ended = started(engine, &sandbox, container("ended", &["exit", "5"])).await;
+        wait_for(&mut events, &EngineEventKind::ContainerExited(ended.clone())).await;
+        let pid = engine.container_status(&running).await.unwrap().pid;
+        (sandbox, running, ended, pid)
+    });
+    bench.restart();
+    bench.run(async |engine| {
+        assert!(engine.list_pod_sandboxes(Some("other")).await.unwrap().is_empty());
+        let sandboxes = engine.list_pod_sandboxes(Some("adopt")).await.unwrap();
+        assert!(
+            sandboxes.len() == 1 && sandboxes[0].ready && sandboxes[0].ips.len() == 1,
+            "{sandboxes:?}"
+        );
+        let status = engine.container_status(&running).await.unwrap();
+        assert_eq!((status.state, status.pid), (ContainerState::Running, pid));
+        assert_eq!(engine.container_status(&ended).await.unwrap().exit_code, 5);
+        let mut events = engine.events();
+        engine.stop_container(&running, Duration::ZERO).await.unwrap();
+        wait_for(&mut events, &EngineEventKind::ContainerExited(running.clone())).await;
+        assert_eq!(engine.container_status(&running).await.unwrap().exit_code, 137);
+        engine.remove_pod_sandbox(&sandbox).await.unwrap();
+    });
+    bench.finish();
+}
+
+#[test]
+fn two_engines_do_not_own_one_sandbox() {
+    let bench = Bench::new();
+    let config = bench.sandbox("owner");
+    let sandbox = bench.run(async |engine| engine.run_pod_sandbox(config).await.unwrap());
+    let (runtime, other) = start(bench.node.root());
+    let seen = runtime.block_on(async { other.list_pod_sandboxes(None).await.unwrap() });
+    assert!(seen.is_empty(), "the first engine has it: {seen:?}");
+    drop((other, runtime));
+    bench.run(async |engine| engine.remove_pod_sandbox(&sandbox).await.unwrap());
+    bench.finish();
+}
+
+#[test]
+fn a_killed_shim_takes_its_containers_along() {
+    let bench = Bench::new();
+    let config = bench.sandbox("shim");
+    let run = bench.node.root().join("run/sandboxes");
+    bench.run(async |engine| {
+        let sandbox = engine.run_pod_sandbox(config).await.unwrap();
+        let id = started(engine, &sandbox, container("one", &["sleep", "1000"])).await;
+        let pid = engine.container_status(&id).await.unwrap().pid;
+        let mut events = engine.events();
+        let record = std::fs::read(run.join(&sandbox.0).join("shim.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        let shim = nix::unistd::Pid::from_raw(i32::try_from(record["pid"].as_i64().unwrap()).unwrap());
+        nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGKILL).unwrap();
+        wait_for(&mut events, &EngineEventKind::SandboxLost).await;
+        assert!(!engine.pod_sandbox_status(&sandbox).await.unwrap().ready);
+        let status = engine.container_status(&id).await.unwrap();
+        assert_eq!(
+            (status.state, status.exit_code),
+            (ContainerState::Unknown, 137),
+            "{status:?}"
+        );
+        assert!(
+            !PathBuf::from(format!("/proc/{pid}/cwd")).exists(),
+            "the container still runs"
+        );
+        engine.remove_pod_sandbox(&sandbox).await.unwrap();
+    });
+    bench.finish();
+}
+
+#[test]
+fn what_a_kill_left_half_made_is_not_ready_and_can_be_removed() {
+    let mut bench = Bench::new();
+    let config = bench.sandbox("half");
+    let sandbox = bench.run(async |engine| engine.run_pod_sandbox(config).await.unwrap());
+    bench.kill();
+    let sandboxes = bench.node.root().join("lib/sandboxes");
+    let record = sandboxes.join(&sandbox.0).join("record.json");
+    let text = std::fs::read_to_string(&record)
+        .unwrap()
+        .replace("\"Ready\"", "\"Creating\"");
+    std::fs::write(&record, text).unwrap();
+    std::fs::create_dir(sandboxes.join("without-a-record")).unwrap();
+    bench.restart();
+    bench.run(async |engine| {
+        let found = engine.list_pod_sandboxes(None).await.unwrap();
+        assert!(found.len() == 1 && !found[0].ready, "{found:?}");
+        engine.remove_pod_sandbox(&sandbox).await.unwrap();
+    });
+    bench.finish();
+}
+
+#[test]
+fn a_sandbox_that_cannot_be_made_leaves_nothing() {
+    let bench = Bench::new();
+    let mut config = bench.sandbox("bad");
+    config.sysctls.insert("kernel.panic".into(), "1".into());
+    bench.run(async |engine| {
+        let error = engine.run_pod_sandbox(config).await.unwrap_err();
+        assert!(error.to_string().contains("kernel.panic"), "{error}");
+        assert!(engine.list_pod_sandboxes(None).await.unwrap().is_empty());
+    });
+    bench.finish();
+}
+
+#[test]
+fn a_follower_sees_the_log_grow_and_end() {
+    let bench = Bench::new();
+    let config = bench.sandbox("log");
+    bench.run(async |engine| {
+        let sandbox = engine.run_pod_sandbox(config).await.unwrap();
+        let id = engine
+            .create_container(&sandbox, container("one", &["echo", "a line"]))
+            .await
+            .unwrap();
+        let mut growths = engine.watch_log(&id).await.unwrap();
+        growths.borrow_and_update();
+        engine.start_container(&id).await.unwrap();
+        tokio::time::timeout(PATIENCE, async { while growths.changed().await.is_ok() {} })
+            .await
+            .unwrap();
+        let path = engine.container_status(&id).await.unwrap().log_path;
+        let log = std::fs::read_to_string(path).unwrap();
+        assert!(log.ends_with(" stdout F a line\n"), "{log:?}");
+        engine.remove_pod_sandbox(&sandbox).await.unwrap();
+    });
+    bench.finish();
+}
+
+#[test]
+fn an_image_is_found_by_name_and_by_id() {
+    let bench = Bench::new();
+    bench.run(async |engine| {
+        let image = engine.image_status(IMAGE).await.unwrap().unwrap();
+        assert_eq!(engine.image_status(&image.id.0).await.unwrap().unwrap(), image);
+        assert!(engine.image_status("test.local/none").await.unwrap().is_none());
+        let error = engine
+            .pull_image("UPPER CASE", Arc::new(|_| ()))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, EngineError::InvalidImageName(_)), "{error:?}");
+    });
+    bench.finish();
+}
