@@ -4,11 +4,31 @@
 //! is says a directory of CNI configurations, or berth's own default when the directory has none. Every attachment is
 //! recorded on disk before its first effect in the kernel, so that a crash at any instant leaves nothing that
 //! [`Network::del`] or [`Network::reconcile`] can't find and remove.
+//!
+//! A plugin of a configured network is the executable of that name in the plugin directories, or else the built-in
+//! one ([`PluginPreference`] turns that round); the default network always runs the built-in ones. The built-in
+//! plugins are real ones, and [`plugins::main`] exposes them as executables.
 
 mod attachment;
+mod chain;
+mod conf;
+mod conf_dir;
+mod default_network;
 mod error;
+mod firewall;
+mod lock;
+mod netlink;
+mod netns;
 mod network;
+pub mod plugins;
+mod process;
+mod record;
+mod result;
+mod site;
+mod sysctl;
+mod version;
 
 pub use attachment::{Attachment, Bandwidth, Dns, PortMapping, Protocol};
+pub use default_network::DefaultNetwork;
 pub use error::CniError;
-pub use network::{AddResult, CniConfig, DefaultNetwork, Network, PluginPreference};
+pub use network::{AddResult, CniConfig, Network, PluginPreference};

@@ -1,0 +1,10 @@
+//! Pods on the real kernel: each test has a network namespace of its own in the place of the host's.
+
+mod host;
+
+mod conf;
+mod connectivity;
+mod crash;
+mod host_ports;
+mod hostile;
+mod third_party;
