@@ -38,7 +38,7 @@ fn answers(pod: &Running) {
         http_get(([127, 0, 0, 1], 8088), "/").body,
         "nginx in a pod of berth\n"
     );
-    pod.find(0, "that the pod is ready", |line| line.contains("Pod is ready"));
+    pod.find(0, "that the pod is ready", |line| line.contains("pod is ready"));
     let mut redis = TcpStream::connect((address, 6379)).unwrap();
     redis
         .write_all(b"SET berth afloat\r\nGET berth\r\nQUIT\r\n")
@@ -60,5 +60,22 @@ fn nginx_and_redis_run_from_imported_archives() {
     answers(&pod);
     pod.interrupt();
     pod.wait().expect_code(0).expect_no_panic();
+    node.finish();
+}
+
+#[test]
+fn nginx_and_redis_run_from_a_registry() {
+    let node = Node::new();
+    let archives = archives(&node);
+    let mut command = Command::new(repository().join("hack/images/serve"));
+    command.arg(archives[0].parent().unwrap()).arg("5000");
+    let registry = Running::start(command, "");
+    registry.line("ready");
+    let pod = node.run(&web().replace("berth.local/", "127.0.0.1:5000/"));
+    answers(&pod);
+    pod.interrupt();
+    pod.wait().expect_code(0).expect_no_panic();
+    registry.signal(nix::sys::signal::Signal::SIGTERM);
+    registry.wait();
     node.finish();
 }
