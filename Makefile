@@ -6,11 +6,12 @@
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
 RELEASE := $(TARGET_DIR)/$(TRIPLE)/release
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .PHONY: hello build test setup check fmt lint deny programs tests vm
 
 hello: build
-	$(RELEASE)/berth run examples/hello.yaml
+	$(SUDO) $(RELEASE)/berth run examples/hello.yaml
 
 build:
 	cargo build --release --package berth --package berth-oci
@@ -33,9 +34,10 @@ lint:
 deny:
 	hack/deny
 
-# The programs that the black-box tests run, where the tests look for them: beside their own.
+# The programs that the black-box tests run, where the tests look for them: beside their own. Together with the tests,
+# so that cargo chooses the same features for both and builds every dependency once.
 programs:
-	cargo build --workspace --bins
+	cargo build --workspace --bins --tests
 
 # Unit tests, and black-box tests on this machine's kernel.
 tests: programs
