@@ -122,7 +122,7 @@ fn a_file_is_seen() {
 fn images_may_stay() {
     let node = Node::new();
     fs::create_dir_all(node.root().join("var/lib/berth/images")).unwrap();
-    fs::write(node.root().join("var/lib/berth/images/index.json"), "").unwrap();
+    fs::write(node.root().join("var/lib/berth/images/images.json"), "").unwrap();
     node.finish();
 }
 
