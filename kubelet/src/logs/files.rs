@@ -1,7 +1,7 @@
 //! A container's log on disk: the live file and the ones rotated away from under it.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -37,6 +37,15 @@ impl LogFile {
     /// Opens the live file, or `None` when there is none yet.
     pub(crate) fn open_live(live: &Path) -> io::Result<Option<Self>> {
         absent_is_none(Self::open(live))
+    }
+
+    /// Opens the live file after what is in it already.
+    pub(crate) fn open_live_at_end(live: &Path) -> io::Result<Option<Self>> {
+        let mut opened = Self::open_live(live)?;
+        if let Some(opened) = &mut opened {
+            opened.file.seek(SeekFrom::End(0))?;
+        }
+        Ok(opened)
     }
 
     /// The file that came right after this one, if this one was rotated away; the oldest one there is if this one has

@@ -17,6 +17,8 @@ pub enum Start {
     Oldest,
     /// At the beginning of the live file.
     Live,
+    /// After what is in the live file already.
+    End,
 }
 
 /// Reads a container's log, line by line, and goes on to the next file where one was rotated away.
@@ -90,7 +92,12 @@ impl LogReader {
             self.current = match self.from {
                 Start::Oldest => files::oldest(&self.live)?,
                 Start::Live => LogFile::open_live(&self.live)?,
+                Start::End => LogFile::open_live_at_end(&self.live)?,
             };
+            if self.from == Start::End {
+                // Files that come later are new from their beginning.
+                self.from = Start::Oldest;
+            }
         }
         Ok(self.current.is_some())
     }

@@ -28,6 +28,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 pub use error::VolumeError;
 pub use pod_dir::PodDir;
+pub(crate) use delete::delete_tree;
 pub(crate) use pod_dir::make_private_dirs;
 pub use termination::termination_message;
 

@@ -1,0 +1,149 @@
+//! One probe of one container, from its start to its end.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_cri::{ContainerId, Engine};
+use k8s_openapi::api::core::v1::{Container, Probe};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::outcome::Outcome;
+use super::target::{self, Action, Target};
+use super::{exec, http_get, tcp_socket};
+use crate::plan::ProbeKind;
+use crate::probe::{Outcome as Counted, Threshold};
+
+/// An attempt that could not be made is made again, so often in all.
+const ATTEMPTS: usize = 3;
+/// The first of the early attempts comes so long after the first attempt; each next one waits twice as long.
+const EARLY_ATTEMPT: Duration = Duration::from_millis(100);
+
+/// A probe of a running container.
+#[derive(Clone, Debug)]
+pub(crate) struct RunningProbe {
+    pub(crate) id: ContainerId,
+    pub(crate) kind: ProbeKind,
+    pub(crate) probe: Probe,
+    pub(crate) container: Container,
+    /// The pod's address.
+    pub(crate) ip: Option<IpAddr>,
+    /// How long the container runs already.
+    pub(crate) running_for: Duration,
+    /// The verdict of an earlier daemon.
+    pub(crate) verdict: Option<bool>,
+}
+
+/// What one counted attempt said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ProbeReport {
+    pub(crate) id: ContainerId,
+    pub(crate) container: String,
+    pub(crate) kind: ProbeKind,
+    pub(crate) outcome: Outcome,
+    /// The verdict after it.
+    pub(crate) verdict: Option<bool>,
+}
+
+/// Probes until the probe has nothing more to say: a startup probe that succeeded, a startup or liveness probe that
+/// failed (the container is going to be killed). Ends also when nobody listens any more.
+pub(crate) async fn run(running: RunningProbe, engine: Arc<dyn Engine>, reports: mpsc::UnboundedSender<ProbeReport>) {
+    let period = seconds(running.probe.period_seconds, 10).max(Duration::from_secs(1));
+    let delay = seconds(running.probe.initial_delay_seconds, 0);
+    sleep(delay.saturating_sub(running.running_for)).await;
+    let mut threshold = Threshold::new(&running.probe, running.kind, running.verdict);
+    let mut next = Instant::now();
+    let mut first = running.verdict.is_none();
+    loop {
+        let outcome = attempt(&running, engine.as_ref()).await;
+        let verdict = enter(&mut threshold, &outcome);
+        let ended = ends(running.kind, verdict);
+        if reports.send(running.report(outcome, verdict)).is_err() || ended {
+            return;
+        }
+        next = (next + period).max(Instant::now());
+        if std::mem::take(&mut first) && running.tries_early(verdict) {
+            if let Some(outcome) = try_early(&running, engine.as_ref(), next).await {
+                let verdict = enter(&mut threshold, &outcome);
+                let ended = ends(running.kind, verdict);
+                if reports.send(running.report(outcome, verdict)).is_err() || ended {
+                    return;
+                }
+            }
+        }
+        sleep_until(next).await;
+    }
+}
+
+/// Attempts that only count if they succeed, within the first period.
+///
+/// A server that binds its port 50 ms after its start would otherwise be found ready a whole period later. Commands are
+/// not run early: they cost more than a connection.
+async fn try_early(running: &RunningProbe, engine: &dyn Engine, until: Instant) -> Option<Outcome> {
+    let mut wait = EARLY_ATTEMPT;
+    while Instant::now() + wait < until {
+        sleep(wait).await;
+        wait *= 2;
+        let outcome = attempt(running, engine).await;
+        if outcome.counts_as() == Some(Counted::Success) {
+            return Some(outcome);
+        }
+    }
+    None
+}
+
+/// Counts an attempt; returns the verdict after it.
+fn enter(threshold: &mut Threshold, outcome: &Outcome) -> Option<bool> {
+    if let Some(counted) = outcome.counts_as() {
+        let _new = threshold.observe(counted);
+    }
+    threshold.verdict()
+}
+
+fn ends(kind: ProbeKind, verdict: Option<bool>) -> bool {
+    match kind {
+        ProbeKind::Startup => verdict.is_some(),
+        ProbeKind::Liveness => verdict == Some(false),
+        ProbeKind::Readiness => false,
+    }
+}
+
+async fn attempt(running: &RunningProbe, engine: &dyn Engine) -> Outcome {
+    let target = match target::of_probe(&running.probe, &running.container, running.ip) {
+        Ok(target) => target,
+        Err(message) => return Outcome::Error(message),
+    };
+    let mut outcome = Outcome::Error(String::new());
+    for _ in 0..ATTEMPTS {
+        outcome = attempt_once(&running.id, &target, engine).await;
+        if outcome.counts_as().is_some() {
+            break;
+        }
+    }
+    outcome
+}
+
+async fn attempt_once(id: &ContainerId, target: &Target, engine: &dyn Engine) -> Outcome {
+    match &target.action {
+        Action::Exec(command) => exec::attempt(engine, id, command, target.timeout).await,
+        Action::HttpGet(get) => http_get::attempt(get, target.timeout).await,
+        Action::TcpSocket { host, port } => tcp_socket::attempt(host, *port, target.timeout).await,
+    }
+}
+
+impl RunningProbe {
+    fn report(&self, outcome: Outcome, verdict: Option<bool>) -> ProbeReport {
+        let container = self.container.name.clone();
+        ProbeReport { id: self.id.clone(), container, kind: self.kind, outcome, verdict }
+    }
+
+    fn tries_early(&self, verdict: Option<bool>) -> bool {
+        verdict != Some(true) && self.kind != ProbeKind::Liveness && self.probe.exec.is_none()
+    }
+}
+
+fn seconds(value: Option<i32>, default: u64) -> Duration {
+    Duration::from_secs(value.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(default))
+}
+

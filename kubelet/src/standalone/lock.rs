@@ -1,0 +1,110 @@
+//! One owner per pod: a lock that a pod's name is held by while a program runs it.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::volumes::make_private_dirs;
+
+/// Why a pod can't be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another program has it.
+    #[error("Pod {namespace}/{name} is already run by process {owner}; stop that one first.")]
+    Taken {
+        /// The pod's namespace.
+        namespace: String,
+        /// The pod's name.
+        name: String,
+        /// The other program's process id, as far as it is known.
+        owner: String,
+    },
+    /// The lock file can't be had.
+    #[error("The lock file {} can't be had: {source}.", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A pod's name, held until this is dropped or the process ends.
+#[derive(Debug)]
+pub(super) struct PodLock {
+    path: PathBuf,
+    _held: Flock<File>,
+}
+
+impl PodLock {
+    /// Takes the pod `namespace/name` of the node whose kubelet directory is `kubelet_root`.
+    pub(super) fn take(kubelet_root: &Path, namespace: &str, name: &str) -> Result<Self, LockError> {
+        let directory = kubelet_root.join("pod-locks");
+        let path = directory.join(format!("{namespace}_{name}.lock"));
+        let failed = |source| LockError::Io { path: path.clone(), source };
+        loop {
+            make_private_dirs(&directory).map_err(failed)?;
+            let file = match File::options().create(true).truncate(false).read(true).write(true).open(&path) {
+                // The last holder took the directory with it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                result => result.map_err(failed)?,
+            };
+            let held = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(held) => held,
+                Err((mut file, Errno::EWOULDBLOCK)) => {
+                    let mut owner = String::new();
+                    let known = file.read_to_string(&mut owner).is_ok() && !owner.is_empty();
+                    let owner = if known { owner } else { "?".to_owned() };
+                    return Err(LockError::Taken { namespace: namespace.into(), name: name.into(), owner });
+                }
+                Err((_, errno)) => return Err(failed(errno.into())),
+            };
+            // The last holder may have removed the file between our open and our lock.
+            if is_at(&held, &path) {
+                held.set_len(0).and_then(|()| write!(&*held, "{}", std::process::id())).map_err(failed)?;
+                return Ok(PodLock { path, _held: held });
+            }
+        }
+    }
+}
+
+impl Drop for PodLock {
+    fn drop(&mut self) {
+        // While it is still locked, so that nobody removes the lock of the next holder.
+        let _ = std::fs::remove_file(&self.path);
+        if let Some(directory) = self.path.parent() {
+            let _ = std::fs::remove_dir(directory);
+        }
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_and_nothing_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = PodLock::take(dir.path(), "default", "x").unwrap();
+        let error = PodLock::take(dir.path(), "default", "x").unwrap_err();
+        let expected =
+            format!("Pod default/x is already run by process {}; stop that one first.", std::process::id());
+        assert_eq!(error.to_string(), expected);
+        let _other = PodLock::take(dir.path(), "default", "y").unwrap();
+        drop(first);
+        drop(PodLock::take(dir.path(), "default", "x").unwrap());
+        drop(_other);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,13 @@
+//! Pods without an API server: `berth run` and the commands that look after what it left.
+
+mod facts;
+mod lock;
+mod printer;
+mod run;
+mod session;
+mod show;
+mod signals;
+
+pub use lock::LockError;
+pub use run::{Ended, Host, RunError, Workload, run};
+pub use show::{Format, show};

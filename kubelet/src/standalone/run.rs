@@ -1,0 +1,234 @@
+//! `berth run`: pods in the foreground, without an API server.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use berth_cri::Engine;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::lock::{LockError, PodLock};
+use super::printer::Printer;
+use super::session::{Patience, Session, exit_code};
+use super::{facts, signals};
+use crate::identity::PodUid;
+use crate::plan::{Deletion, Desired, NodeFacts, Objects};
+use crate::spec;
+use crate::worker::{
+    Clock, EventRouter, HostCgroups, Node, PodRecord, PodState, Records, SpawnError, spawn,
+};
+
+/// The machine's side of a standalone node.
+pub struct Host {
+    /// What runs the containers.
+    pub engine: Arc<dyn Engine>,
+    /// Where pods' directories and records are.
+    pub kubelet_root: PathBuf,
+    /// Where containers' logs are.
+    pub log_root: PathBuf,
+    /// The cgroup under which `kubepods` is.
+    pub cgroup_root: PathBuf,
+}
+
+/// Pods to run and what they refer to; defaulted, validated, with UIDs.
+#[derive(Clone, Debug, Default)]
+pub struct Workload {
+    /// The pods.
+    pub pods: Vec<Pod>,
+    /// Their ConfigMaps and Secrets.
+    pub objects: Objects,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// What the command is to end with.
+    pub exit_code: u8,
+    /// The pods with their last status, in the order of the manifests.
+    pub pods: Vec<Pod>,
+}
+
+/// Why pods can't be run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A pod is another program's.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A pod can't be taken on.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// The records of earlier pods can't be read.
+    #[error("The records of earlier pods in {} can't be read: {source}.", path.display())]
+    Records {
+        /// The kubelet directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The kernel refused.
+    #[error("Signals can't be taken: {0}.")]
+    Signals(std::io::Error),
+    /// A pod's worker broke off.
+    #[error("The worker of a pod broke off: {0}.")]
+    Worker(tokio::task::JoinError),
+}
+
+/// Runs pods until they end or the person at the terminal ends them. Nothing of them is left then.
+pub async fn run(host: Host, workload: Workload) -> Result<Ended, RunError> {
+    let standalone = Standalone::new(host, workload)?;
+    // Taken before anything is made: another program's pod is left alone.
+    let _locks = standalone.lock()?;
+    standalone.end_predecessors().await?;
+    let states = standalone.run_pods().await?;
+    Ok(standalone.ended(&states))
+}
+
+struct Standalone {
+    node: Arc<Node>,
+    workload: Workload,
+    objects: Arc<Objects>,
+    router: EventRouter,
+    printer: Arc<Printer>,
+    patience: watch::Receiver<Patience>,
+}
+
+impl Standalone {
+    fn new(host: Host, workload: Workload) -> Result<Self, RunError> {
+        let containers = workload.pods.iter().flat_map(|pod| {
+            spec::all_containers(pod).map(|(container, _)| (spec::name(pod), container.name.as_str()))
+        });
+        let printer = Arc::new(Printer::new(containers, workload.pods.len() > 1));
+        let patience = signals::listen(Arc::clone(&printer)).map_err(RunError::Signals)?;
+        let router = EventRouter::start(host.engine.as_ref());
+        let objects = Arc::new(workload.objects.clone());
+        let node = Arc::new(node(host));
+        Ok(Standalone { node, workload, objects, router, printer, patience })
+    }
+
+    fn lock(&self) -> Result<Vec<PodLock>, LockError> {
+        // In one order, so that two programs with the same pods don't each hold one of them.
+        let names: BTreeSet<_> = self.workload.pods.iter().map(|pod| (spec::namespace(pod), spec::name(pod))).collect();
+        let take = |(namespace, name)| PodLock::take(&self.node.kubelet_root, namespace, name);
+        names.into_iter().map(take).collect()
+    }
+
+    /// Ends pods of the same names and other manifests, whose programs are dead.
+    async fn end_predecessors(&self) -> Result<(), RunError> {
+        let root = &self.node.kubelet_root;
+        let records = Records::new(root).list().map_err(|source| RunError::Records { path: root.clone(), source })?;
+        let mut sessions = JoinSet::new();
+        for record in records {
+            let same_name = |pod: &&Pod| {
+                spec::name(pod) == spec::name(&record.pod) && spec::namespace(pod) == spec::namespace(&record.pod)
+            };
+            let Some(successor) = self.workload.pods.iter().find(same_name) else { continue };
+            if successor.metadata.uid == record.pod.metadata.uid && record.deletion().is_none() {
+                continue;
+            }
+            let name = spec::name(&record.pod);
+            self.printer.note(&format!("{name}: an earlier pod of that name is left from a berth that died; ending it first"));
+            sessions.spawn(end(&self.node, &self.router, &self.printer, &self.patience, record)?.run());
+        }
+        while sessions.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    async fn run_pods(&self) -> Result<Vec<PodState>, RunError> {
+        let mut sessions = JoinSet::new();
+        for (index, pod) in self.workload.pods.iter().enumerate() {
+            let uid = PodUid(pod.metadata.uid.clone().unwrap_or_default());
+            let desired = Desired {
+                pod: Arc::new(pod.clone()),
+                uid,
+                objects: Arc::clone(&self.objects),
+                node: Arc::clone(&self.node.facts),
+                deletion: None,
+            };
+            let session = session(&self.node, &self.router, &self.printer, &self.patience, desired)?;
+            sessions.spawn(async move { (index, session.run().await) });
+        }
+        let mut states = Vec::new();
+        while let Some(ended) = sessions.join_next().await {
+            states.push(ended.map_err(RunError::Worker)?);
+        }
+        states.sort_by_key(|(index, _)| *index);
+        Ok(states.into_iter().map(|(_, state)| state).collect())
+    }
+
+    fn ended(&self, states: &[PodState]) -> Ended {
+        let interrupted = *self.patience.borrow() != Patience::Run;
+        let first_failure = states.iter().map(|state| exit_code(&state.status)).find(|&code| code != 0);
+        let pods = states.iter().map(|state| {
+            let mut pod = state.pod.as_ref().clone();
+            pod.status = Some(state.status.clone());
+            pod
+        });
+        Ended { exit_code: first_failure.filter(|_| !interrupted).unwrap_or(0), pods: pods.collect() }
+    }
+}
+
+/// The node's side of workers on this host.
+pub(super) fn node(host: Host) -> Node {
+    let facts = facts::gather(&host);
+    Node {
+        cgroups: Arc::new(HostCgroups::new(&host.kubelet_root)),
+        engine: host.engine,
+        kubelet_root: host.kubelet_root,
+        facts: Arc::new(facts),
+        clock: Clock::system(),
+        pull_progress: Arc::new(|_| {}),
+    }
+}
+
+/// Takes a pod on, in the foreground.
+fn session(
+    node: &Arc<Node>,
+    router: &EventRouter,
+    printer: &Arc<Printer>,
+    patience: &watch::Receiver<Patience>,
+    desired: Desired,
+) -> Result<Session, SpawnError> {
+    let (sender, events) = mpsc::unbounded_channel();
+    let uid = desired.uid.clone();
+    let name = spec::name(&desired.pod).to_owned();
+    let engine_events = router.subscribe(&uid);
+    let handle = spawn(Arc::clone(node), desired, engine_events, sender)?;
+    let mut patience = patience.clone();
+    // What came before this pod counts for it, too.
+    if *patience.borrow() != Patience::Run {
+        patience.mark_changed();
+    }
+    Ok(Session {
+        name,
+        uid,
+        engine: Arc::clone(&node.engine),
+        printer: Arc::clone(printer),
+        handle,
+        events,
+        patience,
+        followers: JoinSet::new(),
+        followed: BTreeSet::new(),
+    })
+}
+
+/// Takes a pod on that has only a record, to end it.
+pub(super) fn end(
+    node: &Arc<Node>,
+    router: &EventRouter,
+    printer: &Arc<Printer>,
+    patience: &watch::Receiver<Patience>,
+    record: PodRecord,
+) -> Result<Session, SpawnError> {
+    let facts = NodeFacts { cgroup_root: node.facts.cgroup_root.clone(), ..node.facts.as_ref().clone() };
+    let requested_at = node.clock.now();
+    let desired = Desired {
+        uid: record.uid(),
+        deletion: record.deletion().or(Some(Deletion { requested_at, grace: None })),
+        pod: Arc::new(record.pod),
+        objects: Arc::new(Objects::default()),
+        node: Arc::new(facts),
+    };
+    session(node, router, printer, patience, desired)
+}

@@ -1,0 +1,115 @@
+//! Telling what changed between two looks at a pod.
+
+use std::collections::BTreeMap;
+
+use berth_cri::{ContainerId, ContainerState, ContainerStatus};
+use k8s_openapi::api::core::v1::PodStatus;
+
+use super::event::EventReason;
+use super::reporter::Reporter;
+use crate::plan::{Plan, Reason};
+
+/// What was said last.
+#[derive(Debug, Default)]
+pub(super) struct Announcer {
+    containers: BTreeMap<ContainerId, ContainerState>,
+    waiting: BTreeMap<String, Reason>,
+    ready: BTreeMap<String, bool>,
+    pod_ready: bool,
+    phase: String,
+}
+
+impl Announcer {
+    /// Containers that an earlier daemon left: what ended before is not news.
+    pub(super) fn adopt(&mut self, reporter: &Reporter, containers: &[ContainerStatus]) {
+        for container in containers {
+            self.containers.insert(container.id.clone(), container.state);
+            if container.state == ContainerState::Running {
+                let name = &container.config.name;
+                reporter.container(EventReason::Adopted, name, format!("Container {name} is running already"));
+            }
+        }
+    }
+
+    /// Containers that ended since the last look.
+    pub(super) fn containers(&mut self, reporter: &Reporter, containers: &[ContainerStatus]) {
+        for container in containers {
+            let before = self.containers.insert(container.id.clone(), container.state);
+            let ended = |state| matches!(state, ContainerState::Exited | ContainerState::Unknown);
+            if ended(container.state) && !before.is_some_and(ended) {
+                reporter.container(EventReason::Exited, &container.config.name, exit_message(container));
+            }
+        }
+        self.containers.retain(|id, _| containers.iter().any(|container| container.id == *id));
+    }
+
+    /// Containers that have begun to wait for their next try.
+    pub(super) fn waiting(&mut self, reporter: &Reporter, plan: &Plan) {
+        let waiting: BTreeMap<String, Reason> =
+            plan.waiting.iter().map(|(name, waiting)| (name.clone(), waiting.reason)).collect();
+        for (name, waiting) in &plan.waiting {
+            let backs_off = matches!(waiting.reason, Reason::CrashLoopBackOff | Reason::ImagePullBackOff);
+            // Failures of steps were told when they happened; these come from the plan alone.
+            let hopeless = matches!(waiting.reason, Reason::ErrImageNeverPull | Reason::CreateContainerConfigError);
+            if self.waiting.get(name) == Some(&waiting.reason) {
+                continue;
+            }
+            if backs_off {
+                reporter.container(EventReason::BackOff, name, waiting.message.clone());
+            } else if hopeless {
+                let message = format!("{}: {}", waiting.reason, waiting.message);
+                reporter.container(EventReason::Failed, name, message);
+            }
+        }
+        self.waiting = waiting;
+    }
+
+    /// Readiness and phase.
+    pub(super) fn status(&mut self, reporter: &Reporter, status: &PodStatus) {
+        let init = status.init_container_statuses.iter().flatten();
+        let all = status.container_statuses.iter().flatten().chain(init);
+        for container in all {
+            let running = container.state.as_ref().is_some_and(|state| state.running.is_some());
+            // An init container that has done its work is called ready; nobody cares.
+            let ready = container.ready && running;
+            let before = self.ready.insert(container.name.clone(), ready).unwrap_or(false);
+            // A container that ended has said so already.
+            if ready != before && (ready || running) {
+                let (reason, word) = said(ready);
+                reporter.container(reason, &container.name, format!("Container {} is {word}", container.name));
+            }
+        }
+        let pod_ready = is_true(status, "Ready");
+        if pod_ready != self.pod_ready {
+            self.pod_ready = pod_ready;
+            let (reason, word) = said(pod_ready);
+            reporter.pod(reason, format!("Pod is {word}"));
+        }
+        let phase = status.phase.clone().unwrap_or_default();
+        if phase != self.phase {
+            reporter.pod(EventReason::Phase, format!("Pod is {phase}"));
+            self.phase = phase;
+        }
+    }
+}
+
+fn said(ready: bool) -> (EventReason, &'static str) {
+    if ready { (EventReason::Ready, "ready") } else { (EventReason::NotReady, "not ready") }
+}
+
+fn is_true(status: &PodStatus, condition: &str) -> bool {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.any(|c| c.type_ == condition && c.status == "True")
+}
+
+fn exit_message(container: &ContainerStatus) -> String {
+    let name = &container.config.name;
+    let mut message = format!("Container {name} ended with exit code {}", container.exit_code);
+    if !matches!(container.reason.as_str(), "" | "Completed" | "Error") {
+        message.push_str(&format!(" ({})", container.reason));
+    }
+    if !container.message.is_empty() {
+        message.push_str(&format!(": {}", container.message));
+    }
+    message
+}

@@ -1,0 +1,184 @@
+//! The pods' cgroups and the groups above them.
+//!
+//! A pod's group is made before its sandbox and removed after it. Groups above it (`kubepods`, `kubepods/burstable`)
+//! that were missing are made on the way; a list on disk, written before they are made, says which ones are ours, and
+//! they go with the last pod. Groups that somebody else made, a kubelet for example, are never removed.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use berth_cri::LinuxContainerResources;
+use berth_cri::cgroups::{Cgroup, CgroupError};
+use nix::fcntl::{Flock, FlockArg};
+use serde_json::{Map, Value, json};
+
+use crate::plan::PodCgroup;
+use crate::volumes::make_private_dirs;
+
+/// Why a pod's cgroup can't be made or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum PodCgroupError {
+    /// The kernel refused.
+    #[error("{0}")]
+    Cgroup(#[from] CgroupError),
+    /// The path of a cgroup is not text.
+    #[error("the cgroup path {} is not UTF-8", .0.display())]
+    Path(PathBuf),
+    /// The list of groups that are ours can't be kept.
+    #[error("can't keep the list of cgroups: {0}")]
+    List(#[from] io::Error),
+    /// The limits can't be expressed.
+    #[error("the cgroup limits are not valid: {0}")]
+    Resources(#[from] serde_json::Error),
+}
+
+/// Makes and removes pods' cgroups.
+pub trait PodCgroups: Send + Sync + 'static {
+    /// Makes the group if it is not there, and sets its limits.
+    fn ensure(&self, cgroup: &PodCgroup) -> Result<(), PodCgroupError>;
+    /// Kills what is in the group and removes it. Idempotent.
+    fn remove(&self, path: &Path) -> Result<(), PodCgroupError>;
+    /// Whether the group is there.
+    fn exists(&self, path: &Path) -> bool;
+}
+
+/// The machine's cgroups.
+#[derive(Clone, Debug)]
+pub struct HostCgroups {
+    directory: PathBuf,
+}
+
+impl HostCgroups {
+    /// The list of groups that are ours is kept in `kubelet_root`.
+    pub fn new(kubelet_root: &Path) -> Self {
+        HostCgroups { directory: kubelet_root.to_owned() }
+    }
+}
+
+impl PodCgroups for HostCgroups {
+    fn ensure(&self, cgroup: &PodCgroup) -> Result<(), PodCgroupError> {
+        let path = text(&cgroup.path)?;
+        let mut list = List::lock(&self.directory)?;
+        for parent in parents(&cgroup.path) {
+            if Cgroup::open(text(parent)?)?.is_none() {
+                list.ours.insert(parent.to_owned());
+            }
+        }
+        list.save()?;
+        let group = Cgroup::create(path)?;
+        Ok(group.apply(&serde_json::from_value(oci_resources(&cgroup.resources))?)?)
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), PodCgroupError> {
+        if let Some(group) = Cgroup::open(text(path)?)? {
+            group.kill_all()?;
+            group.delete()?;
+        }
+        let mut list = List::lock(&self.directory)?;
+        for parent in parents(path) {
+            if !list.ours.contains(parent) || !remove_empty(parent)? {
+                break;
+            }
+            list.ours.remove(parent);
+        }
+        Ok(list.save()?)
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        text(path).is_ok_and(|path| matches!(Cgroup::open(path), Ok(Some(_))))
+    }
+}
+
+fn text(path: &Path) -> Result<&str, PodCgroupError> {
+    path.to_str().ok_or_else(|| PodCgroupError::Path(path.to_owned()))
+}
+
+/// The groups above one, the nearest first, without the root.
+fn parents(path: &Path) -> impl Iterator<Item = &Path> {
+    path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty() && *parent != Path::new("/"))
+}
+
+/// Removes a group from each hierarchy unless another group or a process is in it. Returns whether it is gone.
+fn remove_empty(group: &Path) -> io::Result<bool> {
+    let mut gone = true;
+    for root in hierarchy_roots()? {
+        match std::fs::remove_dir(root.join(group)) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => gone = false,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(gone)
+}
+
+/// Where the cgroup hierarchies are mounted (proc_pid_mountinfo(5), field 5 and the first after the dash).
+fn hierarchy_roots() -> io::Result<Vec<PathBuf>> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let root = |line: &str| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let kind = kind.split(' ').next()?;
+        matches!(kind, "cgroup" | "cgroup2").then(|| mount.split(' ').nth(4).map(PathBuf::from))?
+    };
+    Ok(table.lines().filter_map(root).collect())
+}
+
+/// The OCI `linux.resources` object of a pod's limits.
+fn oci_resources(resources: &LinuxContainerResources) -> Value {
+    let mut cpu = Map::new();
+    let mut put = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            cpu.insert(name.to_owned(), value);
+        }
+    };
+    put("shares", resources.cpu_shares.map(Value::from));
+    put("quota", resources.cpu_quota.map(Value::from));
+    put("period", resources.cpu_period.map(Value::from));
+    let mut oci = json!({ "cpu": cpu });
+    if let Some(limit) = resources.memory_limit {
+        oci["memory"] = json!({ "limit": limit });
+    }
+    if let Some(limit) = resources.pids_limit {
+        oci["pids"] = json!({ "limit": limit });
+    }
+    if !resources.unified.is_empty() {
+        oci["unified"] = json!(resources.unified);
+    }
+    oci
+}
+
+/// The groups above pods that berth made, kept on disk and locked while they change: several programs may share them.
+struct List {
+    path: PathBuf,
+    _lock: Flock<File>,
+    ours: BTreeSet<PathBuf>,
+}
+
+impl List {
+    fn lock(directory: &Path) -> io::Result<Self> {
+        make_private_dirs(directory)?;
+        // The directory itself is locked: a lock file could not be removed without a race.
+        let file = File::open(directory)?;
+        let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| io::Error::from(errno))?;
+        let path = directory.join("cgroups.json");
+        let ours = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
+            Err(error) => return Err(error),
+        };
+        Ok(List { path, _lock: lock, ours })
+    }
+
+    fn save(&self) -> io::Result<()> {
+        if self.ours.is_empty() {
+            return match std::fs::remove_file(&self.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            };
+        }
+        let new = self.path.with_extension("new");
+        File::create(&new)?.write_all(&serde_json::to_vec(&self.ours)?)?;
+        std::fs::rename(&new, &self.path)
+    }
+}

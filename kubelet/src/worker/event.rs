@@ -1,0 +1,94 @@
+//! What a worker tells the world as it happens.
+
+use berth_cri::UnixNanos;
+
+use crate::identity::PodUid;
+
+/// Something that happened to a pod. Reasons that Kubernetes has for its Event objects are used where they fit; the
+/// others ([`Reason::is_local`]) are what a person at a shell wants to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodEvent {
+    /// The pod.
+    pub uid: PodUid,
+    /// When.
+    pub time: UnixNanos,
+    /// What, in a word.
+    pub reason: EventReason,
+    /// The container that it happened to.
+    pub container: Option<String>,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// What happened, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventReason {
+    /// An image is being pulled.
+    Pulling,
+    /// An image is there.
+    Pulled,
+    /// Something failed; also an image that could not be had.
+    Failed,
+    /// The sandbox is ready.
+    SandboxReady,
+    /// The sandbox is gone and will be made anew.
+    SandboxChanged,
+    /// The sandbox could not be made.
+    FailedCreatePodSandBox,
+    /// A volume could not be set up.
+    FailedMount,
+    /// A step that is not one container's failed.
+    FailedSync,
+    /// A container was made.
+    Created,
+    /// A container runs.
+    Started,
+    /// A container was found running by a new daemon.
+    Adopted,
+    /// A container ended.
+    Exited,
+    /// A container is going to be stopped.
+    Killing,
+    /// A container or image has to wait before the next try.
+    BackOff,
+    /// A probe failed.
+    Unhealthy,
+    /// A probe succeeded with something to say about it.
+    ProbeWarning,
+    /// A postStart hook failed.
+    FailedPostStartHook,
+    /// A preStop hook failed.
+    FailedPreStopHook,
+    /// A container is ready, or the pod if no container is named.
+    Ready,
+    /// A container is not ready any more, or the pod.
+    NotReady,
+    /// The pod's phase changed.
+    Phase,
+}
+
+impl EventReason {
+    /// It is not one of Kubernetes' reasons.
+    pub fn is_local(self) -> bool {
+        matches!(
+            self,
+            Self::SandboxReady | Self::Adopted | Self::Exited | Self::Ready | Self::NotReady | Self::Phase
+        )
+    }
+
+    /// It is a `Warning`, not `Normal`.
+    pub fn is_warning(self) -> bool {
+        matches!(
+            self,
+            Self::Failed
+                | Self::FailedCreatePodSandBox
+                | Self::FailedMount
+                | Self::FailedSync
+                | Self::BackOff
+                | Self::Unhealthy
+                | Self::ProbeWarning
+                | Self::FailedPostStartHook
+                | Self::FailedPreStopHook
+        )
+    }
+}

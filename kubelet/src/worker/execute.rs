@@ -1,0 +1,224 @@
+//! Doing one step of a plan.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_cri::{ContainerId, EngineError, Image, PodSandboxConfig, SandboxId, UnixNanos};
+use k8s_openapi::api::core::v1::LifecycleHandler;
+use tokio::sync::watch;
+
+use super::Node;
+use super::event::EventReason;
+use super::reporter::Reporter;
+use crate::lifecycle::{self, Hook};
+use crate::plan::{Desired, HookKind, HookOutcome, PodCgroup, Reason, StartContainer, Step};
+use crate::spec;
+use crate::volumes::{self, PodDir};
+
+/// One step and what it needs.
+pub(super) struct Job {
+    pub(super) node: Arc<Node>,
+    pub(super) desired: Desired,
+    pub(super) dir: PodDir,
+    /// The pod's address, for hooks.
+    pub(super) ip: Option<IpAddr>,
+    pub(super) step: Step,
+    /// The step's deadline, which may come nearer while it is being done; 0 is never.
+    pub(super) deadline: watch::Receiver<UnixNanos>,
+    pub(super) reporter: Reporter,
+}
+
+/// What came of a step that was done.
+#[derive(Debug, PartialEq)]
+pub(super) enum Done {
+    /// Nothing to enter.
+    Nothing,
+    /// The volumes are set up.
+    Volumes(bool),
+    /// The image that is there now.
+    Image(String, Option<Image>),
+    /// A hook ended.
+    Hook(ContainerId, HookKind, HookOutcome),
+}
+
+/// Why a step failed.
+pub(super) type Failure = (Reason, String);
+
+impl Job {
+    /// Does the step.
+    pub(super) async fn run(mut self) -> Result<Done, Failure> {
+        match self.step.clone() {
+            Step::SetUpVolumes => self.set_up_volumes().await,
+            Step::PullImage { image } => self.pull_image(image).await,
+            Step::RunSandbox { config, replaces, cgroup } => {
+                self.stop_sandboxes(&replaces).await?;
+                self.run_sandbox(*config, cgroup).await
+            }
+            Step::StopSandbox { id } => nothing(self.node.engine.stop_pod_sandbox(&id).await),
+            Step::RemoveSandbox { id } => nothing(self.node.engine.remove_pod_sandbox(&id).await),
+            Step::StartContainer(start) => self.start_container(*start).await,
+            Step::RunHook { id, name, kind, handler, .. } => self.run_hook(id, &name, kind, handler).await,
+            Step::StopContainer { id, name, timeout, reason, .. } => {
+                self.reporter.container(EventReason::Killing, &name, reason.message(&name));
+                nothing(self.node.engine.stop_container(&id, timeout).await)
+            }
+            Step::RemoveContainer { id, .. } => nothing(self.node.engine.remove_container(&id).await),
+            Step::TearDownVolumes => self.tear_down_volumes().await,
+            Step::RemoveCgroup { path } => self.remove_cgroup(&path).await,
+        }
+    }
+
+    async fn set_up_volumes(&self) -> Result<Done, Failure> {
+        let (desired, node, dir) = (self.desired.clone(), Arc::clone(&self.node), self.dir.clone());
+        let set_up = blocking(move || volumes::set_up(&context(&desired, &node, &dir))).await?;
+        set_up.map_err(|error| (Reason::FailedMount, error.to_string()))?;
+        Ok(Done::Volumes(true))
+    }
+
+    async fn pull_image(&self, image: String) -> Result<Done, Failure> {
+        self.reporter.pod(EventReason::Pulling, format!("Pulling image \"{image}\""));
+        let begun = tokio::time::Instant::now();
+        match self.node.engine.pull_image(&image, Arc::clone(&self.node.pull_progress)).await {
+            Ok(_) => {}
+            Err(EngineError::InvalidImageName(message)) => return Err((Reason::InvalidImageName, message)),
+            Err(error) => return Err((Reason::ErrImagePull, error.to_string())),
+        }
+        let took = Duration::from_millis(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+        self.reporter
+            .pod(EventReason::Pulled, format!("Successfully pulled image \"{image}\" in {took:?}"));
+        match self.node.engine.image_status(&image).await {
+            Ok(found) => Ok(Done::Image(image, found)),
+            Err(error) => Err((Reason::ImageInspectError, error.to_string())),
+        }
+    }
+
+    async fn stop_sandboxes(&self, ids: &[SandboxId]) -> Result<(), Failure> {
+        for id in ids {
+            self.reporter.pod(EventReason::SandboxChanged, "Sandbox is gone, it will be made anew");
+            let stopped = self.node.engine.stop_pod_sandbox(id).await;
+            stopped.map_err(|error| (Reason::FailedCreatePodSandBox, error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    async fn run_sandbox(&self, config: PodSandboxConfig, cgroup: PodCgroup) -> Result<Done, Failure> {
+        let failed = |message: String| (Reason::FailedCreatePodSandBox, message);
+        let (node, logs) = (Arc::clone(&self.node), config.log_directory.clone());
+        let prepared = blocking(move || -> Result<(), String> {
+            std::fs::create_dir_all(&logs)
+                .map_err(|error| format!("can't make the log directory {}: {error}", logs.display()))?;
+            node.cgroups.ensure(&cgroup).map_err(|error| error.to_string())
+        })
+        .await?;
+        prepared.map_err(failed)?;
+        let id = self.node.engine.run_pod_sandbox(config).await.map_err(|error| failed(error.to_string()))?;
+        if let Ok(status) = self.node.engine.pod_sandbox_status(&id).await {
+            let message = match status.ips.first() {
+                Some(ip) => format!("Sandbox is ready at {ip}"),
+                None => "Sandbox is ready on the host's network".to_owned(),
+            };
+            self.reporter.pod(EventReason::SandboxReady, message);
+        }
+        Ok(Done::Nothing)
+    }
+
+    async fn start_container(&self, mut start: StartContainer) -> Result<Done, Failure> {
+        let name = start.config.name.clone();
+        let (desired, node, dir) = (self.desired.clone(), Arc::clone(&self.node), self.dir.clone());
+        let request = start.clone();
+        let mounts =
+            blocking(move || volumes::container_mounts(&context(&desired, &node, &dir), &request)).await?;
+        start.config.mounts =
+            mounts.map_err(|error| (Reason::CreateContainerConfigError, error.to_string()))?;
+        let engine = &self.node.engine;
+        let id = engine
+            .create_container(&start.sandbox, *start.config)
+            .await
+            .map_err(|error| (Reason::CreateContainerError, error.to_string()))?;
+        self.reporter.container(EventReason::Created, &name, format!("Created container {name}"));
+        engine
+            .start_container(&id)
+            .await
+            .map_err(|error| (Reason::RunContainerError, error.to_string()))?;
+        self.reporter.container(EventReason::Started, &name, format!("Started container {name}"));
+        Ok(Done::Nothing)
+    }
+
+    async fn run_hook(
+        &mut self,
+        id: ContainerId,
+        name: &str,
+        kind: HookKind,
+        handler: LifecycleHandler,
+    ) -> Result<Done, Failure> {
+        let Some((container, _)) = spec::container(&self.desired.pod, name) else {
+            let outcome = HookOutcome::Failed(format!("the pod has no container \"{name}\""));
+            return Ok(Done::Hook(id, kind, outcome));
+        };
+        let hook = Hook { id: id.clone(), container: container.clone(), handler, ip: self.ip };
+        let limit = Some(*self.deadline.borrow()).filter(|&at| at != 0).map(|at| self.node.clock.until(at));
+        let outcome = tokio::select! {
+            outcome = lifecycle::run(&hook, self.node.engine.as_ref(), limit) => outcome,
+            () = over(&self.node, &mut self.deadline) => {
+                HookOutcome::Failed("the hook did not end within the grace period".to_owned())
+            }
+        };
+        if let HookOutcome::Failed(message) = &outcome {
+            let (reason, word) = match kind {
+                HookKind::PostStart => (EventReason::FailedPostStartHook, "PostStart"),
+                HookKind::PreStop => (EventReason::FailedPreStopHook, "PreStop"),
+            };
+            self.reporter.container(reason, name, format!("{word} hook failed: {message}"));
+        }
+        Ok(Done::Hook(id, kind, outcome))
+    }
+
+    async fn tear_down_volumes(&self) -> Result<Done, Failure> {
+        let dir = self.dir.clone();
+        blocking(move || dir.remove()).await?.map_err(|error| {
+            let path = self.dir.path().display();
+            (Reason::FailedSync, format!("can't remove the pod's directory {path}: {error}"))
+        })?;
+        Ok(Done::Volumes(false))
+    }
+
+    async fn remove_cgroup(&self, path: &Path) -> Result<Done, Failure> {
+        let (node, path) = (Arc::clone(&self.node), path.to_owned());
+        let removed = blocking(move || node.cgroups.remove(&path)).await?;
+        removed.map_err(|error| (Reason::FailedSync, format!("can't remove the pod's cgroup: {error}")))?;
+        Ok(Done::Nothing)
+    }
+}
+
+/// Returns when a deadline is over that may change meanwhile.
+async fn over(node: &Node, deadline: &mut watch::Receiver<UnixNanos>) {
+    loop {
+        let at = *deadline.borrow_and_update();
+        let left = if at == 0 { Duration::MAX } else { node.clock.until(at) };
+        tokio::select! {
+            () = tokio::time::sleep(left) => return,
+            Ok(()) = deadline.changed() => {}
+        }
+    }
+}
+
+fn context<'a>(desired: &'a Desired, node: &Node, dir: &'a PodDir) -> volumes::Context<'a> {
+    volumes::Context {
+        pod: &desired.pod,
+        objects: &desired.objects,
+        dir,
+        memory_capacity: node.facts.memory_capacity,
+    }
+}
+
+fn nothing(result: Result<(), EngineError>) -> Result<Done, Failure> {
+    result.map(|()| Done::Nothing).map_err(|error| (Reason::FailedSync, error.to_string()))
+}
+
+/// Runs what may wait for the kernel or a disk away from the other tasks.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| (Reason::FailedSync, format!("the step broke off: {error}")))
+}

@@ -1,0 +1,375 @@
+//! An engine that is all in memory, for the tests of workers. Its containers do as their [`Behaviour`] says.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use berth_cri::{
+    ContainerConfig, ContainerId, ContainerState, ContainerStatus, Engine, EngineError, EngineEvent,
+    EngineEventKind, EventStream, ExecOutput, Image, ImageId, LinuxContainerResources, PodSandboxConfig,
+    PodSandboxStatus, PullProgress, SandboxId,
+};
+use tokio::sync::{mpsc, watch};
+
+use super::{Clock, PodCgroupError, PodCgroups};
+use crate::plan::PodCgroup;
+
+/// What containers of a name do.
+#[derive(Clone, Debug)]
+pub(super) struct Behaviour {
+    /// They end by themselves after this, with this code.
+    pub(super) exits: Option<(Duration, i32)>,
+    /// They end so long after their stop signal; `None`: they ignore it.
+    pub(super) stops_after: Option<Duration>,
+    /// What commands in them end with.
+    pub(super) exec_code: i32,
+    /// How long commands in them take.
+    pub(super) exec_takes: Duration,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Behaviour { exits: None, stops_after: Some(Duration::ZERO), exec_code: 0, exec_takes: Duration::ZERO }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    sandboxes: Vec<PodSandboxStatus>,
+    containers: Vec<ContainerStatus>,
+    behaviours: BTreeMap<String, Behaviour>,
+    subscribers: Vec<mpsc::UnboundedSender<EngineEvent>>,
+    images: Vec<String>,
+    calls: Vec<(Duration, String)>,
+}
+
+/// The engine. Clones are the same one.
+#[derive(Clone)]
+pub(super) struct FakeEngine {
+    state: Arc<Mutex<State>>,
+    clock: Clock,
+    begun: tokio::time::Instant,
+}
+
+impl FakeEngine {
+    pub(super) fn new(clock: Clock) -> Self {
+        FakeEngine { state: Arc::default(), clock, begun: tokio::time::Instant::now() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub(super) fn add_image(&self, image: &str) {
+        self.lock().images.push(image.to_owned());
+    }
+
+    pub(super) fn behave(&self, name: &str, behaviour: Behaviour) {
+        self.lock().behaviours.insert(name.to_owned(), behaviour);
+    }
+
+    fn behaviour(&self, name: &str) -> Behaviour {
+        self.lock().behaviours.get(name).cloned().unwrap_or_default()
+    }
+
+    fn call(&self, what: String) {
+        let at = self.begun.elapsed();
+        self.lock().calls.push((at, what));
+    }
+
+    /// What was asked so far, each with its time since the beginning.
+    pub(super) fn calls(&self) -> Vec<(Duration, String)> {
+        self.lock().calls.clone()
+    }
+
+    /// When calls that begin so were made, in whole seconds.
+    pub(super) fn seconds_of(&self, prefix: &str) -> Vec<u64> {
+        self.calls().iter().filter(|(_, call)| call.starts_with(prefix)).map(|(at, _)| at.as_secs()).collect()
+    }
+
+    /// The calls that begin with one of these words, in order.
+    pub(super) fn order_of(&self, words: &[&str]) -> Vec<String> {
+        let wanted = |call: &String| words.iter().any(|word| call.split(' ').next() == Some(word));
+        self.calls().into_iter().map(|(_, call)| call).filter(wanted).collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        let state = self.lock();
+        state.sandboxes.is_empty() && state.containers.is_empty()
+    }
+
+    pub(super) fn running(&self, name: &str) -> Option<ContainerId> {
+        let state = self.lock();
+        let mut running = state.containers.iter().filter(|c| c.state == ContainerState::Running);
+        running.find(|c| c.config.name == name).map(|c| c.id.clone())
+    }
+
+    /// Ends a container that runs.
+    pub(super) fn exit(&self, id: &ContainerId, code: i32) {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        let Some(container) = state.containers.iter_mut().find(|c| c.id == *id) else { return };
+        if container.state != ContainerState::Running {
+            return;
+        }
+        container.state = ContainerState::Exited;
+        container.exit_code = code;
+        container.finished_at = now;
+        container.reason = if code == 0 { "Completed" } else { "Error" }.to_owned();
+        let (uid, sandbox) = (container.pod_uid.clone(), container.sandbox.clone());
+        state.send(uid, sandbox, EngineEventKind::ContainerExited(id.clone()));
+    }
+
+    /// Breaks a pod's sandbox; its containers end.
+    pub(super) fn lose_sandbox(&self) {
+        let running: Vec<ContainerId> = self.lock().containers.iter().map(|c| c.id.clone()).collect();
+        running.iter().for_each(|id| self.exit(id, 137));
+        let mut state = self.lock();
+        let lost: Vec<_> = state.sandboxes.iter_mut().filter(|s| s.ready).map(|s| {
+            s.ready = false;
+            (s.config.uid.clone(), s.id.clone())
+        }).collect();
+        for (uid, id) in lost {
+            state.send(uid, id, EngineEventKind::SandboxLost);
+        }
+    }
+
+    /// Sends an event that says nothing new.
+    pub(super) fn noise(&self) {
+        let mut state = self.lock();
+        let all: Vec<_> = state.containers.iter().map(|c| (c.pod_uid.clone(), c.sandbox.clone(), c.id.clone())).collect();
+        for (uid, sandbox, id) in all {
+            state.send(uid, sandbox, EngineEventKind::ContainerOom(id));
+        }
+    }
+}
+
+impl State {
+    fn send(&mut self, pod_uid: String, sandbox: SandboxId, kind: EngineEventKind) {
+        let event = EngineEvent { pod_uid, sandbox, kind };
+        self.subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
+    }
+}
+
+fn absent(what: impl std::fmt::Display) -> EngineError {
+    EngineError::NotFound(format!("There is no {what}."))
+}
+
+#[async_trait]
+impl Engine for FakeEngine {
+    async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<SandboxId, EngineError> {
+        tokio::task::yield_now().await;
+        let id = SandboxId(format!("sandbox-{}", config.attempt));
+        self.call(format!("sandbox {}", config.attempt));
+        let mut state = self.lock();
+        assert!(!state.sandboxes.iter().any(|s| s.ready), "a second sandbox while one is ready");
+        assert!(!state.sandboxes.iter().any(|s| s.id == id), "a sandbox was made twice");
+        let created_at = self.clock.now();
+        let ips = vec!["127.0.0.1".parse().unwrap()];
+        state.sandboxes.push(PodSandboxStatus { id: id.clone(), config, ready: true, created_at, ips });
+        Ok(id)
+    }
+
+    async fn stop_pod_sandbox(&self, id: &SandboxId) -> Result<(), EngineError> {
+        self.call(format!("stop-sandbox {id}"));
+        let inside: Vec<_> =
+            self.lock().containers.iter().filter(|c| c.sandbox == *id).map(|c| c.id.clone()).collect();
+        inside.iter().for_each(|id| self.exit(id, 137));
+        if let Some(sandbox) = self.lock().sandboxes.iter_mut().find(|s| s.id == *id) {
+            sandbox.ready = false;
+        }
+        Ok(())
+    }
+
+    async fn remove_pod_sandbox(&self, id: &SandboxId) -> Result<(), EngineError> {
+        self.stop_pod_sandbox(id).await?;
+        let mut state = self.lock();
+        state.sandboxes.retain(|s| s.id != *id);
+        state.containers.retain(|c| c.sandbox != *id);
+        Ok(())
+    }
+
+    async fn pod_sandbox_status(&self, id: &SandboxId) -> Result<PodSandboxStatus, EngineError> {
+        self.lock().sandboxes.iter().find(|s| s.id == *id).cloned().ok_or_else(|| absent(id))
+    }
+
+    async fn list_pod_sandboxes(&self, uid: Option<&str>) -> Result<Vec<PodSandboxStatus>, EngineError> {
+        let wanted = |s: &&PodSandboxStatus| uid.is_none_or(|uid| s.config.uid == uid);
+        Ok(self.lock().sandboxes.iter().filter(wanted).cloned().collect())
+    }
+
+    async fn create_container(&self, sandbox: &SandboxId, config: ContainerConfig) -> Result<ContainerId, EngineError> {
+        tokio::task::yield_now().await;
+        let id = ContainerId(format!("{}-{}", config.name, config.attempt));
+        let mut state = self.lock();
+        if !state.sandboxes.iter().any(|s| s.id == *sandbox && s.ready) {
+            return Err(EngineError::FailedPrecondition("The sandbox is not ready.".into()));
+        }
+        if state.containers.iter().any(|c| c.id == id) {
+            return Ok(id);
+        }
+        let twin = |c: &ContainerStatus| c.config.name == config.name && c.state == ContainerState::Running;
+        assert!(!state.containers.iter().any(twin), "{id} was made while another one runs");
+        let pod_uid = state.sandboxes.iter().find(|s| s.id == *sandbox).unwrap().config.uid.clone();
+        state.containers.push(ContainerStatus {
+            id: id.clone(),
+            sandbox: sandbox.clone(),
+            pod_uid,
+            image_id: ImageId("sha256:1".into()),
+            state: ContainerState::Created,
+            created_at: self.clock.now(),
+            started_at: 0,
+            finished_at: 0,
+            exit_code: 0,
+            reason: String::new(),
+            message: String::new(),
+            log_path: Path::new("/nonexistent").join(&config.log_path),
+            pid: 0,
+            config,
+        });
+        Ok(id)
+    }
+
+    async fn start_container(&self, id: &ContainerId) -> Result<(), EngineError> {
+        tokio::task::yield_now().await;
+        self.call(format!("start {id}"));
+        let name = {
+            let now = self.clock.now();
+            let mut state = self.lock();
+            let container = state.containers.iter_mut().find(|c| c.id == *id).ok_or_else(|| absent(id))?;
+            assert_eq!(container.state, ContainerState::Created, "{id} was started twice");
+            container.state = ContainerState::Running;
+            container.started_at = now;
+            let (name, uid) = (container.config.name.clone(), container.pod_uid.clone());
+            let sandbox = container.sandbox.clone();
+            state.send(uid, sandbox, EngineEventKind::ContainerStarted(id.clone()));
+            name
+        };
+        if let Some((after, code)) = self.behaviour(&name).exits {
+            let (engine, id) = (self.clone(), id.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(after).await;
+                engine.exit(&id, code);
+            });
+        }
+        Ok(())
+    }
+
+    async fn stop_container(&self, id: &ContainerId, timeout: Duration) -> Result<(), EngineError> {
+        let name = match self.container_status(id).await {
+            Ok(status) if status.state == ContainerState::Running => status.config.name,
+            _ => return Ok(()),
+        };
+        self.call(format!("stop {id} {}", timeout.as_secs()));
+        let (after, code) = match self.behaviour(&name).stops_after {
+            Some(after) if after <= timeout => (after, 0),
+            _ => (timeout, 137),
+        };
+        tokio::time::sleep(after).await;
+        self.exit(id, code);
+        Ok(())
+    }
+
+    async fn remove_container(&self, id: &ContainerId) -> Result<(), EngineError> {
+        self.exit(id, 137);
+        self.lock().containers.retain(|c| c.id != *id);
+        Ok(())
+    }
+
+    async fn container_status(&self, id: &ContainerId) -> Result<ContainerStatus, EngineError> {
+        self.lock().containers.iter().find(|c| c.id == *id).cloned().ok_or_else(|| absent(id))
+    }
+
+    async fn list_containers(&self, uid: Option<&str>) -> Result<Vec<ContainerStatus>, EngineError> {
+        let wanted = |c: &&ContainerStatus| uid.is_none_or(|uid| c.pod_uid == uid);
+        Ok(self.lock().containers.iter().filter(wanted).cloned().collect())
+    }
+
+    async fn update_container_resources(
+        &self,
+        _: &ContainerId,
+        _: LinuxContainerResources,
+    ) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn exec_sync(
+        &self,
+        id: &ContainerId,
+        command: Vec<String>,
+        timeout: Duration,
+        _: usize,
+    ) -> Result<ExecOutput, EngineError> {
+        let name = self.container_status(id).await?.config.name;
+        self.call(format!("exec {id} {}", command.join(" ")));
+        let takes = self.behaviour(&name).exec_takes;
+        if !timeout.is_zero() && takes > timeout {
+            tokio::time::sleep(timeout).await;
+            return Err(EngineError::DeadlineExceeded("The command took too long.".into()));
+        }
+        tokio::time::sleep(takes).await;
+        Ok(ExecOutput { exit_code: self.behaviour(&name).exec_code, ..ExecOutput::default() })
+    }
+
+    async fn watch_log(&self, id: &ContainerId) -> Result<watch::Receiver<u64>, EngineError> {
+        Err(absent(id))
+    }
+
+    fn events(&self) -> EventStream {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.lock().subscribers.push(sender);
+        receiver
+    }
+
+    async fn pull_image(
+        &self,
+        image: &str,
+        _: Arc<dyn Fn(PullProgress) + Send + Sync>,
+    ) -> Result<ImageId, EngineError> {
+        self.call(format!("pull {image}"));
+        if image.contains("missing") {
+            return Err(EngineError::ImagePull(format!("The image {image} is not there.")));
+        }
+        self.add_image(image);
+        Ok(ImageId("sha256:1".into()))
+    }
+
+    async fn image_status(&self, image: &str) -> Result<Option<Image>, EngineError> {
+        let there = self.lock().images.iter().any(|known| known == image);
+        Ok(there.then(|| Image {
+            id: ImageId("sha256:1".into()),
+            repo_tags: vec![image.to_owned()],
+            repo_digests: Vec::new(),
+            size: 1,
+            user: String::new(),
+        }))
+    }
+}
+
+/// Cgroups that are only names.
+#[derive(Default)]
+pub(super) struct FakeCgroups(Mutex<Vec<PathBuf>>);
+
+impl FakeCgroups {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap().is_empty()
+    }
+}
+
+impl PodCgroups for FakeCgroups {
+    fn ensure(&self, cgroup: &PodCgroup) -> Result<(), PodCgroupError> {
+        self.0.lock().unwrap().push(cgroup.path.clone());
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), PodCgroupError> {
+        self.0.lock().unwrap().retain(|group| group != path);
+        Ok(())
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        self.0.lock().unwrap().iter().any(|group| group == path)
+    }
+}

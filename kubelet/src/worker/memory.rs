@@ -1,0 +1,108 @@
+//! What a worker knows of its pod beside the engine's records.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use berth_cri::{ContainerId, ContainerState, ContainerStatus, PodSandboxStatus, UnixNanos};
+
+use super::record::PodRecord;
+use crate::plan::{
+    HookKind, HookOutcome, ImageState, Observed, ProbeKind, ProbeResults, Reason, StepFailure, StepKey,
+};
+
+/// Everything that a plan is made from and that no list of the engine tells.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    admitted_at: UnixNanos,
+    pub(super) volumes_ready: bool,
+    pub(super) images: BTreeMap<String, ImageState>,
+    pub(super) probes: BTreeMap<ContainerId, ProbeResults>,
+    hooks: BTreeMap<(ContainerId, HookKind), HookOutcome>,
+    pub(super) kill_started: BTreeMap<ContainerId, UnixNanos>,
+    failures: BTreeMap<StepKey, StepFailure>,
+    pub(super) termination_messages: BTreeMap<ContainerId, String>,
+}
+
+impl Memory {
+    /// What an earlier daemon left behind.
+    pub(super) fn recall(record: &PodRecord) -> Self {
+        Memory {
+            admitted_at: record.admitted_at,
+            probes: record.probes(),
+            kill_started: record.kill_started.clone(),
+            ..Memory::default()
+        }
+    }
+
+    /// The hooks of containers that run already were run by the daemon that started them.
+    pub(super) fn adopt(&mut self, containers: &[ContainerStatus]) {
+        for container in containers.iter().filter(|c| c.state == ContainerState::Running) {
+            let key = (container.id.clone(), HookKind::PostStart);
+            self.hooks.entry(key).or_insert(HookOutcome::Succeeded);
+        }
+    }
+
+    /// Forgets containers that are not there any more.
+    pub(super) fn retain(&mut self, containers: &[ContainerStatus]) {
+        let there: BTreeSet<&ContainerId> = containers.iter().map(|container| &container.id).collect();
+        self.probes.retain(|id, _| there.contains(id));
+        self.hooks.retain(|(id, _), _| there.contains(id));
+        self.kill_started.retain(|id, _| there.contains(id));
+        self.termination_messages.retain(|id, _| there.contains(id));
+    }
+
+    pub(super) fn succeeded(&mut self, key: &StepKey) {
+        self.failures.remove(key);
+    }
+
+    /// Enters a failure. Returns whether it says something that the last one of this step did not.
+    pub(super) fn failed(&mut self, key: StepKey, at: UnixNanos, reason: Reason, message: String) -> bool {
+        let last = self.failures.get(&key);
+        let count = last.map_or(1, |last| last.count.saturating_add(1));
+        let new = last.is_none_or(|last| last.message != message);
+        self.failures.insert(key, StepFailure { count, at, reason, message });
+        new
+    }
+
+    pub(super) fn hook_ended(&mut self, id: ContainerId, kind: HookKind, outcome: HookOutcome) {
+        self.hooks.insert((id, kind), outcome);
+    }
+
+    /// Enters a probe's verdict. Returns whether it is new.
+    pub(super) fn probed(&mut self, id: &ContainerId, kind: ProbeKind, verdict: Option<bool>) -> bool {
+        let results = self.probes.entry(id.clone()).or_default();
+        let slot = match kind {
+            ProbeKind::Startup => &mut results.startup,
+            ProbeKind::Readiness => &mut results.readiness,
+            ProbeKind::Liveness => &mut results.liveness,
+        };
+        let new = *slot != verdict;
+        *slot = verdict;
+        new
+    }
+
+    pub(super) fn verdict(&self, id: &ContainerId, kind: ProbeKind) -> Option<bool> {
+        let results = self.probes.get(id)?;
+        match kind {
+            ProbeKind::Startup => results.startup,
+            ProbeKind::Readiness => results.readiness,
+            ProbeKind::Liveness => results.liveness,
+        }
+    }
+
+    /// The pod as it is.
+    pub(super) fn observed(&self, sandboxes: Vec<PodSandboxStatus>, containers: Vec<ContainerStatus>) -> Observed {
+        Observed {
+            admitted_at: self.admitted_at,
+            sandboxes,
+            containers,
+            volumes_ready: self.volumes_ready,
+            images: self.images.clone(),
+            probes: self.probes.clone(),
+            hooks: self.hooks.clone(),
+            kill_started: self.kill_started.clone(),
+            failures: self.failures.clone(),
+            termination_messages: self.termination_messages.clone(),
+            ..Observed::default()
+        }
+    }
+}

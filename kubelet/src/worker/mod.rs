@@ -1,0 +1,110 @@
+//! One worker per pod: observe, plan, act, and wait for whatever happens next.
+//!
+//! A worker is a task that owns its pod. Everything that happens to the pod comes to it as one ordered stream: the
+//! engine's events, ends of steps, probe attempts, commands, and the one timer that the last plan asked for. After each,
+//! it looks at the pod anew and asks [`crate::plan`] what to do. It decides nothing itself.
+
+mod announce;
+mod cgroup;
+mod clock;
+mod event;
+mod execute;
+mod memory;
+mod pod;
+mod record;
+mod reporter;
+mod router;
+mod tasks;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_cri::{Engine, PullProgress};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use cgroup::{HostCgroups, PodCgroupError, PodCgroups};
+pub use clock::Clock;
+pub use event::{EventReason, PodEvent};
+pub use record::{PodRecord, Records};
+pub use router::EventRouter;
+
+use crate::plan::{NodeFacts, Stage};
+
+/// What all workers of a node share.
+pub struct Node {
+    /// What runs the containers.
+    pub engine: Arc<dyn Engine>,
+    /// Where pods' directories and records are (`/var/lib/kubelet`).
+    pub kubelet_root: PathBuf,
+    /// What plans depend on.
+    pub facts: Arc<NodeFacts>,
+    /// What makes pods' cgroups.
+    pub cgroups: Arc<dyn PodCgroups>,
+    /// What tells the time.
+    pub clock: Clock,
+    /// Is told how far image pulls are.
+    pub pull_progress: Arc<dyn Fn(PullProgress) + Send + Sync>,
+}
+
+/// A pod and how it is.
+#[derive(Clone, Debug)]
+pub struct PodState {
+    /// The pod as it is wanted.
+    pub pod: Arc<Pod>,
+    /// How it is.
+    pub status: PodStatus,
+    /// How far its life is.
+    pub stage: Stage,
+}
+
+/// What a worker can be told.
+#[derive(Clone, Copy, Debug)]
+enum Command {
+    Delete { grace: Option<Duration> },
+}
+
+/// A running worker. The worker goes on when this is dropped.
+#[derive(Debug)]
+pub struct PodHandle {
+    commands: mpsc::UnboundedSender<Command>,
+    /// How the pod is. The sender is gone once nothing of the pod is left, or the worker broke off.
+    pub state: watch::Receiver<PodState>,
+    logs: Option<oneshot::Sender<()>>,
+    #[cfg(test)]
+    worker: tokio::task::AbortHandle,
+}
+
+impl PodHandle {
+    /// Ends the pod and removes it. Asked again with a shorter grace period, it hurries; zero kills at once.
+    pub fn delete(&self, grace: Option<Duration>) {
+        // A worker that is gone has deleted its pod.
+        let _ = self.commands.send(Command::Delete { grace });
+    }
+
+    /// Lets the pod's logs be removed with the pod: until this is called, or the handle is dropped, a pod of which
+    /// nothing else is left waits in [`Stage::Removing`] or [`Stage::Gone`].
+    pub fn release_logs(&mut self) {
+        self.logs = None;
+    }
+
+    /// Ends the worker as the death of its daemon would.
+    #[cfg(test)]
+    fn break_off(&self) {
+        self.worker.abort();
+    }
+
+    /// Returns when nothing of the pod is left, with its last state.
+    pub async fn gone(&mut self) -> PodState {
+        while self.state.changed().await.is_ok() {}
+        self.state.borrow().clone()
+    }
+}
+
+pub use pod::{SpawnError, spawn};

@@ -1,0 +1,522 @@
+//! The worker itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_cri::{ContainerState, ContainerStatus, EngineError, EngineEvent, PodSandboxStatus, UnixNanos};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+
+use super::announce::Announcer;
+use super::event::{EventReason, PodEvent};
+use super::execute::{Done, Failure, Job};
+use super::memory::Memory;
+use super::record::{PodRecord, Records};
+use super::reporter::Reporter;
+use super::tasks::{Admission, Tasks};
+use super::{Command, Node, PodHandle, PodState};
+use crate::plan::{self, Deletion, Desired, HookKind, Observed, Plan, ProbeWanted, Stage, Step, StepKey};
+use crate::prober::{self, ProbeReport, RunningProbe};
+use crate::volumes::{PodDir, termination_message};
+use crate::{config, qos, spec, status};
+
+/// After the engine could not answer, or a last file could not be removed, the worker tries again after this.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Why a pod can't be taken on.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// Its record can't be read or written.
+    #[error("The record of pod {pod} can't be kept: {source}.")]
+    Record {
+        /// The pod.
+        pod: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Takes a pod on: writes its record, then starts its worker. A pod that has a record is adopted with all that is there
+/// of it. `engine_events` are the pod's, from before this call; `events` is told what happens.
+pub fn spawn(
+    node: Arc<Node>,
+    mut desired: Desired,
+    engine_events: mpsc::UnboundedReceiver<EngineEvent>,
+    events: mpsc::UnboundedSender<PodEvent>,
+) -> Result<PodHandle, SpawnError> {
+    let records = Records::new(&node.kubelet_root);
+    let failed = |source| SpawnError::Record { pod: spec::describe(&desired.pod), source };
+    let mut record = match records.load(&desired.uid).map_err(failed)? {
+        Some(record) => record,
+        None => PodRecord::new(desired.pod.as_ref().clone(), node.clock.now()),
+    };
+    desired.deletion = desired.deletion.or(record.deletion());
+    record.set_deletion(desired.deletion);
+    records.save(&record).map_err(failed)?;
+    let (commands, command_receiver) = mpsc::unbounded_channel();
+    let first = PodState {
+        pod: Arc::clone(&desired.pod),
+        status: k8s_openapi::api::core::v1::PodStatus::default(),
+        stage: Stage::Syncing,
+    };
+    let (state, state_receiver) = watch::channel(first);
+    let (logs, logs_released) = oneshot::channel();
+    let (probe_sender, probe_reports) = mpsc::unbounded_channel();
+    let reporter = Reporter { uid: desired.uid.clone(), clock: node.clock.clone(), events };
+    let worker = Worker {
+        dir: PodDir::new(&node.kubelet_root, &desired.uid),
+        memory: Memory::recall(&record),
+        node,
+        desired,
+        records,
+        record,
+        tasks: Tasks::default(),
+        probes: BTreeMap::new(),
+        probe_sender,
+        inbox: Inbox { engine: Some(engine_events), commands: Some(command_receiver), probes: probe_reports },
+        doubtful_images: BTreeSet::new(),
+        state,
+        reporter,
+        announcer: Announcer::default(),
+        adopted: false,
+        logs_released: Some(logs_released),
+    };
+    let _task = tokio::spawn(worker.run());
+    Ok(PodHandle {
+        commands,
+        state: state_receiver,
+        logs: Some(logs),
+        #[cfg(test)]
+        worker: _task.abort_handle(),
+    })
+}
+
+struct Worker {
+    node: Arc<Node>,
+    desired: Desired,
+    dir: PodDir,
+    records: Records,
+    record: PodRecord,
+    memory: Memory,
+    tasks: Tasks,
+    probes: BTreeMap<ProbeWanted, AbortHandle>,
+    probe_sender: mpsc::UnboundedSender<ProbeReport>,
+    inbox: Inbox,
+    /// Images that are to be looked up again.
+    doubtful_images: BTreeSet<String>,
+    state: watch::Sender<PodState>,
+    reporter: Reporter,
+    announcer: Announcer,
+    /// The pod was looked at once.
+    adopted: bool,
+    /// Resolves when nobody reads the pod's logs any more.
+    logs_released: Option<oneshot::Receiver<()>>,
+}
+
+/// What comes from outside.
+struct Inbox {
+    engine: Option<mpsc::UnboundedReceiver<EngineEvent>>,
+    commands: Option<mpsc::UnboundedReceiver<Command>>,
+    probes: mpsc::UnboundedReceiver<ProbeReport>,
+}
+
+/// What made a worker look at its pod again.
+enum Wake {
+    /// Something in the engine; the lists tell what.
+    Engine,
+    Timer,
+    Command(Command),
+    Probe(ProbeReport),
+    Step(StepKey, Result<Done, Failure>),
+}
+
+/// What a look at the pod says about the next one.
+enum Next {
+    /// The pod is gone.
+    Gone,
+    /// Look again when something happens, or at that time.
+    Wait(Option<UnixNanos>),
+}
+
+impl Worker {
+    async fn run(mut self) {
+        loop {
+            let next = match self.turn().await {
+                Ok(next) => next,
+                Err(error) => {
+                    self.reporter.pod(EventReason::FailedSync, error.to_string());
+                    Next::Wait(Some(self.node.clock.now() + nanos(RETRY)))
+                }
+            };
+            match next {
+                Next::Gone => return,
+                Next::Wait(at) => self.wait(at).await,
+            }
+        }
+    }
+
+    /// Observe, plan, publish, act.
+    async fn turn(&mut self) -> Result<Next, EngineError> {
+        let observed = self.observe().await?;
+        let now = self.node.clock.now();
+        let plan = plan::plan(&self.desired, &observed, now);
+        self.publish(&observed, &plan, now);
+        if plan.stage == Stage::Gone && self.tasks.is_empty() {
+            return Ok(self.finish().await);
+        }
+        self.begin_steps(&plan.steps, &observed);
+        self.run_probes(&plan.probes, &observed);
+        Ok(Next::Wait(plan.wake_at))
+    }
+
+    async fn observe(&mut self) -> Result<Observed, EngineError> {
+        let uid = &self.desired.uid.0;
+        let sandboxes = self.node.engine.list_pod_sandboxes(Some(uid)).await?;
+        let containers = self.node.engine.list_containers(Some(uid)).await?;
+        if !self.adopted {
+            self.adopted = true;
+            self.memory.adopt(&containers);
+            self.announcer.adopt(&self.reporter, &containers);
+        }
+        self.memory.retain(&containers);
+        self.announcer.containers(&self.reporter, &containers);
+        self.read_termination_messages(&containers);
+        self.look_up_images().await;
+        let mut observed = self.memory.observed(sandboxes, containers);
+        observed.in_flight = self.tasks.keys();
+        observed.directory_exists = self.dir.exists();
+        let class = qos::qos_class(&self.desired.pod);
+        let cgroup = qos::pod_cgroup(&self.node.facts.cgroup_root, class, &self.desired.uid);
+        observed.cgroup_exists = self.node.cgroups.exists(&cgroup);
+        Ok(observed)
+    }
+
+    fn read_termination_messages(&mut self, containers: &[ContainerStatus]) {
+        let ended = |c: &&ContainerStatus| matches!(c.state, ContainerState::Exited | ContainerState::Unknown);
+        for container in containers.iter().filter(ended) {
+            if self.memory.termination_messages.contains_key(&container.id) {
+                continue;
+            }
+            let found = spec::container(&self.desired.pod, &container.config.name);
+            let policy = found.and_then(|(container, _)| container.termination_message_policy.as_deref());
+            let message = termination_message(&self.dir, container, policy == Some("FallbackToLogsOnError"));
+            self.memory.termination_messages.insert(container.id.clone(), message);
+        }
+    }
+
+    async fn look_up_images(&mut self) {
+        for (container, _) in spec::all_containers(&self.desired.pod) {
+            let Some(image) = &container.image else { continue };
+            let known = self.memory.images.get(image);
+            if known.is_some() && !self.doubtful_images.remove(image) {
+                continue;
+            }
+            // An engine that can't say has said that it is not there: the pull tells why.
+            let present = self.node.engine.image_status(image).await.ok().flatten();
+            if present.is_some() && known.is_none() {
+                let message = format!("Container image \"{image}\" already present on machine");
+                self.reporter.pod(EventReason::Pulled, message);
+            }
+            let pulled_at = known.map_or(0, |known| known.pulled_at);
+            self.memory.images.insert(image.clone(), plan::ImageState { present, pulled_at });
+        }
+    }
+
+    fn publish(&mut self, observed: &Observed, plan: &Plan, now: UnixNanos) {
+        self.announcer.waiting(&self.reporter, plan);
+        let last = self.state.borrow().clone();
+        // What is left of a pod that is being removed says nothing about how it ended.
+        let frozen = last.stage >= Stage::Removing;
+        let status = if frozen {
+            last.status.clone()
+        } else {
+            status::pod_status(&self.desired, observed, plan, Some(&last.status), now)
+        };
+        if !frozen {
+            self.announcer.status(&self.reporter, &status);
+        }
+        if status != last.status || plan.stage != last.stage {
+            let pod = Arc::clone(&self.desired.pod);
+            self.state.send_replace(PodState { pod, status, stage: plan.stage });
+        }
+    }
+
+    fn begin_steps(&mut self, steps: &[Step], observed: &Observed) {
+        for step in steps {
+            if self.tasks.admit(step) == Admission::Join {
+                continue;
+            }
+            self.note_kill(step);
+            let job = |deadline| Job {
+                node: Arc::clone(&self.node),
+                desired: self.desired.clone(),
+                dir: self.dir.clone(),
+                ip: pod_ip(observed, &self.node.facts.host_ips),
+                step: step.clone(),
+                deadline,
+                reporter: self.reporter.clone(),
+            };
+            self.tasks.begin(step, job);
+        }
+    }
+
+    /// Remembers when a container was first told to end.
+    fn note_kill(&mut self, step: &Step) {
+        let (Step::StopContainer { id, .. } | Step::RunHook { id, kind: HookKind::PreStop, .. }) = step else {
+            return;
+        };
+        let now = self.node.clock.now();
+        self.memory.kill_started.entry(id.clone()).or_insert(now);
+        if self.record.kill_started != self.memory.kill_started {
+            self.record.kill_started.clone_from(&self.memory.kill_started);
+            self.save();
+        }
+    }
+
+    /// Starts probes that are wanted and stops those that are not.
+    fn run_probes(&mut self, wanted: &[ProbeWanted], observed: &Observed) {
+        self.probes.retain(|probe, task| {
+            let keep = wanted.contains(probe);
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+        for probe in wanted {
+            if self.probes.contains_key(probe) {
+                continue;
+            }
+            let Some(running) = self.probe(probe, observed) else { continue };
+            let engine = Arc::clone(&self.node.engine);
+            let task = tokio::spawn(prober::run(running, engine, self.probe_sender.clone()));
+            self.probes.insert(probe.clone(), task.abort_handle());
+        }
+    }
+
+    fn probe(&self, wanted: &ProbeWanted, observed: &Observed) -> Option<RunningProbe> {
+        let (container, _) = spec::container(&self.desired.pod, &wanted.name)?;
+        let status = observed.containers.iter().find(|container| container.id == wanted.id)?;
+        let probe = match wanted.kind {
+            plan::ProbeKind::Startup => container.startup_probe.clone(),
+            plan::ProbeKind::Readiness => container.readiness_probe.clone(),
+            plan::ProbeKind::Liveness => container.liveness_probe.clone(),
+        }?;
+        Some(RunningProbe {
+            id: wanted.id.clone(),
+            kind: wanted.kind,
+            probe,
+            container: container.clone(),
+            ip: pod_ip(observed, &self.node.facts.host_ips),
+            running_for: self.node.clock.since(status.started_at),
+            verdict: self.memory.verdict(&wanted.id, wanted.kind),
+        })
+    }
+
+    /// Waits until something happens, then takes in everything that has happened.
+    async fn wait(&mut self, at: Option<UnixNanos>) {
+        let left = at.map(|at| self.node.clock.until(at));
+        let timer = async {
+            match left {
+                Some(left) => tokio::time::sleep(left.max(Duration::from_millis(1))).await,
+                None => std::future::pending().await,
+            }
+        };
+        let wake = tokio::select! {
+            (key, result) = self.tasks.next() => Wake::Step(key, result),
+            wake = self.inbox.next() => wake,
+            () = timer => Wake::Timer,
+        };
+        self.take_in(wake);
+        while let Some((key, result)) = self.tasks.try_next() {
+            self.take_in(Wake::Step(key, result));
+        }
+        while let Some(wake) = self.inbox.try_next() {
+            self.take_in(wake);
+        }
+    }
+
+    fn take_in(&mut self, wake: Wake) {
+        match wake {
+            Wake::Engine | Wake::Timer => {}
+            Wake::Command(Command::Delete { grace }) => self.delete(grace),
+            Wake::Probe(report) => self.probed(report),
+            Wake::Step(key, Ok(done)) => {
+                self.memory.succeeded(&key);
+                self.done(done);
+            }
+            Wake::Step(key, Err((reason, message))) => self.failed(key, reason, message),
+        }
+    }
+
+    fn delete(&mut self, grace: Option<Duration>) {
+        let now = self.node.clock.now();
+        let deletion = match self.desired.deletion {
+            None => Deletion { requested_at: now, grace },
+            Some(last) => Deletion { grace: shorter(last.grace, grace), ..last },
+        };
+        self.desired.deletion = Some(deletion);
+        self.record.set_deletion(Some(deletion));
+        self.save();
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Nothing => {}
+            Done::Volumes(ready) => self.memory.volumes_ready = ready,
+            Done::Image(name, present) => {
+                let pulled_at = self.node.clock.now();
+                self.memory.images.insert(name, plan::ImageState { present, pulled_at });
+            }
+            Done::Hook(id, kind, outcome) => self.memory.hook_ended(id, kind, outcome),
+        }
+    }
+
+    fn failed(&mut self, key: StepKey, reason: plan::Reason, message: String) {
+        if let StepKey::StartContainer(..) = key {
+            // The image may have been removed under us.
+            self.doubtful_images.extend(self.memory.images.keys().cloned());
+        }
+        let now = self.node.clock.now();
+        if self.memory.failed(key.clone(), now, reason, message.clone()) {
+            let event = match reason {
+                plan::Reason::FailedMount => EventReason::FailedMount,
+                plan::Reason::FailedCreatePodSandBox => EventReason::FailedCreatePodSandBox,
+                plan::Reason::FailedSync => EventReason::FailedSync,
+                _ => EventReason::Failed,
+            };
+            match &key {
+                // The announcer tells it with the waiting reason.
+                StepKey::StartContainer(..) if reason == plan::Reason::CreateContainerConfigError => {}
+                StepKey::StartContainer(name, _) => {
+                    self.reporter.container(event, name, format!("{reason}: {message}"));
+                }
+                StepKey::PullImage(image) => {
+                    self.reporter.pod(event, format!("{reason}: can't pull image \"{image}\": {message}"));
+                }
+                _ => self.reporter.pod(event, message),
+            }
+        }
+    }
+
+    fn probed(&mut self, report: ProbeReport) {
+        let kind = format!("{:?}", report.kind);
+        match &report.outcome {
+            prober::Outcome::Success => {}
+            prober::Outcome::Warning(message) => {
+                let message = format!("{kind} probe warning: {message}");
+                self.reporter.container(EventReason::ProbeWarning, &report.container, message);
+            }
+            prober::Outcome::Failure(message) => {
+                let message = format!("{kind} probe failed: {message}");
+                self.reporter.container(EventReason::Unhealthy, &report.container, message);
+            }
+            prober::Outcome::Error(message) => {
+                let message = format!("{kind} probe errored and resulted in unknown state: {message}");
+                self.reporter.container(EventReason::Unhealthy, &report.container, message);
+            }
+        }
+        let new = self.memory.probed(&report.id, report.kind, report.verdict);
+        if new && self.record.set_probes(&self.memory.probes) {
+            self.save();
+        }
+    }
+
+    /// Nothing of the pod is left but its logs and its record.
+    async fn finish(&mut self) -> Next {
+        // An error is as good: nobody reads the logs any more.
+        if let Some(released) = self.logs_released.take() {
+            let _ = released.await;
+        }
+        let removed = self.remove_logs().and_then(|()| self.records.remove(&self.desired.uid));
+        match removed {
+            Ok(()) => Next::Gone,
+            Err(error) => {
+                self.reporter.pod(EventReason::FailedSync, format!("can't remove the pod's record: {error}"));
+                Next::Wait(Some(self.node.clock.now() + nanos(RETRY)))
+            }
+        }
+    }
+
+    fn remove_logs(&self) -> std::io::Result<()> {
+        let facts = &self.node.facts;
+        match config::to_sandbox_config(&self.desired.pod, &self.desired.uid, facts, 0) {
+            Ok(sandbox) => crate::volumes::delete_tree(&sandbox.log_directory),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn save(&self) {
+        if let Err(error) = self.records.save(&self.record) {
+            let message = format!("can't write the pod's record: {error}");
+            self.reporter.pod(EventReason::FailedSync, message);
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.probes.values().for_each(AbortHandle::abort);
+    }
+}
+
+impl Inbox {
+    async fn next(&mut self) -> Wake {
+        loop {
+            tokio::select! {
+                event = receive(&mut self.engine) => match event {
+                    Some(_) => return Wake::Engine,
+                    None => self.engine = None,
+                },
+                command = receive(&mut self.commands) => match command {
+                    Some(command) => return Wake::Command(command),
+                    None => self.commands = None,
+                },
+                Some(report) = self.probes.recv() => return Wake::Probe(report),
+            }
+        }
+    }
+
+    fn try_next(&mut self) -> Option<Wake> {
+        fn ready<T>(channel: &mut Option<mpsc::UnboundedReceiver<T>>) -> Option<T> {
+            channel.as_mut()?.try_recv().ok()
+        }
+        if ready(&mut self.engine).is_some() {
+            return Some(Wake::Engine);
+        }
+        if let Some(command) = ready(&mut self.commands) {
+            return Some(Wake::Command(command));
+        }
+        self.probes.try_recv().ok().map(Wake::Probe)
+    }
+}
+
+/// Receives; for ever if the channel is closed and was taken away.
+async fn receive<T>(channel: &mut Option<mpsc::UnboundedReceiver<T>>) -> Option<T> {
+    match channel {
+        Some(channel) => channel.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The pod's address: that of its newest ready sandbox, or the node's on the host's network.
+fn pod_ip(observed: &Observed, host_ips: &[IpAddr]) -> Option<IpAddr> {
+    let ready = observed.sandboxes.iter().filter(|sandbox| sandbox.ready);
+    let newest: &PodSandboxStatus = ready.max_by_key(|sandbox| sandbox.config.attempt)?;
+    if newest.config.namespaces.host_network {
+        return host_ips.first().copied();
+    }
+    newest.ips.first().copied()
+}
+
+fn shorter(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+fn nanos(duration: Duration) -> UnixNanos {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

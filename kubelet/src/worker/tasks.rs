@@ -1,0 +1,108 @@
+//! The steps that are being done.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use berth_cri::UnixNanos;
+use tokio::sync::watch;
+use tokio::task::{Id, JoinError, JoinSet};
+
+use super::execute::{Done, Failure, Job};
+use crate::plan::{Step, StepKey};
+
+/// The steps of one pod that are being done, at most one of a kind, but for those that supersede.
+#[derive(Debug, Default)]
+pub(super) struct Tasks {
+    set: JoinSet<Result<Done, Failure>>,
+    running: BTreeMap<StepKey, Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    step: Step,
+    task: Id,
+    deadline: watch::Sender<UnixNanos>,
+}
+
+/// What is to be done with a step that was planned.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// Begin it.
+    Begin,
+    /// It is being done.
+    Join,
+}
+
+impl Tasks {
+    /// Decides on a planned step. One that is being done gets its nearer deadline if that is all that is new.
+    pub(super) fn admit(&mut self, step: &Step) -> Admission {
+        let Some(running) = self.running.get_mut(&step.key()) else { return Admission::Begin };
+        if !step.supersedes(&running.step) {
+            return Admission::Join;
+        }
+        if let Step::RunHook { deadline, .. } = step {
+            // A hook is not run twice; it only gets less time.
+            running.deadline.send_replace(*deadline);
+            running.step = step.clone();
+            return Admission::Join;
+        }
+        Admission::Begin
+    }
+
+    /// Begins a step. A step of the same kind that is being done goes on, but only the end of this one counts.
+    pub(super) fn begin(&mut self, step: &Step, job: impl FnOnce(watch::Receiver<UnixNanos>) -> Job) {
+        let at = match step {
+            Step::RunHook { deadline, .. } => *deadline,
+            _ => 0,
+        };
+        let (deadline, receiver) = watch::channel(at);
+        let task = self.set.spawn(job(receiver).run()).id();
+        self.running.insert(step.key(), Running { step: step.clone(), task, deadline });
+    }
+
+    /// The kinds of steps that are being done.
+    pub(super) fn keys(&self) -> BTreeSet<StepKey> {
+        self.running.keys().cloned().collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// Waits for the end of a step that counts; waits for ever if none is being done.
+    pub(super) async fn next(&mut self) -> (StepKey, Result<Done, Failure>) {
+        loop {
+            match self.set.join_next_with_id().await {
+                Some(ended) => {
+                    if let Some(ended) = self.ended(ended) {
+                        return ended;
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// The end of a step that counts, if there is one now.
+    pub(super) fn try_next(&mut self) -> Option<(StepKey, Result<Done, Failure>)> {
+        while let Some(ended) = self.set.try_join_next_with_id() {
+            let ended = self.ended(ended);
+            if ended.is_some() {
+                return ended;
+            }
+        }
+        None
+    }
+
+    fn ended(
+        &mut self,
+        ended: Result<(Id, Result<Done, Failure>), JoinError>,
+    ) -> Option<(StepKey, Result<Done, Failure>)> {
+        let (id, result) = match ended {
+            Ok((id, result)) => (id, result),
+            Err(error) => (error.id(), Err((crate::plan::Reason::FailedSync, format!("the step broke off: {error}")))),
+        };
+        let key = self.running.iter().find(|(_, running)| running.task == id)?.0.clone();
+        self.running.remove(&key);
+        Some((key, result))
+    }
+}

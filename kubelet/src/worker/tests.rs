@@ -1,0 +1,360 @@
+//! Workers against an engine in memory, on a clock that jumps.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::fake::{Behaviour, FakeCgroups, FakeEngine};
+use super::*;
+use crate::identity::PodUid;
+use crate::plan::{Desired, Objects};
+
+struct Bench {
+    root: tempfile::TempDir,
+    engine: FakeEngine,
+    cgroups: Arc<FakeCgroups>,
+    node: Arc<Node>,
+    router: EventRouter,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let begun = Instant::now();
+        let clock = Clock::new(move || {
+            1_700_000_000_000_000_000 + u64::try_from(begun.elapsed().as_nanos()).unwrap()
+        });
+        let root = tempfile::tempdir().unwrap();
+        let engine = FakeEngine::new(clock.clone());
+        engine.add_image("i");
+        let cgroups = Arc::new(FakeCgroups::default());
+        let node = Arc::new(Node {
+            engine: Arc::new(engine.clone()),
+            kubelet_root: root.path().join("kubelet"),
+            facts: Arc::new(NodeFacts { log_root: root.path().join("logs"), ..NodeFacts::default() }),
+            cgroups: Arc::clone(&cgroups) as Arc<dyn PodCgroups>,
+            clock,
+            pull_progress: Arc::new(|_| {}),
+        });
+        let router = EventRouter::start(&engine);
+        Bench { root, engine, cgroups, node, router }
+    }
+
+    fn spawn(&self, spec: &str) -> Running {
+        let pod: Pod = crate::testing::pod(spec);
+        let uid = PodUid(pod.metadata.uid.clone().unwrap());
+        let desired = Desired {
+            pod: Arc::new(pod),
+            uid: uid.clone(),
+            objects: Arc::new(Objects::default()),
+            node: Arc::clone(&self.node.facts),
+            deletion: None,
+        };
+        let (sender, events) = mpsc::unbounded_channel();
+        let engine_events = self.router.subscribe(&uid);
+        let mut handle = spawn(Arc::clone(&self.node), desired, engine_events, sender).unwrap();
+        handle.release_logs();
+        Running { handle, events }
+    }
+
+    /// Nothing of any pod may be left.
+    fn assert_clean(&self) {
+        assert!(self.engine.is_empty(), "{:?}", self.engine.calls());
+        assert!(self.cgroups.is_empty());
+        let kubelet = self.root.path().join("kubelet");
+        assert!(!kubelet.join("pod-records").exists());
+        let left = std::fs::read_dir(kubelet.join("pods")).map(Iterator::count).unwrap_or(0);
+        assert_eq!(left, 0);
+        let logs = std::fs::read_dir(self.root.path().join("logs")).map(Iterator::count).unwrap_or(0);
+        assert_eq!(logs, 0);
+    }
+
+    async fn until(&self, what: &str, condition: impl Fn(&FakeEngine) -> bool) {
+        let wait = async {
+            while !condition(&self.engine) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if timeout(Duration::from_secs(3600), wait).await.is_err() {
+            panic!("never {what}: {:?}", self.engine.calls());
+        }
+    }
+}
+
+struct Running {
+    handle: PodHandle,
+    events: mpsc::UnboundedReceiver<PodEvent>,
+}
+
+impl Running {
+    async fn event(&mut self, reason: EventReason, container: &str) -> PodEvent {
+        let wait = async {
+            loop {
+                let event = self.events.recv().await.expect("the worker is gone");
+                if event.reason == reason && event.container.as_deref().unwrap_or_default() == container {
+                    return event;
+                }
+            }
+        };
+        match timeout(Duration::from_secs(3600), wait).await {
+            Ok(event) => event,
+            Err(_) => panic!("never {reason:?} {container}"),
+        }
+    }
+
+    async fn gone(mut self) -> PodState {
+        timeout(Duration::from_secs(3600), self.handle.gone()).await.expect("the pod never went")
+    }
+}
+
+fn exits(after_seconds: u64, code: i32) -> Behaviour {
+    Behaviour { exits: Some((Duration::from_secs(after_seconds), code)), ..Behaviour::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_loop_waits_longer_and_longer() {
+    let bench = Bench::new();
+    bench.engine.behave("c", exits(0, 1));
+    let pod = bench.spawn(r#"{"containers":[{"name":"c","image":"i"}]}"#);
+    bench.until("nine starts", |engine| engine.seconds_of("start c").len() >= 9).await;
+    let starts = bench.engine.seconds_of("start c");
+    assert_eq!(starts, [0, 0, 10, 30, 70, 150, 310, 610, 910]);
+    pod.handle.delete(None);
+    pod.gone().await;
+    bench.assert_clean();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_ran_long_is_restarted_at_once() {
+    let bench = Bench::new();
+    bench.engine.behave("c", exits(601, 1));
+    let pod = bench.spawn(r#"{"containers":[{"name":"c","image":"i"}]}"#);
+    bench.until("three starts", |engine| engine.seconds_of("start c").len() >= 3).await;
+    assert_eq!(bench.engine.seconds_of("start c"), [0, 601, 1202]);
+    pod.handle.delete(None);
+    pod.gone().await;
+    bench.assert_clean();
+}
+
+const WITH_SIDECARS: &str = r#"{"initContainers":[
+    {"name":"first","image":"i"},
+    {"name":"side1","image":"i","restartPolicy":"Always","startupProbe":{"exec":{"command":["up"]},"periodSeconds":1,"failureThreshold":1000}},
+    {"name":"second","image":"i"},
+    {"name":"side2","image":"i","restartPolicy":"Always"}],
+  "containers":[{"name":"main","image":"i"},{"name":"other","image":"i"}]}"#;
+
+#[tokio::test(start_paused = true)]
+async fn init_containers_and_sidecars_come_in_order_and_go_in_reverse() {
+    let bench = Bench::new();
+    bench.engine.behave("first", exits(2, 0));
+    bench.engine.behave("second", exits(2, 0));
+    bench.engine.behave("side1", Behaviour { exec_code: 1, ..Behaviour::default() });
+    let pod = bench.spawn(WITH_SIDECARS);
+    bench.until("side1", |engine| engine.running("side1").is_some()).await;
+    sleep(Duration::from_secs(5)).await;
+    assert!(bench.engine.seconds_of("start second").is_empty(), "the startup probe has not succeeded");
+    bench.engine.behave("side1", Behaviour::default());
+    bench.until("other", |e| e.running("other").is_some() && e.running("main").is_some()).await;
+    let starts = bench.engine.order_of(&["start"]);
+    assert_eq!(starts[..4], ["start first-0", "start side1-0", "start second-0", "start side2-0"]);
+    pod.handle.delete(None);
+    pod.gone().await;
+    let stops = bench.engine.order_of(&["stop"]);
+    let names: Vec<_> = stops.iter().map(|call| call.split([' ', '-']).nth(1).unwrap()).collect();
+    assert_eq!(names[2..], ["side2", "side1"], "{stops:?}");
+    bench.assert_clean();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_ignores_its_signal_is_killed_when_its_time_is_over() {
+    let bench = Bench::new();
+    bench.engine.behave("c", Behaviour { stops_after: None, ..Behaviour::default() });
+    let pod = bench.spawn(
+        r#"{"terminationGracePeriodSeconds":20,"containers":[{"name":"c","image":"i",
+            "lifecycle":{"preStop":{"exec":{"command":["bye"]}}}}]}"#,
+    );
+    bench.until("c", |engine| engine.running("c").is_some()).await;
+    let begun = Instant::now();
+    pod.handle.delete(None);
+    pod.gone().await;
+    assert_eq!(begun.elapsed().as_secs(), 20);
+    let calls = bench.engine.order_of(&["exec", "stop"]);
+    assert_eq!(calls[0], "exec c-0 bye");
+    bench.assert_clean();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_wish_with_no_grace_kills_at_once() {
+    let bench = Bench::new();
+    bench.engine.behave("c", Behaviour { stops_after: None, ..Behaviour::default() });
+    let pod = bench.spawn(r#"{"terminationGracePeriodSeconds":1000,"containers":[{"name":"c","image":"i"}]}"#);
+    bench.until("c", |engine| engine.running("c").is_some()).await;
+    let begun = Instant::now();
+    pod.handle.delete(None);
+    sleep(Duration::from_secs(5)).await;
+    pod.handle.delete(Some(Duration::ZERO));
+    pod.gone().await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?} {:?}", begun.elapsed(), bench.engine.calls());
+    bench.assert_clean();
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_flips_with_its_probe_and_liveness_restarts() {
+    let bench = Bench::new();
+    let mut pod = bench.spawn(
+        r#"{"terminationGracePeriodSeconds":1,"containers":[{"name":"c","image":"i",
+            "readinessProbe":{"exec":{"command":["r"]},"periodSeconds":1,"failureThreshold":2}},
+          {"name":"d","image":"i",
+            "livenessProbe":{"exec":{"command":["l"]},"periodSeconds":1,"failureThreshold":3}}]}"#,
+    );
+    pod.event(EventReason::Ready, "c").await;
+    bench.engine.behave("c", Behaviour { exec_code: 1, ..Behaviour::default() });
+    pod.event(EventReason::NotReady, "c").await;
+    bench.engine.behave("c", Behaviour::default());
+    pod.event(EventReason::Ready, "c").await;
+    assert_eq!(bench.engine.order_of(&["start"]).len(), 2);
+
+    bench.engine.behave("d", Behaviour { exec_code: 1, ..Behaviour::default() });
+    pod.event(EventReason::Killing, "d").await;
+    bench.engine.behave("d", Behaviour::default());
+    bench.until("d again", |engine| engine.seconds_of("start d").len() == 2).await;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(bench.engine.seconds_of("start d").len(), 2);
+    pod.handle.delete(None);
+    pod.gone().await;
+    bench.assert_clean();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_has_done_its_work_stays_until_it_is_deleted() {
+    let bench = Bench::new();
+    bench.engine.behave("c", exits(3, 0));
+    let mut pod = bench.spawn(r#"{"restartPolicy":"Never","containers":[{"name":"c","image":"i"}]}"#);
+    let ended = async {
+        while pod.handle.state.borrow_and_update().stage < Stage::Terminated {
+            pod.handle.state.changed().await.unwrap();
+        }
+    };
+    timeout(Duration::from_secs(60), ended).await.unwrap();
+    assert_eq!(pod.handle.state.borrow().status.phase.as_deref(), Some("Succeeded"));
+    assert_eq!(bench.engine.seconds_of("start c"), [0]);
+    pod.handle.delete(None);
+    let last = pod.gone().await;
+    assert_eq!(last.status.phase.as_deref(), Some("Succeeded"));
+    bench.assert_clean();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_worker_adopts_what_a_dead_one_left() {
+    let bench = Bench::new();
+    let spec = r#"{"containers":[{"name":"c","image":"i",
+        "readinessProbe":{"exec":{"command":["r"]},"periodSeconds":10}}]}"#;
+    let mut first = bench.spawn(spec);
+    first.event(EventReason::Ready, "c").await;
+    first.handle.break_off();
+    let mut second = bench.spawn(spec);
+    second.event(EventReason::Adopted, "c").await;
+    second.event(EventReason::Ready, "c").await;
+    sleep(Duration::from_secs(100)).await;
+    while let Ok(event) = second.events.try_recv() {
+        assert_ne!(event.reason, EventReason::NotReady);
+    }
+    assert_eq!(bench.engine.order_of(&["start", "sandbox"]), ["sandbox 0", "start c-0"]);
+    second.handle.delete(None);
+    second.gone().await;
+    bench.assert_clean();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_outlives_the_daemon() {
+    let bench = Bench::new();
+    bench.engine.behave("c", Behaviour { stops_after: None, ..Behaviour::default() });
+    let spec = r#"{"terminationGracePeriodSeconds":30,"containers":[{"name":"c","image":"i"}]}"#;
+    let first = bench.spawn(spec);
+    bench.until("c", |engine| engine.running("c").is_some()).await;
+    let begun = Instant::now();
+    first.handle.delete(None);
+    sleep(Duration::from_secs(10)).await;
+    first.handle.break_off();
+    bench.spawn(spec).gone().await;
+    assert!(begun.elapsed() <= Duration::from_secs(31), "{:?}", begun.elapsed());
+    bench.assert_clean();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_sandbox_is_made_anew() {
+    let bench = Bench::new();
+    let pod = bench.spawn(r#"{"containers":[{"name":"c","image":"i"}]}"#);
+    bench.until("c", |engine| engine.running("c").is_some()).await;
+    bench.engine.lose_sandbox();
+    bench.until("c again", |engine| engine.running("c").is_some()).await;
+    assert_eq!(bench.engine.order_of(&["sandbox"]), ["sandbox 0", "sandbox 1"]);
+    pod.handle.delete(None);
+    pod.gone().await;
+    bench.assert_clean();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_image_is_tried_again_after_longer_and_longer_pauses() {
+    let bench = Bench::new();
+    let mut pod = bench.spawn(r#"{"containers":[{"name":"c","image":"missing","imagePullPolicy":"IfNotPresent"}]}"#);
+    pod.event(EventReason::BackOff, "c").await;
+    bench.until("four pulls", |engine| engine.seconds_of("pull").len() >= 4).await;
+    assert_eq!(bench.engine.seconds_of("pull"), [0, 10, 30, 70]);
+    pod.handle.delete(None);
+    pod.gone().await;
+    bench.assert_clean();
+}
+
+/// Whatever happens in whatever order, no container is ever started twice or beside its twin (the engine checks), and
+/// a deletion ends it all.
+#[test]
+fn random_events_never_start_a_container_twice() {
+    use proptest::prelude::*;
+    #[derive(Clone, Debug)]
+    enum Happening {
+        Exit(usize, i32),
+        Noise,
+        Wait(u64),
+        LoseSandbox,
+        Restart,
+    }
+    let happening = prop_oneof![
+        4 => (0..4_usize, prop_oneof![Just(0), Just(1), Just(137)]).prop_map(|(c, code)| Happening::Exit(c, code)),
+        2 => Just(Happening::Noise),
+        4 => prop_oneof![0..50_u64, 1000..400_000_u64].prop_map(Happening::Wait),
+        1 => Just(Happening::LoseSandbox),
+        1 => Just(Happening::Restart),
+    ];
+    let names = ["first", "side1", "main", "other"];
+    proptest!(ProptestConfig::with_cases(48), |(story in prop::collection::vec(happening, 0..40))| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let bench = Bench::new();
+            bench.engine.behave("first", exits(1, 0));
+            bench.engine.behave("second", exits(1, 0));
+            let mut pod = bench.spawn(WITH_SIDECARS);
+            for happening in story {
+                match happening {
+                    Happening::Exit(container, code) => {
+                        if let Some(id) = bench.engine.running(names[container]) {
+                            bench.engine.exit(&id, code);
+                        }
+                    }
+                    Happening::Noise => bench.engine.noise(),
+                    Happening::Wait(millis) => sleep(Duration::from_millis(millis)).await,
+                    Happening::LoseSandbox => bench.engine.lose_sandbox(),
+                    Happening::Restart => {
+                        pod.handle.break_off();
+                        pod = bench.spawn(WITH_SIDECARS);
+                    }
+                }
+            }
+            pod.handle.delete(None);
+            pod.gone().await;
+            bench.assert_clean();
+        });
+    });
+}
