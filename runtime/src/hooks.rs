@@ -47,16 +47,6 @@ pub(crate) fn run_create_runtime(hooks: &Hooks, state: &HookState<'_>) -> Result
     run("createRuntime", hooks.create_runtime().as_deref(), state)
 }
 
-/// There are hooks that [`run_create_runtime`] would run.
-pub(crate) fn has_create_runtime(hooks: &Hooks) -> bool {
-    #[allow(deprecated)]
-    let prestart = hooks.prestart();
-    [prestart, hooks.create_runtime()]
-        .into_iter()
-        .flatten()
-        .any(|hooks| !hooks.is_empty())
-}
-
 /// Runs the hooks that follow the program's start.
 ///
 /// # Errors

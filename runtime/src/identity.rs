@@ -220,3 +220,10 @@ fn limit(limit: &PosixRlimit) -> Result<(PosixRlimitType, Resource, Rlimit)> {
         },
     ))
 }
+
+/// The names of all capabilities that are known.
+pub fn capability_names() -> Vec<String> {
+    let mut all: Vec<caps::Capability> = caps::all().into_iter().collect();
+    all.sort_unstable_by_key(caps::Capability::index);
+    all.iter().map(ToString::to_string).collect()
+}

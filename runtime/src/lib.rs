@@ -42,6 +42,8 @@ pub use error::{Error, Result};
 pub use exec::{ExecTarget, Execed, exec};
 pub use executable::protect_executable;
 pub use hooks::{HookState, run_poststart, run_poststop};
+pub use identity::capability_names;
+pub use mount::mount_options;
 pub use namespaces::JoinedNamespaces;
 pub use pause::{HeldNamespaces, Pause, PauseArgs, start_pause};
 pub use rootfs::Rootfs;

@@ -157,11 +157,6 @@ impl Namespaces {
         !matches!(self.ipc, Wanted::Host)
     }
 
-    /// The pids are not the creator's.
-    pub(crate) fn has_pid(&self) -> bool {
-        !matches!(self.pid, Wanted::Host)
-    }
-
     /// A process between creator and container has to prepare what can't be undone in the creator.
     pub(crate) fn needs_middle(&self) -> bool {
         matches!(self.user, Wanted::Join(_)) || !matches!(self.time, Wanted::Host)

@@ -69,7 +69,12 @@ fn attach_one(
     }
     let holder = super::attach::make("tmpfs", Some("cgroup"), &holder_options(options), destination)?;
     attach(&holder, root, destination, true)?;
-    for membership in memberships {
+    // Where there is a unified hierarchy, the container has no group of its own in a named one: it would show the host's.
+    let has_unified = memberships.iter().any(|m| m.controllers.is_empty());
+    for membership in memberships
+        .iter()
+        .filter(|m| !(has_unified && m.controllers.starts_with("name=")))
+    {
         attach_hierarchy(&holder, membership, options)?;
     }
     set_attributes(&holder, options).doing(|| format!("configure the mount on {}", destination.display()))

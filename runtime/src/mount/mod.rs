@@ -12,6 +12,7 @@ mod target;
 
 pub(crate) use attach::{Attached, attach_all, attach_to, set_propagation};
 pub(crate) use cgroup::attach_cgroups;
-pub(crate) use options::{Propagation, known_names};
+pub(crate) use options::Propagation;
+pub use options::mount_options;
 pub(crate) use source::{Prepared, Source, clone_tree, prepare};
 pub(crate) use target::{is_directory, make_directory, make_file, open_inside, retry};

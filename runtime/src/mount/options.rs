@@ -91,8 +91,8 @@ const SUPERBLOCK: &[&str] = &[
 /// Options that change nothing: they name the default, or ask the kernel to log less.
 const NOTHING: &[&str] = &["defaults", "silent", "loud"];
 
-/// Every option name that is known, as `features` lists them.
-pub(crate) fn known_names() -> Vec<String> {
+/// The mount options that are known by name, sorted; others are parameters of the file system.
+pub fn mount_options() -> Vec<String> {
     let attributes = ATTRIBUTES.iter().map(|(name, ..)| *name);
     let recursive = attributes.clone().map(|name| format!("r{name}"));
     let propagations = ["shared", "slave", "private", "unbindable"];

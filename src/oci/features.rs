@@ -1,0 +1,31 @@
+//! `features`: what the runtime can do, as the runtime specification's features document.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::spec::VERSION;
+use crate::state::print;
+
+/// Prints the document.
+pub(crate) fn main() -> Result<ExitCode, Failure> {
+    print(&json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": VERSION,
+        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "mountOptions": berth_runtime::mount_options(),
+        "linux": {
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
+            "capabilities": berth_runtime::capability_names(),
+            "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false },
+            "seccomp": { "enabled": true },
+            "apparmor": { "enabled": true },
+            "selinux": { "enabled": false },
+            "intelRdt": { "enabled": false },
+            "mountExtensions": { "idmap": { "enabled": false } },
+            "netDevices": { "enabled": false }
+        }
+    }))?;
+    Ok(ExitCode::SUCCESS)
+}

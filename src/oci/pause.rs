@@ -1,0 +1,26 @@
+//! `pause`: stops all processes of a container where they are.
+
+use std::process::ExitCode;
+
+use berth_runtime::cgroups::Cgroup;
+
+use crate::failure::{Failure, usage};
+use crate::only_id;
+use crate::options::Global;
+
+/// Freezes the container's cgroup.
+pub(crate) fn main(global: &Global, mut parser: lexopt::Parser) -> Result<ExitCode, Failure> {
+    let id = only_id(&mut parser)?;
+    let state = global.root.open(&id)?;
+    let record = state.record()?;
+    let (status, process) = state.status(&record);
+    match (process, Cgroup::open(&record.cgroup)?) {
+        (Some(_), Some(cgroup)) => cgroup.freeze()?,
+        _ => {
+            return Err(usage(format!(
+                "The container {id} is {status}, it is not running."
+            )));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,80 @@
+//! `state`: a container's state as JSON.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use berth_runtime::cgroups::Cgroup;
+use berth_runtime::oci::ContainerState;
+use berth_runtime::{Record, StateDir};
+use serde::Serialize;
+
+use crate::failure::{Failure, usage};
+use crate::only_id;
+use crate::options::Global;
+use crate::spec::VERSION;
+
+/// The runtime specification's state, with what runc adds to it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct State {
+    oci_version: String,
+    pub(crate) id: String,
+    pub(crate) pid: i32,
+    pub(crate) status: String,
+    pub(crate) bundle: PathBuf,
+    rootfs: PathBuf,
+    pub(crate) created: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    annotations: Option<std::collections::HashMap<String, String>>,
+    pub(crate) owner: String,
+}
+
+/// Prints the state.
+pub(crate) fn main(global: &Global, mut parser: lexopt::Parser) -> Result<ExitCode, Failure> {
+    let id = only_id(&mut parser)?;
+    let directory = global.root.look(&id)?;
+    let record = directory.record()?;
+    print(&state(&directory, record))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is known of a container.
+pub(crate) fn state(directory: &StateDir, record: Record) -> State {
+    let (status, process) = directory.status(&record);
+    let spec = directory.config().ok();
+    let status = match status {
+        ContainerState::Running if is_paused(&record.cgroup) => "paused".to_owned(),
+        other => other.to_string(),
+    };
+    State {
+        oci_version: spec
+            .as_ref()
+            .map_or_else(|| VERSION.to_owned(), |spec| spec.version().clone()),
+        id: directory.id().to_owned(),
+        pid: record
+            .process
+            .filter(|_| process.is_some())
+            .map_or(0, |(pid, _)| pid),
+        status,
+        bundle: record.bundle,
+        rootfs: record.rootfs,
+        created: record.created,
+        annotations: spec.and_then(|spec| spec.annotations().clone()),
+        owner: String::new(),
+    }
+}
+
+fn is_paused(cgroup: &str) -> bool {
+    Cgroup::open(cgroup)
+        .ok()
+        .flatten()
+        .is_some_and(|cgroup| cgroup.is_frozen().unwrap_or(false))
+}
+
+/// Prints a value as indented JSON.
+pub(crate) fn print(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| usage(format!("Could not encode the output: {e}.")))?;
+    println!("{text}");
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! The time as RFC 3339 writes it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The current time in UTC.
+pub(crate) fn now() -> String {
+    format(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+fn format(since_epoch: Duration) -> String {
+    let seconds = since_epoch.as_secs();
+    let (days, time) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = date(days);
+    let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
+    let nanos = since_epoch.subsec_nanos();
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
+}
+
+/// The Gregorian date of a day since the epoch, counted in 400-year cycles of years that begin in March.
+fn date(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let (cycle, day_of_cycle) = (shifted / 146_097, shifted % 146_097);
+    let year_of_cycle =
+        (day_of_cycle - day_of_cycle / 1460 + day_of_cycle / 36_524 - day_of_cycle / 146_096) / 365;
+    let day_of_year = day_of_cycle - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
+    let year = year_of_cycle + cycle * 400 + u64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_moments() {
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00.000000000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000000000Z"),
+            (1_704_067_199, "2023-12-31T23:59:59.000000000Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000000000Z"),
+        ] {
+            assert_eq!(format(Duration::from_secs(seconds)), expected);
+        }
+    }
+}
