@@ -1,18 +1,20 @@
 //! One container: created, running, ended, gone.
 
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use berth_runtime::cgroups::{Cgroup, OomWatch};
-use berth_runtime::{CreateArgs, Created, ExecTarget, Rootfs as RuntimeRootfs, Stdio as RuntimeStdio, oci};
+use berth_runtime::{Created, ExecTarget, Stdio as RuntimeStdio, oci};
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 
+use crate::bundle::{self, Bundle};
 use crate::clock;
 use crate::error::RequestError;
 use crate::log::{LogLimits, LogWriter};
 use crate::oom::OomState;
 use crate::poller::{Interest, Poller, Source, Watched};
-use crate::protocol::{BUNDLES_DIR, ContainerState, ContainerStatus, CreateContainer, ExitRecord, Rootfs};
+use crate::protocol::{ContainerState, ContainerStatus, CreateContainer, ExitRecord};
 use crate::reaper;
 use crate::sandbox::Sandbox;
 use crate::stdio::{Scratch, Stdio};
@@ -53,13 +55,16 @@ impl Container {
         sandbox: &Sandbox,
         poller: &Poller,
     ) -> Result<Self, RequestError> {
-        let bundle = sandbox.dir.join(BUNDLES_DIR).join(&request.id);
-        let spec = load_spec(&bundle, &request.id)?;
+        let bundle = Bundle::load(&sandbox.dir, &request.id)?;
         let log = open_log(request)?;
-        let (stdio, process) = start_process(request, number, sandbox, poller, &bundle, &spec, log)?;
+        let (stdio, process) = if bundle.wants_terminal() {
+            on_terminal(&bundle, request, number, sandbox, poller, log)?
+        } else {
+            on_pipes(&bundle, request, number, sandbox, poller, log)?
+        };
         let mut container = Self {
             id: request.id.clone(),
-            bundle,
+            bundle: bundle.dir,
             process,
             oom: OomState::default(),
             oom_watch: None,
@@ -201,22 +206,15 @@ impl Container {
         }
     }
 
-    /// Ends a container that never ran and removes what is left of any. It must not run.
-    pub(crate) fn delete(mut self) -> Result<(), (Self, RequestError)> {
+    /// Ends a container that never ran, and removes the cgroup of any. It must not run. May be asked again after an
+    /// error.
+    pub(crate) fn delete(&mut self) -> Result<(), RequestError> {
         self.kill_all();
-        if let Life::Created = &self.life {
+        if let Life::Created = self.life {
             self.await_end();
+            self.life = Life::Exited(self.record(128 + Signal::KILL.as_raw(), 0));
         }
-        match self.process.cgroup.delete() {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                let record = self.record(128 + Signal::KILL.as_raw(), 0);
-                if let Life::Created = &self.life {
-                    self.life = Life::Exited(record);
-                }
-                Err((self, error.into()))
-            }
-        }
+        Ok(self.process.cgroup.delete()?)
     }
 
     /// Changes the limits.
@@ -226,7 +224,7 @@ impl Container {
 
     /// What an exec needs to know, with the configuration read again: it is large, and execs are rare.
     pub(crate) fn exec_spec(&self) -> Result<oci::Spec, RequestError> {
-        load_spec(&self.bundle, &self.id)
+        bundle::load_spec(&self.bundle, &self.id)
     }
 
     /// The running container, as a target for execs.
@@ -306,23 +304,14 @@ impl Container {
     }
 }
 
-/// Reads a bundle's configuration.
-fn load_spec(bundle: &Path, id: &str) -> Result<oci::Spec, RequestError> {
-    let path = bundle.join("config.json");
-    let text = std::fs::read(&path).map_err(RequestError::io(format!("read {}", path.display())))?;
-    serde_json::from_slice(&text).map_err(|error| RequestError::Bundle {
-        id: id.to_owned(),
-        reason: format!("it is not an OCI configuration: {error}"),
-    })
-}
-
 fn open_log(request: &CreateContainer) -> Result<LogWriter, RequestError> {
     let limits = LogLimits {
         max_size: request.log_max_size,
         max_files: request.log_max_files,
     };
-    LogWriter::open(request.log_path.as_deref(), limits).map_err(|source| {
-        let path = request.log_path.as_deref().unwrap_or(Path::new("")).display();
+    let path = request.log_path.as_deref();
+    LogWriter::open(path, limits).map_err(|source| {
+        let path = path.map_or_else(String::new, |path| path.display().to_string());
         RequestError::Io {
             doing: format!("open the log {path} of container {}", request.id),
             source,
@@ -330,77 +319,50 @@ fn open_log(request: &CreateContainer) -> Result<LogWriter, RequestError> {
     })
 }
 
-/// The container's process, and our ends of its streams.
-fn start_process(
+fn on_pipes(
+    bundle: &Bundle,
     request: &CreateContainer,
     number: u32,
     sandbox: &Sandbox,
     poller: &Poller,
-    bundle: &Path,
-    spec: &oci::Spec,
     log: LogWriter,
 ) -> Result<(Stdio, Created), RequestError> {
-    let streams = |error| RequestError::io(format!("make the streams of container {}", request.id))(error);
-    let create = |stdio| {
-        berth_runtime::create(CreateArgs {
-            id: &request.id,
-            bundle,
-            spec,
-            rootfs: rootfs(&request.rootfs, spec),
-            stdio,
-            namespaces: sandbox.namespaces(),
-            preserve_fds: 0,
-            no_pivot: false,
-            new_keyring: true,
-            find_program_now: false,
-            listener: None,
-        })
-    };
-    if spec
-        .process()
-        .as_ref()
-        .and_then(oci::Process::terminal)
-        .unwrap_or(false)
-    {
-        let mut process = create(terminal_of(spec))?;
-        let master = process.terminal.take().ok_or_else(|| RequestError::Bundle {
-            id: request.id.clone(),
-            reason: "its terminal could not be had".into(),
-        })?;
-        let stdio = Stdio::terminal(number, poller, log, master, request.stdin).map_err(streams)?;
-        return Ok((stdio, process));
-    }
-    let (stdio, theirs) = Stdio::pipes(number, poller, log, request.stdin).map_err(streams)?;
-    let process = create(RuntimeStdio::Fds {
+    let failed = RequestError::io(format!("make the streams of container {}", request.id));
+    let (stdio, theirs) = Stdio::pipes(number, poller, log, request.stdin).map_err(failed)?;
+    let streams = RuntimeStdio::Fds {
         stdin: theirs.stdin,
         stdout: theirs.stdout,
         stderr: theirs.stderr,
-    })?;
-    Ok((stdio, process))
+    };
+    Ok((
+        stdio,
+        bundle.create(&request.rootfs, streams, sandbox.namespaces())?,
+    ))
 }
 
-fn terminal_of(spec: &oci::Spec) -> RuntimeStdio {
-    let size = spec.process().as_ref().and_then(oci::Process::console_size);
-    let cells = |count: u64| u16::try_from(count).unwrap_or(0);
-    RuntimeStdio::Terminal {
-        width: size.map_or(0, |size| cells(size.width())),
-        height: size.map_or(0, |size| cells(size.height())),
-    }
-}
-
-fn rootfs(rootfs: &Rootfs, spec: &oci::Spec) -> RuntimeRootfs {
-    match rootfs {
-        Rootfs::Overlay { lower, upper, work } => RuntimeRootfs::Overlay {
-            lower: lower.clone(),
-            upper: upper.clone(),
-            work: work.clone(),
-        },
-        Rootfs::Directory => {
-            let path = spec
-                .root()
-                .as_ref()
-                .map_or_else(|| PathBuf::from("rootfs"), |root| root.path().clone());
-            RuntimeRootfs::Path(path)
+fn on_terminal(
+    bundle: &Bundle,
+    request: &CreateContainer,
+    number: u32,
+    sandbox: &Sandbox,
+    poller: &Poller,
+    log: LogWriter,
+) -> Result<(Stdio, Created), RequestError> {
+    let mut process = bundle.create(&request.rootfs, bundle.terminal(), sandbox.namespaces())?;
+    let stdio = match process.terminal.take() {
+        Some(master) => Stdio::terminal(number, poller, log, master, request.stdin),
+        None => Err(io::ErrorKind::NotFound.into()),
+    };
+    match stdio {
+        Ok(stdio) => Ok((stdio, process)),
+        Err(source) => {
+            // Closing its channel ends it; it is reaped as an orphan.
+            let cgroup = process.cgroup;
+            let _ = cgroup.kill_all().and_then(|()| cgroup.delete());
+            Err(RequestError::Io {
+                doing: format!("use the terminal of container {}", request.id),
+                source,
+            })
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use berth_runtime::cgroups::Subgroup;
 use berth_runtime::{ExecTarget, Execed, Stdio as RuntimeStdio, oci};
 
+use crate::bundle::terminal_of;
 use crate::error::RequestError;
 use crate::protocol::Exec;
 use crate::stdio::container_side;
@@ -139,17 +140,7 @@ fn streams(process: &oci::Process, fds: Vec<OwnedFd>) -> Result<RuntimeStdio, Re
             stdout,
             stderr,
         }),
-        Err(fds) if terminal && fds.is_empty() => {
-            let size = process.console_size();
-            let cells = |of: fn(&oci::Box) -> u64| {
-                size.as_ref()
-                    .map_or(0, |size| u16::try_from(of(size)).unwrap_or(0))
-            };
-            Ok(RuntimeStdio::Terminal {
-                width: cells(|s| s.width()),
-                height: cells(|s| s.height()),
-            })
-        }
+        Err(fds) if terminal && fds.is_empty() => Ok(terminal_of(process)),
         _ => Err(RequestError::Invalid(
             "An exec takes three descriptors (stdin, stdout, stderr), or none and a terminal".into(),
         )),

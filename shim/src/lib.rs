@@ -4,6 +4,7 @@
 //! [`start`] is all that a program needs to be one; [`protocol`] is what it is then told over its socket. It is
 //! single-threaded: it waits in one place, and handles each wake-up to its end.
 
+mod bundle;
 pub mod client;
 mod clock;
 mod connection;

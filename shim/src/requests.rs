@@ -143,20 +143,17 @@ impl Shim {
     }
 
     fn remove_container(&mut self, number: u32) -> Result<(), RequestError> {
-        let Some(container) = self.containers.remove(&number) else {
+        let Some(container) = self.containers.get_mut(&number) else {
             return Ok(());
         };
         if container.is_running() {
-            let error = container.wrong_state("is running");
-            self.containers.insert(number, container);
-            return Err(error);
+            return Err(container.wrong_state("is running"));
         }
+        container.delete()?;
+        self.containers.remove(&number);
         self.execs
             .retain(|_, exec| exec.container != number || exec.pid().is_some());
-        container.delete().map_err(|(container, error)| {
-            self.containers.insert(number, container);
-            error
-        })
+        Ok(())
     }
 
     fn exec(&mut self, request: &Exec, fds: Vec<OwnedFd>) -> Answer {

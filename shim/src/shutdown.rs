@@ -46,8 +46,8 @@ impl Shim {
     /// Removes what is left of the pod, and tells who asked.
     pub(crate) fn finish(mut self) {
         self.execs.clear();
-        for (_, container) in std::mem::take(&mut self.containers) {
-            if let Err((container, error)) = container.delete() {
+        for container in self.containers.values_mut() {
+            if let Err(error) = container.delete() {
                 eprintln!("Something of container {} is left behind: {error}", container.id);
             }
         }

@@ -39,7 +39,7 @@ impl LogWriter {
     /// Opens the log, or with no path throws everything away.
     pub(crate) fn open(path: Option<&Path>, limits: LogLimits) -> io::Result<Self> {
         Ok(Self {
-            path: path.unwrap_or(Path::new("")).to_owned(),
+            path: path.map(Path::to_owned).unwrap_or_default(),
             file: path.map(LogFile::open).transpose()?,
             limits,
             splitters: Default::default(),

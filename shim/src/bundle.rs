@@ -1,0 +1,101 @@
+//! A container's bundle: the configuration that the engine wrote, and the process that the runtime makes of it.
+
+use std::path::{Path, PathBuf};
+
+use berth_runtime::{CreateArgs, Created, JoinedNamespaces, Rootfs as RuntimeRootfs, Stdio, create, oci};
+
+use crate::error::RequestError;
+use crate::protocol::{BUNDLES_DIR, Rootfs};
+
+/// A bundle, read.
+pub(crate) struct Bundle {
+    id: String,
+    pub(crate) dir: PathBuf,
+    spec: oci::Spec,
+}
+
+impl Bundle {
+    /// Reads the bundle of a container of this sandbox.
+    pub(crate) fn load(sandbox: &Path, id: &str) -> Result<Self, RequestError> {
+        let dir = sandbox.join(BUNDLES_DIR).join(id);
+        let spec = load_spec(&dir, id)?;
+        Ok(Self {
+            id: id.to_owned(),
+            dir,
+            spec,
+        })
+    }
+
+    /// Whether its streams are a terminal.
+    pub(crate) fn wants_terminal(&self) -> bool {
+        self.spec
+            .process()
+            .as_ref()
+            .and_then(oci::Process::terminal)
+            .unwrap_or(false)
+    }
+
+    /// A terminal of the size that is asked for.
+    pub(crate) fn terminal(&self) -> Stdio {
+        self.spec
+            .process()
+            .as_ref()
+            .map_or(Stdio::Terminal { width: 0, height: 0 }, terminal_of)
+    }
+
+    /// Makes the container, stopped before its program.
+    pub(crate) fn create(
+        &self,
+        root: &Rootfs,
+        stdio: Stdio,
+        namespaces: JoinedNamespaces<'_>,
+    ) -> Result<Created, RequestError> {
+        Ok(create(CreateArgs {
+            id: &self.id,
+            bundle: &self.dir,
+            spec: &self.spec,
+            rootfs: self.rootfs(root),
+            stdio,
+            namespaces,
+            preserve_fds: 0,
+            no_pivot: false,
+            new_keyring: true,
+            find_program_now: false,
+            listener: None,
+        })?)
+    }
+
+    fn rootfs(&self, root: &Rootfs) -> RuntimeRootfs {
+        match root {
+            Rootfs::Overlay { lower, upper, work } => RuntimeRootfs::Overlay {
+                lower: lower.clone(),
+                upper: upper.clone(),
+                work: work.clone(),
+            },
+            Rootfs::Directory => {
+                let path = self.spec.root().as_ref().map(|root| root.path().clone());
+                RuntimeRootfs::Path(path.unwrap_or_else(|| PathBuf::from("rootfs")))
+            }
+        }
+    }
+}
+
+/// A terminal of the size that a process asks for.
+pub(crate) fn terminal_of(process: &oci::Process) -> Stdio {
+    let size = process.console_size();
+    let cells = |count: u64| u16::try_from(count).unwrap_or(0);
+    Stdio::Terminal {
+        width: size.map_or(0, |size| cells(size.width())),
+        height: size.map_or(0, |size| cells(size.height())),
+    }
+}
+
+/// Reads a bundle's configuration. It is large: whoever needs it rarely reads it again rather than keep it.
+pub(crate) fn load_spec(bundle: &Path, id: &str) -> Result<oci::Spec, RequestError> {
+    let path = bundle.join("config.json");
+    let text = std::fs::read(&path).map_err(RequestError::io(format!("read {}", path.display())))?;
+    serde_json::from_slice(&text).map_err(|error| RequestError::Bundle {
+        id: id.to_owned(),
+        reason: format!("it is not an OCI configuration: {error}"),
+    })
+}
