@@ -2,12 +2,14 @@
 
 pub mod backoff;
 pub mod config;
+pub mod defaulting;
 pub mod defaults;
 pub mod env;
 pub mod expansion;
 pub mod identity;
 mod lifecycle;
 pub mod logs;
+pub mod manifest;
 pub mod plan;
 pub mod probe;
 pub mod prober;
@@ -17,6 +19,7 @@ pub mod resources;
 pub mod spec;
 pub mod standalone;
 pub mod status;
+pub mod validation;
 pub mod volumes;
 pub mod worker;
 

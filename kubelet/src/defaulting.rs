@@ -1,0 +1,274 @@
+//! What a pod's unset fields mean, filled in as the API server does.
+
+use k8s_openapi::api::core::v1::{
+    Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction, LifecycleHandler,
+    ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, Probe, ProjectedVolumeSource,
+    ResourceRequirements, SecurityContext, Volume, VolumeProjection,
+};
+
+use crate::defaults::{
+    DEFAULT_NAMESPACE, DEFAULT_SCHEDULER_NAME, DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS,
+    PROBE_FAILURE_THRESHOLD, PROBE_PERIOD_SECONDS, PROBE_SUCCESS_THRESHOLD, PROBE_TIMEOUT_SECONDS,
+    TERMINATION_MESSAGE_PATH, VOLUME_DEFAULT_MODE,
+};
+
+/// Fills in the unset fields of a pod.
+pub fn default_pod(pod: &mut Pod) {
+    text(&mut pod.metadata.namespace, DEFAULT_NAMESPACE);
+    if let Some(spec) = &mut pod.spec {
+        pod_spec(spec);
+    }
+}
+
+fn text(field: &mut Option<String>, default: &str) {
+    if field.as_deref().is_none_or(str::is_empty) {
+        *field = Some(default.to_owned());
+    }
+}
+
+fn pod_spec(spec: &mut PodSpec) {
+    text(&mut spec.restart_policy, "Always");
+    text(&mut spec.dns_policy, "ClusterFirst");
+    text(&mut spec.scheduler_name, DEFAULT_SCHEDULER_NAME);
+    spec.termination_grace_period_seconds
+        .get_or_insert(DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS);
+    spec.enable_service_links.get_or_insert(true);
+    spec.security_context
+        .get_or_insert_with(PodSecurityContext::default);
+    let host_network = spec.host_network == Some(true);
+    for container in spec
+        .init_containers
+        .iter_mut()
+        .flatten()
+        .chain(&mut spec.containers)
+    {
+        default_container(container, host_network);
+    }
+    spec.volumes.iter_mut().flatten().for_each(volume);
+}
+
+fn default_container(container: &mut Container, host_network: bool) {
+    let policy = default_pull_policy(container.image.as_deref().unwrap_or_default());
+    text(&mut container.image_pull_policy, policy);
+    text(&mut container.termination_message_path, TERMINATION_MESSAGE_PATH);
+    text(&mut container.termination_message_policy, "File");
+    container
+        .ports
+        .iter_mut()
+        .flatten()
+        .for_each(|port| container_port(port, host_network));
+    container.env.iter_mut().flatten().for_each(env_var);
+    resources(
+        container
+            .resources
+            .get_or_insert_with(ResourceRequirements::default),
+    );
+    if let Some(security) = &mut container.security_context {
+        security_context(security);
+    }
+    let probes = [
+        &mut container.liveness_probe,
+        &mut container.readiness_probe,
+        &mut container.startup_probe,
+    ];
+    probes.into_iter().flatten().for_each(probe);
+    if let Some(lifecycle) = &mut container.lifecycle {
+        let hooks = [&mut lifecycle.post_start, &mut lifecycle.pre_stop];
+        hooks.into_iter().flatten().for_each(lifecycle_handler);
+    }
+}
+
+/// `Always` for `:latest`, spelled out or not; a digest never changes what it means.
+pub fn default_pull_policy(image: &str) -> &'static str {
+    if image.contains('@') {
+        return "IfNotPresent";
+    }
+    let last = image.rsplit('/').next().unwrap_or(image);
+    match last.split_once(':') {
+        None | Some((_, "latest")) => "Always",
+        Some(_) => "IfNotPresent",
+    }
+}
+
+fn container_port(port: &mut ContainerPort, host_network: bool) {
+    text(&mut port.protocol, "TCP");
+    if host_network && port.host_port.is_none_or(|number| number == 0) {
+        port.host_port = Some(port.container_port);
+    }
+}
+
+fn env_var(variable: &mut EnvVar) {
+    if let Some(field) = variable
+        .value_from
+        .as_mut()
+        .and_then(|from| from.field_ref.as_mut())
+    {
+        field_ref(field);
+    }
+}
+
+fn field_ref(field: &mut ObjectFieldSelector) {
+    text(&mut field.api_version, "v1");
+}
+
+/// What is limited and not requested is requested up to its limit.
+fn resources(resources: &mut ResourceRequirements) {
+    let Some(limits) = resources.limits.as_ref().filter(|limits| !limits.is_empty()) else {
+        return;
+    };
+    let requests = resources.requests.get_or_insert_default();
+    for (resource, limit) in limits {
+        requests.entry(resource.clone()).or_insert_with(|| limit.clone());
+    }
+}
+
+fn security_context(security: &mut SecurityContext) {
+    text(&mut security.proc_mount, "Default");
+}
+
+fn probe(probe: &mut Probe) {
+    let number = |field: &mut Option<i32>, default| {
+        if field.is_none_or(|number| number == 0) {
+            *field = Some(default);
+        }
+    };
+    number(&mut probe.timeout_seconds, PROBE_TIMEOUT_SECONDS);
+    number(&mut probe.period_seconds, PROBE_PERIOD_SECONDS);
+    number(&mut probe.success_threshold, PROBE_SUCCESS_THRESHOLD);
+    number(&mut probe.failure_threshold, PROBE_FAILURE_THRESHOLD);
+    if let Some(get) = &mut probe.http_get {
+        http_get(get);
+    }
+}
+
+fn lifecycle_handler(handler: &mut LifecycleHandler) {
+    if let Some(get) = &mut handler.http_get {
+        http_get(get);
+    }
+}
+
+fn http_get(get: &mut HTTPGetAction) {
+    text(&mut get.path, "/");
+    text(&mut get.scheme, "HTTP");
+}
+
+fn volume(volume: &mut Volume) {
+    if is_without_source(volume) {
+        volume.empty_dir = Some(EmptyDirVolumeSource::default());
+    }
+    if let Some(host_path) = &mut volume.host_path {
+        host_path.type_.get_or_insert_with(String::new);
+    }
+    let modes = [
+        volume.config_map.as_mut().map(|source| &mut source.default_mode),
+        volume.secret.as_mut().map(|source| &mut source.default_mode),
+        volume
+            .downward_api
+            .as_mut()
+            .map(|source| &mut source.default_mode),
+        volume.projected.as_mut().map(|source| &mut source.default_mode),
+    ];
+    for mode in modes.into_iter().flatten() {
+        mode.get_or_insert(VOLUME_DEFAULT_MODE);
+    }
+    let files = volume
+        .downward_api
+        .iter_mut()
+        .flat_map(|source| source.items.iter_mut().flatten());
+    files
+        .filter_map(|file| file.field_ref.as_mut())
+        .for_each(field_ref);
+    if let Some(source) = &mut volume.projected {
+        projected(source);
+    }
+}
+
+fn projected(source: &mut ProjectedVolumeSource) {
+    let of_downward = |projection: &mut VolumeProjection| {
+        let files = projection
+            .downward_api
+            .iter_mut()
+            .flat_map(|source| source.items.iter_mut().flatten());
+        files
+            .filter_map(|file| file.field_ref.as_mut())
+            .for_each(field_ref);
+    };
+    source.sources.iter_mut().flatten().for_each(of_downward);
+}
+
+/// Nothing but the name is set.
+fn is_without_source(volume: &Volume) -> bool {
+    *volume
+        == Volume {
+            name: volume.name.clone(),
+            ..Volume::default()
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::pod;
+
+    #[test]
+    fn pull_policies() {
+        for (image, policy) in [
+            ("busybox", "Always"),
+            ("busybox:latest", "Always"),
+            ("busybox:1.36", "IfNotPresent"),
+            ("localhost:5000/busybox", "Always"),
+            ("localhost:5000/busybox:1", "IfNotPresent"),
+            ("busybox@sha256:00", "IfNotPresent"),
+            ("busybox:latest@sha256:00", "IfNotPresent"),
+        ] {
+            assert_eq!(default_pull_policy(image), policy, "{image}");
+        }
+    }
+
+    #[test]
+    fn a_whole_pod() {
+        let mut pod = pod(
+            r#"{"hostNetwork":true,"containers":[{"name":"c","image":"i:1","ports":[{"containerPort":80}],
+                "resources":{"limits":{"cpu":"1","memory":"1Gi"},"requests":{"cpu":"500m"}},
+                "livenessProbe":{"httpGet":{"port":80},"periodSeconds":0}}],
+              "volumes":[{"name":"a"},{"name":"b","configMap":{"name":"m"}}]}"#,
+        );
+        pod.metadata.namespace = None;
+        default_pod(&mut pod);
+        assert_eq!(pod.metadata.namespace.as_deref(), Some("default"));
+        let spec = pod.spec.unwrap();
+        assert_eq!(spec.restart_policy.as_deref(), Some("Always"));
+        assert_eq!(spec.termination_grace_period_seconds, Some(30));
+        let container = &spec.containers[0];
+        assert_eq!(container.ports.as_ref().unwrap()[0].host_port, Some(80));
+        let requests = container.resources.as_ref().unwrap().requests.as_ref().unwrap();
+        assert_eq!(
+            (requests["cpu"].0.as_str(), requests["memory"].0.as_str()),
+            ("500m", "1Gi")
+        );
+        let probe = container.liveness_probe.as_ref().unwrap();
+        assert_eq!(
+            (
+                probe.period_seconds,
+                probe.failure_threshold,
+                probe.timeout_seconds
+            ),
+            (Some(10), Some(3), Some(1))
+        );
+        assert_eq!(probe.http_get.as_ref().unwrap().path.as_deref(), Some("/"));
+        let volumes = spec.volumes.unwrap();
+        assert!(volumes[0].empty_dir.is_some());
+        assert_eq!(volumes[1].config_map.as_ref().unwrap().default_mode, Some(0o644));
+    }
+
+    #[test]
+    fn twice_is_as_once() {
+        let mut once = pod(
+            r#"{"containers":[{"name":"c","image":"i","lifecycle":{"preStop":{"httpGet":{"port":1}}}}]}"#,
+        );
+        default_pod(&mut once);
+        let mut twice = once.clone();
+        default_pod(&mut twice);
+        assert_eq!(once, twice);
+    }
+}

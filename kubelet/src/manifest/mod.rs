@@ -1,0 +1,248 @@
+//! Manifests: text in, typed, defaulted and validated objects out.
+//!
+//! Reading is strict: a field that Kubernetes does not know, or that `berth run` does not do, is an error with its
+//! file, line and path. All mistakes of all files are reported together.
+
+mod decode;
+mod diagnostic;
+mod objects;
+mod scalar;
+mod support;
+mod tree;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Pod;
+use serde::de::DeserializeOwned;
+
+use self::decode::{Mistake, MistakeKind};
+use self::tree::{Node, Value};
+use crate::defaulting::default_pod;
+use crate::defaults::DEFAULT_NAMESPACE;
+use crate::identity::{PodUid, pod_uid};
+use crate::plan::Objects;
+use crate::validation;
+
+pub use diagnostic::{Diagnostic, ManifestErrors};
+pub use support::without_effect;
+
+/// A manifest file.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// Its name, for messages.
+    pub name: &'a str,
+    /// What is in it.
+    pub text: &'a str,
+}
+
+/// How manifests are read.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// Unknown and unsupported fields are left out with a warning, not refused.
+    pub lenient: bool,
+    /// What tells this node from others on the machine (its root directory), for the UIDs of pods.
+    pub node: &'a str,
+}
+
+/// What the manifests ask for.
+#[derive(Clone, Debug, Default)]
+pub struct Manifest {
+    /// Pods in the order of the files, defaulted and validated, each with its UID in `metadata.uid` too.
+    pub pods: Vec<(PodUid, Pod)>,
+    /// ConfigMaps and Secrets.
+    pub objects: Objects,
+    /// What was left out.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Reads manifests.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub fn load(sources: &[Source<'_>], options: Options<'_>) -> Result<Manifest, ManifestErrors> {
+    let mut loader = Loader { options, manifest: Manifest::default(), errors: Vec::new(), seen: BTreeMap::new() };
+    for source in sources {
+        loader.source(*source);
+    }
+    if loader.errors.is_empty() { Ok(loader.manifest) } else { Err(ManifestErrors(loader.errors)) }
+}
+
+struct Loader<'a> {
+    options: Options<'a>,
+    manifest: Manifest,
+    errors: Vec<Diagnostic>,
+    /// Where an object of this kind, namespace and name was found first.
+    seen: BTreeMap<(String, String, String), String>,
+}
+
+/// An object in a file: its tree and what its paths begin with (`items[2]`, in a List).
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    file: &'a str,
+    node: &'a Node,
+    prefix: &'a str,
+}
+
+impl Place<'_> {
+    fn diagnostic(&self, line: usize, path: &str, message: String) -> Diagnostic {
+        let joiner = if self.prefix.is_empty() || path.is_empty() { "" } else { "." };
+        let path = format!("{}{joiner}{path}", self.prefix);
+        Diagnostic { file: self.file.to_owned(), line, path, message, hint: String::new() }
+    }
+}
+
+impl Loader<'_> {
+    fn source(&mut self, source: Source<'_>) {
+        let documents = match tree::parse(source.text) {
+            Ok(documents) => documents,
+            Err(error) => {
+                let (file, line) = (source.name.to_owned(), error.line);
+                self.errors.push(Diagnostic { file, line, path: String::new(), message: error.message, hint: String::new() });
+                return;
+            }
+        };
+        if documents.is_empty() {
+            let message = "there is no object in it".to_owned();
+            let (file, path, hint) = (source.name.to_owned(), String::new(), String::new());
+            self.errors.push(Diagnostic { file, line: 0, path, message, hint });
+        }
+        for node in &documents {
+            self.object(Place { file: source.name, node, prefix: "" });
+        }
+    }
+
+    fn object(&mut self, place: Place<'_>) {
+        let field = |name| place.node.get(name).and_then(Node::text);
+        if !matches!(place.node.value, Value::Map(_)) {
+            let message = "expected an object with apiVersion and kind".to_owned();
+            return self.errors.push(place.diagnostic(place.node.line, "", message));
+        }
+        let missing: Vec<&str> = ["apiVersion", "kind"].into_iter().filter(|name| field(name).is_none()).collect();
+        for name in &missing {
+            self.errors.push(place.diagnostic(place.node.line, name, "Required value".to_owned()));
+        }
+        let (Some(version), Some(kind)) = (field("apiVersion"), field("kind")) else { return };
+        match (version, kind) {
+            ("v1", "Pod") => self.pod(place),
+            ("v1", "ConfigMap") => self.config_map(place),
+            ("v1", "Secret") => self.secret(place),
+            ("v1", "List" | "PodList" | "ConfigMapList" | "SecretList") => self.list(place, kind),
+            _ => {
+                let line = place.node.line_of("kind");
+                let mut error = place.diagnostic(line, "kind", format!("{version} {kind} can't be run"));
+                "Pod, ConfigMap and Secret of apiVersion v1 can".clone_into(&mut error.hint);
+                self.errors.push(error);
+            }
+        }
+    }
+
+    fn list(&mut self, place: Place<'_>, kind: &str) {
+        let Some(Value::List(items)) = place.node.get("items").map(|items| &items.value) else {
+            return self.errors.push(place.diagnostic(place.node.line, "items", "expected a list".to_owned()));
+        };
+        if !place.prefix.is_empty() {
+            let message = "a List in a List".to_owned();
+            return self.errors.push(place.diagnostic(place.node.line, "kind", message));
+        }
+        for (index, item) in items.iter().enumerate() {
+            let prefix = format!("items[{index}]");
+            // Items of a typed list may leave out what the list says.
+            let typed = with_type(item, kind);
+            self.object(Place { node: typed.as_ref().unwrap_or(item), prefix: &prefix, ..place });
+        }
+    }
+
+    fn pod(&mut self, place: Place<'_>) {
+        let before = self.errors.len();
+        let refusals = support::refusals(place.node);
+        for refusal in &refusals {
+            let message = "not supported by `berth run`".to_owned();
+            let mut diagnostic = place.diagnostic(refusal.line, &refusal.path, message);
+            refusal.why.clone_into(&mut diagnostic.hint);
+            self.report_unless_lenient(diagnostic);
+        }
+        let stripped = support::without(place.node, &refusals);
+        let place = Place { node: if self.options.lenient { &stripped } else { place.node }, ..place };
+        let Some(mut pod) = self.decode::<Pod>(place) else { return };
+        pod.status = None;
+        let uid = pod_uid(&pod, self.options.node);
+        default_pod(&mut pod);
+        // Validation of what could not be read would only repeat it.
+        if self.errors.len() == before {
+            for error in validation::validate_pod(&pod) {
+                let line = place.node.line_of(&error.path);
+                self.errors.push(place.diagnostic(line, &error.path, error.to_string()));
+            }
+        }
+        self.note_name(place, "Pod", pod.metadata.namespace.as_deref(), pod.metadata.name.as_deref());
+        pod.metadata.uid = Some(uid.0.clone());
+        pod.metadata.generation = Some(1);
+        self.manifest.pods.push((uid, pod));
+    }
+
+    /// Reads an object; a mistake is reported. The object may be there although mistakes were found.
+    fn decode<T: DeserializeOwned>(&mut self, place: Place<'_>) -> Option<T> {
+        let (object, mistakes) = decode::decode(place.node);
+        for mistake in mistakes {
+            self.mistake(place, mistake);
+        }
+        object
+    }
+
+    fn mistake(&mut self, place: Place<'_>, mistake: Mistake) {
+        let Mistake { line, path, kind } = mistake;
+        match kind {
+            MistakeKind::Unknown(near) => {
+                let mut diagnostic = place.diagnostic(line, &path, "unknown field".to_owned());
+                diagnostic.hint = near.map(|near| format!("did you mean {near:?}?")).unwrap_or_default();
+                self.report_unless_lenient(diagnostic);
+            }
+            MistakeKind::Duplicate(first) => {
+                let message = format!("the field is there twice, first on line {first}");
+                self.errors.push(place.diagnostic(line, &path, message));
+            }
+            MistakeKind::Type(message) => self.errors.push(place.diagnostic(line, &path, message)),
+        }
+    }
+
+    fn report_unless_lenient(&mut self, diagnostic: Diagnostic) {
+        if self.options.lenient {
+            self.manifest.warnings.push(diagnostic);
+        } else {
+            self.errors.push(diagnostic);
+        }
+    }
+
+    /// Two objects of one kind and name can't be told apart.
+    fn note_name(&mut self, place: Place<'_>, kind: &str, namespace: Option<&str>, name: Option<&str>) {
+        let Some(name) = name.filter(|name| !name.is_empty()) else { return };
+        let namespace = namespace.unwrap_or(DEFAULT_NAMESPACE);
+        let key = (kind.to_owned(), namespace.to_owned(), name.to_owned());
+        let line = place.node.line_of("metadata.name");
+        let here = format!("{}:{line}", place.file);
+        if let Some(first) = self.seen.get(&key) {
+            let message = format!("Duplicate value: {name:?}: {kind} {namespace}/{name} is in {first} already");
+            self.errors.push(place.diagnostic(line, "metadata.name", message));
+        } else {
+            self.seen.insert(key, here);
+        }
+    }
+}
+
+/// An item of a `PodList`, with `apiVersion` and `kind` if it leaves them out.
+fn with_type(item: &Node, list_kind: &str) -> Option<Node> {
+    let kind = list_kind.strip_suffix("List").filter(|kind| !kind.is_empty())?;
+    let Value::Map(fields) = &item.value else { return None };
+    let mut fields = fields.clone();
+    for (name, text) in [("apiVersion", "v1"), ("kind", kind)] {
+        if item.get(name).is_none() {
+            let value = Value::Scalar(text.to_owned(), scalar::Meaning::Str);
+            let key = tree::Key { name: name.to_owned(), line: item.line };
+            fields.push((key, Node { line: item.line, value }));
+        }
+    }
+    Some(Node { line: item.line, value: Value::Map(fields) })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! ConfigMaps and Secrets of manifests.
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::{Loader, Place};
+use crate::defaults::{DEFAULT_NAMESPACE, MAX_SECRET_SIZE};
+use crate::validation;
+
+impl Loader<'_> {
+    pub(super) fn config_map(&mut self, place: Place<'_>) {
+        let Some(mut map) = self.decode::<ConfigMap>(place) else {
+            return;
+        };
+        let text = map
+            .data
+            .iter()
+            .flatten()
+            .map(|(key, value)| ("data", key.as_str(), value.len()));
+        let bytes = map
+            .binary_data
+            .iter()
+            .flatten()
+            .map(|(key, value)| ("binaryData", key.as_str(), value.0.len()));
+        let entries: Vec<_> = text.chain(bytes).collect();
+        self.check(place, "ConfigMap", &map.metadata, &entries);
+        if let Some(key) = self.add_name(&mut map.metadata) {
+            self.manifest.objects.config_maps.insert(key, map);
+        }
+    }
+
+    pub(super) fn secret(&mut self, place: Place<'_>) {
+        let Some(mut secret) = self.decode::<Secret>(place) else {
+            return;
+        };
+        // As the API server does, stringData goes over data.
+        for (key, value) in secret.string_data.take().into_iter().flatten() {
+            secret
+                .data
+                .get_or_insert_default()
+                .insert(key, ByteString(value.into_bytes()));
+        }
+        secret.type_.get_or_insert_with(|| "Opaque".to_owned());
+        let data = secret
+            .data
+            .iter()
+            .flatten()
+            .map(|(key, value)| ("data", key.as_str(), value.0.len()));
+        let entries: Vec<_> = data.collect();
+        self.check(place, "Secret", &secret.metadata, &entries);
+        if let Some(key) = self.add_name(&mut secret.metadata) {
+            self.manifest.objects.secrets.insert(key, secret);
+        }
+    }
+
+    /// Names of the object and its keys, and its size.
+    fn check(
+        &mut self,
+        place: Place<'_>,
+        kind: &str,
+        metadata: &ObjectMeta,
+        entries: &[(&str, &str, usize)],
+    ) {
+        let mut errors = validation::validate_object_meta(metadata);
+        for (field, key, _) in entries {
+            errors.extend(validation::validate_data_key(&format!("{field}[{key}]"), key));
+        }
+        for error in errors {
+            let line = place.node.line_of(&error.path);
+            self.errors
+                .push(place.diagnostic(line, &error.path, error.to_string()));
+        }
+        let size: usize = entries.iter().map(|(_, _, size)| size).sum();
+        if size > MAX_SECRET_SIZE {
+            let message = format!("Too long: may not be more than {MAX_SECRET_SIZE} bytes");
+            self.errors
+                .push(place.diagnostic(place.node.line_of("data"), "data", message));
+        }
+        self.note_name(
+            place,
+            kind,
+            metadata.namespace.as_deref(),
+            metadata.name.as_deref(),
+        );
+    }
+
+    fn add_name(&self, metadata: &mut ObjectMeta) -> Option<(String, String)> {
+        let namespace = metadata
+            .namespace
+            .get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned())
+            .clone();
+        Some((namespace, metadata.name.clone()?))
+    }
+}

@@ -1,0 +1,400 @@
+//! What `berth run` does with every field that Kubernetes knows and that it does not act on.
+//!
+//! A field that is in neither table is acted on. A field may be without effect only for a reason that is written down
+//! here; anything else that berth does not do is refused by name.
+
+use super::tree::{Node, Part, Value, path_parts};
+
+/// When a rule holds.
+#[derive(Clone, Copy, Debug)]
+enum When {
+    /// Whenever the field is there and not null.
+    Present,
+    /// If it has this value.
+    Is(&'static str),
+    /// If it has another value than this.
+    IsNot(&'static str),
+}
+
+/// A field that is not acted on, and why.
+#[derive(Clone, Copy, Debug)]
+struct Rule {
+    /// The field's path; `[]` is every item of a list.
+    path: &'static str,
+    when: When,
+    why: &'static str,
+}
+
+const fn present(path: &'static str, why: &'static str) -> Rule {
+    Rule {
+        path,
+        when: When::Present,
+        why,
+    }
+}
+
+const fn is(path: &'static str, value: &'static str, why: &'static str) -> Rule {
+    Rule {
+        path,
+        when: When::Is(value),
+        why,
+    }
+}
+
+const fn is_not(path: &'static str, value: &'static str, why: &'static str) -> Rule {
+    Rule {
+        path,
+        when: When::IsNot(value),
+        why,
+    }
+}
+
+const NEEDS_SERVER: &str = "it needs a Kubernetes API server";
+
+/// Fields of a Pod that are refused. A path that begins with `*` holds for containers and init containers alike.
+const REFUSED: &[Rule] = &[
+    present("metadata.generateName", "give the pod a metadata.name"),
+    present("metadata.finalizers", "nothing would ever take them off the pod"),
+    present(
+        "metadata.deletionTimestamp",
+        "the pod of this manifest was being deleted",
+    ),
+    present(
+        "metadata.deletionGracePeriodSeconds",
+        "the pod of this manifest was being deleted",
+    ),
+    is(
+        "spec.automountServiceAccountToken",
+        "true",
+        "there is no API server that could give a token",
+    ),
+    present(
+        "spec.ephemeralContainers",
+        "they are added to a pod that runs, through an API server",
+    ),
+    is(
+        "spec.hostUsers",
+        "false",
+        "user namespaces of pods are not done yet",
+    ),
+    present(
+        "spec.imagePullSecrets",
+        "registry credentials are taken from ~/.docker/config.json",
+    ),
+    is_not("spec.os.name", "linux", "only Linux pods run here"),
+    present("spec.overhead", "it belongs to a runtime class"),
+    present("spec.readinessGates", "nothing would ever set the conditions"),
+    present(
+        "spec.resourceClaims",
+        "dynamic resource allocation is not done yet",
+    ),
+    present(
+        "spec.resources",
+        "pod-level resources are not done yet; give them to the containers",
+    ),
+    present("spec.runtimeClassName", "there is one runtime, berth's own"),
+    present("spec.schedulingGates", "nothing would ever take them off the pod"),
+    present("spec.schedulingGroup", NEEDS_SERVER),
+    present(
+        "spec.topologySpreadConstraints",
+        "there is one node, over which nothing can be spread",
+    ),
+    present(
+        "spec.securityContext.appArmorProfile",
+        "AppArmor profiles are not done yet",
+    ),
+    present(
+        "spec.securityContext.seLinuxOptions",
+        "SELinux labels are not done yet",
+    ),
+    present(
+        "spec.securityContext.seLinuxChangePolicy",
+        "SELinux labels are not done yet",
+    ),
+    is_not(
+        "spec.securityContext.supplementalGroupsPolicy",
+        "Merge",
+        "only Merge is done yet",
+    ),
+    present("spec.securityContext.windowsOptions", "only Linux pods run here"),
+    present("*.resizePolicy", "resizing a running container is not done yet"),
+    present(
+        "*.resources.claims",
+        "dynamic resource allocation is not done yet",
+    ),
+    present(
+        "*.restartPolicyRules",
+        "per-container restart rules are not done yet",
+    ),
+    present(
+        "*.securityContext.appArmorProfile",
+        "AppArmor profiles are not done yet",
+    ),
+    present(
+        "*.securityContext.seLinuxOptions",
+        "SELinux labels are not done yet",
+    ),
+    present("*.securityContext.windowsOptions", "only Linux pods run here"),
+    present("*.volumeDevices", "block volumes are not done yet"),
+    present(
+        "*.env[].valueFrom.fileKeyRef",
+        "environment variables from files are not done yet",
+    ),
+    is_not(
+        "*.volumeMounts[].recursiveReadOnly",
+        "Disabled",
+        "recursive read-only mounts are not done yet",
+    ),
+    present(
+        "*.livenessProbe.grpc",
+        "gRPC probes are not done yet; use httpGet, tcpSocket or exec",
+    ),
+    present(
+        "*.readinessProbe.grpc",
+        "gRPC probes are not done yet; use httpGet, tcpSocket or exec",
+    ),
+    present(
+        "*.startupProbe.grpc",
+        "gRPC probes are not done yet; use httpGet, tcpSocket or exec",
+    ),
+    present(
+        "*.lifecycle.postStart.tcpSocket",
+        "Kubernetes does not do it either; use httpGet or exec",
+    ),
+    present(
+        "*.lifecycle.preStop.tcpSocket",
+        "Kubernetes does not do it either; use httpGet or exec",
+    ),
+    present(
+        "spec.volumes[].projected.sources[].clusterTrustBundle",
+        NEEDS_SERVER,
+    ),
+    present("spec.volumes[].projected.sources[].podCertificate", NEEDS_SERVER),
+    present(
+        "spec.volumes[].projected.sources[].serviceAccountToken",
+        NEEDS_SERVER,
+    ),
+    present("spec.volumes[].awsElasticBlockStore", OTHER_VOLUME),
+    present("spec.volumes[].azureDisk", OTHER_VOLUME),
+    present("spec.volumes[].azureFile", OTHER_VOLUME),
+    present("spec.volumes[].cephfs", OTHER_VOLUME),
+    present("spec.volumes[].cinder", OTHER_VOLUME),
+    present("spec.volumes[].csi", OTHER_VOLUME),
+    present("spec.volumes[].ephemeral", OTHER_VOLUME),
+    present("spec.volumes[].fc", OTHER_VOLUME),
+    present("spec.volumes[].flexVolume", OTHER_VOLUME),
+    present("spec.volumes[].flocker", OTHER_VOLUME),
+    present("spec.volumes[].gcePersistentDisk", OTHER_VOLUME),
+    present("spec.volumes[].gitRepo", OTHER_VOLUME),
+    present("spec.volumes[].glusterfs", OTHER_VOLUME),
+    present("spec.volumes[].image", OTHER_VOLUME),
+    present("spec.volumes[].iscsi", OTHER_VOLUME),
+    present("spec.volumes[].nfs", OTHER_VOLUME),
+    present("spec.volumes[].persistentVolumeClaim", OTHER_VOLUME),
+    present("spec.volumes[].photonPersistentDisk", OTHER_VOLUME),
+    present("spec.volumes[].portworxVolume", OTHER_VOLUME),
+    present("spec.volumes[].quobyte", OTHER_VOLUME),
+    present("spec.volumes[].rbd", OTHER_VOLUME),
+    present("spec.volumes[].scaleIO", OTHER_VOLUME),
+    present("spec.volumes[].storageos", OTHER_VOLUME),
+    present("spec.volumes[].vsphereVolume", OTHER_VOLUME),
+];
+
+const OTHER_VOLUME: &str =
+    "volumes that work are configMap, downwardAPI, emptyDir, hostPath, projected and secret";
+
+const ONE_NODE: &str = "it chooses a node, and whoever types the command has chosen this one";
+const EXPORTED: &str = "an API server writes it, and its value says nothing about the pod that is to run";
+
+/// Fields that are taken without effect. What they ask for is so anyway.
+const WITHOUT_EFFECT: &[Rule] = &[
+    present("status", "berth computes it"),
+    present("metadata.creationTimestamp", EXPORTED),
+    present("metadata.generation", EXPORTED),
+    present("metadata.managedFields", EXPORTED),
+    present("metadata.ownerReferences", EXPORTED),
+    present("metadata.resourceVersion", EXPORTED),
+    present("metadata.selfLink", EXPORTED),
+    present("spec.affinity", ONE_NODE),
+    present("spec.nodeName", ONE_NODE),
+    present("spec.nodeSelector", ONE_NODE),
+    present("spec.preemptionPolicy", ONE_NODE),
+    present("spec.priorityClassName", ONE_NODE),
+    present("spec.schedulerName", ONE_NODE),
+    present("spec.tolerations", ONE_NODE),
+    present("spec.automountServiceAccountToken", "no token is mounted"),
+    present("spec.enableServiceLinks", "there are no services"),
+    present(
+        "spec.serviceAccount",
+        "it is a name that the pod may ask for, and grants nothing here",
+    ),
+    present(
+        "spec.serviceAccountName",
+        "it is a name that the pod may ask for, and grants nothing here",
+    ),
+    present("spec.hostUsers", "pods use the host's users"),
+    present("spec.os", "the pod runs on Linux"),
+];
+
+/// A field that is refused: its line, its path and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) line: usize,
+    pub(super) path: String,
+    pub(super) why: &'static str,
+}
+
+/// All fields of a Pod that `berth run` does not do.
+pub(super) fn refusals(pod: &Node) -> Vec<Refusal> {
+    let mut found = Vec::new();
+    for rule in REFUSED {
+        for path in expanded(rule.path) {
+            apply(rule, pod, pod.line, &path, String::new(), &mut found);
+        }
+    }
+    found
+}
+
+/// A Pod without the fields that are refused. A probe or hook of a kind that is refused goes as a whole.
+pub(super) fn without(pod: &Node, refusals: &[Refusal]) -> Node {
+    let mut rest = pod.clone();
+    for refusal in refusals {
+        let path = refusal.path.as_str();
+        let whole = path
+            .strip_suffix(".grpc")
+            .or_else(|| path.strip_suffix(".tcpSocket"))
+            .unwrap_or(path);
+        remove(&mut rest, &path_parts(whole));
+    }
+    rest
+}
+
+fn remove(node: &mut Node, path: &[Part<'_>]) {
+    match (&mut node.value, path) {
+        (Value::Map(fields), [Part::Name(name)]) => fields.retain(|(key, _)| key.name != *name),
+        (Value::Map(fields), [Part::Name(name), rest @ ..]) => {
+            fields
+                .iter_mut()
+                .filter(|(key, _)| key.name == *name)
+                .for_each(|(_, child)| remove(child, rest));
+        }
+        (Value::List(items), [Part::Index(index), rest @ ..]) => {
+            if let Some(item) = items.get_mut(*index) {
+                remove(item, rest);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Why a field of a Pod is taken without effect, if it is.
+pub fn without_effect(path: &str) -> Option<&'static str> {
+    WITHOUT_EFFECT
+        .iter()
+        .find(|rule| rule.path == path)
+        .map(|rule| rule.why)
+}
+
+fn expanded(path: &str) -> Vec<String> {
+    match path.strip_prefix('*') {
+        Some(rest) => vec![
+            format!("spec.initContainers[]{rest}"),
+            format!("spec.containers[]{rest}"),
+        ],
+        None => vec![path.to_owned()],
+    }
+}
+
+fn apply(rule: &Rule, node: &Node, line: usize, rest: &str, at: String, found: &mut Vec<Refusal>) {
+    if let Some(rest) = rest.strip_prefix("[]") {
+        if let Value::List(items) = &node.value {
+            for (index, item) in items.iter().enumerate() {
+                apply(rule, item, item.line, rest, format!("{at}[{index}]"), found);
+            }
+        }
+        return;
+    }
+    let rest = rest.strip_prefix('.').unwrap_or(rest);
+    if rest.is_empty() {
+        if holds(rule.when, node) {
+            found.push(Refusal {
+                line,
+                path: at,
+                why: rule.why,
+            });
+        }
+        return;
+    }
+    let end = rest.find(['.', '[']).unwrap_or(rest.len());
+    let (name, rest) = rest.split_at(end);
+    let Value::Map(fields) = &node.value else { return };
+    for (key, child) in fields.iter().filter(|(key, _)| key.name == name) {
+        let at = if at.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{at}.{name}")
+        };
+        apply(rule, child, key.line, rest, at, found);
+    }
+}
+
+fn holds(when: When, node: &Node) -> bool {
+    let boolean = |text: &str| match &node.value {
+        Value::Scalar(_, super::scalar::Meaning::Bool(value)) => value.to_string() == text,
+        _ => node.text() == Some(text),
+    };
+    let empty = matches!(&node.value, Value::List(items) if items.is_empty());
+    match when {
+        _ if node.is_null() || empty => false,
+        When::Present => true,
+        When::Is(value) => boolean(value),
+        When::IsNot(value) => !boolean(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::tree::parse;
+
+    fn paths(text: &str) -> Vec<String> {
+        refusals(&parse(text).unwrap()[0])
+            .into_iter()
+            .map(|refusal| refusal.path)
+            .collect()
+    }
+
+    #[test]
+    fn refuses_by_path_and_value() {
+        let text = "
+spec:
+  hostUsers: no
+  os: {name: windows}
+  imagePullSecrets: []
+  runtimeClassName: null
+  initContainers:
+  - livenessProbe: {grpc: {port: 1}}
+  containers:
+  - {}
+  - volumeMounts: [{recursiveReadOnly: Disabled}, {recursiveReadOnly: Enabled}]
+  volumes:
+  - nfs: {}
+";
+        let expected = [
+            "spec.hostUsers",
+            "spec.os.name",
+            "spec.containers[1].volumeMounts[1].recursiveReadOnly",
+            "spec.initContainers[0].livenessProbe.grpc",
+            "spec.volumes[0].nfs",
+        ];
+        assert_eq!(paths(text), expected);
+        assert_eq!(paths("spec: {hostUsers: true, os: {name: linux}}"), [""; 0]);
+    }
+
+    #[test]
+    fn no_field_is_in_both_tables_without_a_condition() {
+        for rule in REFUSED.iter().filter(|rule| matches!(rule.when, When::Present)) {
+            assert_eq!(without_effect(rule.path), None, "{}", rule.path);
+        }
+    }
+}

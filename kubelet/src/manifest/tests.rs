@@ -1,0 +1,250 @@
+use super::*;
+
+fn options(lenient: bool) -> Options<'static> {
+    Options {
+        lenient,
+        node: "/var/lib/berth",
+    }
+}
+
+fn read(text: &str) -> Result<Manifest, ManifestErrors> {
+    load(&[Source { name: "f.yaml", text }], options(false))
+}
+
+/// The messages, without the file's name.
+fn messages(text: &str) -> Vec<String> {
+    let found = read(text).map(|_| ()).unwrap_err();
+    found
+        .0
+        .iter()
+        .map(|error| error.to_string().trim_start_matches("f.yaml:").to_owned())
+        .collect()
+}
+
+const POD: &str = "\
+apiVersion: v1
+kind: Pod
+metadata:
+  name: web
+spec:
+  containers:
+  - name: c
+    image: busybox
+";
+
+#[test]
+fn a_pod_is_defaulted_and_has_a_uid() {
+    let manifest = read(POD).unwrap();
+    let (uid, pod) = &manifest.pods[0];
+    assert_eq!(pod.metadata.uid.as_deref(), Some(uid.0.as_str()));
+    assert_eq!(pod.metadata.namespace.as_deref(), Some("default"));
+    assert_eq!(
+        pod.spec.as_ref().unwrap().containers[0]
+            .image_pull_policy
+            .as_deref(),
+        Some("Always")
+    );
+    assert_eq!(read(POD).unwrap().pods[0].0, *uid);
+    assert_ne!(read(&POD.replace("busybox", "nginx")).unwrap().pods[0].0, *uid);
+}
+
+#[test]
+fn all_mistakes_are_found_at_once() {
+    let text = "\
+apiVersion: v1
+kind: Pod
+metadata:
+  name: web
+  labells: {a: b}
+spec:
+  topologySpreadConstraints:
+  - maxSkew: 1
+  containers:
+  - name: c
+    imagee: busybox
+    env:
+    - name: A
+      value: yes
+    - name: B
+      value: 5
+    ports: {containerPort: 80}
+  - name: d
+    image: x
+    image: y
+    livenessProbe:
+      periodSeconds: soon
+      grpc: {port: 1}
+";
+    let found = messages(text);
+    let expected = [
+        "7: spec.topologySpreadConstraints: not supported by `berth run` (there is one node, over which nothing can be spread)",
+        "23: spec.containers[1].livenessProbe.grpc: not supported by `berth run` (gRPC probes are not done yet; use httpGet, tcpSocket or exec)",
+        "5: metadata.labells: unknown field (did you mean \"labels\"?)",
+        "11: spec.containers[0].imagee: unknown field (did you mean \"image\"?)",
+        "14: spec.containers[0].env[0].value: expected a string, found the boolean yes; put it in quotes",
+        "16: spec.containers[0].env[1].value: expected a string, found the number 5; put it in quotes",
+        "17: spec.containers[0].ports: expected a list, found an object",
+        "20: spec.containers[1].image: the field is there twice, first on line 19",
+        "22: spec.containers[1].livenessProbe.periodSeconds: expected a whole number, found the string \"soon\"",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn lenient_warns_and_leaves_out() {
+    let text = format!(
+        "{POD}    grpcc: 1\n    livenessProbe: {{grpc: {{port: 1}}}}\n  runtimeClassName: kata\n  volumes: [{{name: v, nfs: {{server: s, path: /}}}}]\n"
+    );
+    assert_eq!(read(&text).unwrap_err().0.len(), 4);
+    let manifest = load(
+        &[Source {
+            name: "f",
+            text: &text,
+        }],
+        options(true),
+    )
+    .unwrap();
+    assert_eq!(manifest.warnings.len(), 4);
+    let spec = manifest.pods[0].1.spec.as_ref().unwrap();
+    assert_eq!(
+        (
+            spec.containers[0].liveness_probe.clone(),
+            spec.runtime_class_name.clone()
+        ),
+        (None, None)
+    );
+}
+
+#[test]
+fn values_are_as_kubectl_reads_them() {
+    let text = format!(
+        "{POD}    resources: {{limits: {{cpu: 1, memory: 64Mi}}, requests: {{cpu: 0.5}}}}\n    stdin: yes\n  volumes:\n  - name: m\n    configMap: {{name: m, defaultMode: 0400}}\n"
+    );
+    let manifest = read(&text).unwrap();
+    let spec = manifest.pods[0].1.spec.as_ref().unwrap();
+    let resources = spec.containers[0].resources.as_ref().unwrap();
+    assert_eq!(resources.limits.as_ref().unwrap()["cpu"].0, "1");
+    assert_eq!(resources.requests.as_ref().unwrap()["cpu"].0, "0.5");
+    assert_eq!(spec.containers[0].stdin, Some(true));
+    assert_eq!(
+        spec.volumes.as_ref().unwrap()[0]
+            .config_map
+            .as_ref()
+            .unwrap()
+            .default_mode,
+        Some(0o400)
+    );
+}
+
+#[test]
+fn config_maps_and_secrets() {
+    let text = "\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: m}
+data: {a: \"1\"}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: s, namespace: other}
+data: {a: YQ==, b: Yg==}
+stringData: {b: text}
+";
+    let objects = read(text).unwrap().objects;
+    assert!(
+        objects
+            .config_maps
+            .contains_key(&("default".to_owned(), "m".to_owned()))
+    );
+    let secret = &objects.secrets[&("other".to_owned(), "s".to_owned())];
+    let data = secret.data.as_ref().unwrap();
+    assert_eq!(
+        (data["a"].0.as_slice(), data["b"].0.as_slice()),
+        (&b"a"[..], &b"text"[..])
+    );
+    assert_eq!(
+        (secret.type_.as_deref(), &secret.string_data),
+        (Some("Opaque"), &None)
+    );
+
+    let bad = messages("apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata:\n  a/b: YQ==\n  c: '%'\n");
+    assert_eq!(bad.len(), 2, "{bad:?}");
+    assert!(bad[0].starts_with("6: data[c]: Invalid"), "{bad:?}");
+    assert!(
+        bad[1].starts_with("5: data[a/b]: Invalid value: \"a/b\": a valid config key"),
+        "{bad:?}"
+    );
+}
+
+#[test]
+fn lists() {
+    let item = POD
+        .replace('\n', "\n  ")
+        .replacen("apiVersion", "- apiVersion", 1);
+    let item = item.trim_end();
+    let list = format!("apiVersion: v1\nkind: List\nitems:\n{item}\n");
+    assert_eq!(read(&list).unwrap().pods.len(), 1);
+    let typed = format!("apiVersion: v1\nkind: PodList\nitems:\n{item}\n")
+        .replace("- apiVersion: v1\n  kind: Pod\n  metadata", "- metadata");
+    assert_eq!(read(&typed).unwrap().pods.len(), 1);
+    let wrong = list.replace("image:", "imagee:");
+    assert!(
+        messages(&wrong)[0].starts_with("11: items[0].spec.containers[0].imagee: unknown field"),
+        "{:?}",
+        messages(&wrong)
+    );
+}
+
+#[test]
+fn what_is_no_pod_is_named() {
+    assert_eq!(
+        messages("apiVersion: apps/v1\nkind: Deployment\n"),
+        ["2: kind: apps/v1 Deployment can't be run (Pod, ConfigMap and Secret of apiVersion v1 can)"]
+    );
+    assert_eq!(
+        messages("a: 1\n"),
+        ["1: apiVersion: Required value", "1: kind: Required value"]
+    );
+    assert_eq!(
+        messages("- 1\n"),
+        ["1: expected an object with apiVersion and kind"]
+    );
+    assert_eq!(messages("# nothing\n"), [" there is no object in it"]);
+    assert!(messages("a: [\n")[0].contains("not YAML"));
+}
+
+#[test]
+fn two_objects_of_one_name_are_refused() {
+    let sources = [Source { name: "a", text: POD }, Source { name: "b", text: POD }];
+    let found = load(&sources, options(false)).map(|_| ()).unwrap_err();
+    assert_eq!(
+        found.to_string(),
+        "b:4: metadata.name: Duplicate value: \"web\": Pod default/web is in a:4 already"
+    );
+}
+
+#[test]
+fn validation_has_lines() {
+    let found = messages(
+        &POD.replace("name: c", "name: C_")
+            .replace("  name: web", "  name: Web"),
+    );
+    assert_eq!(found.len(), 2);
+    assert!(
+        found[0].starts_with("4: metadata.name: Invalid value: \"Web\": a lowercase RFC 1123 subdomain must"),
+        "{found:?}"
+    );
+    assert!(
+        found[1].starts_with(
+            "7: spec.containers[0].name: Invalid value: \"C_\": a lowercase RFC 1123 label must"
+        ),
+        "{found:?}"
+    );
+}
+
+proptest::proptest! {
+    #[test]
+    fn never_panics(text in "(apiVersion: v1\nkind: (Pod|Secret|List)\n)?[-a:&* \\[\\]{}!'\"\n<#]{0,60}") {
+        let _ = read(&text);
+    }
+}

@@ -1,0 +1,155 @@
+//! The rules for a container's environment.
+
+use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVar, EnvVarSource, ResourceFieldSelector};
+
+use super::container::Place;
+use super::{Errors, names};
+use crate::env::subscript;
+
+/// Fields that an environment variable may refer to.
+const FIELDS: [&str; 9] = [
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
+];
+
+/// Resources that may be referred to.
+const RESOURCES: [&str; 6] = [
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+];
+
+pub(super) fn environment(container: &Container, place: &Place<'_>, errors: &mut Errors) {
+    for (index, variable) in container.env.iter().flatten().enumerate() {
+        env_var(variable, &format!("{}.env[{index}]", place.path), errors);
+    }
+    for (index, source) in container.env_from.iter().flatten().enumerate() {
+        env_from(source, &format!("{}.envFrom[{index}]", place.path), errors);
+    }
+}
+
+fn env_var(variable: &EnvVar, path: &str, errors: &mut Errors) {
+    if variable.name.is_empty() {
+        errors.required(&format!("{path}.name"), "");
+    } else {
+        errors.check(
+            &format!("{path}.name"),
+            &variable.name,
+            names::env_name(&variable.name),
+        );
+    }
+    let Some(from) = &variable.value_from else { return };
+    let path = format!("{path}.valueFrom");
+    if variable.value.as_deref().is_some_and(|value| !value.is_empty()) {
+        errors.invalid(&path, "", "may not be specified when `value` is not empty");
+    }
+    let sources = usize::from(from.field_ref.is_some())
+        + usize::from(from.resource_field_ref.is_some())
+        + usize::from(from.config_map_key_ref.is_some())
+        + usize::from(from.secret_key_ref.is_some());
+    match sources {
+        1 => value_from(from, &path, errors),
+        0 => errors.invalid(
+            &path,
+            "",
+            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`",
+        ),
+        _ => errors.invalid(&path, "", "may not have more than one field specified at a time"),
+    }
+}
+
+fn value_from(from: &EnvVarSource, path: &str, errors: &mut Errors) {
+    if let Some(field) = &from.field_ref {
+        field_path(
+            &field.field_path,
+            &format!("{path}.fieldRef.fieldPath"),
+            &FIELDS,
+            errors,
+        );
+    }
+    if let Some(field) = &from.resource_field_ref {
+        resource_field(field, &format!("{path}.resourceFieldRef"), errors);
+    }
+    if let Some(selector) = &from.config_map_key_ref {
+        key_selector(
+            &selector.name,
+            &selector.key,
+            &format!("{path}.configMapKeyRef"),
+            errors,
+        );
+    }
+    if let Some(selector) = &from.secret_key_ref {
+        key_selector(
+            &selector.name,
+            &selector.key,
+            &format!("{path}.secretKeyRef"),
+            errors,
+        );
+    }
+}
+
+/// A field that may be referred to, or a label or annotation.
+pub(super) fn field_path(field: &str, path: &str, known: &[&'static str], errors: &mut Errors) {
+    match subscript(field) {
+        _ if field.is_empty() => errors.required(path, ""),
+        Some(("metadata.labels", key)) => errors.check(path, field, names::qualified_name(key)),
+        Some(("metadata.annotations", key)) => {
+            errors.check(path, field, names::qualified_name(&key.to_lowercase()))
+        }
+        Some(_) => errors.invalid(path, field, "does not support subscript"),
+        None => errors.one_of(path, Some(field), known),
+    }
+}
+
+pub(super) fn resource_field(field: &ResourceFieldSelector, path: &str, errors: &mut Errors) {
+    let resource_path = format!("{path}.resource");
+    let huge = ["limits.hugepages-", "requests.hugepages-"];
+    if field.resource.is_empty() {
+        errors.required(&resource_path, "");
+    } else if !huge.iter().any(|prefix| field.resource.starts_with(prefix)) {
+        errors.one_of(&resource_path, Some(&field.resource), &RESOURCES);
+    }
+    if let Some(divisor) = &field.divisor
+        && let Err(error) = crate::quantity::parse(&divisor.0)
+    {
+        errors.invalid(&format!("{path}.divisor"), &divisor.0, error.to_string());
+    }
+}
+
+fn key_selector(name: &str, key: &str, path: &str, errors: &mut Errors) {
+    if name.is_empty() {
+        errors.required(&format!("{path}.name"), "");
+    }
+    if key.is_empty() {
+        errors.required(&format!("{path}.key"), "");
+    } else {
+        errors.check(&format!("{path}.key"), key, names::data_key(key));
+    }
+}
+
+fn env_from(source: &EnvFromSource, path: &str, errors: &mut Errors) {
+    if let Some(prefix) = source.prefix.as_deref().filter(|prefix| !prefix.is_empty()) {
+        errors.check(&format!("{path}.prefix"), prefix, names::env_name(prefix));
+    }
+    match (&source.config_map_ref, &source.secret_ref) {
+        (None, None) => errors.invalid(path, "", "must specify one of: `configMapRef` or `secretRef`"),
+        (Some(_), Some(_)) => {
+            errors.invalid(path, "", "may not have more than one field specified at a time")
+        }
+        (Some(map), None) if map.name.is_empty() => errors.required(&format!("{path}.configMapRef.name"), ""),
+        (None, Some(secret)) if secret.name.is_empty() => {
+            errors.required(&format!("{path}.secretRef.name"), "")
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,21 @@
+//! Upstream's rules of what makes a Pod, with upstream's words.
+
+mod container;
+mod environment;
+mod error;
+mod metadata;
+mod names;
+mod pod;
+mod probe;
+mod resources;
+mod security;
+mod volume;
+
+pub use error::{FieldError, Problem};
+pub use metadata::{validate_data_key, validate_object_meta};
+pub use pod::validate_pod;
+
+use error::Errors;
+
+#[cfg(test)]
+mod tests;

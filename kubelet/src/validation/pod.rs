@@ -1,0 +1,217 @@
+//! The rules for a Pod as a whole.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+
+use super::container::{self, Place};
+use super::metadata::validate_object_meta;
+use super::{Errors, FieldError, names, security, volume};
+use crate::defaults::{MAX_DNS_NAMESERVERS, MAX_DNS_SEARCH_LIST_CHARS, MAX_DNS_SEARCH_PATHS};
+
+/// All broken rules of a defaulted Pod, with the paths of the fields.
+pub fn validate_pod(pod: &Pod) -> Vec<FieldError> {
+    let mut errors = Errors(validate_object_meta(&pod.metadata));
+    match &pod.spec {
+        Some(spec) => pod_spec(spec, &mut errors),
+        None => errors.required("spec", ""),
+    }
+    errors.0
+}
+
+fn pod_spec(spec: &PodSpec, errors: &mut Errors) {
+    let volumes = volume::volumes(spec.volumes.as_deref().unwrap_or_default(), errors);
+    containers(spec, &volumes, errors);
+    errors.one_of(
+        "spec.restartPolicy",
+        spec.restart_policy.as_deref(),
+        &["Always", "Never", "OnFailure"],
+    );
+    errors.not_negative(
+        "spec.terminationGracePeriodSeconds",
+        spec.termination_grace_period_seconds,
+    );
+    if let Some(seconds) = spec
+        .active_deadline_seconds
+        .filter(|seconds| !(1..=i64::from(i32::MAX)).contains(seconds))
+    {
+        errors.invalid_number(
+            "spec.activeDeadlineSeconds",
+            seconds,
+            "must be between 1 and 2147483647, inclusive",
+        );
+    }
+    host_names(spec, errors);
+    dns(spec, errors);
+    security::pod_security(spec, errors);
+    host_ports(spec, errors);
+}
+
+fn containers(spec: &PodSpec, volumes: &BTreeSet<&str>, errors: &mut Errors) {
+    if spec.containers.is_empty() {
+        errors.required("spec.containers", "");
+    }
+    let mut seen = BTreeSet::new();
+    let lists: [(&str, &[Container], bool); 2] = [
+        (
+            "spec.initContainers",
+            spec.init_containers.as_deref().unwrap_or_default(),
+            true,
+        ),
+        ("spec.containers", &spec.containers, false),
+    ];
+    for (list, containers, init) in lists {
+        for (index, one) in containers.iter().enumerate() {
+            let path = format!("{list}[{index}]");
+            if !one.name.is_empty() && !seen.insert(one.name.as_str()) {
+                errors.duplicate(&format!("{path}.name"), &one.name);
+            }
+            container::container(
+                one,
+                &Place {
+                    path: &path,
+                    init,
+                    spec,
+                    volumes,
+                },
+                errors,
+            );
+        }
+    }
+}
+
+fn host_names(spec: &PodSpec, errors: &mut Errors) {
+    for (path, name) in [
+        ("spec.hostname", &spec.hostname),
+        ("spec.subdomain", &spec.subdomain),
+    ] {
+        if let Some(name) = name.as_deref().filter(|name| !name.is_empty()) {
+            errors.check(path, name, names::dns_label(name));
+        }
+    }
+    if let Some(name) = spec.hostname_override.as_deref() {
+        let too_long = (name.len() > 64).then_some("must be no more than 64 characters");
+        errors.check(
+            "spec.hostnameOverride",
+            name,
+            names::dns_subdomain(name).or(too_long),
+        );
+        if spec.host_network == Some(true) {
+            errors.forbidden(
+                "spec.hostnameOverride",
+                "may not be specified when hostNetwork is true",
+            );
+        }
+        if spec.set_hostname_as_fqdn == Some(true) {
+            errors.forbidden(
+                "spec.hostnameOverride",
+                "may not be specified when setHostnameAsFQDN is true",
+            );
+        }
+    }
+    for (index, alias) in spec.host_aliases.iter().flatten().enumerate() {
+        let path = format!("spec.hostAliases[{index}]");
+        if alias.ip.parse::<IpAddr>().is_err() {
+            errors.invalid(
+                &format!("{path}.ip"),
+                &alias.ip,
+                "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            );
+        }
+        for (index, name) in alias.hostnames.iter().flatten().enumerate() {
+            errors.check(
+                &format!("{path}.hostnames[{index}]"),
+                name,
+                names::dns_subdomain(name),
+            );
+        }
+    }
+}
+
+fn dns(spec: &PodSpec, errors: &mut Errors) {
+    let known = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
+    errors.one_of("spec.dnsPolicy", spec.dns_policy.as_deref(), &known);
+    let config = spec.dns_config.as_ref();
+    let servers = config
+        .and_then(|config| config.nameservers.as_deref())
+        .unwrap_or_default();
+    if spec.dns_policy.as_deref() == Some("None") && servers.is_empty() {
+        errors.required(
+            "spec.dnsConfig.nameservers",
+            "must provide at least one DNS nameserver when `dnsPolicy` is None",
+        );
+    }
+    if servers.len() > MAX_DNS_NAMESERVERS {
+        let why = format!("must not have more than {MAX_DNS_NAMESERVERS} nameservers");
+        errors.invalid("spec.dnsConfig.nameservers", &servers.join(","), why);
+    }
+    for (index, server) in servers.iter().enumerate() {
+        if server.parse::<IpAddr>().is_err() {
+            let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+            errors.invalid(&format!("spec.dnsConfig.nameservers[{index}]"), server, why);
+        }
+    }
+    let searches = config
+        .and_then(|config| config.searches.as_deref())
+        .unwrap_or_default();
+    if searches.len() > MAX_DNS_SEARCH_PATHS || searches.join(" ").len() > MAX_DNS_SEARCH_LIST_CHARS {
+        let why = format!(
+            "must not have more than {MAX_DNS_SEARCH_PATHS} search paths and {MAX_DNS_SEARCH_LIST_CHARS} characters"
+        );
+        errors.invalid("spec.dnsConfig.searches", &searches.join(","), why);
+    }
+    for (index, search) in searches.iter().enumerate() {
+        let name = search.strip_suffix('.').unwrap_or(search);
+        if search != "." {
+            let name = name.replace('_', "-");
+            errors.check(
+                &format!("spec.dnsConfig.searches[{index}]"),
+                search,
+                names::dns_subdomain(&name),
+            );
+        }
+    }
+    for (index, option) in config
+        .and_then(|config| config.options.as_deref())
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
+    {
+        let path = format!("spec.dnsConfig.options[{index}]");
+        let name = option.name.as_deref().unwrap_or_default();
+        let value = option.value.as_deref().unwrap_or_default();
+        if name.is_empty() {
+            errors.required(&path, "must not be empty");
+        }
+        // It becomes a line of a file.
+        if [name, value]
+            .iter()
+            .any(|text| text.contains(|c: char| c.is_whitespace() || c.is_control()))
+        {
+            errors.invalid(
+                &path,
+                &format!("{name}:{value}"),
+                "must not contain spaces or control characters",
+            );
+        }
+    }
+}
+
+/// Two containers can't have one port of the host.
+fn host_ports(spec: &PodSpec, errors: &mut Errors) {
+    let mut seen = BTreeSet::new();
+    for (index, one) in spec.containers.iter().enumerate() {
+        for (port_index, port) in one.ports.iter().flatten().enumerate() {
+            let Some(number) = port.host_port.filter(|number| *number != 0) else {
+                continue;
+            };
+            let protocol = port.protocol.as_deref().unwrap_or("TCP");
+            let ip = port.host_ip.as_deref().unwrap_or_default();
+            if !seen.insert(format!("{protocol}/{ip}/{number}")) {
+                let path = format!("spec.containers[{index}].ports[{port_index}].hostPort");
+                errors.duplicate(&path, &format!("{protocol}/{ip}/{number}"));
+            }
+        }
+    }
+}

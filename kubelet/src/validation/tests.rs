@@ -1,0 +1,201 @@
+use super::validate_pod;
+use crate::defaulting::default_pod;
+use crate::testing::pod;
+
+/// The broken rules of a pod with this container and these other fields of its spec.
+fn broken(container: &str, rest: &str) -> Vec<String> {
+    let mut pod = pod(&format!(
+        r#"{{"containers":[{{"name":"c","image":"i"{container}}}]{rest}}}"#
+    ));
+    default_pod(&mut pod);
+    validate_pod(&pod)
+        .iter()
+        .map(|error| format!("{}: {error}", error.path))
+        .collect()
+}
+
+#[test]
+fn a_good_pod_breaks_nothing() {
+    let container = r#","env":[{"name":"A","valueFrom":{"fieldRef":{"fieldPath":"metadata.labels['a/b']"}}}],
+        "ports":[{"name":"http","containerPort":80,"hostPort":8080},{"containerPort":80,"hostPort":8080,"protocol":"UDP"}],
+        "livenessProbe":{"httpGet":{"port":"http"}},"lifecycle":{"preStop":{"sleep":{"seconds":5}}},
+        "resources":{"limits":{"cpu":"1","hugepages-2Mi":"2Mi"}},"volumeMounts":[{"name":"v","mountPath":"/v","subPath":"a"}]"#;
+    let rest = r#","volumes":[{"name":"v","emptyDir":{"medium":"Memory","sizeLimit":"1Mi"}},{"name":"h","hostPath":{"path":"/x"}},
+        {"name":"d","downwardAPI":{"items":[{"path":"a","fieldRef":{"fieldPath":"metadata.labels"}}]}}],
+        "securityContext":{"sysctls":[{"name":"net.ipv4.ip_forward","value":"1"}],"runAsUser":1000},
+        "initContainers":[{"name":"s","image":"i","restartPolicy":"Always","startupProbe":{"exec":{"command":["true"]}}}]"#;
+    assert_eq!(broken(container, rest), [""; 0]);
+}
+
+#[test]
+fn rules() {
+    for (container, rest, expected) in [
+        (
+            r#","ports":[{"containerPort":0}]"#,
+            "",
+            "spec.containers[0].ports[0].containerPort: Invalid value: 0: must be between 1 and 65535, inclusive",
+        ),
+        (
+            r#","ports":[{"containerPort":80,"protocol":"tcp"}]"#,
+            "",
+            r#"spec.containers[0].ports[0].protocol: Unsupported value: "tcp": supported values: "SCTP", "TCP", "UDP""#,
+        ),
+        (
+            r#","ports":[{"containerPort":1,"hostPort":2},{"containerPort":3,"hostPort":2}]"#,
+            "",
+            r#"spec.containers[0].ports[1].hostPort: Duplicate value: "TCP//2""#,
+        ),
+        (
+            r#","ports":[{"containerPort":1,"hostPort":2}]"#,
+            r#","hostNetwork":true"#,
+            "spec.containers[0].ports[0].hostPort: Invalid value: 2: must match `containerPort` when `hostNetwork` is true",
+        ),
+        (
+            r#","volumeMounts":[{"name":"v","mountPath":"/v"}]"#,
+            "",
+            r#"spec.containers[0].volumeMounts[0].name: Not found: "v""#,
+        ),
+        (
+            r#","volumeMounts":[{"name":"v","mountPath":"/v"},{"name":"v","mountPath":"/v"}]"#,
+            r#","volumes":[{"name":"v"}]"#,
+            r#"spec.containers[0].volumeMounts[1].mountPath: Invalid value: "/v": must be unique"#,
+        ),
+        (
+            r#","volumeMounts":[{"name":"v","mountPath":"/v","subPath":"../x"}]"#,
+            r#","volumes":[{"name":"v"}]"#,
+            r#"spec.containers[0].volumeMounts[0].subPath: Invalid value: "../x": must not contain '..'"#,
+        ),
+        (
+            r#","livenessProbe":{"exec":{"command":["x"]},"successThreshold":2}"#,
+            "",
+            "spec.containers[0].livenessProbe.successThreshold: Invalid value: 2: must be 1",
+        ),
+        (
+            r#","readinessProbe":{}"#,
+            "",
+            "spec.containers[0].readinessProbe: Required value: must specify a handler type",
+        ),
+        (
+            r#","readinessProbe":{"exec":{"command":["x"]},"tcpSocket":{"port":1}}"#,
+            "",
+            "spec.containers[0].readinessProbe: Forbidden: may not specify more than 1 handler type",
+        ),
+        (
+            r#","readinessProbe":{"httpGet":{"port":"http"}}"#,
+            "",
+            r#"spec.containers[0].readinessProbe.httpGet.port: Not found: "http""#,
+        ),
+        (
+            r#","resources":{"requests":{"memory":"2Gi"},"limits":{"memory":"1Gi"}}"#,
+            "",
+            r#"spec.containers[0].resources.requests[memory]: Invalid value: "2Gi": must be less than or equal to memory limit of 1Gi"#,
+        ),
+        (
+            r#","resources":{"limits":{"memory":"1 Gi"}}"#,
+            "",
+            r#"spec.containers[0].resources.limits[memory]: Invalid value: "1 Gi": quantities must match"#,
+        ),
+        (
+            r#","resources":{"limits":{"nvidia.com/gpu":"1"}}"#,
+            "",
+            r#"spec.containers[0].resources.limits[nvidia.com/gpu]: Invalid value: "nvidia.com/gpu": this node has"#,
+        ),
+        (
+            r#","env":[{"name":"a=b"}]"#,
+            "",
+            r#"spec.containers[0].env[0].name: Invalid value: "a=b": a valid environment variable name"#,
+        ),
+        (
+            r#","env":[{"name":"a","valueFrom":{"fieldRef":{"fieldPath":"spec.x"}}}]"#,
+            "",
+            r#"spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Unsupported value: "spec.x": supported values:"#,
+        ),
+        (
+            "",
+            r#","restartPolicy":"Sometimes""#,
+            r#"spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "Never", "OnFailure""#,
+        ),
+        (
+            "",
+            r#","activeDeadlineSeconds":0"#,
+            "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive",
+        ),
+        (
+            "",
+            r#","dnsPolicy":"None""#,
+            "spec.dnsConfig.nameservers: Required value: must provide at least one DNS nameserver when `dnsPolicy` is None",
+        ),
+        (
+            "",
+            r#","volumes":[{"name":"v","hostPath":{"path":"/a/../b"}}]"#,
+            r#"spec.volumes[0].hostPath.path: Invalid value: "/a/../b": must not contain '..'"#,
+        ),
+        (
+            "",
+            r#","volumes":[{"name":"v","emptyDir":{},"hostPath":{"path":"/a"}}]"#,
+            "spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type",
+        ),
+        (
+            "",
+            r#","volumes":[{"name":"v","configMap":{"name":"m","items":[{"key":"a","path":"../a"}]}}]"#,
+            r#"spec.volumes[0].configMap.items[0].path: Invalid value: "../a": must not contain '..'"#,
+        ),
+        (
+            "",
+            r#","volumes":[{"name":"v"},{"name":"v"}]"#,
+            r#"spec.volumes[1].name: Duplicate value: "v""#,
+        ),
+        (
+            "",
+            r#","initContainers":[{"name":"c","image":"i"}]"#,
+            r#"spec.containers[0].name: Duplicate value: "c""#,
+        ),
+        (
+            "",
+            r#","initContainers":[{"name":"i","image":"i","livenessProbe":{"exec":{"command":["x"]}}}]"#,
+            "spec.initContainers[0].livenessProbe: Forbidden: may not be set for init containers without restartPolicy=Always",
+        ),
+        (
+            "",
+            r#","securityContext":{"sysctls":[{"name":"kernel.core_pattern","value":"|/x"}]}"#,
+            r#"spec.securityContext.sysctls[0].name: Invalid value: "kernel.core_pattern": is not a sysctl of the pod's own namespaces"#,
+        ),
+        (
+            "",
+            r#","securityContext":{"sysctls":[{"name":"kernel.shm_rmid_forced","value":"1+\nkernel.core_pattern=x"}]}"#,
+            "spec.securityContext.sysctls[0].value: Invalid value:",
+        ),
+        (
+            "",
+            r#","shareProcessNamespace":true,"hostPID":true"#,
+            "spec.shareProcessNamespace: Forbidden: ShareProcessNamespace and HostPID cannot both be enabled",
+        ),
+        (
+            r#","securityContext":{"privileged":true,"allowPrivilegeEscalation":false}"#,
+            "",
+            "spec.containers[0].securityContext: Invalid value: \"\": cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+        ),
+        (
+            r#","lifecycle":{"preStop":{"sleep":{"seconds":31}}}"#,
+            "",
+            "spec.containers[0].lifecycle.preStop.sleep.seconds: Invalid value: 31: must be non-negative and less than",
+        ),
+    ] {
+        let found = broken(container, rest);
+        assert!(
+            found.len() == 1 && found[0].starts_with(expected),
+            "{container} {rest}: {found:#?}\n{expected}"
+        );
+    }
+}
+
+#[test]
+fn a_pod_needs_a_name_and_a_container() {
+    let mut pod = pod(r#"{"containers":[]}"#);
+    pod.metadata.name = None;
+    let found: Vec<String> = validate_pod(&pod)
+        .iter()
+        .map(|error| error.path.clone())
+        .collect();
+    assert_eq!(found, ["metadata.name", "spec.containers"]);
+}

@@ -1,0 +1,237 @@
+//! The rules for volumes.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{
+    ConfigMapVolumeSource, DownwardAPIVolumeFile, EmptyDirVolumeSource, HostPathVolumeSource, KeyToPath,
+    ProjectedVolumeSource, SecretVolumeSource, Volume,
+};
+
+use super::environment::{field_path, resource_field};
+use super::{Errors, names};
+
+/// Fields that a downwardAPI file may refer to.
+const FIELDS: [&str; 5] = [
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+];
+
+/// Checks the volumes; returns their names.
+pub(super) fn volumes<'a>(volumes: &'a [Volume], errors: &mut Errors) -> BTreeSet<&'a str> {
+    let mut seen = BTreeSet::new();
+    for (index, volume) in volumes.iter().enumerate() {
+        let path = format!("spec.volumes[{index}]");
+        if volume.name.is_empty() {
+            errors.required(&format!("{path}.name"), "");
+        } else {
+            errors.check(
+                &format!("{path}.name"),
+                &volume.name,
+                names::dns_label(&volume.name),
+            );
+            if !seen.insert(volume.name.as_str()) {
+                errors.duplicate(&format!("{path}.name"), &volume.name);
+            }
+        }
+        source(volume, &path, errors);
+    }
+    seen
+}
+
+fn source(volume: &Volume, path: &str, errors: &mut Errors) {
+    let kinds = [
+        ("emptyDir", volume.empty_dir.is_some()),
+        ("hostPath", volume.host_path.is_some()),
+        ("configMap", volume.config_map.is_some()),
+        ("secret", volume.secret.is_some()),
+        ("downwardAPI", volume.downward_api.is_some()),
+        ("projected", volume.projected.is_some()),
+    ];
+    for (name, _) in kinds.iter().filter(|(_, there)| *there).skip(1) {
+        errors.forbidden(
+            &format!("{path}.{name}"),
+            "may not specify more than 1 volume type",
+        );
+    }
+    if let Some(source) = &volume.empty_dir {
+        empty_dir(source, &format!("{path}.emptyDir"), errors);
+    }
+    if let Some(source) = &volume.host_path {
+        host_path(source, &format!("{path}.hostPath"), errors);
+    }
+    if let Some(source) = &volume.config_map {
+        config_map(source, &format!("{path}.configMap"), errors);
+    }
+    if let Some(source) = &volume.secret {
+        secret(source, &format!("{path}.secret"), errors);
+    }
+    if let Some(source) = &volume.downward_api {
+        let path = format!("{path}.downwardAPI");
+        mode(source.default_mode, &format!("{path}.defaultMode"), errors);
+        downward(source.items.as_deref().unwrap_or_default(), &path, errors);
+    }
+    if let Some(source) = &volume.projected {
+        projected(source, &format!("{path}.projected"), errors);
+    }
+}
+
+fn empty_dir(source: &EmptyDirVolumeSource, path: &str, errors: &mut Errors) {
+    if let Some(limit) = &source.size_limit {
+        match crate::quantity::parse(&limit.0) {
+            Ok(value) if !value.is_negative() => {}
+            Ok(_) => errors.forbidden(
+                &format!("{path}.sizeLimit"),
+                "SizeLimit field must be a valid resource quantity",
+            ),
+            Err(error) => errors.invalid(&format!("{path}.sizeLimit"), &limit.0, error.to_string()),
+        }
+    }
+    let medium = source
+        .medium
+        .as_deref()
+        .filter(|medium| !medium.starts_with("HugePages"));
+    errors.one_of(&format!("{path}.medium"), medium, &["", "Memory"]);
+    if source
+        .medium
+        .as_deref()
+        .is_some_and(|medium| medium.starts_with("HugePages"))
+    {
+        errors.invalid(
+            &format!("{path}.medium"),
+            "HugePages",
+            "volumes of huge pages are not done yet",
+        );
+    }
+}
+
+fn host_path(source: &HostPathVolumeSource, path: &str, errors: &mut Errors) {
+    if source.path.is_empty() {
+        errors.required(&format!("{path}.path"), "");
+    } else if source.path.split('/').any(|part| part == "..") {
+        errors.invalid(&format!("{path}.path"), &source.path, "must not contain '..'");
+    }
+    let known = [
+        "",
+        "BlockDevice",
+        "CharDevice",
+        "Directory",
+        "DirectoryOrCreate",
+        "File",
+        "FileOrCreate",
+        "Socket",
+    ];
+    errors.one_of(&format!("{path}.type"), source.type_.as_deref(), &known);
+}
+
+fn config_map(source: &ConfigMapVolumeSource, path: &str, errors: &mut Errors) {
+    if source.name.is_empty() {
+        errors.required(&format!("{path}.name"), "");
+    }
+    mode(source.default_mode, &format!("{path}.defaultMode"), errors);
+    key_paths(source.items.as_deref().unwrap_or_default(), path, errors);
+}
+
+fn secret(source: &SecretVolumeSource, path: &str, errors: &mut Errors) {
+    if source.secret_name.as_deref().is_none_or(str::is_empty) {
+        errors.required(&format!("{path}.secretName"), "");
+    }
+    mode(source.default_mode, &format!("{path}.defaultMode"), errors);
+    key_paths(source.items.as_deref().unwrap_or_default(), path, errors);
+}
+
+fn projected(source: &ProjectedVolumeSource, path: &str, errors: &mut Errors) {
+    mode(source.default_mode, &format!("{path}.defaultMode"), errors);
+    for (index, one) in source.sources.iter().flatten().enumerate() {
+        let path = format!("{path}.sources[{index}]");
+        if let Some(map) = &one.config_map {
+            if map.name.is_empty() {
+                errors.required(&format!("{path}.configMap.name"), "");
+            }
+            key_paths(
+                map.items.as_deref().unwrap_or_default(),
+                &format!("{path}.configMap"),
+                errors,
+            );
+        }
+        if let Some(secret) = &one.secret {
+            if secret.name.is_empty() {
+                errors.required(&format!("{path}.secret.name"), "");
+            }
+            key_paths(
+                secret.items.as_deref().unwrap_or_default(),
+                &format!("{path}.secret"),
+                errors,
+            );
+        }
+        if let Some(source) = &one.downward_api {
+            downward(
+                source.items.as_deref().unwrap_or_default(),
+                &format!("{path}.downwardAPI"),
+                errors,
+            );
+        }
+    }
+}
+
+fn key_paths(items: &[KeyToPath], path: &str, errors: &mut Errors) {
+    for (index, item) in items.iter().enumerate() {
+        let path = format!("{path}.items[{index}]");
+        if item.key.is_empty() {
+            errors.required(&format!("{path}.key"), "");
+        }
+        file_path(&item.path, &format!("{path}.path"), errors);
+        mode(item.mode, &format!("{path}.mode"), errors);
+    }
+}
+
+fn downward(files: &[DownwardAPIVolumeFile], path: &str, errors: &mut Errors) {
+    for (index, file) in files.iter().enumerate() {
+        let path = format!("{path}.items[{index}]");
+        file_path(&file.path, &format!("{path}.path"), errors);
+        mode(file.mode, &format!("{path}.mode"), errors);
+        match (&file.field_ref, &file.resource_field_ref) {
+            (Some(field), None) => field_path(
+                &field.field_path,
+                &format!("{path}.fieldRef.fieldPath"),
+                &FIELDS,
+                errors,
+            ),
+            (None, Some(field)) => {
+                if field.container_name.as_deref().is_none_or(str::is_empty) {
+                    errors.required(&format!("{path}.resourceFieldRef.containerName"), "");
+                }
+                resource_field(field, &format!("{path}.resourceFieldRef"), errors);
+            }
+            (Some(_), Some(_)) => {
+                errors.invalid(
+                    &path,
+                    "resource",
+                    "fieldRef and resourceFieldRef can not be specified simultaneously",
+                );
+            }
+            (None, None) => errors.required(&path, "one of fieldRef and resourceFieldRef is required"),
+        }
+    }
+}
+
+/// A file in a volume: relative, without `..`, and not a name that the volume keeps for itself.
+fn file_path(file: &str, path: &str, errors: &mut Errors) {
+    if file.is_empty() {
+        return errors.required(path, "");
+    }
+    let own = file.starts_with("..").then_some("must not start with '..'");
+    errors.check(path, file, names::local_path(file).or(own));
+}
+
+fn mode(mode: Option<i32>, path: &str, errors: &mut Errors) {
+    if let Some(mode) = mode.filter(|mode| !(0..=0o777).contains(mode)) {
+        errors.invalid_number(
+            path,
+            mode,
+            "must be a number between 0 and 0777 (octal), both inclusive",
+        );
+    }
+}
