@@ -8,7 +8,7 @@ use crate::attachment::Attachment;
 use crate::conf::{NetConfList, PluginConf};
 use crate::error::CniError;
 use crate::netns::NetNs;
-use crate::record::Record;
+use crate::record::{Record, Records};
 use crate::result::{self, CniResult, PluginError, code};
 use crate::site::{Call, CallError, Runner, Site, Verb};
 
@@ -60,7 +60,7 @@ impl<'a> Chain<'a> {
 
     /// ADD of each plugin, each given the result of the one before.
     pub(crate) fn add(&self, record: &Record) -> Result<(Value, CniResult), CniError> {
-        let call = call(Verb::Add, record, Some(&record.attachment.netns));
+        let call = call(self.site, Verb::Add, record, Some(&record.attachment.netns));
         let mut previous: Option<(Value, CniResult)> = None;
         for (index, plugin) in self.list.plugins.iter().enumerate() {
             let conf = self.conf(plugin, record, previous.as_ref().map(|(value, _)| value));
@@ -79,12 +79,13 @@ impl<'a> Chain<'a> {
     /// DEL of each plugin in reverse order. All of them are tried; the first error is returned, and then the same
     /// can be called again.
     pub(crate) fn del(&self, record: &Record, netns: Option<&Path>) -> Result<(), CniError> {
-        let call = call(Verb::Del, record, netns);
+        let call = call(self.site, Verb::Del, record, netns);
         let previous = record.result.as_ref().filter(|_| self.list.version.has_check());
         let mut outcome = Ok(());
         for (index, plugin) in self.list.plugins.iter().enumerate().rev() {
             let conf = self.conf(plugin, record, previous);
-            outcome = outcome.and(self.run(index, &call, &conf).map(drop));
+            let done = self.run(index, &call, &conf).map(drop);
+            outcome = outcome.and(done);
         }
         outcome
     }
@@ -94,7 +95,7 @@ impl<'a> Chain<'a> {
         if self.list.disable_check || !self.list.version.has_check() {
             return Ok(());
         }
-        let call = call(Verb::Check, record, Some(&record.attachment.netns));
+        let call = call(self.site, Verb::Check, record, Some(&record.attachment.netns));
         for (index, plugin) in self.list.plugins.iter().enumerate() {
             self.run(index, &call, &self.conf(plugin, record, record.result.as_ref()))?;
         }
@@ -113,7 +114,8 @@ impl<'a> Chain<'a> {
             conf.insert("cni.dev/valid-attachments".into(), Value::Array(valid.clone()));
             if self.understands_global_verbs(index) && !self.list.disable_gc {
                 let call = Call::global(Verb::Gc);
-                outcome = outcome.and(self.run(index, &call, &Value::Object(conf)).map(drop));
+                let done = self.run(index, &call, &Value::Object(conf)).map(drop);
+                outcome = outcome.and(done);
             }
         }
         outcome
@@ -149,7 +151,8 @@ impl<'a> Chain<'a> {
                     file: self.list.source.clone(),
                     field: "cniVersion".into(),
                     problem: format!(
-                        "is {}, but the installed plugin {:?} supports only {}; lower it, or install a newer plugin",
+                        "is {}, but the installed plugin {:?} supports only {}; change it to one of these, or \
+                         install another version of the plugin",
                         self.list.version,
                         plugin.kind,
                         supported.join(", ")
@@ -284,13 +287,15 @@ pub(crate) fn loopback(site: &Site, netns: &NetNs) -> Result<(), CniError> {
         .map(drop)
 }
 
-fn call(verb: Verb, record: &Record, netns: Option<&Path>) -> Call {
+fn call(site: &Site, verb: Verb, record: &Record, netns: Option<&Path>) -> Call {
+    let input = Records::new(&site.state_dir).input(&record.attachment.container_id);
     Call {
         verb,
         container_id: record.attachment.container_id.clone(),
         netns: netns.map(Path::to_owned),
         ifname: record.attachment.ifname.clone(),
         args: record.cni_args.clone(),
+        input: Some(input),
     }
 }
 

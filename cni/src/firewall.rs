@@ -5,7 +5,9 @@
 //! applies a whole script or nothing of it.
 
 use std::fmt::Write;
+use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -27,9 +29,11 @@ pub(crate) const MASQUERADE_SETS: [&str; 4] = ["masq4", "local4", "masq6", "loca
 pub(crate) const PORT_SETS: [&str; 6] = ["port4", "port4_any", "port6", "port6_any", "hairpin4", "hairpin6"];
 
 /// A table of the family `inet`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Firewall<'a> {
     pub(crate) table: &'a str,
+    /// The scripts' file, which is locked while `nft` works: one that outlives its killed caller is waited for.
+    pub(crate) script: PathBuf,
 }
 
 /// An element of one of the table's sets.
@@ -57,7 +61,7 @@ impl Element {
 
 impl Firewall<'_> {
     /// Adds elements, and the table if it is not there yet, all or nothing.
-    pub(crate) fn add(self, elements: &[Element]) -> Result<(), PluginError> {
+    pub(crate) fn add(&self, elements: &[Element]) -> Result<(), PluginError> {
         let mut script = self.skeleton();
         for Element { set, key, data, tag } in elements {
             let data = data.as_ref().map(|data| format!(" : {data}")).unwrap_or_default();
@@ -67,12 +71,12 @@ impl Firewall<'_> {
                 self.table
             );
         }
-        apply(&script)
+        self.apply(&script)
     }
 
     /// All elements; `None` if there is no table.
-    pub(crate) fn list(self) -> Result<Option<Vec<Element>>, PluginError> {
-        let output = nft(&["-j", "list", "table", "inet", self.table], "")?;
+    pub(crate) fn list(&self) -> Result<Option<Vec<Element>>, PluginError> {
+        let output = nft(&["-j", "list", "table", "inet", self.table], self.input("")?)?;
         if !output.status.success() {
             let complaint = String::from_utf8_lossy(&output.stderr);
             return match complaint.contains("No such file or directory") {
@@ -89,7 +93,7 @@ impl Firewall<'_> {
     }
 
     /// Removes the elements of these sets that `of` picks. The table goes with its last element.
-    pub(crate) fn remove(self, sets: &[&str], of: impl Fn(&str) -> bool) -> Result<(), PluginError> {
+    pub(crate) fn remove(&self, sets: &[&str], of: impl Fn(&str) -> bool) -> Result<(), PluginError> {
         let Some(elements) = self.list()? else {
             return Ok(());
         };
@@ -97,7 +101,7 @@ impl Firewall<'_> {
             .iter()
             .partition(|e| sets.contains(&e.set.as_str()) && of(&e.tag));
         if stay.is_empty() {
-            return apply(&format!("delete table inet {}\n", self.table));
+            return self.apply(&format!("delete table inet {}\n", self.table));
         }
         let mut script = String::new();
         for Element { set, key, .. } in gone {
@@ -105,12 +109,29 @@ impl Firewall<'_> {
         }
         match script.is_empty() {
             true => Ok(()),
-            false => apply(&script),
+            false => self.apply(&script),
         }
     }
 
+    fn apply(&self, script: &str) -> Result<(), PluginError> {
+        let output = nft(&["-f", "-"], self.input(script)?)?;
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(refused(&output)),
+        }
+    }
+
+    fn input(&self, script: &str) -> Result<File, PluginError> {
+        process::locked_input(&self.script, script.as_bytes(), TIMEOUT).map_err(|e| {
+            PluginError::new(
+                code::IO_FAILURE,
+                format!("can't write {}: {e}", self.script.display()),
+            )
+        })
+    }
+
     /// The table with its rules, whether it was there before or not.
-    fn skeleton(self) -> String {
+    fn skeleton(&self) -> String {
         let mut script = String::new();
         for line in SKELETON.lines() {
             let _ = writeln!(script, "{}", line.replace("TABLE", self.table));
@@ -158,7 +179,8 @@ add rule inet TABLE postrouting ip6 saddr @masq6 ip6 daddr != ff00::/8 ip6 saddr
 
 /// Whether `nft` can be run at all.
 pub(crate) fn available() -> Result<(), PluginError> {
-    nft(&["--version"], "").map(drop)
+    let nothing = process::input(b"").map_err(|e| PluginError::new(code::IO_FAILURE, e.to_string()))?;
+    nft(&["--version"], nothing).map(drop)
 }
 
 /// Whose an element is: network, container and interface. It has to fit into a comment (128 bytes).
@@ -188,18 +210,10 @@ pub(crate) fn short_hash(text: &str, bytes: usize) -> String {
         .collect()
 }
 
-fn apply(script: &str) -> Result<(), PluginError> {
-    let output = nft(&["-f", "-"], script)?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(refused(&output)),
-    }
-}
-
-fn nft(args: &[&str], stdin: &str) -> Result<Output, PluginError> {
+fn nft(args: &[&str], input: File) -> Result<Output, PluginError> {
     let mut command = Command::new("nft");
     command.args(args).env("LC_ALL", "C");
-    process::run(&mut command, stdin.as_bytes(), TIMEOUT, MAX_LIST).map_err(|e| match e {
+    process::run(&mut command, input, TIMEOUT, MAX_LIST).map_err(|e| match e {
         RunError::Spawn(e) if e.kind() == io::ErrorKind::NotFound => PluginError::new(
             code::MISSING_PROGRAM,
             "the program nft is not installed, and pods need it for host ports and for their way out of the node; \

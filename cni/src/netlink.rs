@@ -324,7 +324,7 @@ fn used_route(message: &RouteMessage, family: IpNet) -> Option<UsedRoute> {
         _ => None,
     });
     let dst = IpNet::new(
-        dst.unwrap_or(family.addr()),
+        dst.unwrap_or_else(|| family.addr()),
         message.header.destination_prefix_length,
     )
     .ok()?;

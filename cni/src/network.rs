@@ -318,7 +318,8 @@ impl Inner {
                 Err(e) => outcome = outcome.and(Err(e)),
             }
         }
-        outcome.and(self.collect_garbage())?;
+        let collected = self.collect_garbage();
+        outcome.and(collected)?;
         Ok(removed)
     }
 
@@ -346,7 +347,8 @@ impl Inner {
         }
         // A directory that can't be read is for `status` to complain about.
         if let Ok(Some(list)) = conf_dir::find(&self.config.conf_dir).map(|found| found.network) {
-            outcome = outcome.and(Chain::choose(&self.site, &list, false).gc(&of_network(&list.name)));
+            let done = Chain::choose(&self.site, &list, false).gc(&of_network(&list.name));
+            outcome = outcome.and(done);
         }
         outcome
     }

@@ -1,14 +1,47 @@
 //! Runs another program with bounded time and output: plugin executables and `nft`.
 
-use std::io::{self, Read, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, MemfdFlags, flock, memfd_create};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+/// A program's input that goes when nobody has it open any more.
+pub(crate) fn input(bytes: &[u8]) -> io::Result<File> {
+    fill(memfd_create("input", MemfdFlags::CLOEXEC)?.into(), bytes)
+}
+
+/// A program's input in a file that stays locked as long as the program has it open, even if this process is killed
+/// meanwhile. So nobody who takes the same input next works against a program that was left behind. After `patience`
+/// it is taken anyway: a program's child may hold it for ever.
+pub(crate) fn locked_input(path: &Path, bytes: &[u8], patience: Duration) -> io::Result<File> {
+    let deadline = Instant::now() + patience;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(path)?;
+    // Nobody waits here unless a process was killed, and there is no such thing as `flock` with a time limit.
+    while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    file.set_len(0)?;
+    fill(file, bytes)
+}
+
+fn fill(mut file: File, bytes: &[u8]) -> io::Result<File> {
+    file.write_all(bytes)?;
+    file.seek(SeekFrom::Start(0))?;
+    Ok(file)
+}
 
 /// What a program left behind.
 pub(crate) struct Output {
@@ -30,24 +63,24 @@ pub(crate) enum RunError {
     Io(io::Error),
 }
 
-/// Runs the program in its own process group, feeds it `stdin` and collects what it prints, up to `limit` bytes on
-/// each stream. When it takes longer than `timeout` or prints more, its whole process group is killed. It has ended
+/// Runs the program in its own process group with `input` as its standard input and collects what it prints, up to
+/// `limit` bytes on each stream. When it takes longer than `timeout` or prints more, its whole process group is killed. It has ended
 /// when its process has: a child that it leaves behind with the streams open is not waited for.
 pub(crate) fn run(
     command: &mut Command,
-    stdin: &[u8],
+    input: File,
     timeout: Duration,
     limit: usize,
 ) -> Result<Output, RunError> {
     let child = command
-        .stdin(Stdio::piped())
+        .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
         .spawn()
         .map_err(RunError::Spawn)?;
     let mut group = Group(Some(child));
-    let result = converse(&mut group, stdin, timeout, limit);
+    let result = listen(&mut group, timeout, limit);
     match result {
         Ok((stdout, stderr)) => {
             let status = group.reap().map_err(RunError::Io)?;
@@ -85,30 +118,17 @@ impl Drop for Group {
     }
 }
 
-fn converse(
-    group: &mut Group,
-    stdin: &[u8],
-    timeout: Duration,
-    limit: usize,
-) -> Result<(Vec<u8>, Vec<u8>), RunError> {
+fn listen(group: &mut Group, timeout: Duration, limit: usize) -> Result<(Vec<u8>, Vec<u8>), RunError> {
     let deadline = Instant::now() + timeout;
     let Some(child) = group.0.as_mut() else {
         return Err(RunError::Timeout);
     };
     let exited = pidfd(child).map_err(RunError::Io)?;
-    let mut input = Feed {
-        pipe: child.stdin.take(),
-        left: stdin,
-    };
+
     let mut streams = [
         Stream::new(child.stdout.take(), limit),
         Stream::new(child.stderr.take(), limit),
     ];
-    input
-        .pipe
-        .as_ref()
-        .map_or(Ok(()), nonblocking)
-        .map_err(RunError::Io)?;
     for stream in &streams {
         stream
             .pipe
@@ -117,8 +137,7 @@ fn converse(
             .map_err(RunError::Io)?;
     }
     loop {
-        input.push().map_err(RunError::Io)?;
-        let ended = wait(&exited, &input, &streams, deadline)?;
+        let ended = wait(&exited, &streams, deadline)?;
         for stream in &mut streams {
             stream.pull()?;
         }
@@ -130,20 +149,12 @@ fn converse(
 }
 
 /// Waits until the process ended (true) or one of its streams can move on.
-fn wait(
-    exited: &OwnedFd,
-    input: &Feed<'_>,
-    streams: &[Stream; 2],
-    deadline: Instant,
-) -> Result<bool, RunError> {
+fn wait(exited: &OwnedFd, streams: &[Stream; 2], deadline: Instant) -> Result<bool, RunError> {
     let left = deadline
         .checked_duration_since(Instant::now())
         .ok_or(RunError::Timeout)?;
     let left = Timespec::try_from(left).map_err(|_| RunError::Timeout)?;
     let mut fds = vec![PollFd::new(exited, PollFlags::IN)];
-    if let Some(pipe) = &input.pipe {
-        fds.push(PollFd::new(pipe, PollFlags::OUT));
-    }
     for stream in streams.iter().filter_map(|s| s.pipe.as_ref()) {
         fds.push(PollFd::new(&stream.0, PollFlags::IN));
     }
@@ -155,32 +166,7 @@ fn wait(
     }
 }
 
-struct Feed<'a> {
-    pipe: Option<std::process::ChildStdin>,
-    left: &'a [u8],
-}
-
-impl Feed<'_> {
-    /// Writes what fits and closes the pipe at the end, or when nobody reads.
-    fn push(&mut self) -> io::Result<()> {
-        while let Some(pipe) = &mut self.pipe {
-            if self.left.is_empty() {
-                self.pipe = None;
-                break;
-            }
-            match pipe.write(self.left) {
-                Ok(n) => self.left = &self.left[n..],
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => self.pipe = None,
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
-    }
-}
-
-struct Pipe(std::fs::File);
+struct Pipe(File);
 
 struct Stream {
     pipe: Option<Pipe>,

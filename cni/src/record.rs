@@ -70,6 +70,11 @@ impl Records {
         Ok(ContainerRecords { dir, _lock: lock })
     }
 
+    /// The file through which executables get their input.
+    pub(crate) fn input(&self, container_id: &str) -> PathBuf {
+        self.dir.join(container_id).join("input")
+    }
+
     /// Whether there is anything about the container.
     pub(crate) fn has(&self, container_id: &str) -> bool {
         self.dir.join(container_id).exists()
@@ -139,8 +144,11 @@ impl ContainerRecords {
 
     /// Gives the container's directory back if it holds no record.
     pub(crate) fn close(self) -> Result<(), CniError> {
-        for name in names(&self.dir)?.iter().filter(|name| name.ends_with(".tmp")) {
-            let _ = fs::remove_file(self.dir.join(name));
+        let names = names(&self.dir)?;
+        if !names.iter().any(|name| name.ends_with(".json")) {
+            for name in names {
+                let _ = fs::remove_file(self.dir.join(name));
+            }
         }
         match fs::remove_dir(&self.dir) {
             Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),

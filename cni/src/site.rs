@@ -55,6 +55,8 @@ pub(crate) struct Call {
     pub(crate) ifname: String,
     /// `CNI_ARGS`, as it is passed on.
     pub(crate) args: String,
+    /// The file of an executable's input, locked as long as it runs; `None` for calls that change nothing.
+    pub(crate) input: Option<PathBuf>,
 }
 
 impl Call {
@@ -66,6 +68,7 @@ impl Call {
             netns: None,
             ifname: String::new(),
             args: String::new(),
+            input: None,
         }
     }
 
@@ -177,17 +180,23 @@ fn execute(path: &PathBuf, site: &Site, call: &Call, conf: &Value) -> Result<Vec
     command
         .env("CNI_COMMAND", call.verb.as_str())
         .env("CNI_CONTAINERID", &call.container_id)
-        .env("CNI_NETNS", call.netns.as_deref().unwrap_or("".as_ref()))
+        .env("CNI_NETNS", call.netns.as_deref().unwrap_or_else(|| "".as_ref()))
         .env("CNI_IFNAME", &call.ifname)
         .env("CNI_ARGS", &call.args)
         .env("CNI_PATH", site.search_path())
         .current_dir("/");
-    let output = process::run(
-        &mut command,
-        conf.to_string().as_bytes(),
-        site.timeout,
-        MAX_OUTPUT,
-    );
+    let conf = conf.to_string();
+    let input = match &call.input {
+        Some(path) => process::locked_input(path, conf.as_bytes(), site.timeout),
+        None => process::input(conf.as_bytes()),
+    };
+    let input = input.map_err(|e| {
+        PluginError::new(
+            result::code::IO_FAILURE,
+            format!("the plugin's input can't be written: {e}"),
+        )
+    })?;
+    let output = process::run(&mut command, input, site.timeout, MAX_OUTPUT);
     let output = output.map_err(|e| match e {
         RunError::Timeout => CallError::TimedOut,
         RunError::TooMuchOutput => {

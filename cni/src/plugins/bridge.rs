@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{Context, loopback, read_conf};
 use crate::attachment::Dns;
-use crate::firewall::{self, Element, Firewall, MASQUERADE_SETS};
+use crate::firewall::{self, Element, MASQUERADE_SETS};
 use crate::lock::Lock;
 use crate::netlink::{Link, Netlink, Veth, parse_mac, show_mac};
 use crate::netns::NetNs;
@@ -90,10 +90,7 @@ pub(super) fn add(context: &Context<'_>) -> Result<CniResult, PluginError> {
         let bridge = device::ensure(&netlink, context, &conf, &result)?;
         let port = attach(&netlink, context, &conf, (&bridge, &sandbox, mac))?;
         if conf.ip_masq {
-            Firewall {
-                table: context.table(),
-            }
-            .add(&masquerade(context, &result))?;
+            context.firewall().add(&masquerade(context, &result))?;
         }
         (bridge, port)
     };
@@ -169,11 +166,7 @@ pub(super) fn check(context: &Context<'_>) -> Result<(), PluginError> {
         ));
     }
     if conf.ip_masq {
-        let present = Firewall {
-            table: context.table(),
-        }
-        .list()?
-        .unwrap_or_default();
+        let present = context.firewall().list()?.unwrap_or_default();
         if let Some(missing) = masquerade(context, &result).iter().find(|e| !present.contains(e)) {
             return failed(format!(
                 "the element {} of the set {} is missing",
@@ -404,11 +397,7 @@ fn forget_masquerade(
     if !conf.ip_masq {
         return Ok(());
     }
-    match (Firewall {
-        table: context.table(),
-    })
-    .remove(&MASQUERADE_SETS, of)
-    {
+    match context.firewall().remove(&MASQUERADE_SETS, of) {
         // Without nft nothing can have been added.
         Err(e) if e.code == code::MISSING_PROGRAM => Ok(()),
         result => result,

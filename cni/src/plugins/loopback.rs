@@ -79,7 +79,12 @@ fn lo(netlink: &Netlink) -> Result<crate::netlink::Link, PluginError> {
 
 /// For all plugins that enter a sandbox.
 pub(super) fn unusable(context: &Context<'_>, error: &io::Error) -> PluginError {
-    let path = context.call.netns.as_deref().unwrap_or("".as_ref()).display();
+    let path = context
+        .call
+        .netns
+        .as_deref()
+        .unwrap_or_else(|| "".as_ref())
+        .display();
     PluginError::new(
         code::UNKNOWN_CONTAINER,
         format!("the network namespace {path} can't be entered: {error}"),

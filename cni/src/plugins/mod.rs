@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::firewall::Firewall;
 use crate::network::PluginPreference;
 use crate::result::{self, CniResult, PluginError, code};
 use crate::site::{Call, Site, Verb};
@@ -169,8 +170,13 @@ impl Context<'_> {
         self.site.state_dir.join("network.lock")
     }
 
-    fn table(&self) -> &str {
-        self.common.berth.table.as_deref().unwrap_or(&self.site.table)
+    /// Berth's firewall table.
+    fn firewall(&self) -> Firewall<'_> {
+        let table = self.common.berth.table.as_deref().unwrap_or(&self.site.table);
+        Firewall {
+            table,
+            script: self.site.state_dir.join("firewall.nft"),
+        }
     }
 
     /// The previous plugin's result; an error if there must be one.
@@ -279,6 +285,7 @@ fn run(name: &str, env: &BTreeMap<String, String>, stdin: &[u8]) -> Result<Optio
         netns: (!netns.is_empty()).then(|| PathBuf::from(netns)),
         ifname: get("CNI_IFNAME"),
         args: get("CNI_ARGS"),
+        input: None,
     };
     if verb == Verb::Add || verb == Verb::Del || verb == Verb::Check {
         let invalid = |e: crate::CniError| PluginError::new(code::INVALID_ENVIRONMENT, e.to_string());

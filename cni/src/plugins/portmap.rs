@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{Context, read_conf};
 use crate::attachment::{PortMapping, Protocol};
-use crate::firewall::{self, Element, Firewall, PORT_SETS};
+use crate::firewall::{self, Element, PORT_SETS};
 use crate::lock::Lock;
 use crate::netlink::Netlink;
 use crate::result::{CniResult, IpConfig, PluginError, code};
@@ -72,15 +72,13 @@ pub(super) fn add(context: &Context<'_>) -> Result<CniResult, PluginError> {
             format!("can't lock {}: {e}", lock_path.display()),
         )
     })?;
-    let firewall = Firewall {
-        table: context.table(),
-    };
-    refuse_conflicts(&elements, &firewall.list()?.unwrap_or_default())?;
+
+    refuse_conflicts(&elements, &context.firewall().list()?.unwrap_or_default())?;
     for mapping in &mappings {
         refuse_listener(mapping, &result)?;
     }
     // The table's guard has to stand before its reason does.
-    firewall.add(&elements)?;
+    context.firewall().add(&elements)?;
     allow_loopback_sources(&result)?;
     Ok(result)
 }
@@ -103,11 +101,7 @@ pub(super) fn check(context: &Context<'_>) -> Result<(), PluginError> {
     if mappings.is_empty() {
         return Ok(());
     }
-    let present = Firewall {
-        table: context.table(),
-    }
-    .list()?
-    .unwrap_or_default();
+    let present = context.firewall().list()?.unwrap_or_default();
     let expected = elements(context, &conf, &result, &mappings)?;
     let missing = expected.iter().find(|e| {
         !present
@@ -118,12 +112,7 @@ pub(super) fn check(context: &Context<'_>) -> Result<(), PluginError> {
         None => Ok(()),
         Some(e) => Err(PluginError::new(
             code::CHECK_FAILED,
-            format!(
-                "the element {} of the set {} of table inet {} is missing",
-                e.key,
-                e.set,
-                context.table()
-            ),
+            format!("the element {} of the set {} is missing", e.key, e.set),
         )),
     }
 }
@@ -159,11 +148,7 @@ fn remove(context: &Context<'_>, of: impl Fn(&str) -> bool) -> Result<(), Plugin
             format!("can't lock {}: {e}", lock_path.display()),
         )
     })?;
-    match (Firewall {
-        table: context.table(),
-    })
-    .remove(&PORT_SETS, of)
-    {
+    match context.firewall().remove(&PORT_SETS, of) {
         // Without nft nothing can have been added.
         Err(e) if e.code == code::MISSING_PROGRAM => Ok(()),
         result => result,
@@ -273,7 +258,7 @@ fn elements(
                     mapping.protocol.as_str(),
                     mapping
                         .host_ip
-                        .map_or("any host address".into(), |ip| ip.to_string()),
+                        .map_or_else(|| "any host address".into(), |ip| ip.to_string()),
                 ),
             ));
         }
@@ -420,6 +405,7 @@ fn same(present: &Element, expected: &Element) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::slice::from_ref;
 
     #[test]
     fn ports_clash_on_the_same_or_on_every_address() {
@@ -449,7 +435,7 @@ mod tests {
         for (wanted, present, expected) in table {
             let wanted = element(wanted.0, wanted.1, "n/b/eth0");
             let present = element(present.0, present.1, "n/a/eth0");
-            let error = refuse_conflicts(&[wanted.clone()], &[present.clone()]).err();
+            let error = refuse_conflicts(from_ref(&wanted), from_ref(&present)).err();
             assert_eq!(error.is_some(), expected, "{wanted:?} {present:?}");
             assert!(error.is_none_or(|e| e.code == code::PORT_CONFLICT && e.details.contains("n/a/eth0")));
         }

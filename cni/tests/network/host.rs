@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -313,8 +313,4 @@ pub(crate) fn add(network: &Network, attachment: &Attachment) -> Result<berth_cn
 pub(crate) fn reconcile(network: &Network, live: &[&str]) -> Vec<String> {
     let live: HashSet<String> = live.iter().map(|id| (*id).to_owned()).collect();
     block_on(network.reconcile(&live)).unwrap()
-}
-
-pub(crate) fn exists(path: &Path) -> bool {
-    path.exists()
 }

@@ -218,8 +218,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn set(ranges: &[(&str, Option<&str>, Option<&str>)]) -> Result<RangeSet, PluginError> {
-        let conf = |(subnet, start, end): &(&str, Option<&str>, Option<&str>)| RangeConf {
+    type Text = (&'static str, Option<&'static str>, Option<&'static str>);
+
+    fn set(ranges: &[Text]) -> Result<RangeSet, PluginError> {
+        let conf = |(subnet, start, end): &Text| RangeConf {
             subnet: Some((*subnet).to_owned()),
             range_start: start.map(|ip| ip.parse().unwrap()),
             range_end: end.map(|ip| ip.parse().unwrap()),
@@ -275,7 +277,7 @@ mod tests {
 
     #[test]
     fn bad_ranges_name_the_field() {
-        let table: [(&[(&str, Option<&str>, Option<&str>)], &str); 7] = [
+        let table: [(&[Text], &str); 7] = [
             (&[("10.0.0.0/31", None, None)], "too small"),
             (&[("10.0.0.5/24", None, None)], "host bits"),
             (&[("10.0.0.0", None, None)], "no subnet"),
