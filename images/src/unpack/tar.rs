@@ -465,7 +465,7 @@ mod tests {
     fn pax_records_are_exact() {
         let mut extension = Extension::default();
         extension
-            .read_pax(b"12 path=a b\n9 uid=17\n27 SCHILY.xattr.user.x=a=\0b\n")
+            .read_pax(b"12 path=a b\n9 uid=17\n28 SCHILY.xattr.user.x=a=\0b\n")
             .unwrap();
         assert_eq!(extension.name.as_deref(), Some(&b"a b"[..]));
         assert_eq!(extension.uid, Some(17));

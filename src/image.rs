@@ -1,0 +1,118 @@
+//! `berth image`: the image store, by hand.
+
+mod import;
+mod inspect;
+mod list;
+mod progress;
+mod pull;
+mod remove;
+mod text;
+
+use std::fmt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use berth_images::{Image, ImageError, Store};
+
+/// Pull, import, list, inspect and remove images.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ImageArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Fetch images from their registries
+    Pull(pull::PullArgs),
+    /// Import images from an OCI layout (directory or archive) or from an archive of `docker save`
+    Import(import::ImportArgs),
+    /// List images
+    #[command(alias = "list")]
+    Ls(list::ListArgs),
+    /// Show all that is known of images, as JSON
+    Inspect(inspect::InspectArgs),
+    /// Remove images, and the layers that no other image uses
+    #[command(alias = "remove")]
+    Rm(remove::RemoveArgs),
+}
+
+/// Runs a subcommand on the store in `store_root`. Exit code 1 if it failed, 130 if it was interrupted.
+pub(crate) fn run(args: ImageArgs, store_root: &Path) -> ExitCode {
+    match try_run(args.command, store_root) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Interrupted) => ExitCode::from(130),
+        Err(failure) => {
+            eprintln!("berth: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_run(command: Command, store_root: &Path) -> Result<(), Failure> {
+    let store = Store::open(store_root)?;
+    match command {
+        Command::Pull(args) => pull::run(&store, &args),
+        Command::Import(args) => import::run(&store, args),
+        Command::Ls(args) => list::run(&store, &args),
+        Command::Inspect(args) => inspect::run(&store, &args),
+        Command::Rm(args) => remove::run(&store, &args),
+    }
+}
+
+/// Why a subcommand failed.
+#[derive(Debug)]
+enum Failure {
+    Image(ImageError),
+    Output(std::io::Error),
+    Interrupted,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image(error) => error.fmt(f),
+            Self::Output(error) => write!(f, "could not write to standard output: {error}"),
+            Self::Interrupted => f.write_str("interrupted"),
+        }
+    }
+}
+
+impl From<ImageError> for Failure {
+    fn from(error: ImageError) -> Self {
+        Self::Image(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+fn required(store: &Store, name: &str) -> Result<Image, Failure> {
+    let missing = || {
+        ImageError::NotFound(format!(
+            "there is no image {name}. `berth image ls` shows what there is"
+        ))
+    };
+    Ok(store.find(name)?.ok_or_else(missing)?)
+}
+
+/// Names and id of an image that has just come.
+fn announce(image: &Image) -> Result<(), Failure> {
+    use std::io::Write;
+    let names = if image.names.is_empty() {
+        &image.digests
+    } else {
+        &image.names
+    };
+    let name = names.first().map_or("<none>", String::as_str);
+    writeln!(
+        std::io::stdout(),
+        "{name} {} {}",
+        text::short_id(&image.id),
+        text::bytes(image.size)
+    )?;
+    Ok(())
+}

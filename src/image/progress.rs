@@ -1,0 +1,100 @@
+//! How far images are: a bar for each layer, or, where nobody watches, a line for each.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use berth_images::{LayerState, PullProgress};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::text::{bytes, short_id};
+
+/// How often a bar is drawn though nothing comes.
+const TICK: Duration = Duration::from_millis(200);
+
+pub(super) struct Bars {
+    terminal: bool,
+    quiet: bool,
+    all: MultiProgress,
+    layers: Mutex<HashMap<String, Line>>,
+}
+
+struct Line {
+    bar: ProgressBar,
+    state: LayerState,
+}
+
+impl Bars {
+    pub(super) fn new(quiet: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        Self {
+            terminal,
+            quiet,
+            all: MultiProgress::new(),
+            layers: Mutex::default(),
+        }
+    }
+
+    /// A line on standard error.
+    pub(super) fn say(&self, line: &str) {
+        if !self.quiet {
+            eprintln!("{line}");
+        }
+    }
+
+    pub(super) fn update(&self, at: &PullProgress) {
+        if self.quiet {
+            return;
+        }
+        let mut layers = self
+            .layers
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let known = layers.get(&at.layer).map(|line| line.state);
+        let line = layers.entry(at.layer.clone()).or_insert_with(|| Line {
+            bar: self.bar(&at.layer, at.total),
+            state: at.state,
+        });
+        line.state = at.state;
+        if self.terminal {
+            line.bar.set_position(at.done);
+            line.bar.set_message(message(at));
+            if matches!(at.state, LayerState::Complete | LayerState::Exists) {
+                line.bar.finish();
+            }
+        } else if known != Some(at.state) && at.state != LayerState::Waiting {
+            eprintln!("{} {} {}", short_id(&at.layer), message(at), bytes(at.total));
+        }
+    }
+
+    /// Takes the bars away.
+    pub(super) fn finish(&self) {
+        let _ = self.all.clear();
+    }
+
+    fn bar(&self, layer: &str, total: u64) -> ProgressBar {
+        if !self.terminal {
+            return ProgressBar::hidden();
+        }
+        let bar = self.all.add(ProgressBar::new(total));
+        if let Ok(style) = ProgressStyle::with_template(
+            "{prefix} {bar:30} {decimal_bytes:>10}/{decimal_total_bytes:<10} {msg}",
+        ) {
+            bar.set_style(style);
+        }
+        bar.set_prefix(short_id(layer));
+        bar.enable_steady_tick(TICK);
+        bar
+    }
+}
+
+fn message(at: &PullProgress) -> &'static str {
+    match at.state {
+        LayerState::Waiting => "waiting",
+        LayerState::Fetching if at.done >= at.total => "unpacking",
+        LayerState::Fetching => "fetching",
+        LayerState::Complete => "complete",
+        LayerState::Exists => "is here already",
+    }
+}
