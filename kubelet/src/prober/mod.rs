@@ -13,3 +13,6 @@ pub use outcome::Outcome;
 pub(crate) use http_get::attempt as http_get_attempt;
 pub(crate) use runner::{ProbeReport, RunningProbe, run};
 pub(crate) use target::of_http_get;
+
+#[cfg(test)]
+mod tests;

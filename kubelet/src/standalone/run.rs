@@ -14,7 +14,7 @@ use super::printer::Printer;
 use super::session::{Patience, Session, exit_code};
 use super::{facts, signals};
 use crate::identity::PodUid;
-use crate::plan::{Deletion, Desired, NodeFacts, Objects};
+use crate::plan::{Deletion, Desired, Objects};
 use crate::spec;
 use crate::worker::{
     Clock, EventRouter, HostCgroups, Node, PodRecord, PodState, Records, SpawnError, spawn,
@@ -221,14 +221,13 @@ pub(super) fn end(
     patience: &watch::Receiver<Patience>,
     record: PodRecord,
 ) -> Result<Session, SpawnError> {
-    let facts = NodeFacts { cgroup_root: node.facts.cgroup_root.clone(), ..node.facts.as_ref().clone() };
     let requested_at = node.clock.now();
     let desired = Desired {
         uid: record.uid(),
         deletion: record.deletion().or(Some(Deletion { requested_at, grace: None })),
         pod: Arc::new(record.pod),
         objects: Arc::new(Objects::default()),
-        node: Arc::new(facts),
+        node: Arc::clone(&node.facts),
     };
     session(node, router, printer, patience, desired)
 }

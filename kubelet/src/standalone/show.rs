@@ -121,11 +121,11 @@ mod tests {
     fn a_pod_reads_as_kubectl_shows_it() {
         let pod: Pod = serde_json::from_value(serde_json::json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p", "labels": { "a/b": "1" } },
-            "spec": { "containers": [{ "name": "c", "args": ["true", "x: y", "-"], "env": [{ "name": "N", "value": "" }] }] },
+            "spec": { "containers": [{ "name": "c", "args": ["true", "x: y", "-"], "env": [{ "name": "E", "value": "" }] }] },
         }))
         .unwrap();
         let expected = "apiVersion: v1\nkind: Pod\nmetadata:\n  labels:\n    a/b: \"1\"\n  name: p\nspec:\n  containers:\n  - \
-                        args:\n    - \"true\"\n    - \"x: y\"\n    - \"-\"\n    env:\n    - name: N\n      value: \"\"\n    name: c\n";
+                        args:\n    - \"true\"\n    - \"x: y\"\n    - \"-\"\n    env:\n    - name: E\n      value: \"\"\n    name: c\n";
         assert_eq!(show(std::slice::from_ref(&pod), Format::Yaml), expected);
         assert!(show(&[pod.clone(), pod], Format::Yaml).starts_with("apiVersion: v1\nitems:\n- apiVersion: v1\n  kind: Pod\n"));
     }

@@ -51,7 +51,7 @@ fn memory_size(context: &Context<'_>, source: &EmptyDirVolumeSource) -> Option<u
         .as_ref()
         .and_then(super::quantity_bytes)
         .filter(|&bytes| bytes > 0);
-    let capacity = Some(context.memory_capacity).filter(|&bytes| bytes > 0);
+    let capacity = Some(context.node.memory_capacity).filter(|&bytes| bytes > 0);
     [limit, context.pod_memory_limit(), capacity]
         .into_iter()
         .flatten()

@@ -8,6 +8,7 @@ mod atomic_writer;
 mod beneath;
 mod config_map;
 mod delete;
+mod downward_api;
 mod empty_dir;
 mod error;
 mod host_path;
@@ -34,7 +35,7 @@ pub use termination::termination_message;
 
 use self::ownership::ChangePolicy;
 use self::payload::Style;
-use crate::plan::{Objects, StartContainer};
+use crate::plan::{NodeFacts, Objects, StartContainer};
 
 /// What setting up a pod's volumes depends on.
 #[derive(Clone, Copy, Debug)]
@@ -45,8 +46,8 @@ pub struct Context<'a> {
     pub objects: &'a Objects,
     /// Where its volumes go.
     pub dir: &'a PodDir,
-    /// Bytes of memory of the node; 0 is not known.
-    pub memory_capacity: u64,
+    /// The node.
+    pub node: &'a NodeFacts,
 }
 
 impl Context<'_> {
@@ -114,6 +115,8 @@ fn set_up_volume(context: &Context<'_>, volume: &Volume) -> Result<(), VolumeErr
         config_map::set_up(context, name, source)
     } else if let Some(source) = &volume.secret {
         secret::set_up(context, name, source)
+    } else if let Some(source) = &volume.downward_api {
+        downward_api::set_up(context, name, source)
     } else if let Some(source) = &volume.projected {
         projected::set_up(context, name, source)
     } else {
@@ -136,6 +139,8 @@ fn volume_path(context: &Context<'_>, name: &str) -> Result<PathBuf, VolumeError
         Ok(config_map::path(context, name))
     } else if volume.secret.is_some() {
         Ok(secret::path(context, name))
+    } else if volume.downward_api.is_some() {
+        Ok(downward_api::path(context, name))
     } else if volume.projected.is_some() {
         Ok(projected::path(context, name))
     } else {
@@ -145,7 +150,7 @@ fn volume_path(context: &Context<'_>, name: &str) -> Result<PathBuf, VolumeError
 
 fn unsupported(name: &str) -> VolumeError {
     VolumeError::Unsupported(format!(
-        "volume \"{name}\" is of a kind that is not supported yet; emptyDir, hostPath, configMap, secret and projected are"
+        "volume \"{name}\" is of a kind that is not supported yet; configMap, downwardAPI, emptyDir, hostPath, projected and secret are"
     ))
 }
 

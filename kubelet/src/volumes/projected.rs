@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{ProjectedVolumeSource, VolumeProjection};
 
 use super::atomic_writer::{self, Payload};
 use super::payload::{DEFAULT_MODE, Style};
-use super::{Context, VolumeError, config_map, secret};
+use super::{Context, VolumeError, config_map, downward_api, secret};
 
 const PLUGIN: &str = "kubernetes.io/projected";
 
@@ -50,7 +50,10 @@ fn source_payload(
         let optional = source.optional.unwrap_or(false);
         return secret::payload(context, &source.name, source.items.as_deref(), optional, style);
     }
+    if let Some(source) = &projection.downward_api {
+        return downward_api::payload(context, source.items.as_deref().unwrap_or_default(), style);
+    }
     Err(VolumeError::Unsupported(format!(
-        "projected volume \"{volume}\" has a source that is not supported yet; configMap and secret are"
+        "projected volume \"{volume}\" has a source that is not supported yet; configMap, downwardAPI and secret are"
     )))
 }

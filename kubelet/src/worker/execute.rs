@@ -204,12 +204,12 @@ async fn over(node: &Node, deadline: &mut watch::Receiver<UnixNanos>) {
     }
 }
 
-fn context<'a>(desired: &'a Desired, node: &Node, dir: &'a PodDir) -> volumes::Context<'a> {
+fn context<'a>(desired: &'a Desired, node: &'a Node, dir: &'a PodDir) -> volumes::Context<'a> {
     volumes::Context {
         pod: &desired.pod,
         objects: &desired.objects,
         dir,
-        memory_capacity: node.facts.memory_capacity,
+        node: &node.facts,
     }
 }
 

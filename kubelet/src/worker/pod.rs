@@ -17,7 +17,7 @@ use super::record::{PodRecord, Records};
 use super::reporter::Reporter;
 use super::tasks::{Admission, Tasks};
 use super::{Command, Node, PodHandle, PodState};
-use crate::plan::{self, Deletion, Desired, HookKind, Observed, Plan, ProbeWanted, Stage, Step, StepKey};
+use crate::plan::{self, Deletion, Desired, HookKind, NodeFacts, Observed, Plan, ProbeWanted, Stage, Step, StepKey};
 use crate::prober::{self, ProbeReport, RunningProbe};
 use crate::volumes::{PodDir, termination_message};
 use crate::{config, qos, spec, status};
@@ -50,8 +50,16 @@ pub fn spawn(
     let failed = |source| SpawnError::Record { pod: spec::describe(&desired.pod), source };
     let mut record = match records.load(&desired.uid).map_err(failed)? {
         Some(record) => record,
-        None => PodRecord::new(desired.pod.as_ref().clone(), node.clock.now()),
+        None => {
+            let cgroup_root = node.facts.cgroup_root.clone();
+            PodRecord::new(desired.pod.as_ref().clone(), node.clock.now(), cgroup_root)
+        }
     };
+    if record.cgroup_root != desired.node.cgroup_root {
+        // The pod stays in the cgroup that it was made in.
+        let cgroup_root = record.cgroup_root.clone();
+        desired.node = Arc::new(NodeFacts { cgroup_root, ..desired.node.as_ref().clone() });
+    }
     desired.deletion = desired.deletion.or(record.deletion());
     record.set_deletion(desired.deletion);
     records.save(&record).map_err(failed)?;
@@ -188,7 +196,7 @@ impl Worker {
         observed.in_flight = self.tasks.keys();
         observed.directory_exists = self.dir.exists();
         let class = qos::qos_class(&self.desired.pod);
-        let cgroup = qos::pod_cgroup(&self.node.facts.cgroup_root, class, &self.desired.uid);
+        let cgroup = qos::pod_cgroup(&self.desired.node.cgroup_root, class, &self.desired.uid);
         observed.cgroup_exists = self.node.cgroups.exists(&cgroup);
         Ok(observed)
     }
@@ -238,6 +246,11 @@ impl Worker {
             self.announcer.status(&self.reporter, &status);
         }
         if status != last.status || plan.stage != last.stage {
+            if status != last.status
+                && let Err(error) = self.records.save_status(&self.desired.uid, &status)
+            {
+                self.reporter.pod(EventReason::FailedSync, format!("can't write the pod's status: {error}"));
+            }
             let pod = Arc::clone(&self.desired.pod);
             self.state.send_replace(PodState { pod, status, stage: plan.stage });
         }

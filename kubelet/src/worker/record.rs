@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use berth_cri::{ContainerId, UnixNanos};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::PodUid;
@@ -26,6 +26,8 @@ pub struct PodRecord {
     pub pod: Pod,
     /// When the node took it on.
     pub admitted_at: UnixNanos,
+    /// The cgroup root of the node that made its cgroup.
+    pub cgroup_root: PathBuf,
     /// Its end has been asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     deletion: Option<SavedDeletion>,
@@ -53,8 +55,8 @@ struct SavedProbes {
 
 impl PodRecord {
     /// The record of a pod that the node takes on now.
-    pub fn new(pod: Pod, admitted_at: UnixNanos) -> Self {
-        PodRecord { pod, admitted_at, deletion: None, probes: BTreeMap::new(), kill_started: BTreeMap::new() }
+    pub fn new(pod: Pod, admitted_at: UnixNanos, cgroup_root: PathBuf) -> Self {
+        PodRecord { pod, admitted_at, cgroup_root, deletion: None, probes: BTreeMap::new(), kill_started: BTreeMap::new() }
     }
 
     /// The pod's UID.
@@ -137,6 +139,23 @@ impl Records {
         load(&self.path(uid))
     }
 
+    /// Writes a pod's status beside its record, for other programs to read. It may get lost in a crash of the machine.
+    pub(crate) fn save_status(&self, uid: &PodUid, status: &PodStatus) -> io::Result<()> {
+        let path = self.status_path(uid);
+        let new = path.with_extension("status-new");
+        std::fs::write(&new, serde_json::to_vec(status)?)?;
+        std::fs::rename(&new, &path)
+    }
+
+    /// The status that a pod's worker wrote last, if it did.
+    pub fn load_status(&self, uid: &PodUid) -> Option<PodStatus> {
+        serde_json::from_slice(&std::fs::read(self.status_path(uid)).ok()?).ok()
+    }
+
+    fn status_path(&self, uid: &PodUid) -> PathBuf {
+        self.directory.join(format!("{uid}.status"))
+    }
+
     /// Every record there is.
     pub fn list(&self) -> io::Result<Vec<PodRecord>> {
         let entries = match std::fs::read_dir(&self.directory) {
@@ -156,9 +175,11 @@ impl Records {
 
     /// Forgets a pod of which nothing is left.
     pub fn remove(&self, uid: &PodUid) -> io::Result<()> {
-        match std::fs::remove_file(self.path(uid)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        for path in [self.status_path(uid), self.path(uid)] {
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
         // The last one takes the directory with it.
         match std::fs::remove_dir(&self.directory) {
@@ -195,7 +216,7 @@ mod tests {
         assert!(records.list().unwrap().is_empty());
         let mut pod = Pod::default();
         pod.metadata.uid = Some("u1".into());
-        let mut record = PodRecord::new(pod, 7);
+        let mut record = PodRecord::new(pod, 7, "tests".into());
         record.set_deletion(Some(Deletion { requested_at: 9, grace: Some(Duration::from_secs(3)) }));
         let id = ContainerId("c".into());
         let results = ProbeResults { startup: Some(true), readiness: Some(false), liveness: Some(false) };

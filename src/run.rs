@@ -1,0 +1,105 @@
+//! `berth run`: pods from manifests, in the foreground.
+
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use berth_kubelet::manifest::{self, Manifest, Options, Source};
+use berth_kubelet::standalone::{self, Format, Host, Workload};
+use clap::Args;
+
+use crate::builtin_image;
+use crate::preflight;
+use crate::root::{LogLimits, Root};
+
+/// Run pods from manifests until they end, or until Ctrl-C ends them
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// YAML or JSON files with Pods, ConfigMaps and Secrets; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    /// Only warn of fields that are unknown or not supported, and leave them out
+    #[arg(long)]
+    lenient: bool,
+
+    /// Print the pods with their last status when they have ended
+    #[arg(short, long, value_name = "FORMAT")]
+    output: Option<Format>,
+
+    /// Rotate a container's log when it would grow past this many bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 10 << 20)]
+    log_max_size: u64,
+
+    /// Keep this many log files of a container
+    #[arg(long, value_name = "FILES", default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..))]
+    log_max_files: u32,
+}
+
+/// Runs the pods. The error is a message for the person who typed the command.
+pub(crate) fn run(args: &RunArgs, root: &Root, cgroup_root: &Path) -> Result<ExitCode, String> {
+    let manifest = load(args, root)?;
+    for warning in &manifest.warnings {
+        eprintln!("warning: {warning}");
+    }
+    preflight::check()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("The kernel gives no event queue: {error}."))?;
+    let ended = runtime.block_on(run_pods(args, root, cgroup_root, manifest))?;
+    if let Some(format) = args.output {
+        print!("{}", standalone::show(&ended.pods, format));
+    }
+    Ok(ExitCode::from(ended.exit_code))
+}
+
+async fn run_pods(
+    args: &RunArgs,
+    root: &Root,
+    cgroup_root: &Path,
+    manifest: Manifest,
+) -> Result<standalone::Ended, String> {
+    let limits = LogLimits { max_size: args.log_max_size, max_files: args.log_max_files };
+    let engine = root.engine(limits).map_err(|error| error.to_string())?;
+    builtin_image::import(engine.images())?;
+    let host = Host {
+        engine: Arc::new(engine),
+        kubelet_root: root.kubelet.clone(),
+        log_root: root.pod_logs.clone(),
+        cgroup_root: cgroup_root.to_owned(),
+    };
+    let pods = manifest.pods.into_iter().map(|(_, pod)| pod).collect();
+    let workload = Workload { pods, objects: manifest.objects };
+    standalone::run(host, workload).await.map_err(|error| error.to_string())
+}
+
+fn load(args: &RunArgs, root: &Root) -> Result<Manifest, String> {
+    let mut texts = Vec::new();
+    for file in &args.files {
+        texts.push((file.display().to_string(), read(file)?));
+    }
+    let sources: Vec<Source<'_>> = texts.iter().map(|(name, text)| Source { name, text }).collect();
+    let node = root.lib.display().to_string();
+    let options = Options { lenient: args.lenient, node: &node };
+    let manifest = manifest::load(&sources, options).map_err(|errors| errors.to_string())?;
+    if manifest.pods.is_empty() {
+        let names: Vec<&str> = texts.iter().map(|(name, _)| name.as_str()).collect();
+        return Err(format!("There is no Pod in {}.", names.join(", ")));
+    }
+    Ok(manifest)
+}
+
+fn read(file: &Path) -> Result<String, String> {
+    if file != Path::new("-") {
+        return std::fs::read_to_string(file).map_err(|error| format!("{}: can't be read: {error}.", file.display()));
+    }
+    let mut stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        eprintln!("Reading a manifest from the terminal; end it with Ctrl-D.");
+    }
+    let mut text = String::new();
+    stdin.read_to_string(&mut text).map_err(|error| format!("Standard input can't be read: {error}."))?;
+    Ok(text)
+}
