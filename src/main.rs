@@ -1,3 +1,55 @@
-//! Entry point.
+//! `berth`: a Kubernetes node in one program. This is its command line; one file for each subcommand.
 
-fn main() {}
+mod builtin_image;
+mod image;
+mod preflight;
+mod root;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use root::Root;
+
+/// A Kubernetes node in one program.
+#[derive(Parser, Debug)]
+#[command(name = "berth", version, about)]
+struct Cli {
+    /// Keep everything beneath this directory instead of /var/lib, /run and /var/log
+    #[arg(long, global = true, value_name = "DIR")]
+    root: Option<PathBuf>,
+
+    /// The cgroup that `kubepods` is made in, relative to the root of each hierarchy
+    #[arg(long, global = true, value_name = "CGROUP", default_value = "/")]
+    cgroup_root: PathBuf,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Run(run::RunArgs),
+    Image(image::ImageArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(message) => {
+            eprintln!("berth: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode, String> {
+    let root = Root::new(cli.root.as_deref())?;
+    match cli.command {
+        Command::Run(args) => run::run(&args, &root, &cli.cgroup_root),
+        Command::Image(args) => Ok(image::run(args, &root.images())),
+    }
+}

@@ -24,9 +24,15 @@ pub(crate) struct Root {
 
 impl Root {
     /// The usual places, or all of them beneath one directory.
-    pub(crate) fn new(directory: Option<&Path>) -> Self {
-        let beneath = directory.unwrap_or(Path::new("/"));
-        Self {
+    ///
+    /// # Errors
+    /// The directory of this process is gone, so that a relative path leads nowhere.
+    pub(crate) fn new(directory: Option<&Path>) -> Result<Self, String> {
+        let given = directory.unwrap_or(Path::new("/"));
+        // Records outlive the directory that the command was typed in.
+        let beneath = std::path::absolute(given)
+            .map_err(|error| format!("The directory {} can't be used: {error}.", given.display()))?;
+        Ok(Self {
             lib: beneath.join("var/lib/berth"),
             run: beneath.join("run/berth"),
             kubelet: beneath.join("var/lib/kubelet"),
@@ -34,7 +40,7 @@ impl Root {
             cni_conf: beneath.join("etc/cni/net.d"),
             // Plugins are programs of the machine, not state of a node.
             cni_bin: vec![beneath.join("opt/cni/bin"), "/opt/cni/bin".into(), "/usr/lib/cni".into()],
-        }
+        })
     }
 
     /// The directory of the image store.
