@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use super::error::unless_gone;
 use super::file::Directory;
 use super::freeze::{timeout, wait_for_event};
 use super::hierarchy::Kind;
@@ -65,13 +66,7 @@ fn remove_below(group: &Directory) -> Result<()> {
         Ok(())
     });
     // The group itself may vanish while it is listed.
-    match result {
-        Err(super::CgroupError::File {
-            errno: Errno::ENOENT | Errno::ENODEV,
-            ..
-        }) => Ok(()),
-        other => other,
-    }
+    unless_gone(result)
 }
 
 fn remove(group: &Directory) -> std::result::Result<(), Errno> {

@@ -159,6 +159,50 @@ mod tests {
         }
     }
 
+    /// In the unified hierarchy of this machine, also where v1 has the devices controller.
+    #[test]
+    fn the_kernel_takes_and_replaces_programs() {
+        let path = format!("berth-test-{}-program", std::process::id());
+        let group = crate::cgroups::Cgroup::create(&path).unwrap();
+        let Some(unified) = group.unified() else {
+            return group.delete().unwrap();
+        };
+        let rule = |allow, major| Rule {
+            allow,
+            kind: Some(Kind::Char),
+            major: Some(major),
+            minor: None,
+            access: READ,
+        };
+        let attached = || bpf::device_programs(unified.as_fd()).unwrap().len();
+        attach(
+            unified,
+            &[Rule {
+                allow: true,
+                kind: None,
+                major: None,
+                minor: None,
+                access: ALL,
+            }],
+        )
+        .unwrap();
+        assert_eq!(attached(), 0, "what allows everything needs no program");
+        attach(unified, &[rule(true, 1), rule(false, 5)]).unwrap();
+        attach(
+            unified,
+            &(0..200).map(|n| rule(n % 2 == 0, n)).collect::<Vec<_>>(),
+        )
+        .unwrap();
+        assert_eq!(attached(), 1);
+        // Somebody else's is replaced as well: otherwise both would have to agree.
+        let other = bpf::load_device_program(&compile(&[])).unwrap();
+        bpf::attach_device_program(unified.as_fd(), other.as_fd(), None).unwrap();
+        assert_eq!(attached(), 2);
+        attach(unified, &[rule(true, 1)]).unwrap();
+        assert_eq!(attached(), 1);
+        group.delete().unwrap();
+    }
+
     fn rules() -> impl Strategy<Value = Vec<Rule>> {
         let kind = prop_oneof![Just(None), Just(Some(Kind::Block)), Just(Some(Kind::Char))];
         let number = || prop::option::of(prop_oneof![0_u32..3, Just(u32::MAX)]);

@@ -135,3 +135,24 @@ pub enum CgroupError {
 
 /// Result of this module.
 pub type Result<T> = std::result::Result<T, CgroupError>;
+
+impl CgroupError {
+    /// Whether the group, or the file of it, is not there (any more).
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(
+            self,
+            Self::File {
+                errno: Errno::ENOENT | Errno::ENODEV,
+                ..
+            }
+        )
+    }
+}
+
+/// For operations that have nothing to do in a group that was removed.
+pub(super) fn unless_gone(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.is_gone() => Ok(()),
+        other => other,
+    }
+}

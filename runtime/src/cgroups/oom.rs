@@ -13,7 +13,8 @@ use super::{Cgroup, Controller, Result};
 
 /// A descriptor that wakes a poll when the group ran out of memory.
 ///
-/// A wake-up is a hint, since v1 also sends it when the group is removed: ask [`Cgroup::oom_kill_count`] what it was.
+/// A wake-up is a hint: v1 sends it shortly before the kill, and also when the group is removed. Whether there was a
+/// kill is what [`Cgroup::oom_kill_count`] says, for good once a process of the group has ended.
 /// After each wake-up, [`acknowledge`](Self::acknowledge) arms it again.
 #[derive(Debug)]
 pub enum OomWatch {

@@ -9,9 +9,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
+use super::error::unless_gone;
 use super::file::{self, Directory};
 use super::hierarchy::Kind;
-use super::{Cgroup, Controller, Result};
+use super::{Cgroup, CgroupError, Controller, Result};
 
 /// What a process writes to each of [`Cgroup::entry_files`] to enter the group itself.
 pub const ENTER: &[u8] = b"0";
@@ -56,15 +57,19 @@ impl Cgroup {
         let Some(directory) = self.tracking() else {
             return Ok(pids);
         };
-        walk(directory, &mut |group| {
-            match group.read_if_present("cgroup.procs") {
-                Ok(text) => pids.extend(parse_pids(&text.unwrap_or_default())),
-                // A threaded group has no processes of its own, or the group was removed just now.
-                Err(_) if !group.has("cgroup.procs") || group.read("cgroup.type").is_ok() => {}
-                Err(error) => return Err(error),
-            }
+        let listed = walk(directory, &mut |group| {
+            // A threaded group refuses (EOPNOTSUPP): its processes are listed further up.
+            let text = match group.read_if_present("cgroup.procs") {
+                Err(CgroupError::File {
+                    errno: Errno::EOPNOTSUPP,
+                    ..
+                }) => None,
+                other => other?,
+            };
+            pids.extend(parse_pids(&text.unwrap_or_default()));
             Ok(())
-        })?;
+        });
+        unless_gone(listed)?;
         Ok(pids)
     }
 
@@ -88,7 +93,7 @@ impl Cgroup {
                     file::write_once(switch.as_fd(), b"1")
                         .map_err(|e| unified.refused("cgroup.kill", "1", e))?;
                     // Processes that the v1 freezer holds would not notice.
-                    return self.thaw_v1();
+                    return unless_gone(self.thaw_v1());
                 }
                 Err(Errno::ENOENT) => {}
                 Err(errno) => return Err(unified.failed("open", "cgroup.kill", errno)),
@@ -99,16 +104,15 @@ impl Cgroup {
 
     fn kill_in_rounds(&self) -> Result<()> {
         for _ in 0..KILL_ROUNDS {
-            // Best effort: where freezing works, one round is enough.
+            if self.pids()?.is_empty() {
+                return unless_gone(self.thaw());
+            }
+            // Best effort: where freezing works, nobody forks between listing and killing.
             let _ = self.freeze();
-            let pids = self.pids()?;
-            for pid in &pids {
-                let _ = kill(*pid, Signal::SIGKILL);
+            for pid in self.pids()? {
+                let _ = kill(pid, Signal::SIGKILL);
             }
             self.thaw()?;
-            if pids.is_empty() {
-                return Ok(());
-            }
             std::thread::yield_now();
         }
         Ok(())

@@ -27,7 +27,7 @@ fn run(program: &[Instruction], call: Call) -> u32 {
         match offset {
             0 => call.number,
             4 => call.arch,
-            16..64 if offset % 8 == 0 => (call.arguments[(index - 16) / 8] & 0xffff_ffff)
+            16..64 if offset.is_multiple_of(8) => (call.arguments[(index - 16) / 8] & 0xffff_ffff)
                 .try_into()
                 .unwrap(),
             20..64 if offset % 8 == 4 => (call.arguments[(index - 20) / 8] >> 32).try_into().unwrap(),

@@ -1,0 +1,74 @@
+# Shared by run and test: where things are cached, and making what is missing.
+# shellcheck shell=bash
+
+cache=${BERTH_VM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/berth-vm}
+# Part of the image's name: raise it when what is below changes.
+generation=2
+
+say() { printf 'hack/vm: %s\n' "$*" >&2; }
+die() { say "$*"; exit 125; }
+
+# Installs the Debian packages whose commands are missing. Arguments: command=package...
+need() {
+    local missing=() pair
+    for pair in "$@"; do
+        command -v "${pair%%=*}" >/dev/null || [ -e "${pair%%=*}" ] || missing+=("${pair#*=}")
+    done
+    [ ${#missing[@]} = 0 ] && return
+    say "installing ${missing[*]}"
+    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "${missing[@]}" \
+        >/dev/null || die "could not install ${missing[*]}; is this Debian, with a working apt?"
+}
+
+# The kernel of Debian 12's cloud images: NVMe and ext4 are built in, so that no initramfs is needed.
+make_kernel() {
+    [ -e "$cache/kernel/vmlinuz" ] && return
+    local package work
+    package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-6\.1\..*\)/\1/p' | head -1)
+    [ -n "$package" ] || die "apt knows no Debian 12 cloud kernel (linux-image-cloud-amd64)"
+    say "fetching $package"
+    work=$(mktemp -d "$cache/kernel.XXXXXX")
+    (cd "$work" && apt-get -qq download "$package") || die "could not download $package"
+    dpkg -x "$work"/*.deb "$work/root"
+    rm -f "$work"/*.deb
+    mv "$work"/root/boot/vmlinuz-* "$work/vmlinuz"
+    rm -rf "$cache/kernel"
+    mv "$work" "$cache/kernel"
+}
+
+# A minimal Debian with the kernel's modules and our init, as a disk image.
+make_image() {
+    image=$cache/root-$generation.ext4
+    [ -e "$image" ] && return
+    local mirror work
+    mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' | awk '$2 == "bookworm" { print $1; exit }')
+    [ -n "$mirror" ] || die "apt has no source for Debian 12 (bookworm)"
+    say "making the guest's root with debootstrap (a minute or two, once)"
+    work=$(mktemp -d "$cache/root.XXXXXX")
+    debootstrap --variant=minbase --include=iproute2,nftables,procps,kmod,busybox-static bookworm "$work" "$mirror" \
+        >"$cache/debootstrap.log" 2>&1 || die "debootstrap failed; see $cache/debootstrap.log"
+    rm -rf "$work"/var/cache/apt/* "$work"/var/lib/apt/lists/* "$work"/usr/share/{doc,locale,man}
+    cp -r "$cache"/kernel/root/lib/modules "$work/lib/"
+    depmod -b "$work" "$(basename "$work"/lib/modules/*)"
+    install -m 755 "$here/init" "$work/berth-init"
+    mkdir -p "$work/share"
+    truncate -s 1G "$image.new"
+    mkfs.ext4 -q -F -d "$work" "$image.new" || die "mkfs.ext4 failed"
+    rm -rf "$work"
+    rm -f "$cache"/root-*.ext4
+    mv "$image.new" "$image"
+}
+
+prepare() {
+    [ "$(uname -m)" = x86_64 ] || die "only x86_64 machines are emulated so far"
+    [ "$(id -u)" = 0 ] || die "must run as root (debootstrap and virtiofsd need it)"
+    need qemu-system-x86_64=qemu-system-x86 /usr/lib/qemu/virtiofsd=qemu-system-common debootstrap=debootstrap \
+        mkfs.ext4=e2fsprogs depmod=kmod
+    mkdir -p "$cache"
+    # One at a time makes the cache; the others wait.
+    exec 9>"$cache/lock"
+    flock 9
+    make_kernel
+    make_image
+    flock -u 9
+}
