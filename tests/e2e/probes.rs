@@ -3,17 +3,6 @@
 use berth_tests::{Node, Running, container, eventually, http_get, pod};
 use serde_json::{Value, json};
 
-fn says_ready(line: &str, ready: bool) -> bool {
-    let line = line.to_lowercase();
-    let negative = line.contains("not ready") || line.contains("unready") || line.contains("unhealthy");
-    !line.contains('|')
-        && if ready {
-            line.contains("ready") && !negative
-        } else {
-            negative
-        }
-}
-
 fn server(name: &str, more: Value) -> String {
     pod(
         name,
@@ -42,12 +31,12 @@ fn readiness_follows_an_exec_probe() {
             }))],
         }),
     ));
-    pod.line("started");
+    pod.line("main started");
     let mark = pod.mark();
     std::fs::write(hosts.join("ready"), "").unwrap();
-    let (mark, _) = pod.find(mark, "ready", |line| says_ready(line, true));
+    let (mark, _) = pod.line_after(mark, "main is ready");
     std::fs::remove_file(hosts.join("ready")).unwrap();
-    pod.find(mark + 1, "not ready", |line| says_ready(line, false));
+    pod.line_after(mark, "main is not ready");
     end(node, pod);
 }
 
@@ -60,7 +49,7 @@ fn a_tcp_probe_makes_ready() {
             "readinessProbe": { "tcpSocket": { "port": 8080 }, "periodSeconds": 1 },
         }),
     ));
-    pod.find(0, "ready", |line| says_ready(line, true));
+    pod.line("main is ready");
     end(node, pod);
 }
 

@@ -18,12 +18,20 @@ use crate::program::program;
 use crate::running::Running;
 use crate::wait::{PATIENCE, eventually_within};
 
-/// What outlives pods below `--root`: images. Not their leases, and not what is half pulled.
-const KEPT: [&str; 4] = [
-    "file var/lib/berth/images/images.json",
-    "file var/lib/berth/images/blobs/",
-    "file var/lib/berth/images/snapshots/",
-    "file var/lib/berth/images/locks/",
+/// What outlives pods below `--root`: images (not their leases, and not what is half pulled), and what the network knows of
+/// itself (not the addresses and attachments of pods).
+const KEPT: [&str; 11] = [
+    "images/images.json",
+    "images/blobs/",
+    "images/snapshots/",
+    "images/locks/",
+    "cni/attachments.lock",
+    "cni/default-network.json",
+    "cni/default-network.lock",
+    "cni/firewall.nft",
+    "cni/network.lock",
+    "cni/networks/berth/last_reserved_ip.0",
+    "cni/networks/berth/lock",
 ];
 
 /// A machine of its own: see the crate's description.
@@ -145,7 +153,8 @@ impl Node {
     pub fn leftovers(&self) -> Vec<String> {
         let after = Kernel::look(&self.marker, &self.root, &self.cgroup);
         after.difference(&self.before, |line| {
-            KEPT.iter().any(|kept| line.starts_with(kept))
+            let file = line.strip_prefix("file var/lib/berth/");
+            file.is_some_and(|file| KEPT.iter().any(|kept| file.starts_with(kept)))
         })
     }
 
