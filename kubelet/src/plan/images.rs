@@ -3,6 +3,7 @@
 use berth_cri::{Image, UnixNanos};
 use k8s_openapi::api::core::v1::Container;
 
+use super::start::last_ended;
 use super::termination::wake;
 use super::view::View;
 use super::{Plan, Reason, Step, StepFailure, StepKey, Waiting};
@@ -22,9 +23,9 @@ pub(crate) fn ready_image<'a>(
     };
     let state = view.observed.images.get(name).ok_or_else(creating)?;
     // A pull for an earlier attempt does not count for this one.
-    let last_made = view.latest(&container.name).map_or(0, |record| record.created_at);
+    let wanted_since = last_ended(view, container).map_or(1, |record| record.finished_at.max(1));
     match (container.image_pull_policy.as_deref(), &state.present) {
-        (Some("Always"), Some(image)) if state.pulled_at > last_made => Ok(image),
+        (Some("Always"), Some(image)) if state.pulled_at >= wanted_since => Ok(image),
         (Some("Always"), _) | (Some("IfNotPresent") | None, None) => Err(pull(view, name, plan)),
         (Some("Never"), None) => {
             let message = format!("Container image {name:?} is not present with pull policy of Never");

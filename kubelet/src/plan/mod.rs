@@ -114,3 +114,6 @@ pub enum Stage {
     /// Nothing of it is left.
     Gone,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! The plan against a simulated node: tables of what comes in which order, and rules that hold for any pod.
+
+mod properties;
+mod scenarios;
+mod simulator;

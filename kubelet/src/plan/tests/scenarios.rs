@@ -1,0 +1,408 @@
+//! What comes in which order, and when.
+
+use super::simulator::{Disturbance, Run, Simulator};
+use crate::plan::{Reason, Stage};
+
+const ONE: &str = r#"{"containers":[{"name":"c","image":"i:1"}]}"#;
+
+fn policy(policy: &str) -> String {
+    format!(r#"{{"restartPolicy":"{policy}","containers":[{{"name":"c","image":"i:1"}}]}}"#)
+}
+
+#[test]
+fn a_pod_starts_and_is_removed() {
+    let mut node = Simulator::new(ONE);
+    let plan = node.run(100);
+    assert_eq!((plan.stage, node.phase()), (Stage::Syncing, "Running"));
+    assert_eq!(
+        node.order_of(&["pull", "sandbox", "start"]),
+        ["pull i:1", "sandbox 0", "start c 0"]
+    );
+    let mut node = node.disturb(10, Disturbance::Delete(None));
+    let plan = node.run(100);
+    assert_eq!((plan.stage, plan.steps.len()), (Stage::Gone, 0));
+    assert_eq!(
+        node.order_of(&["stop", "stop-sandbox"]),
+        ["stop c", "stop-sandbox s0"]
+    );
+    assert!(!node.observed.cgroup_exists && !node.observed.directory_exists);
+    assert_eq!(node.phase(), "Failed");
+}
+
+#[test]
+fn crash_pauses_double() {
+    let mut node = Simulator::new(&policy("Always")).runs("c", &[Run::ends(0, 1)]);
+    let plan = node.run(1200);
+    assert_eq!(node.seconds_of("start c"), [0, 0, 10, 30, 70, 150, 310, 610, 910]);
+    let waiting = &plan.waiting["c"];
+    assert_eq!(waiting.reason, Reason::CrashLoopBackOff);
+    assert_eq!(
+        waiting.message,
+        "back-off 5m0s restarting failed container=c pod=p_default(uid)"
+    );
+    assert_eq!(node.phase(), "Running");
+    assert_eq!(
+        node.observed.containers.len(),
+        1,
+        "only one ended container is kept"
+    );
+}
+
+#[test]
+fn a_pause_outlives_the_daemon() {
+    let mut node = Simulator::new(&policy("Always")).runs("c", &[Run::ends(0, 1)]);
+    for second in [5, 15, 35, 100] {
+        node = node.disturb(second, Disturbance::RestartDaemon);
+    }
+    node.run(400);
+    assert_eq!(node.seconds_of("start c"), [0, 0, 10, 30, 70, 150, 310]);
+}
+
+#[test]
+fn a_long_run_resets_the_pause() {
+    let crash = Run::ends(0, 1);
+    let mut node =
+        Simulator::new(&policy("Always")).runs("c", &[crash, crash, crash, Run::ends(601, 1), crash]);
+    node.run(700);
+    assert_eq!(node.seconds_of("start c"), [0, 0, 10, 30, 631, 641, 661]);
+}
+
+#[test]
+fn restart_policies() {
+    for (name, code, starts, phase) in [
+        ("Never", 0, 1, "Succeeded"),
+        ("Never", 3, 1, "Failed"),
+        ("OnFailure", 0, 1, "Succeeded"),
+        ("OnFailure", 3, 2, "Succeeded"),
+        ("Always", 0, 2, "Running"),
+    ] {
+        let mut node = Simulator::new(&policy(name)).runs("c", &[Run::ends(1, code), Run::ends(1, 0)]);
+        let plan = node.run(4);
+        assert_eq!((node.starts["c"], node.phase()), (starts, phase), "{name} {code}");
+        assert_eq!(
+            plan.stage == Stage::Terminated,
+            phase != "Running",
+            "{name} {code}"
+        );
+    }
+}
+
+const SIDECARS: &str = r#"{"restartPolicy":"Never","initContainers":[
+    {"name":"first","image":"i:1"},
+    {"name":"s1","image":"i:1","restartPolicy":"Always","startupProbe":{"exec":{"command":["x"]}}},
+    {"name":"second","image":"i:1"},
+    {"name":"s2","image":"i:1","restartPolicy":"Always","lifecycle":{"preStop":{"sleep":{"seconds":1}}}}],
+  "containers":[{"name":"c","image":"i:1"},{"name":"d","image":"i:1"}]}"#;
+
+#[test]
+fn init_containers_and_sidecars_have_their_order() {
+    let mut node = Simulator::new(SIDECARS)
+        .runs("first", &[Run::ends(2, 0)])
+        .runs("second", &[Run::ends(3, 0)])
+        .runs("c", &[Run::ends(5, 0)])
+        .runs("d", &[Run::ends(1, 0)]);
+    let plan = node.run(100);
+    let starts = node.order_of(&["start"]);
+    assert_eq!(
+        starts,
+        [
+            "start first 0",
+            "start s1 0",
+            "start second 0",
+            "start s2 0",
+            "start c 0",
+            "start d 0"
+        ]
+    );
+    // s1 is up after its probe, one second later.
+    assert_eq!(node.seconds_of("start second"), [3]);
+    assert_eq!(
+        node.order_of(&["stop", "PreStop", "stop-sandbox"]),
+        ["PreStop s2", "stop s2", "stop s1", "stop-sandbox s0"]
+    );
+    assert_eq!((plan.stage, node.phase()), (Stage::Terminated, "Succeeded"));
+}
+
+#[test]
+fn a_crashed_sidecar_comes_back() {
+    let mut node = Simulator::new(SIDECARS)
+        .runs("first", &[Run::ends(0, 0)])
+        .runs("s1", &[Run::ends(10, 1), Run::default()])
+        .runs("second", &[Run::ends(0, 0)])
+        .runs("c", &[Run::ends(60, 0)])
+        .runs("d", &[Run::ends(60, 0)]);
+    node.run(30);
+    assert_eq!(node.seconds_of("start s1"), [0, 10]);
+    assert_eq!(
+        (node.starts["first"], node.starts["second"], node.starts["c"]),
+        (1, 1, 1)
+    );
+}
+
+#[test]
+fn a_failed_init_container() {
+    let spec = |policy: &str| {
+        format!(
+            r#"{{"restartPolicy":"{policy}","initContainers":[{{"name":"i","image":"i:1"}}],"containers":[{{"name":"c","image":"i:1"}}]}}"#
+        )
+    };
+    let mut node = Simulator::new(&spec("Never")).runs("i", &[Run::ends(1, 7)]);
+    let plan = node.run(100);
+    assert_eq!(
+        (plan.stage, node.phase(), node.starts.get("c")),
+        (Stage::Terminated, "Failed", None)
+    );
+    let mut node =
+        Simulator::new(&spec("Always")).runs("i", &[Run::ends(1, 7), Run::ends(1, 7), Run::ends(1, 0)]);
+    node.run(100);
+    assert_eq!(
+        (node.seconds_of("start i"), node.seconds_of("start c")),
+        (vec![0, 1, 12], vec![13])
+    );
+    assert_eq!(node.phase(), "Running");
+}
+
+#[test]
+fn images_back_off() {
+    let mut node = Simulator::new(ONE).fail("PullImage", 4);
+    let plan = node.run(2);
+    assert_eq!(plan.waiting["c"].reason, Reason::ErrImagePull);
+    let plan = node.run(6);
+    assert_eq!(plan.waiting["c"].reason, Reason::ImagePullBackOff);
+    assert_eq!(
+        plan.waiting["c"].message,
+        "Back-off pulling image \"i:1\": ErrImagePull: it failed"
+    );
+    node.run(1000);
+    assert_eq!(node.seconds_of("failed PullImage"), [0, 10, 30, 70]);
+    assert_eq!(node.seconds_of("start c"), [150]);
+}
+
+#[test]
+fn an_image_that_is_never_pulled() {
+    let mut node = Simulator::new(r#"{"containers":[{"name":"c","image":"i:1","imagePullPolicy":"Never"}]}"#);
+    let plan = node.run(100);
+    assert_eq!(plan.waiting["c"].reason, Reason::ErrImageNeverPull);
+    assert_eq!(
+        plan.waiting["c"].message,
+        "Container image \"i:1\" is not present with pull policy of Never"
+    );
+    assert_eq!(node.seconds_of("pull"), [0; 0]);
+}
+
+#[test]
+fn an_image_that_is_always_pulled() {
+    let mut node = Simulator::new(r#"{"containers":[{"name":"c","image":"i"}]}"#)
+        .runs("c", &[Run::ends(5, 1), Run::default()]);
+    node.run(100);
+    assert_eq!(node.seconds_of("pull i"), [0, 5]);
+    assert_eq!(node.seconds_of("start c"), [0, 5]);
+}
+
+#[test]
+fn other_failures_are_tried_again_after_ten_seconds() {
+    for step in ["SetUpVolumes", "RunSandbox", "StartContainer"] {
+        let mut node = Simulator::new(ONE).fail(step, 2);
+        node.run(100);
+        assert_eq!(node.seconds_of("failed"), [0, 10], "{step}");
+        assert_eq!(node.seconds_of("start c"), [20], "{step}");
+        assert_eq!(node.phase(), "Running");
+    }
+}
+
+#[test]
+fn what_is_missing_is_a_configuration_error() {
+    let spec = r#"{"containers":[{"name":"c","image":"i:1","envFrom":[{"configMapRef":{"name":"none"}}]},{"name":"d","image":"i:1"}]}"#;
+    let mut node = Simulator::new(spec);
+    let plan = node.run(100);
+    assert_eq!(plan.waiting["c"].reason, Reason::CreateContainerConfigError);
+    assert_eq!(plan.waiting["c"].message, "configmap \"none\" not found");
+    assert_eq!((node.phase(), node.running()), ("Pending", vec!["d"]));
+}
+
+#[test]
+fn probes_end_containers() {
+    let spec = r#"{"containers":[{"name":"c","image":"i:1","livenessProbe":{"exec":{"command":["x"]},"terminationGracePeriodSeconds":3},
+        "startupProbe":{"exec":{"command":["x"]}}}]}"#;
+    let stubborn = Run {
+        liveness_fails_after: Some(10),
+        stops_in: 60,
+        ..Run::default()
+    };
+    let mut node = Simulator::new(spec).runs(
+        "c",
+        &[
+            Run {
+                starts: false,
+                ..Run::default()
+            },
+            stubborn,
+            Run::default(),
+        ],
+    );
+    node.run(100);
+    assert_eq!(
+        node.order_of(&["stop", "end"]),
+        ["stop c", "end c 143", "stop c", "end c 137"]
+    );
+    // Startup fails at 1 and it stops at 2; liveness fails at 12, and 3 seconds of grace end at 15.
+    assert_eq!(node.seconds_of("start c"), [0, 2, 25]);
+}
+
+#[test]
+fn a_failed_post_start_hook_ends_the_container() {
+    let spec =
+        r#"{"containers":[{"name":"c","image":"i:1","lifecycle":{"postStart":{"exec":{"command":["x"]}}}}]}"#;
+    let mut node = Simulator::new(spec).runs(
+        "c",
+        &[
+            Run {
+                hook_succeeds: false,
+                ..Run::default()
+            },
+            Run::default(),
+        ],
+    );
+    node.run(100);
+    assert_eq!(
+        node.order_of(&["start", "PostStart", "stop"]),
+        ["start c 0", "PostStart c", "stop c", "start c 1", "PostStart c"]
+    );
+    assert_eq!(node.phase(), "Running");
+}
+
+#[test]
+fn grace_is_shared_by_hook_and_signal() {
+    let spec = r#"{"terminationGracePeriodSeconds":10,"containers":[{"name":"c","image":"i:1","lifecycle":{"preStop":{"sleep":{"seconds":7}}}}]}"#;
+    let mut node = Simulator::new(spec).runs(
+        "c",
+        &[Run {
+            stops_in: 60,
+            ..Run::default()
+        }],
+    );
+    node.run(1);
+    node.durations = vec![7];
+    let mut node = node.disturb(5, Disturbance::Delete(None));
+    node.run(100);
+    // The hook takes 7 of 10 seconds, which leaves 3.
+    assert_eq!(
+        (node.seconds_of("PreStop"), node.seconds_of("end c 137")),
+        (vec![12], vec![15])
+    );
+}
+
+#[test]
+fn a_hook_that_takes_all_the_grace_leaves_two_seconds() {
+    let spec = r#"{"terminationGracePeriodSeconds":10,"containers":[{"name":"c","image":"i:1","lifecycle":{"preStop":{"exec":{"command":["x"]}}}}]}"#;
+    let mut node = Simulator::new(spec).runs(
+        "c",
+        &[Run {
+            stops_in: 60,
+            ..Run::default()
+        }],
+    );
+    node.run(1);
+    node.durations = vec![100];
+    let mut node = node.disturb(5, Disturbance::Delete(None));
+    node.run(1000);
+    assert_eq!(node.seconds_of("end c 137"), [17]);
+}
+
+#[test]
+fn impatience_cuts_the_grace_short() {
+    let spec =
+        r#"{"containers":[{"name":"c","image":"i:1","lifecycle":{"preStop":{"exec":{"command":["x"]}}}}]}"#;
+    let mut node = Simulator::new(spec).runs(
+        "c",
+        &[Run {
+            stops_in: 60,
+            ..Run::default()
+        }],
+    );
+    node.run(1);
+    node.durations = vec![20];
+    let mut node = node
+        .disturb(5, Disturbance::Delete(None))
+        .disturb(6, Disturbance::Delete(Some(0)));
+    let plan = node.run(1000);
+    assert_eq!(node.seconds_of("end c 137"), [6]);
+    assert_eq!(plan.stage, Stage::Gone);
+}
+
+#[test]
+fn out_of_time() {
+    let spec = r#"{"activeDeadlineSeconds":20,"containers":[{"name":"c","image":"i:1"}]}"#;
+    let mut node = Simulator::new(spec);
+    let plan = node.run(100);
+    assert_eq!(node.seconds_of("stop c"), [21]);
+    let status = node.status.clone().unwrap();
+    assert_eq!(
+        (plan.stage, node.phase(), status.reason.as_deref()),
+        (Stage::Terminated, "Failed", Some("DeadlineExceeded"))
+    );
+    let mut node = Simulator::new(&spec.replace("{\"active", "{\"restartPolicy\":\"Never\",\"active"))
+        .runs("c", &[Run::ends(5, 0)]);
+    node.run(100);
+    assert_eq!(node.phase(), "Succeeded");
+}
+
+#[test]
+fn a_lost_sandbox_is_made_anew() {
+    let spec = |policy: &str| {
+        format!(
+            r#"{{"restartPolicy":"{policy}","initContainers":[{{"name":"i","image":"i:1"}}],"containers":[{{"name":"c","image":"i:1"}}]}}"#
+        )
+    };
+    let mut node = Simulator::new(&spec("Always"))
+        .runs("i", &[Run::ends(0, 0)])
+        .disturb(10, Disturbance::LoseSandbox);
+    node.run(100);
+    assert_eq!(
+        node.order_of(&["sandbox", "start"]),
+        [
+            "sandbox 0",
+            "start i 0",
+            "start c 0",
+            "sandbox 1",
+            "start i 1",
+            "start c 1"
+        ]
+    );
+    assert_eq!(node.running(), ["c"]);
+    let mut node = Simulator::new(&spec("Never"))
+        .runs("i", &[Run::ends(0, 0)])
+        .disturb(10, Disturbance::LoseSandbox);
+    node.run(100);
+    assert_eq!((node.order_of(&["sandbox"]).len(), node.phase()), (1, "Failed"));
+}
+
+#[test]
+fn a_restarted_daemon_touches_nothing() {
+    let spec =
+        r#"{"containers":[{"name":"c","image":"i","lifecycle":{"postStart":{"exec":{"command":["x"]}}}}]}"#;
+    let mut node = Simulator::new(spec).disturb(10, Disturbance::RestartDaemon);
+    node.run(100);
+    assert_eq!(
+        node.order_of(&["start", "stop", "pull", "PostStart"]),
+        ["pull i", "start c 0", "PostStart c"]
+    );
+}
+
+#[test]
+fn a_pod_that_is_deleted_while_it_starts() {
+    for second in 0..6 {
+        let mut node = Simulator::new(SIDECARS).disturb(second, Disturbance::Delete(None));
+        node.durations = vec![2, 1, 3];
+        let plan = node.run(200);
+        assert_eq!(
+            (
+                plan.stage,
+                node.observed.containers.len(),
+                node.observed.sandboxes.len()
+            ),
+            (Stage::Gone, 0, 0),
+            "{second}"
+        );
+    }
+}

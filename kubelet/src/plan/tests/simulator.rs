@@ -1,0 +1,756 @@
+//! A node that is all in memory, with a clock of its own: it does the steps of plans, and containers do as told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_cri::{
+    ContainerId, ContainerState, ContainerStatus, Image, ImageId, PodSandboxStatus, SandboxId, UnixNanos,
+};
+use k8s_openapi::api::core::v1::PodStatus;
+
+use crate::defaulting::default_pod;
+use crate::identity::PodUid;
+use crate::plan::*;
+use crate::spec::{self, RestartPolicy, Role};
+use crate::status::pod_status;
+use crate::testing::pod;
+
+pub(super) const SECOND: u64 = 1_000_000_000;
+
+/// What one run of a container does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
+    /// Ends by itself after so many seconds with this code; `None` runs until it is stopped.
+    pub(super) ends: Option<(u64, i32)>,
+    /// Seconds from the stop signal to its end.
+    pub(super) stops_in: u64,
+    /// Its startup probe succeeds.
+    pub(super) starts: bool,
+    /// Seconds after its start when its liveness probe fails.
+    pub(super) liveness_fails_after: Option<u64>,
+    /// Its postStart hook succeeds.
+    pub(super) hook_succeeds: bool,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self {
+            ends: None,
+            stops_in: 1,
+            starts: true,
+            liveness_fails_after: None,
+            hook_succeeds: true,
+        }
+    }
+}
+
+impl Run {
+    pub(super) fn ends(after: u64, code: i32) -> Self {
+        Self {
+            ends: Some((after, code)),
+            ..Self::default()
+        }
+    }
+}
+
+/// Something that comes from outside.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Disturbance {
+    /// The pod is deleted, with a grace period of its own.
+    Delete(Option<u64>),
+    /// The daemon is killed, and another one started.
+    RestartDaemon,
+    /// The sandbox and all in it is gone.
+    LoseSandbox,
+}
+
+struct Task {
+    step: Step,
+    ends_at: UnixNanos,
+}
+
+pub(super) struct Simulator {
+    pub(super) desired: Desired,
+    pub(super) observed: Observed,
+    pub(super) now: UnixNanos,
+    pub(super) status: Option<PodStatus>,
+    /// What was done, each with its second since the beginning.
+    pub(super) log: Vec<(u64, String)>,
+    /// What the runs of each container do, one after the other; the last one is repeated.
+    pub(super) runs: BTreeMap<String, Vec<Run>>,
+    pub(super) disturbances: Vec<(u64, Disturbance)>,
+    /// Steps of this kind fail so often before they succeed.
+    pub(super) failing: BTreeMap<String, u32>,
+    /// How long a step takes: cycled through.
+    pub(super) durations: Vec<u64>,
+    tasks: Vec<Task>,
+    begun: UnixNanos,
+    steps_done: usize,
+    /// Main containers that ran, by how often.
+    pub(super) starts: BTreeMap<String, u32>,
+    last_plan: Plan,
+}
+
+impl Simulator {
+    pub(super) fn new(pod_spec: &str) -> Self {
+        let mut pod = pod(pod_spec);
+        default_pod(&mut pod);
+        let begun = 1_000_000 * SECOND;
+        let node = NodeFacts {
+            host_ips: vec![[10, 0, 0, 1].into()],
+            ..NodeFacts::default()
+        };
+        let images =
+            spec::all_containers(&pod).map(|(c, _)| (c.image.clone().unwrap(), ImageState::default()));
+        let observed = Observed {
+            admitted_at: begun,
+            images: images.collect(),
+            ..Observed::default()
+        };
+        Self {
+            desired: Desired {
+                pod: Arc::new(pod),
+                uid: PodUid("uid".into()),
+                objects: Arc::default(),
+                node: Arc::new(node),
+                deletion: None,
+            },
+            observed,
+            now: begun,
+            status: None,
+            log: Vec::new(),
+            runs: BTreeMap::new(),
+            disturbances: Vec::new(),
+            failing: BTreeMap::new(),
+            durations: vec![0],
+            tasks: Vec::new(),
+            begun,
+            steps_done: 0,
+            starts: BTreeMap::new(),
+            last_plan: Plan::default(),
+        }
+    }
+
+    pub(super) fn runs(mut self, container: &str, runs: &[Run]) -> Self {
+        self.runs.insert(container.to_owned(), runs.to_vec());
+        self
+    }
+
+    pub(super) fn disturb(mut self, at: u64, disturbance: Disturbance) -> Self {
+        self.disturbances.push((at, disturbance));
+        self
+    }
+
+    pub(super) fn fail(mut self, step: &str, times: u32) -> Self {
+        self.failing.insert(step.to_owned(), times);
+        self
+    }
+
+    pub(super) fn second(&self) -> u64 {
+        (self.now - self.begun) / SECOND
+    }
+
+    pub(super) fn phase(&self) -> &str {
+        self.status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref())
+            .unwrap_or_default()
+    }
+
+    pub(super) fn running(&self) -> Vec<&str> {
+        let running = self
+            .observed
+            .containers
+            .iter()
+            .filter(|c| c.state == ContainerState::Running);
+        running.map(|c| c.config.name.as_str()).collect()
+    }
+
+    /// The seconds at which entries of the log begin so.
+    pub(super) fn seconds_of(&self, prefix: &str) -> Vec<u64> {
+        self.log
+            .iter()
+            .filter(|(_, entry)| entry.starts_with(prefix))
+            .map(|(second, _)| *second)
+            .collect()
+    }
+
+    /// Entries of the log that begin with one of these words.
+    pub(super) fn order_of(&self, words: &[&str]) -> Vec<String> {
+        let wanted = |entry: &&String| words.iter().any(|word| entry.split(' ').next() == Some(word));
+        self.log
+            .iter()
+            .map(|(_, entry)| entry)
+            .filter(wanted)
+            .cloned()
+            .collect()
+    }
+
+    /// Goes on until nothing more can happen, or until `limit` seconds have passed. Returns the last plan.
+    pub(super) fn run(&mut self, limit: u64) -> Plan {
+        for _ in 0..20_000 {
+            let plan = self.look();
+            self.begin(&plan);
+            let Some(next) = self.next_event(&plan) else {
+                return plan;
+            };
+            if next > self.begun + limit * SECOND {
+                return plan;
+            }
+            self.now = next.max(self.now);
+            self.happen();
+        }
+        panic!(
+            "no end in sight: {:#?}",
+            self.log.iter().rev().take(30).collect::<Vec<_>>()
+        );
+    }
+
+    fn note(&mut self, entry: String) {
+        self.log.push((self.second(), entry));
+    }
+
+    fn look(&mut self) -> Plan {
+        self.observed.in_flight = self.tasks.iter().map(|task| task.step.key()).collect();
+        let plan = plan(&self.desired, &self.observed, self.now);
+        if let Some(at) = plan.wake_at {
+            assert!(at > self.now, "a plan wants to be asked at once: {plan:#?}");
+        }
+        let keys: BTreeSet<StepKey> = plan.steps.iter().map(Step::key).collect();
+        assert_eq!(keys.len(), plan.steps.len(), "two steps of one key: {plan:#?}");
+        let waits = keys.iter().find(|key| {
+            self.observed
+                .failures
+                .get(*key)
+                .is_some_and(|failure| failure.at == self.now)
+        });
+        assert_eq!(waits, None, "a step that just failed is tried at once");
+        if plan.stage != Stage::Gone && self.last_plan.stage != Stage::Removing {
+            self.check_status(&plan);
+        }
+        self.last_plan = plan.clone();
+        plan
+    }
+
+    fn check_status(&mut self, plan: &Plan) {
+        let status = pod_status(
+            &self.desired,
+            &self.observed,
+            plan,
+            self.status.as_ref(),
+            self.now,
+        );
+        let rank = |status: &PodStatus| match status.phase.as_deref() {
+            Some("Pending") => 0,
+            Some("Running") => 1,
+            _ => 2,
+        };
+        if let Some(before) = &self.status {
+            assert!(
+                rank(before) <= rank(&status),
+                "{:?} after {:?}",
+                status.phase,
+                before.phase
+            );
+            assert!(rank(before) < 2 || before.phase == status.phase);
+        }
+        let ready = |kind: &str| {
+            status
+                .conditions
+                .iter()
+                .flatten()
+                .any(|condition| condition.type_ == kind && condition.status == "True")
+        };
+        if ready("Ready") {
+            assert!(
+                status
+                    .container_statuses
+                    .iter()
+                    .flatten()
+                    .all(|container| container.ready)
+            );
+            assert!(ready("Initialized") && ready("ContainersReady"));
+        }
+        if plan.stage == Stage::Terminated {
+            assert_eq!(rank(&status), 2, "{plan:#?} {status:#?}");
+        }
+        let again = pod_status(
+            &self.desired,
+            &self.observed,
+            plan,
+            Some(&status),
+            self.now + SECOND,
+        );
+        assert_eq!(again, status, "a status that is computed again is another");
+        self.status = Some(status);
+    }
+
+    /// As an executor does: drops what is not wanted any more, begins what is new.
+    fn begin(&mut self, plan: &Plan) {
+        let wanted: BTreeSet<StepKey> = plan.steps.iter().map(Step::key).collect();
+        self.tasks
+            .retain(|task| wanted.contains(&task.step.key()) || !task.step.key().is_cancellable());
+        for step in &plan.steps {
+            let running = self.tasks.iter().position(|task| task.step.key() == step.key());
+            match running {
+                Some(index) if step.supersedes(&self.tasks[index].step) => {
+                    self.tasks.remove(index);
+                }
+                Some(_) => continue,
+                None => {}
+            }
+            if let Step::StopContainer { id, .. }
+            | Step::RunHook {
+                id,
+                kind: HookKind::PreStop,
+                ..
+            } = step
+            {
+                self.observed.kill_started.entry(id.clone()).or_insert(self.now);
+            }
+            if let Step::StartContainer(start) = step {
+                let (_, role) = spec::container(&self.desired.pod, &start.config.name).unwrap();
+                self.check_turn(&start.config.name, role, &start.sandbox);
+            }
+            let ends_at = self.now + self.duration_of(step);
+            self.tasks.push(Task {
+                step: step.clone(),
+                ends_at,
+            });
+        }
+    }
+
+    fn duration_of(&mut self, step: &Step) -> u64 {
+        self.steps_done += 1;
+        let usual = self.durations[self.steps_done % self.durations.len()] * SECOND;
+        match step {
+            Step::StopContainer { id, timeout, .. } => {
+                let stops_in = Duration::from_secs(self.behaviour(id).stops_in);
+                u64::try_from(stops_in.min(*timeout).as_nanos()).unwrap()
+            }
+            Step::RunHook { deadline, .. } if *deadline != 0 => usual.min(deadline - self.now),
+            _ => usual,
+        }
+    }
+
+    fn behaviour(&self, id: &ContainerId) -> Run {
+        let Some(record) = self.observed.containers.iter().find(|record| record.id == *id) else {
+            return Run::default();
+        };
+        let runs = self
+            .runs
+            .get(&record.config.name)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let attempt = record.config.attempt as usize;
+        runs.get(attempt)
+            .or_else(|| runs.last())
+            .copied()
+            .unwrap_or_default()
+    }
+
+    fn next_event(&self, plan: &Plan) -> Option<UnixNanos> {
+        let tasks = self.tasks.iter().map(|task| task.ends_at);
+        let ends = self
+            .observed
+            .containers
+            .iter()
+            .filter_map(|record| self.ends_at(record).map(|(at, _)| at));
+        let probes = plan
+            .probes
+            .iter()
+            .filter_map(|probe| self.probe_changes_at(probe));
+        let outside = self.disturbances.iter().map(|(at, _)| self.begun + at * SECOND);
+        tasks
+            .chain(ends)
+            .chain(probes)
+            .chain(outside)
+            .chain(plan.wake_at)
+            .min()
+    }
+
+    fn ends_at(&self, record: &ContainerStatus) -> Option<(UnixNanos, i32)> {
+        let (seconds, code) = self.behaviour(&record.id).ends?;
+        (record.state == ContainerState::Running).then_some((record.started_at + seconds * SECOND, code))
+    }
+
+    /// When the verdict of a probe that runs changes.
+    fn probe_changes_at(&self, probe: &ProbeWanted) -> Option<UnixNanos> {
+        let record = self
+            .observed
+            .containers
+            .iter()
+            .find(|record| record.id == probe.id)?;
+        let results = self.observed.probes.get(&probe.id).copied().unwrap_or_default();
+        match probe.kind {
+            ProbeKind::Startup if results.startup.is_none() => Some(record.started_at + SECOND),
+            ProbeKind::Readiness if results.readiness != Some(true) => Some(record.started_at + 2 * SECOND),
+            ProbeKind::Liveness if results.liveness != Some(false) => {
+                let fails = self.behaviour(&probe.id).liveness_fails_after?;
+                Some(record.started_at + fails * SECOND)
+            }
+            _ => None,
+        }
+    }
+
+    /// Everything whose time has come.
+    fn happen(&mut self) {
+        let now = self.now;
+        for probe in self.last_plan.probes.clone() {
+            if self.probe_changes_at(&probe).is_some_and(|at| at <= now) {
+                let run = self.behaviour(&probe.id);
+                let results = self.observed.probes.entry(probe.id.clone()).or_default();
+                match probe.kind {
+                    ProbeKind::Startup => results.startup = Some(run.starts),
+                    ProbeKind::Readiness => results.readiness = Some(true),
+                    ProbeKind::Liveness => results.liveness = Some(false),
+                }
+            }
+        }
+        let ended: Vec<(ContainerId, i32)> = self
+            .observed
+            .containers
+            .iter()
+            .filter_map(|record| {
+                self.ends_at(record)
+                    .filter(|(at, _)| *at <= now)
+                    .map(|(_, code)| (record.id.clone(), code))
+            })
+            .collect();
+        ended.into_iter().for_each(|(id, code)| self.end(&id, code));
+        let (due, rest): (Vec<Task>, Vec<Task>) = std::mem::take(&mut self.tasks)
+            .into_iter()
+            .partition(|t| t.ends_at <= now);
+        self.tasks = rest;
+        due.into_iter().for_each(|task| self.finish(task.step));
+        let at = self.second();
+        let (due, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.disturbances)
+            .into_iter()
+            .partition(|(t, _)| *t <= at);
+        self.disturbances = rest;
+        due.into_iter()
+            .for_each(|(_, disturbance)| self.disturbance(disturbance));
+    }
+
+    fn end(&mut self, id: &ContainerId, code: i32) {
+        let now = self.now;
+        let Some(record) = self
+            .observed
+            .containers
+            .iter_mut()
+            .find(|record| record.id == *id)
+        else {
+            return;
+        };
+        if record.state != ContainerState::Running {
+            return;
+        }
+        record.state = ContainerState::Exited;
+        record.exit_code = code;
+        record.finished_at = now;
+        let name = record.config.name.clone();
+        self.note(format!("end {name} {code}"));
+    }
+
+    fn disturbance(&mut self, disturbance: Disturbance) {
+        match disturbance {
+            Disturbance::Delete(grace) => {
+                let requested_at = self
+                    .desired
+                    .deletion
+                    .map_or(self.now, |deletion| deletion.requested_at);
+                self.desired.deletion = Some(Deletion {
+                    requested_at,
+                    grace: grace.map(Duration::from_secs),
+                });
+            }
+            Disturbance::RestartDaemon => self.restart_daemon(),
+            Disturbance::LoseSandbox => {
+                let running: Vec<ContainerId> = self
+                    .observed
+                    .containers
+                    .iter()
+                    .map(|record| record.id.clone())
+                    .collect();
+                running.iter().for_each(|id| self.end(id, 137));
+                self.observed
+                    .sandboxes
+                    .iter_mut()
+                    .for_each(|sandbox| sandbox.ready = false);
+            }
+        }
+    }
+
+    /// Only the engine's records, the pod's directory and the image store outlive the daemon.
+    fn restart_daemon(&mut self) {
+        self.note("daemon".to_owned());
+        self.tasks.clear();
+        let adopted =
+            |record: &ContainerStatus| ((record.id.clone(), HookKind::PostStart), HookOutcome::Succeeded);
+        let hooks = self.observed.containers.iter().map(adopted).collect();
+        let images = std::mem::take(&mut self.observed.images).into_iter();
+        self.observed = Observed {
+            admitted_at: self.observed.admitted_at,
+            sandboxes: std::mem::take(&mut self.observed.sandboxes),
+            containers: std::mem::take(&mut self.observed.containers),
+            directory_exists: self.observed.directory_exists,
+            cgroup_exists: self.observed.cgroup_exists,
+            images: images
+                .map(|(name, image)| {
+                    (
+                        name,
+                        ImageState {
+                            pulled_at: 0,
+                            ..image
+                        },
+                    )
+                })
+                .collect(),
+            hooks,
+            ..Observed::default()
+        };
+    }
+
+    fn finish(&mut self, step: Step) {
+        let key = step.key();
+        let kind = format!("{key:?}")
+            .split(['(', '{'])
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        if let Some(left) = self.failing.get_mut(&kind).filter(|left| **left > 0) {
+            *left -= 1;
+            self.note(format!("failed {kind}"));
+            let count = self
+                .observed
+                .failures
+                .get(&key)
+                .map_or(1, |failure| failure.count + 1);
+            let reason = match kind.as_str() {
+                "PullImage" => Reason::ErrImagePull,
+                "StartContainer" => Reason::CreateContainerError,
+                _ => Reason::FailedSync,
+            };
+            let failure = StepFailure {
+                count,
+                at: self.now,
+                reason,
+                message: "it failed".into(),
+            };
+            self.observed.failures.insert(key, failure);
+            return;
+        }
+        self.observed.failures.remove(&key);
+        self.apply(step);
+    }
+
+    fn apply(&mut self, step: Step) {
+        match step {
+            Step::SetUpVolumes => {
+                (self.observed.volumes_ready, self.observed.directory_exists) = (true, true)
+            }
+            Step::PullImage { image } => {
+                self.note(format!("pull {image}"));
+                let present = Some(Image {
+                    id: ImageId("sha256:1".into()),
+                    repo_tags: vec![],
+                    repo_digests: vec![],
+                    size: 1,
+                    user: String::new(),
+                });
+                self.observed.images.insert(
+                    image,
+                    ImageState {
+                        present,
+                        pulled_at: self.now,
+                    },
+                );
+            }
+            Step::RunSandbox { config, replaces, .. } => {
+                assert!(
+                    self.observed.sandboxes.iter().all(|sandbox| !sandbox.ready),
+                    "a second sandbox"
+                );
+                for sandbox in &self.observed.sandboxes {
+                    assert!(replaces.contains(&sandbox.id), "an old sandbox keeps its network");
+                }
+                self.note(format!("sandbox {}", config.attempt));
+                self.observed.cgroup_exists = true;
+                let id = SandboxId(format!("s{}", config.attempt));
+                assert!(self.observed.sandboxes.iter().all(|sandbox| sandbox.id != id));
+                let ips = vec![[10, 1, 0, 2].into()];
+                self.observed.sandboxes.push(PodSandboxStatus {
+                    id,
+                    config: *config,
+                    ready: true,
+                    created_at: self.now,
+                    ips,
+                });
+            }
+            Step::StopSandbox { id } => {
+                self.note(format!("stop-sandbox {id}"));
+                self.end_all_in(&id);
+                self.observed
+                    .sandboxes
+                    .iter_mut()
+                    .filter(|s| s.id == id)
+                    .for_each(|s| s.ready = false);
+            }
+            Step::RemoveSandbox { id } => {
+                self.end_all_in(&id);
+                self.observed.containers.retain(|record| record.sandbox != id);
+                self.observed.sandboxes.retain(|sandbox| sandbox.id != id);
+            }
+            Step::StartContainer(start) => self.start(*start),
+            Step::RunHook { id, kind, name, .. } => {
+                self.note(format!("{kind:?} {name}"));
+                let outcome = if kind == HookKind::PreStop || self.behaviour(&id).hook_succeeds {
+                    HookOutcome::Succeeded
+                } else {
+                    HookOutcome::Failed("no".into())
+                };
+                self.observed.hooks.insert((id, kind), outcome);
+            }
+            Step::StopContainer {
+                id, timeout, name, ..
+            } => {
+                self.note(format!("stop {name}"));
+                let killed = Duration::from_secs(self.behaviour(&id).stops_in) > timeout;
+                self.end(&id, if killed { 137 } else { 143 });
+            }
+            Step::RemoveContainer { id, .. } => {
+                let running =
+                    |record: &&ContainerStatus| record.id == id && record.state == ContainerState::Running;
+                assert_eq!(
+                    self.observed.containers.iter().find(running),
+                    None,
+                    "a running container is removed"
+                );
+                self.observed.containers.retain(|record| record.id != id);
+            }
+            Step::TearDownVolumes => {
+                (self.observed.volumes_ready, self.observed.directory_exists) = (false, false)
+            }
+            Step::RemoveCgroup { path } => {
+                assert_eq!(path, PathBuf::from("kubepods/besteffort/poduid"));
+                self.observed.cgroup_exists = false;
+            }
+        }
+    }
+
+    fn end_all_in(&mut self, sandbox: &SandboxId) {
+        let inside: Vec<ContainerId> = self
+            .observed
+            .containers
+            .iter()
+            .filter(|r| r.sandbox == *sandbox)
+            .map(|r| r.id.clone())
+            .collect();
+        inside.iter().for_each(|id| self.end(id, 137));
+    }
+
+    /// Starts a container, and holds every rule of when that may be.
+    fn start(&mut self, start: StartContainer) {
+        let name = start.config.name.clone();
+        if !self
+            .observed
+            .sandboxes
+            .iter()
+            .any(|sandbox| sandbox.id == start.sandbox && sandbox.ready)
+        {
+            // The sandbox went meanwhile, and the engine refuses.
+            return;
+        }
+        let of_name = |record: &&ContainerStatus| record.config.name == name;
+        let known: Vec<&ContainerStatus> = self.observed.containers.iter().filter(of_name).collect();
+        assert!(
+            known.iter().all(|r| r.state != ContainerState::Running),
+            "{name} runs twice"
+        );
+        assert!(
+            known.iter().all(|r| r.config.attempt < start.config.attempt),
+            "{name} has a number twice"
+        );
+        let pod = Arc::clone(&self.desired.pod);
+        let (container, role) = spec::container(&pod, &name).unwrap();
+        let policy = spec::restart_policy(&pod, container, role);
+        if let (Role::Main, Some(last)) = (role, known.iter().max_by_key(|record| record.config.attempt)) {
+            assert!(
+                policy.restarts(last.exit_code),
+                "{name} is restarted against its policy"
+            );
+        }
+        let count = self.starts.entry(name.clone()).or_default();
+        *count += 1;
+        assert!(
+            role != Role::Main || policy != RestartPolicy::Never || *count == 1,
+            "{name} began twice"
+        );
+        self.note(format!("start {name} {}", start.config.attempt));
+        self.observed.containers.push(ContainerStatus {
+            id: ContainerId(format!("{name}-{}", start.config.attempt)),
+            sandbox: start.sandbox,
+            pod_uid: "uid".into(),
+            image_id: ImageId("sha256:1".into()),
+            state: ContainerState::Running,
+            created_at: self.now,
+            started_at: self.now,
+            finished_at: 0,
+            exit_code: 0,
+            reason: String::new(),
+            message: String::new(),
+            log_path: PathBuf::new(),
+            pid: 1,
+            config: *start.config,
+        });
+    }
+
+    /// Init containers before this one have done their part in this sandbox, unless main containers were made in it.
+    fn check_turn(&self, name: &str, role: Role, sandbox: &SandboxId) {
+        let pod = &self.desired.pod;
+        let here = |name: &str| {
+            let records = self.observed.containers.iter();
+            records
+                .filter(|r| r.config.name == name && r.sandbox == *sandbox)
+                .max_by_key(|r| r.config.attempt)
+        };
+        let initialized = spec::containers(pod)
+            .iter()
+            .any(|main| here(&main.name).is_some());
+        if initialized {
+            assert!(role != Role::Init, "{name} runs again beside main containers");
+            return;
+        }
+        let inits = spec::init_containers(pod);
+        let before = inits.iter().take_while(|init| init.name != name);
+        let later_made = |index: usize| inits[index + 1..].iter().any(|init| here(&init.name).is_some());
+        for (index, init) in before.enumerate() {
+            let record = here(&init.name);
+            assert!(record.is_some(), "{name} begins before {}", init.name);
+            let Some(record) = record else { continue };
+            if spec::is_sidecar(init) {
+                let probed = init.startup_probe.is_none()
+                    || self
+                        .observed
+                        .probes
+                        .get(&record.id)
+                        .is_some_and(|results| results.startup == Some(true));
+                // Once a later one began, an end of this one holds nothing up.
+                assert!(
+                    probed || later_made(index) || record.state != ContainerState::Running,
+                    "{name} before {}",
+                    init.name
+                );
+            } else {
+                assert_eq!(
+                    (record.state, record.exit_code),
+                    (ContainerState::Exited, 0),
+                    "{name} before {}",
+                    init.name
+                );
+            }
+        }
+    }
+}
