@@ -17,11 +17,21 @@ struct Condition {
 
 impl Condition {
     fn met(kind: &'static str) -> Self {
-        Self { kind, met: true, reason: "", message: String::new() }
+        Self {
+            kind,
+            met: true,
+            reason: "",
+            message: String::new(),
+        }
     }
 
     fn unmet(kind: &'static str, reason: &'static str, message: String) -> Self {
-        Self { kind, met: false, reason, message }
+        Self {
+            kind,
+            met: false,
+            reason,
+            message,
+        }
     }
 }
 
@@ -35,7 +45,11 @@ pub(super) fn conditions(
 ) -> Vec<PodCondition> {
     let inits_of_spec = spec::init_containers(&view.desired.pod);
     let containers_ready = containers_ready("ContainersReady", phase, inits_of_spec, inits, containers);
-    let ready = Condition { kind: "Ready", message: containers_ready.message.clone(), ..containers_ready };
+    let ready = Condition {
+        kind: "Ready",
+        message: containers_ready.message.clone(),
+        ..containers_ready
+    };
     let all = [
         ready_to_start(view, phase),
         initialized(phase, inits_of_spec, inits, containers),
@@ -43,12 +57,17 @@ pub(super) fn conditions(
         containers_ready,
         Condition::met("PodScheduled"),
     ];
-    all.into_iter().map(|condition| timed(view, condition, previous)).collect()
+    all.into_iter()
+        .map(|condition| timed(view, condition, previous))
+        .collect()
 }
 
 fn ready_to_start(view: &View<'_>, phase: Phase) -> Condition {
     let met = view.sandbox().is_some() && phase <= Phase::Running;
-    Condition { met, ..Condition::met("PodReadyToStartContainers") }
+    Condition {
+        met,
+        ..Condition::met("PodReadyToStartContainers")
+    }
 }
 
 fn initialized(
@@ -61,11 +80,20 @@ fn initialized(
     let incomplete: Vec<&str> = of_spec
         .iter()
         .zip(inits)
-        .filter(|(init, status)| if spec::is_sidecar(init) { status.started != Some(true) } else { !status.ready })
+        .filter(|(init, status)| {
+            if spec::is_sidecar(init) {
+                status.started != Some(true)
+            } else {
+                !status.ready
+            }
+        })
         .map(|(init, _)| init.name.as_str())
         .collect();
     match phase {
-        Phase::Succeeded => Condition { reason: "PodCompleted", ..Condition::met("Initialized") },
+        Phase::Succeeded => Condition {
+            reason: "PodCompleted",
+            ..Condition::met("Initialized")
+        },
         _ if main_began || incomplete.is_empty() => Condition::met("Initialized"),
         _ => Condition::unmet(
             "Initialized",
@@ -77,7 +105,9 @@ fn initialized(
 
 /// The container has run.
 fn began(status: &ContainerStatus) -> bool {
-    let ran = |state: &k8s_openapi::api::core::v1::ContainerState| state.running.is_some() || state.terminated.is_some();
+    let ran = |state: &k8s_openapi::api::core::v1::ContainerState| {
+        state.running.is_some() || state.terminated.is_some()
+    };
     status.state.as_ref().is_some_and(ran) || status.last_state.as_ref().is_some_and(ran)
 }
 
@@ -88,9 +118,16 @@ fn containers_ready(
     inits: &[ContainerStatus],
     containers: &[ContainerStatus],
 ) -> Condition {
-    let sidecars = of_spec.iter().zip(inits).filter(|(init, _)| spec::is_sidecar(init)).map(|(_, status)| status);
-    let unready: Vec<&str> =
-        sidecars.chain(containers).filter(|status| !status.ready).map(|status| status.name.as_str()).collect();
+    let sidecars = of_spec
+        .iter()
+        .zip(inits)
+        .filter(|(init, _)| spec::is_sidecar(init))
+        .map(|(_, status)| status);
+    let unready: Vec<&str> = sidecars
+        .chain(containers)
+        .filter(|status| !status.ready)
+        .map(|status| status.name.as_str())
+        .collect();
     match phase {
         Phase::Succeeded => Condition::unmet(kind, "PodCompleted", String::new()),
         Phase::Failed => Condition::unmet(kind, "PodFailed", String::new()),
@@ -110,14 +147,19 @@ fn go_list(names: &[&str]) -> String {
 fn timed(view: &View<'_>, condition: Condition, previous: Option<&PodStatus>) -> PodCondition {
     let status = if condition.met { "True" } else { "False" };
     let before = previous.and_then(|previous| previous.conditions.as_ref());
-    let before = before.into_iter().flatten().find(|known| known.type_ == condition.kind && known.status == status);
+    let before = before
+        .into_iter()
+        .flatten()
+        .find(|known| known.type_ == condition.kind && known.status == status);
     let filled = |text: String| (!text.is_empty()).then_some(text);
     PodCondition {
         type_: condition.kind.to_owned(),
         status: status.to_owned(),
         reason: filled(condition.reason.to_owned()),
         message: filled(condition.message),
-        last_transition_time: before.and_then(|known| known.last_transition_time.clone()).or_else(|| time(view.now)),
+        last_transition_time: before
+            .and_then(|known| known.last_transition_time.clone())
+            .or_else(|| time(view.now)),
         last_probe_time: None,
         observed_generation: view.desired.pod.metadata.generation,
     }

@@ -2,8 +2,8 @@
 
 use berth_cri::{ContainerState as EngineState, ContainerStatus as Record};
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    VolumeMountStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus, VolumeMountStatus,
 };
 
 use super::time;
@@ -21,19 +21,29 @@ pub(super) fn status(view: &View<'_>, plan: &Plan, container: &Container, role: 
     let waits = state.waiting.is_some();
     // A container that waits to be started again shows its end as the last state.
     let last_ended = records.iter().copied().filter(|record| has_ended(record));
-    let last = if waits { last_ended.take(1).last() } else { last_ended.filter(|r| Some(*r) != newest).take(1).last() };
-    let started = newest.is_some_and(|record| !waits && is_running(record) && is_started(view, container, record));
+    let last = if waits {
+        last_ended.take(1).last()
+    } else {
+        last_ended.filter(|r| Some(*r) != newest).take(1).last()
+    };
+    let started =
+        newest.is_some_and(|record| !waits && is_running(record) && is_started(view, container, record));
     ContainerStatus {
         name: container.name.clone(),
         image: shown_image(view, container),
         image_id: newest.map(|record| image_id(view, record)).unwrap_or_default(),
         container_id: newest.map(|record| format!("{RUNTIME}://{}", record.id)),
-        restart_count: newest.map_or(0, |record| i32::try_from(record.config.attempt).unwrap_or(i32::MAX)),
+        restart_count: newest.map_or(0, |record| {
+            i32::try_from(record.config.attempt).unwrap_or(i32::MAX)
+        }),
         ready: is_ready(view, container, role, newest) && !waits,
         started: Some(started),
         state: Some(state),
         last_state: Some(last.map(|record| terminated(view, record)).unwrap_or_default()),
-        allocated_resources: container.resources.as_ref().and_then(|resources| resources.requests.clone()),
+        allocated_resources: container
+            .resources
+            .as_ref()
+            .and_then(|resources| resources.requests.clone()),
         resources: container.resources.clone(),
         volume_mounts: volume_mounts(container),
         ..ContainerStatus::default()
@@ -60,10 +70,19 @@ fn is_ready(view: &View<'_>, container: &Container, role: Role, newest: Option<&
     }
 }
 
-fn state(view: &View<'_>, plan: &Plan, container: &Container, role: Role, newest: Option<&Record>) -> ContainerState {
+fn state(
+    view: &View<'_>,
+    plan: &Plan,
+    container: &Container,
+    role: Role,
+    newest: Option<&Record>,
+) -> ContainerState {
     let waiting = || {
         let reason = default_reason(view);
-        let none = Waiting { reason, message: String::new() };
+        let none = Waiting {
+            reason,
+            message: String::new(),
+        };
         waiting_state(plan.waiting.get(&container.name).unwrap_or(&none))
     };
     let Some(record) = newest else { return waiting() };
@@ -72,10 +91,14 @@ fn state(view: &View<'_>, plan: &Plan, container: &Container, role: Role, newest
         // A container whose postStart hook runs is not running yet.
         EngineState::Running if in_hook(view, container, record) && plan.stage == Stage::Syncing => waiting(),
         EngineState::Running => ContainerState {
-            running: Some(ContainerStateRunning { started_at: time(record.started_at) }),
+            running: Some(ContainerStateRunning {
+                started_at: time(record.started_at),
+            }),
             ..ContainerState::default()
         },
-        EngineState::Exited | EngineState::Unknown if will_restart(view, plan, container, role, record) => waiting(),
+        EngineState::Exited | EngineState::Unknown if will_restart(view, plan, container, role, record) => {
+            waiting()
+        }
         EngineState::Exited | EngineState::Unknown => terminated(view, record),
     }
 }
@@ -89,7 +112,10 @@ fn in_hook(view: &View<'_>, container: &Container, record: &Record) -> bool {
 fn will_restart(view: &View<'_>, plan: &Plan, container: &Container, role: Role, record: &Record) -> bool {
     let has_reason = plan.waiting.get(&container.name).is_some_and(|waiting| {
         // A container that ended and is being started again still shows its end, as upstream does.
-        !matches!(waiting.reason, Reason::ContainerCreating | Reason::PodInitializing)
+        !matches!(
+            waiting.reason,
+            Reason::ContainerCreating | Reason::PodInitializing
+        )
     });
     plan.stage == Stage::Syncing && has_reason && view.policy(container, role).restarts(record.exit_code)
 }
@@ -103,8 +129,14 @@ fn default_reason(view: &View<'_>) -> Reason {
 
 fn waiting_state(waiting: &Waiting) -> ContainerState {
     let message = (!waiting.message.is_empty()).then(|| waiting.message.clone());
-    let waiting = ContainerStateWaiting { reason: Some(waiting.reason.to_string()), message };
-    ContainerState { waiting: Some(waiting), ..ContainerState::default() }
+    let waiting = ContainerStateWaiting {
+        reason: Some(waiting.reason.to_string()),
+        message,
+    };
+    ContainerState {
+        waiting: Some(waiting),
+        ..ContainerState::default()
+    }
 }
 
 fn terminated(view: &View<'_>, record: &Record) -> ContainerState {
@@ -114,8 +146,14 @@ fn terminated(view: &View<'_>, record: &Record) -> ContainerState {
         _ if record.exit_code == 0 => (0, "Completed"),
         _ => (record.exit_code, "Error"),
     };
-    let written = view.observed.termination_messages.get(&record.id).filter(|message| !message.is_empty());
-    let message = written.cloned().or_else(|| (!record.message.is_empty()).then(|| record.message.clone()));
+    let written = view
+        .observed
+        .termination_messages
+        .get(&record.id)
+        .filter(|message| !message.is_empty());
+    let message = written
+        .cloned()
+        .or_else(|| (!record.message.is_empty()).then(|| record.message.clone()));
     let terminated = ContainerStateTerminated {
         container_id: Some(format!("{RUNTIME}://{}", record.id)),
         exit_code: code,
@@ -125,24 +163,40 @@ fn terminated(view: &View<'_>, record: &Record) -> ContainerState {
         signal: None,
         started_at: time(record.started_at),
     };
-    ContainerState { terminated: Some(terminated), ..ContainerState::default() }
+    ContainerState {
+        terminated: Some(terminated),
+        ..ContainerState::default()
+    }
 }
 
 fn shown_image(view: &View<'_>, container: &Container) -> String {
     let asked = container.image.clone().unwrap_or_default();
-    let image = view.observed.images.get(&asked).and_then(|state| state.present.as_ref());
-    image.and_then(|image| image.repo_tags.first().cloned()).unwrap_or(asked)
+    let image = view
+        .observed
+        .images
+        .get(&asked)
+        .and_then(|state| state.present.as_ref());
+    image
+        .and_then(|image| image.repo_tags.first().cloned())
+        .unwrap_or(asked)
 }
 
 /// With a registry's digest where there is one.
 fn image_id(view: &View<'_>, record: &Record) -> String {
     let state = view.observed.images.get(&record.config.user_specified_image);
-    let image = state.and_then(|state| state.present.as_ref()).filter(|image| image.id == record.image_id);
-    image.and_then(|image| image.repo_digests.first().cloned()).unwrap_or_else(|| record.image_id.to_string())
+    let image = state
+        .and_then(|state| state.present.as_ref())
+        .filter(|image| image.id == record.image_id);
+    image
+        .and_then(|image| image.repo_digests.first().cloned())
+        .unwrap_or_else(|| record.image_id.to_string())
 }
 
 fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
-    let mounts = container.volume_mounts.as_ref().filter(|mounts| !mounts.is_empty())?;
+    let mounts = container
+        .volume_mounts
+        .as_ref()
+        .filter(|mounts| !mounts.is_empty())?;
     let statuses = mounts.iter().map(|mount| VolumeMountStatus {
         name: mount.name.clone(),
         mount_path: mount.mount_path.clone(),

@@ -55,7 +55,12 @@ pub(super) fn phase(
     }
 }
 
-fn from_containers(view: &View<'_>, plan: &Plan, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> Phase {
+fn from_containers(
+    view: &View<'_>,
+    plan: &Plan,
+    inits: &[ContainerStatus],
+    containers: &[ContainerStatus],
+) -> Phase {
     let over = plan.stage >= Stage::Terminated;
     if over && plan.failure.is_some() {
         return Phase::Failed;
@@ -79,7 +84,11 @@ fn from_containers(view: &View<'_>, plan: &Plan, inits: &[ContainerStatus], cont
     if !over && (restarted || plan.stage == Stage::Syncing || sidecar_runs(view, inits)) {
         return Phase::Running;
     }
-    if ended_badly { Phase::Failed } else { Phase::Succeeded }
+    if ended_badly {
+        Phase::Failed
+    } else {
+        Phase::Succeeded
+    }
 }
 
 /// The phase while init containers decide it.
@@ -89,7 +98,9 @@ fn init_phase(
     containers: &[ContainerStatus],
     over: bool,
 ) -> Option<Phase> {
-    let any_main_made = containers.iter().any(|status| standing(status) != Standing::Waiting);
+    let any_main_made = containers
+        .iter()
+        .any(|status| standing(status) != Standing::Waiting);
     if any_main_made {
         return None;
     }
@@ -98,7 +109,11 @@ fn init_phase(
         match standing(status) {
             Standing::Ended(code) if code != 0 && !sidecar => {
                 let never = view.policy(init, Role::Init) == RestartPolicy::Never;
-                return Some(if never || over { Phase::Failed } else { Phase::Pending });
+                return Some(if never || over {
+                    Phase::Failed
+                } else {
+                    Phase::Pending
+                });
             }
             Standing::Running if sidecar && status.started == Some(true) => {}
             Standing::Ended(0) if !sidecar => {}
@@ -112,7 +127,9 @@ fn init_phase(
 
 fn sidecar_runs(view: &View<'_>, inits: &[ContainerStatus]) -> bool {
     let sidecars = spec::init_containers(&view.desired.pod).iter().zip(inits);
-    sidecars.filter(|(init, _)| spec::is_sidecar(init)).any(|(_, status)| standing(status) == Standing::Running)
+    sidecars
+        .filter(|(init, _)| spec::is_sidecar(init))
+        .any(|(_, status)| standing(status) == Standing::Running)
 }
 
 /// A container that waits to run again counts as its last end does.
@@ -122,7 +139,12 @@ fn standing(status: &ContainerStatus) -> Standing {
         if state.running.is_some() {
             return Some(Standing::Running);
         }
-        state.terminated.as_ref().map(|terminated| Standing::Ended(terminated.exit_code))
+        state
+            .terminated
+            .as_ref()
+            .map(|terminated| Standing::Ended(terminated.exit_code))
     };
-    of(&status.state).or_else(|| of(&status.last_state)).unwrap_or(Standing::Waiting)
+    of(&status.state)
+        .or_else(|| of(&status.last_state))
+        .unwrap_or(Standing::Waiting)
 }
