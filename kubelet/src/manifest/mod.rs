@@ -6,6 +6,7 @@
 mod decode;
 mod diagnostic;
 mod objects;
+mod references;
 mod scalar;
 mod support;
 mod tree;
@@ -60,10 +61,17 @@ pub struct Manifest {
 /// # Errors
 /// Everything that is wrong with them.
 pub fn load(sources: &[Source<'_>], options: Options<'_>) -> Result<Manifest, ManifestErrors> {
-    let mut loader = Loader { options, manifest: Manifest::default(), errors: Vec::new(), seen: BTreeMap::new() };
+    let mut loader = Loader {
+        options,
+        manifest: Manifest::default(),
+        errors: Vec::new(),
+        seen: BTreeMap::new(),
+        pods: Vec::new(),
+    };
     for source in sources {
         loader.source(*source);
     }
+    loader.check_references();
     if loader.errors.is_empty() { Ok(loader.manifest) } else { Err(ManifestErrors(loader.errors)) }
 }
 
@@ -73,6 +81,15 @@ struct Loader<'a> {
     errors: Vec<Diagnostic>,
     /// Where an object of this kind, namespace and name was found first.
     seen: BTreeMap<(String, String, String), String>,
+    /// Where each pod of the manifest was found.
+    pods: Vec<Found>,
+}
+
+/// A pod's file and tree, for what is found when all files are read.
+struct Found {
+    file: String,
+    node: Node,
+    prefix: String,
 }
 
 /// An object in a file: its tree and what its paths begin with (`items[2]`, in a List).
@@ -178,6 +195,26 @@ impl Loader<'_> {
         pod.metadata.uid = Some(uid.0.clone());
         pod.metadata.generation = Some(1);
         self.manifest.pods.push((uid, pod));
+        let (file, prefix) = (place.file.to_owned(), place.prefix.to_owned());
+        self.pods.push(Found { file, node: place.node.clone(), prefix });
+    }
+
+    /// What pods refer to must be in the files, whichever they are.
+    fn check_references(&mut self) {
+        let pods = std::mem::take(&mut self.pods);
+        let found: Vec<Diagnostic> = pods
+            .iter()
+            .zip(&self.manifest.pods)
+            .flat_map(|(found, (_, pod))| {
+                let place = Place { file: &found.file, node: &found.node, prefix: &found.prefix };
+                let dangling = references::dangling(pod, &self.manifest.objects);
+                let diagnostic = move |one: references::Dangling| {
+                    place.diagnostic(place.node.line_of(&one.path), &one.path, one.message)
+                };
+                dangling.into_iter().map(diagnostic).collect::<Vec<_>>()
+            })
+            .collect();
+        found.into_iter().for_each(|diagnostic| self.report_unless_lenient(diagnostic));
     }
 
     /// Reads an object; a mistake is reported. The object may be there although mistakes were found.

@@ -118,7 +118,7 @@ fn lenient_warns_and_leaves_out() {
 #[test]
 fn values_are_as_kubectl_reads_them() {
     let text = format!(
-        "{POD}    resources: {{limits: {{cpu: 1, memory: 64Mi}}, requests: {{cpu: 0.5}}}}\n    stdin: yes\n  volumes:\n  - name: m\n    configMap: {{name: m, defaultMode: 0400}}\n"
+        "{POD}    resources: {{limits: {{cpu: 1, memory: 64Mi}}, requests: {{cpu: 0.5}}}}\n    stdin: yes\n  volumes:\n  - name: m\n    configMap: {{name: m, optional: true, defaultMode: 0400}}\n"
     );
     let manifest = read(&text).unwrap();
     let spec = manifest.pods[0].1.spec.as_ref().unwrap();
@@ -221,6 +221,55 @@ fn two_objects_of_one_name_are_refused() {
         found.to_string(),
         "b:4: metadata.name: Duplicate value: \"web\": Pod default/web is in a:4 already"
     );
+}
+
+#[test]
+fn what_pods_refer_to_is_in_the_files() {
+    let pod = format!(
+        "{POD}    envFrom:\n    - configMapRef: {{name: m}}\n    env:\n    - name: A\n      valueFrom: {{secretKeyRef: {{name: s, key: k}}}}\n    - name: B\n      valueFrom: {{secretKeyRef: {{name: none, key: k, optional: true}}}}\n"
+    );
+    let found = messages(&pod);
+    assert_eq!(
+        found,
+        [
+            "10: spec.containers[0].envFrom[0].configMapRef.name: Not found: \"m\": ConfigMap default/m is in none of the files",
+            "13: spec.containers[0].env[0].valueFrom.secretKeyRef.name: Not found: \"s\": Secret default/s is in none of the files",
+        ]
+    );
+    let objects = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {KEY: x}\n";
+    let sources = |objects| {
+        [
+            Source {
+                name: "p",
+                text: &pod,
+            },
+            Source {
+                name: "o",
+                text: objects,
+            },
+        ]
+    };
+    let error = load(&sources(objects), options(false))
+        .map(|_| ())
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        error,
+        "p:13: spec.containers[0].env[0].valueFrom.secretKeyRef.key: Not found: \"k\": Secret default/s has no such key"
+    );
+    let right = objects.replace("KEY", "k");
+    assert!(load(&sources(&right), options(false)).is_ok());
+    assert_eq!(load(&sources(objects), options(true)).unwrap().warnings.len(), 1);
+}
+
+#[test]
+fn the_examples_can_be_read() {
+    for text in [
+        include_str!("../../../examples/hello.yaml"),
+        include_str!("../../../examples/web.yaml"),
+    ] {
+        assert_eq!(read(text).map(|manifest| manifest.pods.len()), Ok(1));
+    }
 }
 
 #[test]

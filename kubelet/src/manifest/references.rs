@@ -1,0 +1,224 @@
+//! ConfigMaps and Secrets that pods refer to. Without an API server nothing can bring one that is not in the files.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{Container, EnvVarSource, KeyToPath, Pod, Volume};
+
+use crate::plan::Objects;
+use crate::spec;
+
+/// A reference to what is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Dangling {
+    /// The field that names it.
+    pub(super) path: String,
+    /// What is wrong.
+    pub(super) message: String,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    ConfigMap,
+    Secret,
+}
+
+/// All references of a pod that lead nowhere and are not optional.
+pub(super) fn dangling(pod: &Pod, objects: &Objects) -> Vec<Dangling> {
+    let mut finder = Finder {
+        namespace: spec::namespace(pod),
+        objects,
+        found: Vec::new(),
+    };
+    let init = spec::init_containers(pod).iter().enumerate();
+    let main = spec::containers(pod).iter().enumerate();
+    init.for_each(|(index, container)| finder.container(container, &format!("spec.initContainers[{index}]")));
+    main.for_each(|(index, container)| finder.container(container, &format!("spec.containers[{index}]")));
+    let volumes = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.volumes.as_deref())
+        .unwrap_or_default();
+    for (index, volume) in volumes.iter().enumerate() {
+        finder.volume(volume, &format!("spec.volumes[{index}]"));
+    }
+    finder.found
+}
+
+struct Finder<'a> {
+    namespace: &'a str,
+    objects: &'a Objects,
+    found: Vec<Dangling>,
+}
+
+impl Finder<'_> {
+    /// The keys of an object, if it is there.
+    fn keys(&self, kind: Kind, name: &str) -> Option<BTreeSet<&str>> {
+        let key = (self.namespace.to_owned(), name.to_owned());
+        match kind {
+            Kind::ConfigMap => {
+                let map = self.objects.config_maps.get(&key)?;
+                let text = map.data.iter().flatten().map(|(key, _)| key.as_str());
+                let bytes = map.binary_data.iter().flatten().map(|(key, _)| key.as_str());
+                Some(text.chain(bytes).collect())
+            }
+            Kind::Secret => {
+                let secret = self.objects.secrets.get(&key)?;
+                Some(
+                    secret
+                        .data
+                        .iter()
+                        .flatten()
+                        .map(|(key, _)| key.as_str())
+                        .collect(),
+                )
+            }
+        }
+    }
+
+    /// Reports an object that is missing, or those of the keys (with their paths) that are.
+    fn check(&mut self, kind: Kind, name: &str, optional: Option<bool>, path: &str, keys: &[(String, &str)]) {
+        if optional == Some(true) || name.is_empty() {
+            return;
+        }
+        let what = match kind {
+            Kind::ConfigMap => "ConfigMap",
+            Kind::Secret => "Secret",
+        };
+        let full = format!("{what} {}/{name}", self.namespace);
+        let found = match self.keys(kind, name) {
+            None => vec![Dangling {
+                path: path.to_owned(),
+                message: format!("Not found: {name:?}: {full} is in none of the files"),
+            }],
+            Some(known) => {
+                let missing = keys
+                    .iter()
+                    .filter(|(_, key)| !key.is_empty() && !known.contains(key));
+                let message = |key: &str| format!("Not found: {key:?}: {full} has no such key");
+                missing
+                    .map(|(path, key)| Dangling {
+                        path: path.clone(),
+                        message: message(key),
+                    })
+                    .collect()
+            }
+        };
+        self.found.extend(found);
+    }
+
+    fn container(&mut self, container: &Container, path: &str) {
+        for (index, source) in container.env_from.iter().flatten().enumerate() {
+            let path = format!("{path}.envFrom[{index}]");
+            if let Some(map) = &source.config_map_ref {
+                self.check(
+                    Kind::ConfigMap,
+                    &map.name,
+                    map.optional,
+                    &format!("{path}.configMapRef.name"),
+                    &[],
+                );
+            }
+            if let Some(secret) = &source.secret_ref {
+                self.check(
+                    Kind::Secret,
+                    &secret.name,
+                    secret.optional,
+                    &format!("{path}.secretRef.name"),
+                    &[],
+                );
+            }
+        }
+        for (index, variable) in container.env.iter().flatten().enumerate() {
+            if let Some(from) = &variable.value_from {
+                self.value_from(from, &format!("{path}.env[{index}].valueFrom"));
+            }
+        }
+    }
+
+    fn value_from(&mut self, from: &EnvVarSource, path: &str) {
+        if let Some(of) = &from.config_map_key_ref {
+            let path = format!("{path}.configMapKeyRef");
+            let keys = [(format!("{path}.key"), of.key.as_str())];
+            self.check(
+                Kind::ConfigMap,
+                &of.name,
+                of.optional,
+                &format!("{path}.name"),
+                &keys,
+            );
+        }
+        if let Some(of) = &from.secret_key_ref {
+            let path = format!("{path}.secretKeyRef");
+            let keys = [(format!("{path}.key"), of.key.as_str())];
+            self.check(
+                Kind::Secret,
+                &of.name,
+                of.optional,
+                &format!("{path}.name"),
+                &keys,
+            );
+        }
+    }
+
+    fn volume(&mut self, volume: &Volume, path: &str) {
+        if let Some(map) = &volume.config_map {
+            let path = format!("{path}.configMap");
+            self.check(
+                Kind::ConfigMap,
+                &map.name,
+                map.optional,
+                &format!("{path}.name"),
+                &items(&path, map.items.as_deref()),
+            );
+        }
+        if let Some(secret) = &volume.secret {
+            let path = format!("{path}.secret");
+            let name = secret.secret_name.as_deref().unwrap_or_default();
+            let keys = items(&path, secret.items.as_deref());
+            self.check(
+                Kind::Secret,
+                name,
+                secret.optional,
+                &format!("{path}.secretName"),
+                &keys,
+            );
+        }
+        let sources = volume
+            .projected
+            .as_ref()
+            .and_then(|projected| projected.sources.as_deref())
+            .unwrap_or_default();
+        for (index, source) in sources.iter().enumerate() {
+            let path = format!("{path}.projected.sources[{index}]");
+            if let Some(map) = &source.config_map {
+                let path = format!("{path}.configMap");
+                let keys = items(&path, map.items.as_deref());
+                self.check(
+                    Kind::ConfigMap,
+                    &map.name,
+                    map.optional,
+                    &format!("{path}.name"),
+                    &keys,
+                );
+            }
+            if let Some(secret) = &source.secret {
+                let path = format!("{path}.secret");
+                let keys = items(&path, secret.items.as_deref());
+                self.check(
+                    Kind::Secret,
+                    &secret.name,
+                    secret.optional,
+                    &format!("{path}.name"),
+                    &keys,
+                );
+            }
+        }
+    }
+}
+
+fn items<'a>(path: &str, items: Option<&'a [KeyToPath]>) -> Vec<(String, &'a str)> {
+    let items = items.unwrap_or_default().iter().enumerate();
+    items
+        .map(|(index, item)| (format!("{path}.items[{index}].key"), item.key.as_str()))
+        .collect()
+}
