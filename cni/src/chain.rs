@@ -231,7 +231,7 @@ impl<'a> Chain<'a> {
                     taken_by: error.details,
                 }
             }
-            code::MISSING_PROGRAM if built_in => CniError::Unavailable(error.msg),
+            code::MISSING_PROGRAM | code::NOT_AVAILABLE if built_in => CniError::Unavailable(error.msg),
             _ => CniError::Plugin {
                 plugin: plugin.kind.clone(),
                 network: self.list.name.clone(),

@@ -253,3 +253,29 @@ fn error(source: &Path, field: &str, problem: &str) -> CniError {
         problem: problem.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_network_is_the_same_after_it_was_written_and_read() {
+        let text = br#"{"cniVersion": "0.4.0", "cniVersions": ["1.0.0", "1.1.0"], "name": "n", "disableCheck": true,
+            "disableGC": "true", "plugins": [{"type": "a", "own": {"x": [1]}, "capabilities": {"dns": true, "x": false}}]}"#;
+        let source = Path::new("n.conflist");
+        let list = parse_list(text, source).unwrap();
+        assert_eq!(list.version, SpecVersion::V1_1_0);
+        assert_eq!(list.plugins[0].capabilities, ["dns"]);
+        let again = parse_list(list.to_json().to_string().as_bytes(), source).unwrap();
+        assert_eq!(again, list);
+    }
+
+    proptest! {
+        #[test]
+        fn any_file_can_be_read(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse_list(&bytes, Path::new("x"));
+            let _ = parse_single(&bytes, Path::new("x"));
+        }
+    }
+}

@@ -92,25 +92,29 @@ impl Firewall<'_> {
         })
     }
 
-    /// Removes the elements of these sets that `of` picks. The table goes with its last element.
-    pub(crate) fn remove(&self, sets: &[&str], of: impl Fn(&str) -> bool) -> Result<(), PluginError> {
+    /// Removes the elements of these sets that `of` picks and returns them. The table goes with its last element.
+    pub(crate) fn remove(
+        &self,
+        sets: &[&str],
+        of: impl Fn(&str) -> bool,
+    ) -> Result<Vec<Element>, PluginError> {
         let Some(elements) = self.list()? else {
-            return Ok(());
+            return Ok(Vec::new());
         };
-        let (gone, stay): (Vec<_>, Vec<_>) = elements
-            .iter()
-            .partition(|e| sets.contains(&e.set.as_str()) && of(&e.tag));
-        if stay.is_empty() {
-            return self.apply(&format!("delete table inet {}\n", self.table));
-        }
+        let picked = |e: &Element| sets.contains(&e.set.as_str()) && of(&e.tag);
+        let (gone, stay): (Vec<_>, Vec<_>) = elements.into_iter().partition(picked);
         let mut script = String::new();
-        for Element { set, key, .. } in gone {
-            let _ = writeln!(script, "delete element inet {} {set} {{ {key} }}", self.table);
+        if stay.is_empty() {
+            let _ = writeln!(script, "delete table inet {}", self.table);
+        } else {
+            for Element { set, key, .. } in &gone {
+                let _ = writeln!(script, "delete element inet {} {set} {{ {key} }}", self.table);
+            }
         }
-        match script.is_empty() {
-            true => Ok(()),
-            false => self.apply(&script),
+        if !script.is_empty() {
+            self.apply(&script)?;
         }
+        Ok(gone)
     }
 
     fn apply(&self, script: &str) -> Result<(), PluginError> {

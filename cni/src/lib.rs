@@ -9,17 +9,22 @@
 //! one ([`PluginPreference`] turns that round); the default network always runs the built-in ones. The built-in
 //! plugins are real ones, and [`plugins::main`] exposes them as executables.
 
+mod attach;
 mod attachment;
 mod chain;
 mod conf;
 mod conf_dir;
+mod config;
+mod conntrack;
 mod default_network;
+mod detach;
 mod error;
 mod firewall;
 mod lock;
 mod netlink;
 mod netns;
 mod network;
+mod node;
 pub mod plugins;
 mod process;
 mod record;
@@ -29,6 +34,7 @@ mod sysctl;
 mod version;
 
 pub use attachment::{Attachment, Bandwidth, Dns, PortMapping, Protocol};
+pub use config::{CniConfig, PluginPreference};
 pub use default_network::DefaultNetwork;
 pub use error::CniError;
-pub use network::{AddResult, CniConfig, Network, PluginPreference};
+pub use network::{AddResult, Network};

@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
@@ -204,20 +204,14 @@ impl Netlink {
             .execute();
         let all = self.ask(request.try_collect::<Vec<_>>());
         let all = all.map_err(|e| failure(&format!("list the addresses of {}", link.name), &e))?;
-        Ok(all
-            .iter()
-            .filter_map(|message| {
-                let address = message.attributes.iter().find_map(|a| match a {
-                    AddressAttribute::Local(ip) => Some(*ip),
-                    _ => None,
-                });
-                let peer = message.attributes.iter().find_map(|a| match a {
-                    AddressAttribute::Address(ip) => Some(*ip),
-                    _ => None,
-                });
-                IpNet::new(address.or(peer)?, message.header.prefix_len).ok()
-            })
-            .collect())
+        Ok(all.iter().filter_map(address).collect())
+    }
+
+    /// The addresses of all interfaces.
+    pub(crate) fn all_addresses(&self) -> Result<Vec<IpNet>, PluginError> {
+        let all = self.ask(self.handle.address().get().execute().try_collect::<Vec<_>>());
+        let all = all.map_err(|e| failure("list addresses", &e))?;
+        Ok(all.iter().filter_map(address).collect())
     }
 
     /// Adds an address, usable at once (IPv6: without duplicate address detection; the address manager hands each
@@ -308,6 +302,19 @@ impl Netlink {
         }
         Ok(used)
     }
+}
+
+fn address(message: &AddressMessage) -> Option<IpNet> {
+    // With a peer, the interface's own address is the local one.
+    let local = message.attributes.iter().find_map(|a| match a {
+        AddressAttribute::Local(ip) => Some(*ip),
+        _ => None,
+    });
+    let peer = message.attributes.iter().find_map(|a| match a {
+        AddressAttribute::Address(ip) => Some(*ip),
+        _ => None,
+    });
+    IpNet::new(local.or(peer)?, message.header.prefix_len).ok()
 }
 
 fn used_route(message: &RouteMessage, family: IpNet) -> Option<UsedRoute> {

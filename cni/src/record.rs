@@ -131,7 +131,9 @@ impl ContainerRecords {
             }
             fs::rename(&temporary, &path)
         });
-        written.map_err(CniError::state("write", &path))
+        written
+            .inspect_err(|_| drop(fs::remove_file(&temporary)))
+            .map_err(CniError::state("write", &path))
     }
 
     pub(crate) fn remove(&self, ifname: &str) -> Result<(), CniError> {

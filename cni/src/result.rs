@@ -271,3 +271,78 @@ fn from_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNet, D::Err
     text.parse()
         .map_err(|_| serde::de::Error::custom(format!("{text:?} is no address with a prefix length")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn results_of_all_versions_are_read() {
+        // As upstream's plugins print them, one of each age.
+        let table = [
+            r#"{"cniVersion": "0.3.1", "interfaces": [{"name": "cni0"}, {"name": "eth0", "sandbox": "/ns"}],
+                "ips": [{"version": "4", "interface": 1, "address": "10.1.0.5/16", "gateway": "10.1.0.1"}],
+                "routes": [{"dst": "0.0.0.0/0"}], "dns": {}}"#,
+            r#"{"cniVersion": "1.0.0", "interfaces": [{"name": "cni0"}, {"name": "eth0", "mac": "x", "sandbox": "/ns"}],
+                "ips": [{"interface": 1, "address": "10.1.0.5/16"}], "routes": null, "dns": {"nameservers": ["1.1.1.1"]}}"#,
+            r#"{"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "mtu": 1500, "sandbox": "/ns", "socketPath": "/s"}],
+                "ips": [{"interface": 0, "address": "10.1.0.5/16"}],
+                "routes": [{"dst": "::/0", "gw": "fd00::1", "mtu": 1400, "table": 7, "scope": 0}]}"#,
+            r#"{"ips": [{"address": "10.1.0.5/16"}]}"#,
+        ];
+        for text in table {
+            let (_, result) = parse_result(text.as_bytes()).unwrap().unwrap();
+            assert_eq!(
+                result.sandbox_ips("eth0"),
+                ["10.1.0.5".parse::<IpAddr>().unwrap()],
+                "{text}"
+            );
+            for version in SpecVersion::ALL {
+                let shown = result.to_json(version);
+                assert_eq!(shown["cniVersion"], version.as_str());
+                assert_eq!(
+                    shown["ips"][0].get("version").is_some(),
+                    version < SpecVersion::V1_0_0
+                );
+                assert_eq!(read_result(&shown).unwrap().ips, result.ips);
+            }
+        }
+    }
+
+    #[test]
+    fn addresses_of_other_interfaces_are_not_the_pods() {
+        let text = r#"{"interfaces": [{"name": "eth0"}, {"name": "eth1", "sandbox": "/ns"}],
+            "ips": [{"interface": 0, "address": "10.0.0.1/8"}, {"interface": 1, "address": "10.0.0.2/8"},
+                    {"interface": -1, "address": "10.0.0.3/8"}, {"interface": 9, "address": "10.0.0.4/8"}]}"#;
+        let (_, result) = parse_result(text.as_bytes()).unwrap().unwrap();
+        assert!(result.sandbox_ips("eth0").is_empty());
+    }
+
+    proptest! {
+        /// Plugins are other people's programs: no output makes a reader panic.
+        #[test]
+        fn any_output_can_be_read(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse_result(&bytes);
+            let _ = parse_error(&bytes);
+            let _ = parse_versions(&bytes);
+        }
+
+        /// The same of what is nearly right.
+        #[test]
+        fn any_json_can_be_read(cut in 0usize..200, from in 0usize..200, to in "[\\[\\]{}\",:0-9a-z/.-]{0,8}") {
+            let mut text = String::from(
+                r#"{"interfaces": [{"name": "eth0", "sandbox": "/ns"}], "ips": [{"interface": 0, "address": "10.1.0.5/16",
+                "gateway": "10.1.0.1"}], "routes": [{"dst": "0.0.0.0/0", "gw": "10.0.0.1"}], "dns": {"search": ["a"]}}"#,
+            );
+            let from = from.min(text.len());
+            text.insert_str(from, &to);
+            text.truncate(text.len().saturating_sub(cut));
+            if let Ok(Some((_, result))) = parse_result(text.as_bytes()) {
+                let _ = result.sandbox_ips("eth0");
+                let _ = result.to_json(SpecVersion::V0_3_1);
+            }
+            let _ = parse_error(text.as_bytes());
+        }
+    }
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::network::PluginPreference;
+use crate::config::PluginPreference;
 use crate::plugins::BuiltIn;
 use crate::process::{self, RunError};
 use crate::result::{self, MAX_OUTPUT, PluginError};

@@ -31,3 +31,21 @@ pub(crate) fn set_if_present(key: &str, value: &str) -> Result<(), PluginError> 
         false => Ok(()),
     }
 }
+
+/// Lets the host forward IPv6. A host that forwards no longer heeds router advertisements, and would lose its default
+/// route some time later; where it heeded them so far, it is told to go on.
+pub(crate) fn forward_ipv6() -> Result<(), PluginError> {
+    let root = Path::new("/proc/sys/net/ipv6/conf");
+    let is = |path: &Path, value: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
+    if is(&root.join("all/forwarding"), "1") {
+        return Ok(());
+    }
+    for interface in fs::read_dir(root).into_iter().flatten().flatten() {
+        let name = interface.file_name();
+        let path = interface.path().join("accept_ra");
+        if name != "all" && name != "default" && name != "lo" && is(&path, "1") {
+            set(&format!("ipv6/conf/{}/accept_ra", name.to_string_lossy()), "2")?;
+        }
+    }
+    set("ipv6/conf/all/forwarding", "1")
+}

@@ -85,7 +85,7 @@ pub(super) fn add(context: &Context<'_>) -> Result<CniResult, PluginError> {
     complete(&conf, &mut result);
     let mac = mac(context, &conf, &result)?;
     let (bridge, port) = {
-        let _lock = lock(context, Lock::shared)?;
+        let _lock = context.lock(Lock::shared)?;
         let netlink = Netlink::open()?;
         let bridge = device::ensure(&netlink, context, &conf, &result)?;
         let port = attach(&netlink, context, &conf, (&bridge, &sandbox, mac))?;
@@ -126,7 +126,7 @@ pub(super) fn add(context: &Context<'_>) -> Result<CniResult, PluginError> {
 pub(super) fn del(context: &Context<'_>) -> Result<(), PluginError> {
     let conf: Conf = read_conf(context.conf)?;
     {
-        let _lock = lock(context, Lock::exclusive)?;
+        let _lock = context.lock(Lock::exclusive)?;
         let netlink = Netlink::open()?;
         if let Some(port) = netlink.link(&port_name(context))? {
             netlink.delete_link(&port)?;
@@ -183,7 +183,7 @@ pub(super) fn gc(context: &Context<'_>) -> Result<(), PluginError> {
     let conf: Conf = read_conf(context.conf)?;
     let network = &context.common.name;
     let valid = context.valid_attachments()?;
-    let lock = lock(context, Lock::exclusive)?;
+    let lock = context.lock(Lock::exclusive)?;
     let netlink = Netlink::open()?;
     if let Some(bridge) = netlink.link(&conf.bridge)? {
         let names: Vec<String> = valid
@@ -400,7 +400,7 @@ fn forget_masquerade(
     match context.firewall().remove(&MASQUERADE_SETS, of) {
         // Without nft nothing can have been added.
         Err(e) if e.code == code::MISSING_PROGRAM => Ok(()),
-        result => result,
+        result => result.map(drop),
     }
 }
 
@@ -439,14 +439,6 @@ fn open_sandbox(context: &Context<'_>) -> Result<NetNs, PluginError> {
             ),
         )),
     }
-}
-
-fn lock(
-    context: &Context<'_>,
-    how: fn(&std::path::Path) -> std::io::Result<Lock>,
-) -> Result<Lock, PluginError> {
-    let path = context.lock_path();
-    how(&path).map_err(|e| PluginError::new(code::IO_FAILURE, format!("can't lock {}: {e}", path.display())))
 }
 
 fn bridge_mac(name: &str) -> ([u8; 6], String) {

@@ -8,15 +8,17 @@ mod loopback;
 mod portmap;
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::config::PluginPreference;
 use crate::firewall::Firewall;
-use crate::network::PluginPreference;
+use crate::lock::Lock;
 use crate::result::{self, CniResult, PluginError, code};
 use crate::site::{Call, Site, Verb};
 use crate::version::SpecVersion;
@@ -165,9 +167,11 @@ impl BuiltIn {
 }
 
 impl Context<'_> {
-    /// The lock of the host's bridges and firewall table.
-    fn lock_path(&self) -> PathBuf {
-        self.site.state_dir.join("network.lock")
+    /// Takes the lock of the host's bridges and firewall table.
+    fn lock(&self, how: fn(&Path) -> io::Result<Lock>) -> Result<Lock, PluginError> {
+        let path = self.site.state_dir.join("network.lock");
+        let problem = |e| format!("can't lock {}: {e}", path.display());
+        how(&path).map_err(|e| PluginError::new(code::IO_FAILURE, problem(e)))
     }
 
     /// Berth's firewall table.

@@ -1,5 +1,6 @@
 //! `portmap`: host ports that lead to the pod.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
 use nix::errno::Errno;
@@ -11,6 +12,7 @@ use serde_json::Value;
 
 use super::{Context, read_conf};
 use crate::attachment::{PortMapping, Protocol};
+use crate::conntrack::{self, Flow};
 use crate::firewall::{self, Element, PORT_SETS};
 use crate::lock::Lock;
 use crate::netlink::Netlink;
@@ -65,21 +67,16 @@ pub(super) fn add(context: &Context<'_>) -> Result<CniResult, PluginError> {
         return Ok(result);
     }
     let elements = elements(context, &conf, &result, &mappings)?;
-    let lock_path = context.lock_path();
-    let _lock = Lock::exclusive(&lock_path).map_err(|e| {
-        PluginError::new(
-            code::IO_FAILURE,
-            format!("can't lock {}: {e}", lock_path.display()),
-        )
-    })?;
-
+    let _lock = context.lock(Lock::exclusive)?;
     refuse_conflicts(&elements, &context.firewall().list()?.unwrap_or_default())?;
     for mapping in &mappings {
         refuse_listener(mapping, &result)?;
     }
     // The table's guard has to stand before its reason does.
     context.firewall().add(&elements)?;
-    allow_loopback_sources(&result)?;
+    let netlink = Netlink::open()?;
+    allow_loopback_sources(&netlink, &result)?;
+    forget_flows_to_others(&netlink, &result, &mappings)?;
     Ok(result)
 }
 
@@ -141,18 +138,55 @@ pub(super) fn status(context: &Context<'_>) -> Result<(), PluginError> {
 }
 
 fn remove(context: &Context<'_>, of: impl Fn(&str) -> bool) -> Result<(), PluginError> {
-    let lock_path = context.lock_path();
-    let _lock = Lock::exclusive(&lock_path).map_err(|e| {
-        PluginError::new(
-            code::IO_FAILURE,
-            format!("can't lock {}: {e}", lock_path.display()),
-        )
-    })?;
+    let _lock = context.lock(Lock::exclusive)?;
     match context.firewall().remove(&PORT_SETS, of) {
         // Without nft nothing can have been added.
         Err(e) if e.code == code::MISSING_PROGRAM => Ok(()),
-        result => result,
+        Err(e) => Err(e),
+        Ok(gone) => forget_flows_of(&gone),
     }
+}
+
+/// Packets to the host's own addresses that began to go elsewhere go to the pod from now on.
+fn forget_flows_to_others(
+    netlink: &Netlink,
+    result: &CniResult,
+    mappings: &[PortMapping],
+) -> Result<(), PluginError> {
+    let udp = mappings.iter().filter(|m| m.protocol == Protocol::Udp);
+    let ports: HashSet<u16> = udp.map(|m| m.host_port).collect();
+    if ports.is_empty() {
+        return Ok(());
+    }
+    let local = netlink.all_addresses()?;
+    let is_local = |ip: IpAddr| ip.is_loopback() || local.iter().any(|net| net.addr() == ip);
+    let pods: Vec<IpAddr> = pod_ips(result).map(|ip| ip.address.addr()).collect();
+    forget(&ports, |flow| {
+        is_local(flow.asked) && !pods.contains(&flow.answers)
+    })
+}
+
+/// Packets that went to the pod must not go to the next one that gets its address.
+fn forget_flows_of(elements: &[Element]) -> Result<(), PluginError> {
+    let udp = elements.iter().filter_map(|element| {
+        let (_, _, port) = port_of(element)?;
+        let pod = element.data.as_deref()?.split_once(" . ")?.0;
+        Some((port.strip_prefix("udp . ")?.parse().ok()?, pod.parse().ok()?))
+    });
+    let gone: HashSet<(u16, IpAddr)> = udp.collect();
+    let ports = gone.iter().map(|(port, _)| *port).collect();
+    forget(&ports, |flow| {
+        flow.asked != flow.answers && gone.contains(&(flow.port, flow.answers))
+    })
+}
+
+fn forget(ports: &HashSet<u16>, stale: impl Fn(&Flow) -> bool) -> Result<(), PluginError> {
+    conntrack::forget_udp(ports, stale).map_err(|e| {
+        PluginError::new(
+            code::KERNEL,
+            format!("can't forget the UDP flows of a host port: {e}"),
+        )
+    })
 }
 
 fn parse(context: &Context<'_>) -> Result<Conf, PluginError> {
@@ -377,11 +411,10 @@ fn conflict(protocol: &str, port: &str, by: String) -> PluginError {
 
 /// Connections to 127.0.0.1 leave through the pod's bridge, which the kernel forbids unless told otherwise. The
 /// table's `guard` chain drops what would come the other way.
-fn allow_loopback_sources(result: &CniResult) -> Result<(), PluginError> {
+fn allow_loopback_sources(netlink: &Netlink, result: &CniResult) -> Result<(), PluginError> {
     if !result.ips.iter().any(|ip| ip.address.addr().is_ipv4()) {
         return Ok(());
     }
-    let netlink = Netlink::open()?;
     for interface in result
         .interfaces
         .iter()

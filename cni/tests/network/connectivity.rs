@@ -62,8 +62,13 @@ fn both_families() {
             default.subnets = vec!["10.77.0.0/24".parse().unwrap(), "fd77::/64".parse().unwrap()];
             default.mtu = Some(1400);
         });
+        let neighbour = host.neighbour();
         let (a, b) = (host.pod("a"), host.pod("b"));
         let result = block_on(network.add(&a.attachment())).unwrap();
+        let heeds = std::fs::read_to_string("/proc/sys/net/ipv6/conf/wire/accept_ra").unwrap();
+        assert_eq!(heeds.trim(), "2", "the host still learns its own routes");
+        ip("link del wire");
+        drop(neighbour);
         assert_eq!(result.ips, [address("10.77.0.2"), address("fd77::2")]);
         b.join(&network);
         b.serve(80);

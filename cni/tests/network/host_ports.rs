@@ -211,3 +211,34 @@ fn pods_and_neighbours_can_not_reach_the_hosts_loopback() {
         ip("link del wire");
     });
 }
+
+/// The kernel remembers where a UDP client's packets went; that must not outlive the pod that they went to.
+#[test]
+fn a_udp_client_that_never_pauses_reaches_each_next_pod() {
+    on_a_host(|host| {
+        let network = host.network();
+        let neighbour = host.neighbour();
+        for target in ["10.99.0.1", "127.0.0.1"] {
+            let bind = || UdpSocket::bind("0.0.0.0:4000").unwrap();
+            let client = if target == "127.0.0.1" {
+                bind()
+            } else {
+                neighbour.run(bind)
+            };
+            client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            // To nobody, which is remembered as well.
+            client.send_to(b"?", (address(target), 53)).unwrap();
+            for id in ["first", "second"] {
+                let pod = host.pod(id);
+                pod.serve_udp(53);
+                pod.join_as(&network, &pod.with_ports(&[(53, 53, Protocol::Udp)]));
+                client.send_to(b"?", (address(target), 53)).unwrap();
+                client
+                    .recv(&mut [0; 64])
+                    .unwrap_or_else(|e| panic!("{target}, {id} pod: {e}"));
+                pod.leave(&network);
+            }
+        }
+        ip("link del wire");
+    });
+}

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use berth_cni::CniError;
+use nix::sched::{CloneFlags, unshare};
 
 use crate::host::*;
 
@@ -177,5 +178,53 @@ fn what_a_plugin_is_told() {
         ] {
             assert_eq!(log.matches(&line).count(), 6, "{line}\n{log}");
         }
+    });
+}
+
+#[test]
+fn a_full_disk_leaves_nothing_half_done() {
+    on_a_host(|host| {
+        // Private to this thread and its children.
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        std::fs::create_dir_all(host.path("state")).unwrap();
+        let state = host.path("state").display().to_string();
+        sh(&format!("mount -t tmpfs -o size=1m none {state}"));
+        let network = host.network();
+        let keep = host.pod("keep");
+        keep.join(&network);
+        let before = inventory();
+        // Room for one more page at a time, so that each write is once the one that fails.
+        let mut failures = 0;
+        for pages in 0.. {
+            let _ = std::fs::remove_file(host.path("state/filler"));
+            sh(&format!(
+                "head -c 2m /dev/zero > {state}/filler 2>/dev/null || true"
+            ));
+            sh(&format!("truncate -s -$((4096 * {pages})) {state}/filler"));
+            let pod = host.pod("pod");
+            let added = add(&network, &pod.with_ports(&[(8080, 80, berth_cni::Protocol::Tcp)]));
+            std::fs::remove_file(host.path("state/filler")).unwrap();
+            let done = match added {
+                Ok(_) => true,
+                Err(e) => {
+                    assert!(
+                        e.to_string().contains("No space left on device"),
+                        "{pages} pages: {e}"
+                    );
+                    reconcile(&network, &["keep"]);
+                    false
+                }
+            };
+            block_on(network.del("pod", None)).unwrap();
+            assert_eq!(inventory(), before, "{pages} pages");
+            assert_eq!(host.reserved("berth").len(), 1, "{pages} pages");
+            if done {
+                break;
+            }
+            failures += 1;
+        }
+        assert!(failures > 2, "{failures}");
+        keep.leave(&network);
+        sh(&format!("umount {state}"));
     });
 }

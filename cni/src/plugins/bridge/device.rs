@@ -109,7 +109,7 @@ fn become_gateway(
         }
         match address {
             IpNet::V4(_) => sysctl::set("ipv4/ip_forward", "1")?,
-            IpNet::V6(_) => sysctl::set("ipv6/conf/all/forwarding", "1")?,
+            IpNet::V6(_) => sysctl::forward_ipv6()?,
         }
     }
     Ok(())

@@ -1,0 +1,124 @@
+//! Detaching sandboxes, and finding what has no owner.
+
+use std::path::Path;
+
+use crate::attachment::check_container_id;
+use crate::chain::Chain;
+use crate::conf_dir;
+use crate::error::CniError;
+use crate::lock::Lock;
+use crate::netns::NetNs;
+use crate::node::Node;
+use crate::record::Record;
+
+impl Node {
+    /// CHECK of all attachments of a sandbox.
+    pub(crate) fn check(&self, container_id: &str) -> Result<(), CniError> {
+        let records = self.records.lock(container_id)?;
+        let all = records.all()?;
+        if all.is_empty() {
+            records.close()?;
+            return Err(CniError::InvalidAttachment {
+                field: "containerID",
+                problem: format!("{container_id} has no attachment"),
+            });
+        }
+        for record in &all {
+            let list = record.network()?;
+            Chain::as_recorded(&self.site, &list, record).check(record)?;
+        }
+        Ok(())
+    }
+
+    /// Removes all attachments of a sandbox. None is fine.
+    pub(crate) fn del(&self, container_id: &str, netns: Option<&Path>) -> Result<(), CniError> {
+        check_container_id(container_id)?;
+        if !self.records.has(container_id) {
+            return Ok(());
+        }
+        self.del_locked(container_id, netns, &|_| false).map(drop)
+    }
+
+    /// True if there was anything to remove. The question is asked under the lock.
+    fn del_locked(
+        &self,
+        container_id: &str,
+        netns: Option<&Path>,
+        is_live: &dyn Fn(&str) -> bool,
+    ) -> Result<bool, CniError> {
+        let records = self.records.lock(container_id)?;
+        if is_live(container_id) {
+            return records.close().map(|()| false);
+        }
+        let mut outcome = Ok(());
+        for record in records.all()? {
+            let removed = self
+                .detach(&record, netns)
+                .and_then(|()| records.remove(&record.attachment.ifname));
+            outcome = outcome.and(removed);
+        }
+        records.close()?;
+        outcome.map(|()| true)
+    }
+
+    /// Takes an attachment away as its record says.
+    pub(crate) fn detach(&self, record: &Record, netns: Option<&Path>) -> Result<(), CniError> {
+        let list = record.network()?;
+        let paths = netns.into_iter().chain([record.attachment.netns.as_path()]);
+        // A path like /proc/4711/ns/net may belong to another process by now, or to the host: plugins that are sent
+        // there would remove someone else's interface.
+        let same = |path: &&Path| {
+            let id = NetNs::open(path).and_then(|ns| ns.id());
+            id.is_ok_and(|id| {
+                id == record.netns_id && !NetNs::own().and_then(|ns| ns.id()).is_ok_and(|own| own == id)
+            })
+        };
+        Chain::as_recorded(&self.site, &list, record).del(record, paths.into_iter().find(same))
+    }
+
+    /// Removes what has no live owner. Returns the sandboxes that were removed.
+    pub(crate) fn reconcile(&self, is_live: &dyn Fn(&str) -> bool) -> Result<Vec<String>, CniError> {
+        let mut removed = Vec::new();
+        let mut outcome = Ok(());
+        for id in self.records.container_ids()? {
+            match self.del_locked(&id, None, is_live) {
+                Ok(true) => removed.push(id),
+                Ok(false) => {}
+                Err(e) => outcome = outcome.and(Err(e)),
+            }
+        }
+        let collected = self.collect_garbage();
+        outcome.and(collected)?;
+        Ok(removed)
+    }
+
+    /// GC of berth's own network and of the configured one, while no attachment is being made.
+    fn collect_garbage(&self) -> Result<(), CniError> {
+        let _collecting = self.collecting(Lock::exclusive)?;
+        let all: Vec<Record> = self
+            .records
+            .container_ids()?
+            .iter()
+            .flat_map(|id| self.records.peek(id))
+            .collect();
+        let of_network = |name: &str| {
+            let of = all.iter().filter(|record| record.network["name"] == name);
+            of.map(|record| record.attachment.clone()).collect::<Vec<_>>()
+        };
+        let own = self.config.default_network.as_ref();
+        let own = own
+            .map(|d| d.last_prepared(&self.config.state_dir))
+            .transpose()?
+            .flatten();
+        let mut outcome = Ok(());
+        if let Some(list) = own {
+            outcome = Chain::choose(&self.site, &list, true).gc(&of_network(&list.name));
+        }
+        // A directory that can't be read is for `status` to complain about.
+        if let Ok(Some(list)) = conf_dir::find(&self.config.conf_dir).map(|found| found.network) {
+            let done = Chain::choose(&self.site, &list, false).gc(&of_network(&list.name));
+            outcome = outcome.and(done);
+        }
+        outcome
+    }
+}
