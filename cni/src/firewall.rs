@@ -183,8 +183,28 @@ add rule inet TABLE postrouting ip6 saddr @masq6 ip6 daddr != ff00::/8 ip6 saddr
 
 /// Whether `nft` can be run at all.
 pub(crate) fn available() -> Result<(), PluginError> {
+    look(&["--version"]).map(drop)
+}
+
+/// All chains of the host, as `nft -j` lists them.
+pub(crate) fn list_chains() -> Result<Value, PluginError> {
+    let text = look(&["-j", "list", "chains"])?;
+    serde_json::from_slice(&text)
+        .map_err(|e| PluginError::new(code::KERNEL, format!("nft listed the chains oddly: {e}")))
+}
+
+/// A table of someone else, in `nft`'s words.
+pub(crate) fn show_table(family: &str, table: &str) -> Result<String, PluginError> {
+    look(&["list", "table", family, table]).map(|text| String::from_utf8_lossy(&text).into_owned())
+}
+
+fn look(args: &[&str]) -> Result<Vec<u8>, PluginError> {
     let nothing = process::input(b"").map_err(|e| PluginError::new(code::IO_FAILURE, e.to_string()))?;
-    nft(&["--version"], nothing).map(drop)
+    let output = nft(args, nothing)?;
+    match output.status.success() {
+        true => Ok(output.stdout),
+        false => Err(refused(&output)),
+    }
 }
 
 /// Whose an element is: network, container and interface. It has to fit into a comment (128 bytes).

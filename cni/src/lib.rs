@@ -9,6 +9,7 @@
 //! one ([`PluginPreference`] turns that round); the default network always runs the built-in ones. The built-in
 //! plugins are real ones, and [`plugins::main`] exposes them as executables.
 
+mod advice;
 mod attach;
 mod attachment;
 mod chain;

@@ -92,6 +92,12 @@ impl Network {
         self.on_thread(|node| node.status()).await
     }
 
+    /// Sentences for the person who runs the node: what of the host will keep pods from working on berth's own
+    /// network, and what to do about it. Worth asking for once, before the first pod.
+    pub async fn advice(&self) -> Vec<String> {
+        self.on_thread(|node| Ok(node.advice())).await.unwrap_or_default()
+    }
+
     /// Files of the configuration directory that come before the one that is used, and why they are not.
     pub async fn skipped(&self) -> Result<Vec<CniError>, CniError> {
         self.on_thread(|node| Ok(conf_dir::find(&node.config.conf_dir)?.skipped))

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
+use crate::advice;
 use crate::chain::Chain;
 use crate::conf::NetConfList;
 use crate::conf_dir;
@@ -81,6 +82,13 @@ impl Node {
                 .unwrap_or_else(PoisonError::into_inner) = now;
         }
         chain.status()
+    }
+
+    pub(crate) fn advice(&self) -> Vec<String> {
+        let selected = self.select(false).ok().filter(|selected| selected.is_default);
+        let own = selected.and(self.config.default_network.as_ref());
+        own.map(|own| advice::about_forwarding(&own.bridge))
+            .unwrap_or_default()
     }
 
     /// The network that the next pod joins. Only for a pod that really comes, the default network's subnet is chosen.
