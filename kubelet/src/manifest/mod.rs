@@ -72,7 +72,11 @@ pub fn load(sources: &[Source<'_>], options: Options<'_>) -> Result<Manifest, Ma
         loader.source(*source);
     }
     loader.check_references();
-    if loader.errors.is_empty() { Ok(loader.manifest) } else { Err(ManifestErrors(loader.errors)) }
+    if loader.errors.is_empty() {
+        Ok(loader.manifest)
+    } else {
+        Err(ManifestErrors(loader.errors))
+    }
 }
 
 struct Loader<'a> {
@@ -102,9 +106,19 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn diagnostic(&self, line: usize, path: &str, message: String) -> Diagnostic {
-        let joiner = if self.prefix.is_empty() || path.is_empty() { "" } else { "." };
+        let joiner = if self.prefix.is_empty() || path.is_empty() {
+            ""
+        } else {
+            "."
+        };
         let path = format!("{}{joiner}{path}", self.prefix);
-        Diagnostic { file: self.file.to_owned(), line, path, message, hint: String::new() }
+        Diagnostic {
+            file: self.file.to_owned(),
+            line,
+            path,
+            message,
+            hint: String::new(),
+        }
     }
 }
 
@@ -114,17 +128,33 @@ impl Loader<'_> {
             Ok(documents) => documents,
             Err(error) => {
                 let (file, line) = (source.name.to_owned(), error.line);
-                self.errors.push(Diagnostic { file, line, path: String::new(), message: error.message, hint: String::new() });
+                self.errors.push(Diagnostic {
+                    file,
+                    line,
+                    path: String::new(),
+                    message: error.message,
+                    hint: String::new(),
+                });
                 return;
             }
         };
         if documents.is_empty() {
             let message = "there is no object in it".to_owned();
             let (file, path, hint) = (source.name.to_owned(), String::new(), String::new());
-            self.errors.push(Diagnostic { file, line: 0, path, message, hint });
+            self.errors.push(Diagnostic {
+                file,
+                line: 0,
+                path,
+                message,
+                hint,
+            });
         }
         for node in &documents {
-            self.object(Place { file: source.name, node, prefix: "" });
+            self.object(Place {
+                file: source.name,
+                node,
+                prefix: "",
+            });
         }
     }
 
@@ -134,11 +164,17 @@ impl Loader<'_> {
             let message = "expected an object with apiVersion and kind".to_owned();
             return self.errors.push(place.diagnostic(place.node.line, "", message));
         }
-        let missing: Vec<&str> = ["apiVersion", "kind"].into_iter().filter(|name| field(name).is_none()).collect();
+        let missing: Vec<&str> = ["apiVersion", "kind"]
+            .into_iter()
+            .filter(|name| field(name).is_none())
+            .collect();
         for name in &missing {
-            self.errors.push(place.diagnostic(place.node.line, name, "Required value".to_owned()));
+            self.errors
+                .push(place.diagnostic(place.node.line, name, "Required value".to_owned()));
         }
-        let (Some(version), Some(kind)) = (field("apiVersion"), field("kind")) else { return };
+        let (Some(version), Some(kind)) = (field("apiVersion"), field("kind")) else {
+            return;
+        };
         match (version, kind) {
             ("v1", "Pod") => self.pod(place),
             ("v1", "ConfigMap") => self.config_map(place),
@@ -155,17 +191,27 @@ impl Loader<'_> {
 
     fn list(&mut self, place: Place<'_>, kind: &str) {
         let Some(Value::List(items)) = place.node.get("items").map(|items| &items.value) else {
-            return self.errors.push(place.diagnostic(place.node.line, "items", "expected a list".to_owned()));
+            return self.errors.push(place.diagnostic(
+                place.node.line,
+                "items",
+                "expected a list".to_owned(),
+            ));
         };
         if !place.prefix.is_empty() {
             let message = "a List in a List".to_owned();
-            return self.errors.push(place.diagnostic(place.node.line, "kind", message));
+            return self
+                .errors
+                .push(place.diagnostic(place.node.line, "kind", message));
         }
         for (index, item) in items.iter().enumerate() {
             let prefix = format!("items[{index}]");
             // Items of a typed list may leave out what the list says.
             let typed = with_type(item, kind);
-            self.object(Place { node: typed.as_ref().unwrap_or(item), prefix: &prefix, ..place });
+            self.object(Place {
+                node: typed.as_ref().unwrap_or(item),
+                prefix: &prefix,
+                ..place
+            });
         }
     }
 
@@ -179,8 +225,17 @@ impl Loader<'_> {
             self.report_unless_lenient(diagnostic);
         }
         let stripped = support::without(place.node, &refusals);
-        let place = Place { node: if self.options.lenient { &stripped } else { place.node }, ..place };
-        let Some(mut pod) = self.decode::<Pod>(place) else { return };
+        let place = Place {
+            node: if self.options.lenient {
+                &stripped
+            } else {
+                place.node
+            },
+            ..place
+        };
+        let Some(mut pod) = self.decode::<Pod>(place) else {
+            return;
+        };
         pod.status = None;
         let uid = pod_uid(&pod, self.options.node);
         default_pod(&mut pod);
@@ -188,15 +243,25 @@ impl Loader<'_> {
         if self.errors.len() == before {
             for error in validation::validate_pod(&pod) {
                 let line = place.node.line_of(&error.path);
-                self.errors.push(place.diagnostic(line, &error.path, error.to_string()));
+                self.errors
+                    .push(place.diagnostic(line, &error.path, error.to_string()));
             }
         }
-        self.note_name(place, "Pod", pod.metadata.namespace.as_deref(), pod.metadata.name.as_deref());
+        self.note_name(
+            place,
+            "Pod",
+            pod.metadata.namespace.as_deref(),
+            pod.metadata.name.as_deref(),
+        );
         pod.metadata.uid = Some(uid.0.clone());
         pod.metadata.generation = Some(1);
         self.manifest.pods.push((uid, pod));
         let (file, prefix) = (place.file.to_owned(), place.prefix.to_owned());
-        self.pods.push(Found { file, node: place.node.clone(), prefix });
+        self.pods.push(Found {
+            file,
+            node: place.node.clone(),
+            prefix,
+        });
     }
 
     /// What pods refer to must be in the files, whichever they are.
@@ -206,7 +271,11 @@ impl Loader<'_> {
             .iter()
             .zip(&self.manifest.pods)
             .flat_map(|(found, (_, pod))| {
-                let place = Place { file: &found.file, node: &found.node, prefix: &found.prefix };
+                let place = Place {
+                    file: &found.file,
+                    node: &found.node,
+                    prefix: &found.prefix,
+                };
                 let dangling = references::dangling(pod, &self.manifest.objects);
                 let diagnostic = move |one: references::Dangling| {
                     place.diagnostic(place.node.line_of(&one.path), &one.path, one.message)
@@ -214,7 +283,9 @@ impl Loader<'_> {
                 dangling.into_iter().map(diagnostic).collect::<Vec<_>>()
             })
             .collect();
-        found.into_iter().for_each(|diagnostic| self.report_unless_lenient(diagnostic));
+        found
+            .into_iter()
+            .for_each(|diagnostic| self.report_unless_lenient(diagnostic));
     }
 
     /// Reads an object; a mistake is reported. The object may be there although mistakes were found.
@@ -231,7 +302,9 @@ impl Loader<'_> {
         match kind {
             MistakeKind::Unknown(near) => {
                 let mut diagnostic = place.diagnostic(line, &path, "unknown field".to_owned());
-                diagnostic.hint = near.map(|near| format!("did you mean {near:?}?")).unwrap_or_default();
+                diagnostic.hint = near
+                    .map(|near| format!("did you mean {near:?}?"))
+                    .unwrap_or_default();
                 self.report_unless_lenient(diagnostic);
             }
             MistakeKind::Duplicate(first) => {
@@ -252,13 +325,16 @@ impl Loader<'_> {
 
     /// Two objects of one kind and name can't be told apart.
     fn note_name(&mut self, place: Place<'_>, kind: &str, namespace: Option<&str>, name: Option<&str>) {
-        let Some(name) = name.filter(|name| !name.is_empty()) else { return };
+        let Some(name) = name.filter(|name| !name.is_empty()) else {
+            return;
+        };
         let namespace = namespace.unwrap_or(DEFAULT_NAMESPACE);
         let key = (kind.to_owned(), namespace.to_owned(), name.to_owned());
         let line = place.node.line_of("metadata.name");
         let here = format!("{}:{line}", place.file);
         if let Some(first) = self.seen.get(&key) {
-            let message = format!("Duplicate value: {name:?}: {kind} {namespace}/{name} is in {first} already");
+            let message =
+                format!("Duplicate value: {name:?}: {kind} {namespace}/{name} is in {first} already");
             self.errors.push(place.diagnostic(line, "metadata.name", message));
         } else {
             self.seen.insert(key, here);
@@ -269,16 +345,30 @@ impl Loader<'_> {
 /// An item of a `PodList`, with `apiVersion` and `kind` if it leaves them out.
 fn with_type(item: &Node, list_kind: &str) -> Option<Node> {
     let kind = list_kind.strip_suffix("List").filter(|kind| !kind.is_empty())?;
-    let Value::Map(fields) = &item.value else { return None };
+    let Value::Map(fields) = &item.value else {
+        return None;
+    };
     let mut fields = fields.clone();
     for (name, text) in [("apiVersion", "v1"), ("kind", kind)] {
         if item.get(name).is_none() {
             let value = Value::Scalar(text.to_owned(), scalar::Meaning::Str);
-            let key = tree::Key { name: name.to_owned(), line: item.line };
-            fields.push((key, Node { line: item.line, value }));
+            let key = tree::Key {
+                name: name.to_owned(),
+                line: item.line,
+            };
+            fields.push((
+                key,
+                Node {
+                    line: item.line,
+                    value,
+                },
+            ));
         }
     }
-    Some(Node { line: item.line, value: Value::Map(fields) })
+    Some(Node {
+        line: item.line,
+        value: Value::Map(fields),
+    })
 }
 
 #[cfg(test)]

@@ -29,7 +29,11 @@ pub(crate) use view::{Startup, View, has_ended, is_running};
 
 /// Decides what to do with a pod now.
 pub fn plan(desired: &Desired, observed: &Observed, now: UnixNanos) -> Plan {
-    let view = View { desired, observed, now };
+    let view = View {
+        desired,
+        observed,
+        now,
+    };
     let outcome = outcome::outcome(&view);
     let mut plan = Plan::default();
     if desired.deletion.is_some() || outcome.is_some() {

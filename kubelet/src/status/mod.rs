@@ -22,11 +22,17 @@ pub fn pod_status(
     previous: Option<&PodStatus>,
     now: UnixNanos,
 ) -> PodStatus {
-    let view = View { desired, observed, now };
+    let view = View {
+        desired,
+        observed,
+        now,
+    };
     let pod = &desired.pod;
     let of = |wanted: fn(Role) -> bool| -> Vec<_> {
         let chosen = view.containers().filter(|(_, role)| wanted(*role));
-        chosen.map(|(container, role)| container::status(&view, plan, container, role)).collect()
+        chosen
+            .map(|(container, role)| container::status(&view, plan, container, role))
+            .collect()
     };
     let containers = of(|role| role == Role::Main);
     let inits = of(|role| role != Role::Main);
@@ -55,11 +61,17 @@ pub fn pod_status(
 /// A pod that has ended keeps the addresses that it had.
 fn pod_ips(view: &View<'_>, previous: Option<&PodStatus>) -> Vec<String> {
     let Some(sandbox) = view.sandbox() else {
-        let before = previous.and_then(|status| status.pod_ips.as_deref()).unwrap_or_default();
+        let before = previous
+            .and_then(|status| status.pod_ips.as_deref())
+            .unwrap_or_default();
         return before.iter().map(|ip| ip.ip.clone()).collect();
     };
     let host_network = view.desired.pod.spec.as_ref().is_some_and(spec::host_network);
-    let ips = if host_network { &view.desired.node.host_ips } else { &sandbox.ips };
+    let ips = if host_network {
+        &view.desired.node.host_ips
+    } else {
+        &sandbox.ips
+    };
     ips.iter().map(ToString::to_string).collect()
 }
 
