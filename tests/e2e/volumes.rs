@@ -49,16 +49,18 @@ fn an_empty_dir_is_shared_and_goes_with_the_pod() {
 #[test]
 fn an_empty_dir_in_memory_is_a_tmpfs_of_its_size() {
     let node = Node::new();
-    run_to_success(
-        &node,
-        json!([{ "name": "ram", "emptyDir": { "medium": "Memory", "sizeLimit": "1Mi" } }]),
-        json!([container(
-            "main",
-            &["run", "checks", "mount=/ram", "writable=/ram", ";", "mounts"],
-            json!({
-                "volumeMounts": [{ "name": "ram", "mountPath": "/ram" }],
-            })
-        ),]),
+    let spec = json!({
+        "restartPolicy": "Never",
+        "volumes": [{ "name": "ram", "emptyDir": { "medium": "Memory", "sizeLimit": "1Mi" } }],
+        "containers": [container("main", &["run", "checks", "writable=/ram", ";", "mounts"], json!({
+            "volumeMounts": [{ "name": "ram", "mountPath": "/ram" }],
+        }))],
+    });
+    let ended = node.run(&pod("memory", spec)).wait().expect_code(0);
+    let mount = ended.output.lines().find(|line| line.contains(" /ram ")).unwrap();
+    assert!(
+        mount.contains("- tmpfs") && mount.contains("size=1024k"),
+        "{mount}"
     );
     node.finish();
 }
