@@ -13,7 +13,7 @@ use crate::conf::{self, NetConfList};
 use crate::error::CniError;
 use crate::firewall::short_hash;
 use crate::lock::Lock;
-use crate::netlink::{Netlink, UsedRoute};
+use crate::netlink::Netlink;
 use crate::result::PluginError;
 
 /// Subnets to choose from, the first one that is free. They keep away from what others use by default: 10.42/16 and
@@ -41,7 +41,7 @@ pub struct DefaultNetwork {
     pub table: String,
     /// The pods' subnets, at most one of each family. None: a free IPv4 subnet is chosen.
     pub subnets: Vec<IpNet>,
-    /// The MTU of the pods' interfaces; `None` is the kernel's.
+    /// The MTU of the pods' interfaces; `None` is 1500, or that of the host's default route if it is smaller.
     pub mtu: Option<u32>,
 }
 
@@ -107,40 +107,63 @@ impl DefaultNetwork {
         Ok(())
     }
 
-    /// The network's configuration for the next attachment. Chooses the subnet, and remembers it, if the bridge is
+    /// The network's configuration for the next attachment. Chooses subnet and MTU, and remembers them, if the bridge is
     /// not there yet.
     pub(crate) fn prepare(&self, state_dir: &Path) -> Result<NetConfList, CniError> {
         let path = memory(state_dir);
         let lock_path = state_dir.join("default-network.lock");
         let _lock = Lock::exclusive(&lock_path).map_err(CniError::state("lock", &lock_path))?;
         let remembered = recall(&path)?;
-        let (bridge, routes) = look(&self.bridge).map_err(|e| CniError::Unavailable(e.msg))?;
-        let kept = remembered.filter(|m| bridge.is_some() && m.bridge == self.bridge);
-        let subnets = match kept {
-            Some(kept) => kept.subnets,
+        let unavailable = |e: PluginError| CniError::Unavailable(e.msg);
+        let netlink = Netlink::open().map_err(unavailable)?;
+        let bridge = netlink.link(&self.bridge).map_err(unavailable)?;
+        let memory = match remembered.filter(|m| bridge.is_some() && m.bridge == self.bridge) {
+            Some(memory) => memory,
             None => {
-                let foreign: Vec<IpNet> = routes
-                    .iter()
-                    .filter(|r| r.interface.is_none() || r.interface != bridge)
-                    .map(|r| r.dst)
-                    .collect();
-                let subnets = choose(&self.subnets, &foreign)?;
-                let memory = Memory {
-                    bridge: self.bridge.clone(),
-                    subnets,
-                };
+                let memory = self.decide(&netlink, bridge.map(|link| link.index))?;
                 remember(&path, &memory)?;
-                memory.subnets
+                memory
             }
         };
-        self.conf_list(&subnets, state_dir)
+        self.conf_list(&memory, state_dir)
+    }
+
+    fn decide(&self, netlink: &Netlink, bridge: Option<u32>) -> Result<Memory, CniError> {
+        let unavailable = |e: PluginError| CniError::Unavailable(e.msg);
+        let routes = netlink.routes().map_err(unavailable)?;
+        let foreign = routes
+            .iter()
+            .filter(|r| r.interface.is_none() || r.interface != bridge);
+        let foreign: Vec<IpNet> = foreign.map(|r| r.dst).collect();
+        let uplinks: Vec<u32> = routes
+            .iter()
+            .filter(|r| r.dst.prefix_len() == 0)
+            .filter_map(|r| r.interface)
+            .collect();
+        // Packets that are too big for the way out would depend on messages that many networks drop.
+        let mtu = match self.mtu {
+            Some(mtu) => Some(mtu),
+            None => {
+                let links = netlink.links().map_err(unavailable)?;
+                let narrow = links
+                    .iter()
+                    .filter(|link| uplinks.contains(&link.index))
+                    .map(|link| link.mtu);
+                narrow.filter(|mtu| (1280..1500).contains(mtu)).min()
+            }
+        };
+        Ok(Memory {
+            bridge: self.bridge.clone(),
+            subnets: choose(&self.subnets, &foreign)?,
+            mtu,
+        })
     }
 
     /// The network's configuration as it was last prepared; `None` if it never was.
     pub(crate) fn last_prepared(&self, state_dir: &Path) -> Result<Option<NetConfList>, CniError> {
         let remembered = recall(&memory(state_dir))?.filter(|memory| memory.bridge == self.bridge);
         remembered
-            .map(|memory| self.conf_list(&memory.subnets, state_dir))
+            .map(|memory| self.conf_list(&memory, state_dir))
             .transpose()
     }
 
@@ -148,12 +171,21 @@ impl DefaultNetwork {
     pub(crate) fn preview(&self, state_dir: &Path) -> Result<NetConfList, CniError> {
         match self.last_prepared(state_dir)? {
             Some(list) => Ok(list),
-            None => self.conf_list(&choose(&self.subnets, &[])?, state_dir),
+            None => {
+                let subnets = choose(&self.subnets, &[])?;
+                let memory = Memory {
+                    bridge: self.bridge.clone(),
+                    subnets,
+                    mtu: self.mtu,
+                };
+                self.conf_list(&memory, state_dir)
+            }
         }
     }
 
-    fn conf_list(&self, subnets: &[IpNet], state_dir: &Path) -> Result<NetConfList, CniError> {
-        let ranges: Vec<Value> = subnets
+    fn conf_list(&self, memory: &Memory, state_dir: &Path) -> Result<NetConfList, CniError> {
+        let ranges: Vec<Value> = memory
+            .subnets
             .iter()
             .map(|subnet| json!([{"subnet": subnet.to_string()}]))
             .collect();
@@ -167,7 +199,7 @@ impl DefaultNetwork {
                     "isDefaultGateway": true,
                     "ipMasq": true,
                     "hairpinMode": true,
-                    "mtu": self.mtu,
+                    "mtu": memory.mtu,
                     "ipam": {"type": "host-local", "ranges": ranges, "dataDir": state_dir.join("networks")},
                     "berth": {"table": self.table, "ephemeral": true, "owner": owner(state_dir)},
                 },
@@ -200,6 +232,8 @@ struct Memory {
     bridge: String,
     #[serde(with = "as_text")]
     subnets: Vec<IpNet>,
+    #[serde(default)]
+    mtu: Option<u32>,
 }
 
 mod as_text {
@@ -248,12 +282,6 @@ fn remember(path: &Path, memory: &Memory) -> Result<(), CniError> {
         fs::rename(&temporary, path)
     });
     written.map_err(CniError::state("write", path))
-}
-
-/// The bridge's index if it is there, and the host's routes.
-fn look(bridge: &str) -> Result<(Option<u32>, Vec<UsedRoute>), PluginError> {
-    let netlink = Netlink::open()?;
-    Ok((netlink.link(bridge)?.map(|link| link.index), netlink.routes()?))
 }
 
 /// The subnets: those that are configured if they are free, else the first candidate that is.

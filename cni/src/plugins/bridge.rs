@@ -271,7 +271,9 @@ fn parse(context: &Context<'_>) -> Result<Conf, PluginError> {
 fn complete(conf: &Conf, result: &mut CniResult) {
     for ip in &mut result.ips {
         if conf.is_gateway && ip.gateway.is_none() {
-            ip.gateway = ip.address.trunc().hosts().next();
+            let network = ip.address.network();
+            // IPv6 counts the network's own address among the hosts'.
+            ip.gateway = ip.address.hosts().find(|host| *host != network);
         }
     }
     let gateway = |v4: bool, ips: &[IpConfig]| {

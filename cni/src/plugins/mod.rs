@@ -80,6 +80,7 @@ pub(crate) struct Context<'a> {
     /// The configuration as it came.
     pub(crate) conf: &'a Value,
     pub(crate) common: Common,
+    pub(crate) version: SpecVersion,
 }
 
 impl BuiltIn {
@@ -109,6 +110,7 @@ impl BuiltIn {
             call,
             conf,
             common,
+            version,
         };
         match call.verb {
             Verb::Add => self.add(&context).map(|result| Some(result.to_json(version))),

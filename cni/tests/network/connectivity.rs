@@ -43,11 +43,17 @@ fn the_world_sees_the_host() {
         let network = host.network();
         let neighbour = host.neighbour();
         neighbour.serve(80);
+        ip("link set wire mtu 1400");
+        ip("route add default via 10.99.0.2");
         let pod = host.pod("pod");
         pod.join(&network);
         assert_eq!(
             pod.run(|| ask(address("10.99.0.2"), 80)).unwrap(),
             address("10.99.0.1")
+        );
+        assert!(
+            pod.run(|| sh("ip link show eth0")).contains("mtu 1400"),
+            "as narrow as the way out"
         );
         pod.leave(&network);
         ip("link del wire");

@@ -222,3 +222,32 @@ fn ours_are_real_plugins() {
         ip("link del ours0");
     });
 }
+
+#[test]
+fn our_bridge_with_their_address_manager() {
+    on_a_host(|host| {
+        let conf = json!({
+            "cniVersion": "1.0.0", "name": "mixed",
+            "plugins": [{
+                "type": "bridge", "bridge": "mixed0", "isDefaultGateway": true, "ipMasq": true,
+                "ipam": {"type": "static", "addresses": [{"address": "10.57.0.9/24"}, {"address": "fd57::9/64"}]},
+            }],
+        });
+        host.write_conf("1.conflist", &conf.to_string());
+        let network = host.network_with(|config| {
+            installed(config);
+            config.preference = PluginPreference::BuiltIn;
+        });
+        block_on(network.status()).unwrap();
+        let pod = host.pod("pod");
+        let result = add(&network, &pod.attachment()).unwrap();
+        assert_eq!(result.ips, [address("10.57.0.9"), address("fd57::9")]);
+        pod.serve(80);
+        assert_eq!(ask(address("10.57.0.9"), 80).unwrap(), address("10.57.0.1"));
+        assert_eq!(ask(address("fd57::9"), 80).unwrap(), address("fd57::1"));
+        block_on(network.check("pod")).unwrap();
+        pod.leave(&network);
+        // Only berth's own bridge goes with its last pod.
+        ip("link del mixed0");
+    });
+}

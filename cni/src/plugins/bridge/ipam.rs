@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::Conf;
 use crate::plugins::Context;
 use crate::result::{CniResult, PluginError, code, parse_result};
-use crate::site::{Call, Verb};
+use crate::site::{Call, Runner, Verb};
 
 /// Addresses and routes; none if the network has no address manager.
 pub(super) fn add(context: &Context<'_>, conf: &Conf) -> Result<CniResult, PluginError> {
@@ -37,11 +37,20 @@ pub(super) fn check(context: &Context<'_>, conf: &Conf) -> Result<(), PluginErro
 }
 
 pub(super) fn gc(context: &Context<'_>, conf: &Conf) -> Result<(), PluginError> {
-    delegate(context, conf, Verb::Gc)
+    delegate_if_understood(context, conf, Verb::Gc)
 }
 
 pub(super) fn status(context: &Context<'_>, conf: &Conf) -> Result<(), PluginError> {
-    delegate(context, conf, Verb::Status)
+    delegate_if_understood(context, conf, Verb::Status)
+}
+
+/// Executables know these verbs only from 1.1.0 on.
+fn delegate_if_understood(context: &Context<'_>, conf: &Conf, verb: Verb) -> Result<(), PluginError> {
+    let Some(kind) = kind(conf)? else { return Ok(()) };
+    match find(context, kind)? {
+        Runner::Executable(_) if !context.version.has_status_and_gc() => Ok(()),
+        _ => delegate(context, conf, verb),
+    }
 }
 
 fn delegate(context: &Context<'_>, conf: &Conf, verb: Verb) -> Result<(), PluginError> {
@@ -52,13 +61,7 @@ fn delegate(context: &Context<'_>, conf: &Conf, verb: Verb) -> Result<(), Plugin
 }
 
 fn call(context: &Context<'_>, kind: &str, verb: Verb) -> Result<Vec<u8>, PluginError> {
-    // Its own address manager is never worse than a program of that name: the files are the same.
-    let runner = context.site.built_in(kind).or_else(|| context.site.executable(kind)).ok_or_else(|| {
-        PluginError::config(
-            "ipam.type",
-            format!("the plugin {kind:?} is not built in, and no executable of that name is in the plugin directories"),
-        )
-    })?;
+    let runner = find(context, kind)?;
     let call = Call {
         verb,
         ..context.call.clone()
@@ -66,6 +69,20 @@ fn call(context: &Context<'_>, kind: &str, verb: Verb) -> Result<Vec<u8>, Plugin
     runner
         .call(context.site, &call, context.conf)
         .map_err(|e| e.into_plugin_error(kind))
+}
+
+/// Berth's own address manager is never worse than a program of that name: the files are the same.
+fn find(context: &Context<'_>, kind: &str) -> Result<Runner, PluginError> {
+    let found = context
+        .site
+        .built_in(kind)
+        .or_else(|| context.site.executable(kind));
+    found.ok_or_else(|| {
+        PluginError::config(
+            "ipam.type",
+            format!("the plugin {kind:?} is not built in, and no executable of that name is in the plugin directories"),
+        )
+    })
 }
 
 fn kind(conf: &Conf) -> Result<Option<&str>, PluginError> {
