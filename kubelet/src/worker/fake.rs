@@ -329,6 +329,9 @@ impl Engine for FakeEngine {
         _: Arc<dyn Fn(PullProgress) + Send + Sync>,
     ) -> Result<ImageId, EngineError> {
         self.call(format!("pull {image}"));
+        if image.contains("slow") {
+            tokio::time::sleep(Duration::from_secs(100_000)).await;
+        }
         if image.contains("missing") {
             return Err(EngineError::ImagePull(format!("The image {image} is not there.")));
         }

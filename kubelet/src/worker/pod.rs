@@ -257,6 +257,7 @@ impl Worker {
     }
 
     fn begin_steps(&mut self, steps: &[Step], observed: &Observed) {
+        self.tasks.drop_unwanted(steps);
         for step in steps {
             if self.tasks.admit(step) == Admission::Join {
                 continue;

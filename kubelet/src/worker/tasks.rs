@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use berth_cri::UnixNanos;
 use tokio::sync::watch;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use super::execute::{Done, Failure, Job};
 use crate::plan::{Step, StepKey};
@@ -19,7 +19,7 @@ pub(super) struct Tasks {
 #[derive(Debug)]
 struct Running {
     step: Step,
-    task: Id,
+    task: AbortHandle,
     deadline: watch::Sender<UnixNanos>,
 }
 
@@ -55,8 +55,19 @@ impl Tasks {
             _ => 0,
         };
         let (deadline, receiver) = watch::channel(at);
-        let task = self.set.spawn(job(receiver).run()).id();
+        let task = self.set.spawn(job(receiver).run());
         self.running.insert(step.key(), Running { step: step.clone(), task, deadline });
+    }
+
+    /// Drops steps that are not planned any more and need not come to an end: a pull for a pod that is deleted.
+    pub(super) fn drop_unwanted(&mut self, planned: &[Step]) {
+        self.running.retain(|key, running| {
+            let keep = !key.is_cancellable() || planned.iter().any(|step| step.key() == *key);
+            if !keep {
+                running.task.abort();
+            }
+            keep
+        });
     }
 
     /// The kinds of steps that are being done.
@@ -101,7 +112,7 @@ impl Tasks {
             Ok((id, result)) => (id, result),
             Err(error) => (error.id(), Err((crate::plan::Reason::FailedSync, format!("the step broke off: {error}")))),
         };
-        let key = self.running.iter().find(|(_, running)| running.task == id)?.0.clone();
+        let key = self.running.iter().find(|(_, running)| running.task.id() == id)?.0.clone();
         self.running.remove(&key);
         Some((key, result))
     }

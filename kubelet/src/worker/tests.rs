@@ -297,6 +297,20 @@ async fn a_lost_sandbox_is_made_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deleted_pod_waits_for_no_pull_and_no_post_start_hook() {
+    let hook = r#""lifecycle":{"postStart":{"sleep":{"seconds":50000}}}"#;
+    for container in [r#""image":"slow""#.to_owned(), format!(r#""image":"i",{hook}"#)] {
+        let bench = Bench::new();
+        let pod = bench.spawn(&format!(r#"{{"containers":[{{"name":"c",{container}}}]}}"#));
+        bench.until("begun", |engine| !engine.seconds_of("sandbox").is_empty()).await;
+        sleep(Duration::from_secs(5)).await;
+        pod.handle.delete(None);
+        pod.gone().await;
+        bench.assert_clean();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_missing_image_is_tried_again_after_longer_and_longer_pauses() {
     let bench = Bench::new();
     let mut pod = bench.spawn(r#"{"containers":[{"name":"c","image":"missing","imagePullPolicy":"IfNotPresent"}]}"#);
