@@ -446,16 +446,18 @@ fn v2_controllers_are_not_forced_on_a_group_with_processes() {
     child.wait().unwrap();
 }
 
+/// As a pod has it: the shim in one group, each container in another, limits on the group above.
 #[test]
 fn managers_and_containers_share_a_pod() {
     let pod = Group::new("pod");
-    let leaf = pod.0.leaf("shim").unwrap();
-    assert_eq!(leaf.is_some(), unified());
+    let sandbox = Cgroup::create(&format!("{}/sandbox", pod.0.path())).unwrap();
     let mut child = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
     let pid = Pid::from_raw(child.id().cast_signed());
-    leaf.as_ref().unwrap_or(&pod.0).add_process(pid).unwrap();
+    sandbox.add_process(pid).unwrap();
+    let limits = resources(r#"{"memory": {"limit": 67108864}, "pids": {"limit": 10}}"#);
+    pod.0.apply(&limits).unwrap();
     let container = Cgroup::create(&format!("{}/container", pod.0.path())).unwrap();
-    container.apply(&resources(r#"{"memory": {"limit": 67108864}, "pids": {"limit": 10}}"#)).unwrap();
+    container.apply(&limits).unwrap();
     assert_eq!(pod.0.pids().unwrap(), [pid]);
     pod.0.kill_all().unwrap();
     child.wait().unwrap();

@@ -16,23 +16,28 @@ pub(super) fn inherit(group: &Directory) -> Result<()> {
     }
     let leaf = group.path.as_str();
     let mut parent = values(&open(group, ".")?)?;
-    for level in group.path.ancestors() {
+    for level in group.path.ancestors().filter(|level| *level != leaf) {
         let directory = open(group, level)?;
-        let mut own = values(&directory)?;
-        if own.0.is_empty() {
-            directory.write("cpuset.cpus", &parent.0)?;
-            own.0.clone_from(&parent.0);
-        }
-        if own.1.is_empty() {
-            directory.write("cpuset.mems", &parent.1)?;
-            own.1.clone_from(&parent.1);
-        }
-        if level != leaf {
-            directory.write("cgroup.clone_children", "1")?;
-        }
-        parent = own;
+        let own = values(&directory)?;
+        parent = fill(&directory, own, parent)?;
+        directory.write("cgroup.clone_children", "1")?;
     }
+    fill(group, (String::new(), String::new()), parent)?;
     Ok(())
+}
+
+/// Gives a group the values that it lacks; returns what it has then.
+fn fill(directory: &Directory, own: (String, String), parent: (String, String)) -> Result<(String, String)> {
+    let give = |file, own: String, parent: String| {
+        if !own.is_empty() {
+            return Ok(own);
+        }
+        directory.write(file, &parent).map(|()| parent)
+    };
+    Ok((
+        give("cpuset.cpus", own.0, parent.0)?,
+        give("cpuset.mems", own.1, parent.1)?,
+    ))
 }
 
 /// Writes `cpu.cpus` and `cpu.mems` of `linux.resources`. On v1 the kernel refuses what the parent group lacks.

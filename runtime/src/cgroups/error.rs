@@ -16,7 +16,7 @@ pub enum CgroupError {
 
     /// `/proc/self/mountinfo` could not be read.
     #[error("The list of mounts /proc/self/mountinfo could not be read: {0}.")]
-    MountInfo(std::io::Error),
+    MountInfo(Errno),
 
     /// A path that could leave the hierarchy, or that the kernel would refuse.
     #[error("The cgroup path {path:?} is not usable: {reason}.")]

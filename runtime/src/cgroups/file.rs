@@ -115,7 +115,7 @@ pub(super) fn write_once(fd: BorrowedFd<'_>, bytes: &[u8]) -> std::result::Resul
     }
 }
 
-/// Reads to the end. Control files are small; the second `read` that only sees the end is spared where it can be.
+/// Reads to the end.
 pub(super) fn read_all(fd: BorrowedFd<'_>) -> std::result::Result<String, Errno> {
     let mut buffer = [0_u8; 4096];
     let mut content = Vec::new();

@@ -1,7 +1,7 @@
 //! Which hierarchies this host has, found per controller: v1, v2, or any mixture of the two.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 
 use nix::fcntl::{OFlag, open};
@@ -76,7 +76,10 @@ impl Hierarchies {
     }
 
     fn detect() -> Result<Self> {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(CgroupError::MountInfo)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let mounts = open("/proc/self/mountinfo", flags, Mode::empty())
+            .and_then(|file| file::read_all(file.as_fd()))
+            .map_err(CgroupError::MountInfo)?;
         let mut all = Vec::new();
         for mount in candidates(&mounts) {
             if let Some(hierarchy) = open_root(&mount) {
@@ -150,7 +153,7 @@ fn open_root(mount: &Mount) -> Option<Hierarchy> {
     let controllers = if mount.v2 {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let list = nix::fcntl::openat(&root, "cgroup.controllers", flags, Mode::empty()).ok()?;
-        Controllers::from_v2_names(&file::read_all(std::os::fd::AsFd::as_fd(&list)).ok()?)
+        Controllers::from_v2_names(&file::read_all(list.as_fd()).ok()?)
     } else {
         Controllers::from_v1_options(&mount.options)
     };

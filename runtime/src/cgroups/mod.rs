@@ -77,18 +77,6 @@ impl Cgroup {
         create::open(CgroupPath::new(path)?)
     }
 
-    /// A group below this one for processes that manage it, such as a pod's shim, where they can't be in it themselves:
-    /// on v2 a group holds either processes or groups with controllers. `None` where this group can hold both (v1).
-    ///
-    /// # Errors
-    /// As [`Cgroup::create`].
-    pub fn leaf(&self, name: &str) -> Result<Option<Self>> {
-        if self.entry_fd().is_none() {
-            return Ok(None);
-        }
-        create::create(self.path.join(name)?).map(Some)
-    }
-
     /// The group's path below each hierarchy's root, without a leading slash.
     pub fn path(&self) -> &CgroupPath {
         &self.path
