@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use berth_runtime::cgroups::{Cgroup, CgroupError};
+use berth_runtime::cgroups::{Cgroup, CgroupError, ENTER};
 use berth_runtime::{JoinedNamespaces, Pause, PauseArgs, oci, start_pause};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
@@ -66,7 +66,7 @@ impl Sandbox {
     }
 
     fn set_up_in(cgroup: &Cgroup, dir: &Path, config: &SandboxConfig) -> Result<Pause, SandboxError> {
-        cgroup.add_process(nix::unistd::getpid())?;
+        enter(cgroup)?;
         set_oom_score(config.oom_score_adj);
         let failed = |doing| move |source: io::Error| SandboxError::Io { doing, source };
         unshare(CloneFlags::CLONE_NEWNS)
@@ -113,6 +113,15 @@ impl Sandbox {
         }
         remove_cgroup(&self.cgroup);
     }
+}
+
+/// As the process itself, which on v1 spares a wait in each hierarchy.
+fn enter(cgroup: &Cgroup) -> Result<(), SandboxError> {
+    for file in cgroup.entry_files()? {
+        let entered = rustix::io::write(&file, ENTER);
+        entered.map_err(|error| SandboxError::Io { doing: "enter the pod's cgroup", source: error.into() })?;
+    }
+    Ok(())
 }
 
 /// Leaves the cgroup, which can't be removed from within, and removes it.
