@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::attachment::Attachment;
 use crate::conf::{NetConfList, PluginConf};
 use crate::error::CniError;
+use crate::firewall::Element;
 use crate::netns::NetNs;
 use crate::record::{Record, Records};
 use crate::result::{self, CniResult, PluginError, code};
@@ -100,6 +101,21 @@ impl<'a> Chain<'a> {
             self.run(index, &call, &self.conf(plugin, record, record.result.as_ref()))?;
         }
         Ok(())
+    }
+
+    /// What the built-in plugins have in berth's firewall tables for the attachment.
+    pub(crate) fn firewall(&self, record: &Record) -> Result<Vec<(String, Vec<Element>)>, CniError> {
+        let call = call(self.site, Verb::Check, record, Some(&record.attachment.netns));
+        let mut all = Vec::new();
+        for (plugin, runner) in self.list.plugins.iter().zip(&self.runners) {
+            let Some(runner @ Runner::BuiltIn(built_in)) = runner else {
+                continue;
+            };
+            let conf = self.conf(plugin, record, record.result.as_ref());
+            let elements = built_in.firewall(self.site, &call, &conf);
+            all.push(elements.map_err(|e| self.failed(plugin, runner, Verb::Check, e))?);
+        }
+        Ok(all)
     }
 
     /// GC of each plugin that understands it.

@@ -1,11 +1,13 @@
 //! Detaching sandboxes, and finding what has no owner.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::attachment::check_container_id;
 use crate::chain::Chain;
 use crate::conf_dir;
 use crate::error::CniError;
+use crate::firewall::{Element, Firewall};
 use crate::lock::Lock;
 use crate::netns::NetNs;
 use crate::node::Node;
@@ -46,6 +48,7 @@ impl Node {
         netns: Option<&Path>,
         is_live: &dyn Fn(&str) -> bool,
     ) -> Result<bool, CniError> {
+        let _removing = self.collecting(Lock::shared)?;
         let records = self.records.lock(container_id)?;
         if is_live(container_id) {
             return records.close().map(|()| false);
@@ -92,22 +95,17 @@ impl Node {
         Ok(removed)
     }
 
-    /// GC of berth's own network and of the configured one, while no attachment is being made.
+    /// GC of berth's own network and of the configured one, while no attachment is made or removed.
     fn collect_garbage(&self) -> Result<(), CniError> {
         let _collecting = self.collecting(Lock::exclusive)?;
-        let all: Vec<Record> = self
-            .records
-            .container_ids()?
-            .iter()
-            .flat_map(|id| self.records.peek(id))
-            .collect();
+        let all = self.records.all()?;
         let of_network = |name: &str| {
             let of = all.iter().filter(|record| record.network["name"] == name);
             of.map(|record| record.attachment.clone()).collect::<Vec<_>>()
         };
         let own = self.config.default_network.as_ref();
         let own = own
-            .map(|d| d.last_prepared(&self.config.state_dir))
+            .map(|own| own.last_prepared(&self.config.state_dir))
             .transpose()?
             .flatten();
         let mut outcome = Ok(());
@@ -119,6 +117,28 @@ impl Node {
             let done = Chain::choose(&self.site, &list, false).gc(&of_network(&list.name));
             outcome = outcome.and(done);
         }
-        outcome
+        let restored = self.restore_firewall(&all);
+        outcome.and(restored)
+    }
+
+    /// Puts elements back that someone else removed: reloading a host's firewall often begins with
+    /// `flush ruleset`, which takes berth's table as well.
+    fn restore_firewall(&self, all: &[Record]) -> Result<(), CniError> {
+        let mut wanted: BTreeMap<String, Vec<Element>> = BTreeMap::new();
+        for record in all.iter().filter(|record| record.result.is_some()) {
+            let list = record.network()?;
+            for (table, elements) in Chain::as_recorded(&self.site, &list, record).firewall(record)? {
+                wanted.entry(table).or_default().extend(elements);
+            }
+        }
+        for (table, elements) in wanted.iter().filter(|(_, elements)| !elements.is_empty()) {
+            Firewall {
+                table,
+                script: self.site.firewall_script(),
+            }
+            .restore(elements)
+            .map_err(|e| CniError::Unavailable(e.msg))?;
+        }
+        Ok(())
     }
 }

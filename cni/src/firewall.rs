@@ -4,6 +4,7 @@
 //! as a comment, so that they are found and removed whatever their number. Everything goes through `nft -f -`, which
 //! applies a whole script or nothing of it.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::fs::File;
 use std::io;
@@ -90,6 +91,18 @@ impl Firewall<'_> {
                 format!("nft listed the table inet {} oddly: {problem}", self.table),
             )
         })
+    }
+
+    /// Adds those of the elements that are missing.
+    pub(crate) fn restore(&self, elements: &[Element]) -> Result<(), PluginError> {
+        let present = self.list()?.unwrap_or_default();
+        let present: HashSet<_> = present.iter().map(|e| (&e.set, &e.key)).collect();
+        let missing = elements.iter().filter(|e| !present.contains(&(&e.set, &e.key)));
+        let missing: Vec<Element> = missing.cloned().collect();
+        match missing.is_empty() {
+            true => Ok(()),
+            false => self.add(&missing),
+        }
     }
 
     /// Removes the elements of these sets that `of` picks and returns them. The table goes with its last element.

@@ -126,7 +126,7 @@ impl Node {
         }
     }
 
-    /// Garbage is collected while nobody adds.
+    /// Garbage is collected while nobody adds or removes.
     pub(crate) fn collecting(&self, how: fn(&Path) -> io::Result<Lock>) -> Result<Lock, CniError> {
         let path = self.config.state_dir.join("attachments.lock");
         how(&path).map_err(CniError::state("lock", &path))

@@ -87,6 +87,18 @@ impl Records {
         Ok(ids)
     }
 
+    /// Reads all records. One that can't be read is an error: what it stands for must not be taken for garbage.
+    pub(crate) fn all(&self) -> Result<Vec<Record>, CniError> {
+        let mut all = Vec::new();
+        for id in self.container_ids()? {
+            let dir = self.dir.join(id);
+            for name in names(&dir)?.iter().filter(|name| name.ends_with(".json")) {
+                all.push(read(&dir.join(name))?);
+            }
+        }
+        Ok(all)
+    }
+
     /// Reads a container's records without waiting for its lock; unreadable ones are left out.
     pub(crate) fn peek(&self, container_id: &str) -> Vec<Record> {
         let dir = self.dir.join(container_id);

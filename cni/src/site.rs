@@ -151,6 +151,11 @@ impl Site {
         candidates.into_iter().find(is_executable).map(Runner::Executable)
     }
 
+    /// The scripts' file of [`crate::firewall::Firewall`].
+    pub(crate) fn firewall_script(&self) -> PathBuf {
+        self.state_dir.join("firewall.nft")
+    }
+
     fn search_path(&self) -> String {
         self.bin_dirs
             .iter()

@@ -178,6 +178,14 @@ pub(super) fn check(context: &Context<'_>) -> Result<(), PluginError> {
     ipam::check(context, &conf)
 }
 
+/// What the attachment has in the firewall table.
+pub(super) fn firewall(context: &Context<'_>) -> Result<Vec<Element>, PluginError> {
+    match parse(context)?.ip_masq {
+        true => Ok(masquerade(context, &context.prev_result()?)),
+        false => Ok(Vec::new()),
+    }
+}
+
 /// Removes ports, masquerading and addresses of attachments that are gone.
 pub(super) fn gc(context: &Context<'_>) -> Result<(), PluginError> {
     let conf: Conf = read_conf(context.conf)?;

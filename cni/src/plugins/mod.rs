@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::config::PluginPreference;
-use crate::firewall::Firewall;
+use crate::firewall::{Element, Firewall};
 use crate::lock::Lock;
 use crate::result::{self, CniResult, PluginError, code};
 use crate::site::{Call, Site, Verb};
@@ -103,15 +103,8 @@ impl BuiltIn {
                 json!({"cniVersion": "1.1.0", "supportedVersions": supported}),
             ));
         }
-        let common: Common = read_conf(conf)?;
-        let version = version(&common)?;
-        let context = Context {
-            site,
-            call,
-            conf,
-            common,
-            version,
-        };
+        let context = Context::new(site, call, conf)?;
+        let version = context.version;
         match call.verb {
             Verb::Add => self.add(&context).map(|result| Some(result.to_json(version))),
             Verb::Del => self.del(&context).map(|()| None),
@@ -120,6 +113,22 @@ impl BuiltIn {
             Verb::Status => self.status(&context).map(|()| None),
             Verb::Version => Ok(None),
         }
+    }
+
+    /// The table and the elements that an attachment has in it.
+    pub(crate) fn firewall(
+        self,
+        site: &Site,
+        call: &Call,
+        conf: &Value,
+    ) -> Result<(String, Vec<Element>), PluginError> {
+        let context = Context::new(site, call, conf)?;
+        let elements = match self {
+            BuiltIn::Bridge => bridge::firewall(&context)?,
+            BuiltIn::Portmap => portmap::firewall(&context)?,
+            BuiltIn::HostLocal | BuiltIn::Loopback => Vec::new(),
+        };
+        Ok((context.firewall().table.to_owned(), elements))
     }
 
     fn add(self, context: &Context<'_>) -> Result<CniResult, PluginError> {
@@ -168,7 +177,19 @@ impl BuiltIn {
     }
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    fn new(site: &'a Site, call: &'a Call, conf: &'a Value) -> Result<Self, PluginError> {
+        let common: Common = read_conf(conf)?;
+        let version = version(&common)?;
+        Ok(Context {
+            site,
+            call,
+            conf,
+            common,
+            version,
+        })
+    }
+
     /// Takes the lock of the host's bridges and firewall table.
     fn lock(&self, how: fn(&Path) -> io::Result<Lock>) -> Result<Lock, PluginError> {
         let path = self.site.state_dir.join("network.lock");
@@ -181,7 +202,7 @@ impl Context<'_> {
         let table = self.common.berth.table.as_deref().unwrap_or(&self.site.table);
         Firewall {
             table,
-            script: self.site.state_dir.join("firewall.nft"),
+            script: self.site.firewall_script(),
         }
     }
 

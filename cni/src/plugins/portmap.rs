@@ -114,6 +114,15 @@ pub(super) fn check(context: &Context<'_>) -> Result<(), PluginError> {
     }
 }
 
+/// What the attachment has in the firewall table.
+pub(super) fn firewall(context: &Context<'_>) -> Result<Vec<Element>, PluginError> {
+    let conf = parse(context)?;
+    match mappings(&conf)?.as_slice() {
+        [] => Ok(Vec::new()),
+        mappings => elements(context, &conf, &context.prev_result()?, mappings),
+    }
+}
+
 /// Closes those of attachments that are gone.
 pub(super) fn gc(context: &Context<'_>) -> Result<(), PluginError> {
     let network = &context.common.name;

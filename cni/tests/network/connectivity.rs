@@ -232,14 +232,17 @@ fn a_firewall_that_drops_forwarded_packets_is_told_of() {
         let (neighbour, pod) = (host.neighbour(), host.pod("pod"));
         neighbour.serve(80);
         pod.join(&network);
-        let reach = || pod.run(|| ask_within(address("10.99.0.2"), 80, Duration::from_millis(500)));
-        assert!(reach().is_err());
+        let reach = |seconds| {
+            let patience = Duration::from_secs(seconds);
+            pod.run(|| ask_within(address("10.99.0.2"), 80, patience))
+        };
+        assert!(reach(1).is_err());
         let advice = block_on(network.advice());
         assert_eq!(advice.len(), 1, "{advice:?}");
         // It does what it says.
         let (_, commands) = advice[0].split_once("run: ").unwrap();
         commands.split("; ").for_each(|command| drop(sh(command)));
-        reach().unwrap();
+        reach(10).unwrap();
         assert!(block_on(network.advice()).is_empty());
         pod.leave(&network);
         ip("link del wire");

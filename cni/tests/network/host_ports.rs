@@ -242,3 +242,38 @@ fn a_udp_client_that_never_pauses_reaches_each_next_pod() {
         ip("link del wire");
     });
 }
+
+/// Reloading a host's firewall often begins with `flush ruleset`.
+#[test]
+fn a_flushed_firewall_is_restored() {
+    on_a_host(|host| {
+        let network = host.network();
+        let neighbour = host.neighbour();
+        neighbour.serve(81);
+        let (with, without) = (host.pod("with"), host.pod("without"));
+        with.serve(80);
+        with.join_as(&network, &with.with_ports(&[(8080, 80, Protocol::Tcp)]));
+        without.join(&network);
+        let works = || {
+            neighbour.run(|| ask(address("10.99.0.1"), 8080)).is_ok()
+                && without
+                    .run(|| ask_within(address("10.99.0.2"), 81, Duration::from_secs(3)))
+                    .is_ok()
+        };
+        assert!(works());
+        let before = sh("nft list ruleset");
+        sh("nft flush ruleset");
+        assert!(!works());
+        reconcile(&network, &["with", "without"]);
+        assert!(works());
+        let lines = |text: &str| {
+            text.split_whitespace()
+                .map(str::to_owned)
+                .collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(lines(&sh("nft list ruleset")), lines(&before));
+        with.leave(&network);
+        without.leave(&network);
+        ip("link del wire");
+    });
+}

@@ -23,7 +23,7 @@ fn a_plugin_that_hangs_is_killed_with_all_its_children() {
             ),
         );
         host.write_conf("1.conflist", &conf_of("hang"));
-        let network = host.network_with(|config| config.plugin_timeout = Duration::from_secs(1));
+        let network = host.network_with(|config| config.plugin_timeout = Duration::from_secs(4));
         let pod = host.pod("pod");
         let error = add(&network, &pod.attachment()).unwrap_err();
         assert!(
@@ -31,7 +31,7 @@ fn a_plugin_that_hangs_is_killed_with_all_its_children() {
                 &error,
                 CniError::Timeout {
                     verb: "ADD",
-                    seconds: 1,
+                    seconds: 4,
                     ..
                 }
             ),
