@@ -119,7 +119,10 @@ impl Sandbox {
 fn enter(cgroup: &Cgroup) -> Result<(), SandboxError> {
     for file in cgroup.entry_files()? {
         let entered = rustix::io::write(&file, ENTER);
-        entered.map_err(|error| SandboxError::Io { doing: "enter the pod's cgroup", source: error.into() })?;
+        entered.map_err(|error| SandboxError::Io {
+            doing: "enter the pod's cgroup",
+            source: error.into(),
+        })?;
     }
     Ok(())
 }

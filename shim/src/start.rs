@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use berth_runtime::run_in_copy;
 use nix::sys::signal::SigSet;
 use nix::unistd::close;
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -72,8 +72,7 @@ pub fn start(dir: &Path) -> Result<(), StartError> {
         path: dir.join(CONFIG_NAME),
         reason: error.to_string(),
     })?;
-    let lock = lock(&dir)?;
-    let config = read_config(&dir)?;
+    let (lock, config) = take_intent(&dir)?;
     let (answer, report) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
     let child = || {
         let _ = close(answer.as_raw_fd());
@@ -157,29 +156,33 @@ fn close_inherited() -> io::Result<()> {
     Ok(())
 }
 
-/// Held for as long as the shim lives: its descriptor is inherited and never closed.
-fn lock(dir: &Path) -> Result<OwnedFd, StartError> {
-    let path = dir.join(CONFIG_NAME);
-    let file =
-        open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|error| StartError::Config {
-            path,
-            reason: io::Error::from(error).to_string(),
-        })?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(Errno::AGAIN) => Err(StartError::Running(dir.to_owned())),
-        Err(error) => Err(failed("lock the sandbox's configuration")(error)),
-    }
-}
-
-fn read_config(dir: &Path) -> Result<SandboxConfig, StartError> {
+/// Takes the intent. Its lock is held for as long as the shim lives: the descriptor is inherited and never closed. An
+/// engine that gives a sandbox up removes the intent under the same lock, so that one which is locked and still has a
+/// name can't be taken back unnoticed.
+fn take_intent(dir: &Path) -> Result<(File, SandboxConfig), StartError> {
     let path = dir.join(CONFIG_NAME);
     let unusable = |reason: String| StartError::Config {
         path: path.clone(),
         reason,
     };
-    let text = fs::read(&path).map_err(|error| unusable(error.to_string()))?;
-    serde_json::from_slice(&text).map_err(|error| unusable(error.to_string()))
+    let mut file = File::open(&path).map_err(|error| unusable(error.to_string()))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::AGAIN) => return Err(StartError::Running(dir.to_owned())),
+        Err(error) => return Err(failed("lock the sandbox's configuration")(error)),
+    }
+    if fstat(&file)
+        .map_err(failed("look at the sandbox's configuration"))?
+        .st_nlink
+        == 0
+    {
+        return Err(unusable("it was removed just now".to_owned()));
+    }
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)
+        .map_err(|error| unusable(error.to_string()))?;
+    let config = serde_json::from_slice(&text).map_err(|error| unusable(error.to_string()))?;
+    Ok((file, config))
 }
 
 /// A session of its own, nobody's terminal, no signals but those that are asked for, and orphans come here.

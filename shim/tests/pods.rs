@@ -291,3 +291,66 @@ fn clients_come_go_and_misbehave() {
     drop(half);
     second.delete("a");
 }
+
+#[test]
+fn a_sandbox_that_was_given_up_gets_no_shim() {
+    let pod = Pod::prepare(|_| {});
+    fs::remove_file(pod.dir().join("sandbox.json")).unwrap();
+    let output = pod.run_shim();
+    assert!(!output.status.success());
+    assert!(String::from_utf8(output.stderr).unwrap().contains("sandbox.json"));
+}
+
+#[test]
+fn a_pod_can_have_a_user_namespace() {
+    use berth_shim::protocol::{IdMapping, UserNamespace};
+    let map = || {
+        vec![IdMapping {
+            container: 0,
+            host: 200_000,
+            size: 65_536,
+        }]
+    };
+    let pod = Pod::start_with(|config| {
+        config.user = Some(UserNamespace {
+            uids: map(),
+            gids: map(),
+        })
+    });
+    let mut client = pod.client();
+    client.subscribe();
+    // Its root owns its files, as the engine's idmapped or chowned layers do.
+    let chown = std::process::Command::new("chown")
+        .args(["-R", "200000:200000"])
+        .arg(pod.root.path())
+        .status();
+    assert!(chown.unwrap().success());
+    let shm = pod.dir().join("shm");
+    for parent in shm
+        .ancestors()
+        .take_while(|path| *path != std::path::Path::new("/tmp"))
+        .skip(1)
+    {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let script = "cat /proc/self/uid_map; echo > /dev/shm/x && /bin/busybox stat -c %u /dev/shm/x; echo end";
+    let record = client.run(pod.bundle_with("a", &["sh", "-c", script], |spec| {
+        let mount = serde_json::json!({ "destination": "/dev/shm", "type": "bind", "source": shm, "options": ["bind"] });
+        spec["mounts"].as_array_mut().unwrap().push(mount);
+    }));
+    assert_eq!(record.exit_code, 0);
+    let out = String::from_utf8(pod.logged("a", "stdout")).unwrap();
+    let words: Vec<&str> = out.split_whitespace().collect();
+    assert_eq!(words, ["0", "200000", "65536", "0", "end"]);
+    client.create(pod.bundle("b", &["sleep", "1000"]));
+    client.start("b");
+    let mut pipes = client.exec("b", "e", &["sh", "-c", "cat /proc/self/uid_map"], 0);
+    let mut out = String::new();
+    std::io::Read::read_to_string(&mut pipes.stdout, &mut out).unwrap();
+    assert_eq!(
+        out.split_whitespace().collect::<Vec<_>>(),
+        ["0", "200000", "65536"]
+    );
+    assert_eq!(client.exec_exited("e"), (0, false));
+}

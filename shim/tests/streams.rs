@@ -192,3 +192,36 @@ fn a_terminal_is_one_stream_with_a_size() {
     assert_eq!(text(typist.stdout), log);
     assert_eq!(text(typist.stderr), "");
 }
+
+#[test]
+fn a_user_who_is_not_root_can_open_its_streams_by_path() {
+    let pod = Pod::start();
+    let mut client = pod.client();
+    client.subscribe();
+    let script = "echo out > /proc/self/fd/1; echo err > /proc/self/fd/2";
+    let as_user = |spec: &mut serde_json::Value| {
+        spec["process"]["user"] = serde_json::json!({ "uid": 1000, "gid": 1000 })
+    };
+    let record = client.run(pod.bundle_with("a", &["sh", "-c", script], as_user));
+    assert_eq!(record.exit_code, 0, "{:?}", pod.log("a"));
+    assert_eq!(pod.logged("a", "stdout"), b"out\n");
+    assert_eq!(pod.logged("a", "stderr"), b"err\n");
+}
+
+#[test]
+fn a_container_that_closes_its_terminal_can_open_it_again() {
+    let pod = Pod::start();
+    let mut client = pod.client();
+    client.subscribe();
+    let script = "tty=$(/bin/busybox readlink /proc/self/fd/0); \
+                  exec <&- >&- 2>&-; sleep 0.1; echo back > $tty";
+    let request = pod.bundle_with("a", &["sh", "-c", script], |spec| {
+        spec["process"]["terminal"] = true.into()
+    });
+    client.run(request);
+    assert!(
+        pod.logged("a", "stdout").ends_with(b"back\r\n"),
+        "{:?}",
+        pod.log("a")
+    );
+}
