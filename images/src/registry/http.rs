@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hickory_resolver::TokioResolver;
+use hickory_resolver::net::NetError;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Request, Response, Uri};
@@ -171,10 +172,15 @@ impl Service<Name> for Resolver {
                 let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
                 return Ok(loopback.map(|ip| SocketAddr::new(ip, 0)).to_vec().into_iter());
             }
-            let failed = |e| {
+            let failed = |e: NetError| {
+                let why = if e.is_no_records_found() {
+                    String::new()
+                } else {
+                    format!(": {e}")
+                };
                 io::Error::new(
                     io::ErrorKind::HostUnreachable,
-                    format!("the name {name} has no address: {e}"),
+                    format!("the name {name} has no address{why}"),
                 )
             };
             if cell.get().is_none() {

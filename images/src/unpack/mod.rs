@@ -191,22 +191,34 @@ fn check_blob<R: Read>(mut blob: BufReader<HashingReader<R>>, claim: &LayerClaim
 struct SizeLimited<R> {
     inner: R,
     left: Option<u64>,
+    exceeded: bool,
 }
 
 impl<R> SizeLimited<R> {
     fn new(inner: R, left: Option<u64>) -> Self {
-        Self { inner, left }
+        Self {
+            inner,
+            left,
+            exceeded: false,
+        }
     }
 }
 
 impl<R: Read> Read for SizeLimited<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
+        let n = if self.exceeded {
+            0
+        } else {
+            self.inner.read(buffer)?
+        };
         if let Some(left) = &mut self.left {
-            *left = left
-                .checked_sub(n as u64)
-                .ok_or_else(|| io::Error::other("it has more bytes than the manifest says"))?;
+            self.exceeded |= n as u64 > *left;
+            *left = left.saturating_sub(n as u64);
         }
-        Ok(n)
+        if self.exceeded {
+            Err(io::Error::other("it has more bytes than the manifest says"))
+        } else {
+            Ok(n)
+        }
     }
 }
