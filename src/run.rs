@@ -61,7 +61,10 @@ async fn run_pods(
     cgroup_root: &Path,
     manifest: Manifest,
 ) -> Result<standalone::Ended, String> {
-    let limits = LogLimits { max_size: args.log_max_size, max_files: args.log_max_files };
+    let limits = LogLimits {
+        max_size: args.log_max_size,
+        max_files: args.log_max_files,
+    };
     let engine = root.engine(limits).map_err(|error| error.to_string())?;
     builtin_image::import(engine.images())?;
     let host = Host {
@@ -71,8 +74,13 @@ async fn run_pods(
         cgroup_root: cgroup_root.to_owned(),
     };
     let pods = manifest.pods.into_iter().map(|(_, pod)| pod).collect();
-    let workload = Workload { pods, objects: manifest.objects };
-    standalone::run(host, workload).await.map_err(|error| error.to_string())
+    let workload = Workload {
+        pods,
+        objects: manifest.objects,
+    };
+    standalone::run(host, workload)
+        .await
+        .map_err(|error| error.to_string())
 }
 
 fn load(args: &RunArgs, root: &Root) -> Result<Manifest, String> {
@@ -82,7 +90,10 @@ fn load(args: &RunArgs, root: &Root) -> Result<Manifest, String> {
     }
     let sources: Vec<Source<'_>> = texts.iter().map(|(name, text)| Source { name, text }).collect();
     let node = root.lib.display().to_string();
-    let options = Options { lenient: args.lenient, node: &node };
+    let options = Options {
+        lenient: args.lenient,
+        node: &node,
+    };
     let manifest = manifest::load(&sources, options).map_err(|errors| errors.to_string())?;
     if manifest.pods.is_empty() {
         let names: Vec<&str> = texts.iter().map(|(name, _)| name.as_str()).collect();
@@ -93,13 +104,16 @@ fn load(args: &RunArgs, root: &Root) -> Result<Manifest, String> {
 
 fn read(file: &Path) -> Result<String, String> {
     if file != Path::new("-") {
-        return std::fs::read_to_string(file).map_err(|error| format!("{}: can't be read: {error}.", file.display()));
+        return std::fs::read_to_string(file)
+            .map_err(|error| format!("{}: can't be read: {error}.", file.display()));
     }
     let mut stdin = std::io::stdin();
     if stdin.is_terminal() {
         eprintln!("Reading a manifest from the terminal; end it with Ctrl-D.");
     }
     let mut text = String::new();
-    stdin.read_to_string(&mut text).map_err(|error| format!("Standard input can't be read: {error}."))?;
+    stdin
+        .read_to_string(&mut text)
+        .map_err(|error| format!("Standard input can't be read: {error}."))?;
     Ok(text)
 }

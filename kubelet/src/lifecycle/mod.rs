@@ -34,7 +34,9 @@ pub(crate) async fn run(hook: &Hook, engine: &dyn Engine, limit: Option<Duration
         match of_http_get(get, &hook.container, hook.ip) {
             // Any answer will do, as upstream has it; only the lack of one is a failure.
             Ok(get) => match http_get_attempt(&get, limit.unwrap_or(HTTP_TIMEOUT)).await {
-                Outcome::Failure(message) if !message.starts_with("HTTP probe failed") => HookOutcome::Failed(message),
+                Outcome::Failure(message) if !message.starts_with("HTTP probe failed") => {
+                    HookOutcome::Failed(message)
+                }
                 _ => HookOutcome::Succeeded,
             },
             Err(message) => HookOutcome::Failed(message),
@@ -43,7 +45,9 @@ pub(crate) async fn run(hook: &Hook, engine: &dyn Engine, limit: Option<Duration
         tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
         HookOutcome::Succeeded
     } else {
-        HookOutcome::Failed("the hook is of a kind that is not supported; exec, httpGet and sleep are".to_owned())
+        HookOutcome::Failed(
+            "the hook is of a kind that is not supported; exec, httpGet and sleep are".to_owned(),
+        )
     }
 }
 
@@ -54,12 +58,19 @@ async fn run_command(
     limit: Option<Duration>,
 ) -> HookOutcome {
     let shown = command.join(" ");
-    match engine.exec_sync(&hook.id, command, limit.unwrap_or(Duration::ZERO), MAX_OUTPUT).await {
+    match engine
+        .exec_sync(&hook.id, command, limit.unwrap_or(Duration::ZERO), MAX_OUTPUT)
+        .await
+    {
         Ok(output) if output.exit_code == 0 => HookOutcome::Succeeded,
         Ok(output) => {
             let said = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
             let said = String::from_utf8_lossy(&said);
-            HookOutcome::Failed(format!("command '{shown}' exited with {}: {:?}", output.exit_code, said.trim()))
+            HookOutcome::Failed(format!(
+                "command '{shown}' exited with {}: {:?}",
+                output.exit_code,
+                said.trim()
+            ))
         }
         Err(EngineError::DeadlineExceeded(_)) => {
             HookOutcome::Failed(format!("command '{shown}' did not end in time and was killed"))

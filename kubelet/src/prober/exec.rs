@@ -29,5 +29,9 @@ fn describe(output: &ExecOutput) -> String {
     let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
     let text = String::from_utf8_lossy(&text);
     let text = text.trim();
-    if text.is_empty() { format!("command ended with exit code {}", output.exit_code) } else { text.to_owned() }
+    if text.is_empty() {
+        format!("command ended with exit code {}", output.exit_code)
+    } else {
+        text.to_owned()
+    }
 }

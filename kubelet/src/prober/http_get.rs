@@ -42,9 +42,18 @@ pub(crate) async fn attempt(get: &HttpGet, limit: Duration) -> Outcome {
 }
 
 fn url(get: &HttpGet) -> String {
-    let host = if get.host.contains(':') { format!("[{}]", get.host) } else { get.host.clone() };
+    let host = if get.host.contains(':') {
+        format!("[{}]", get.host)
+    } else {
+        get.host.clone()
+    };
     let slash = if get.path.starts_with('/') { "" } else { "/" };
-    format!("{}://{host}:{}{slash}{}", get.scheme.to_ascii_lowercase(), get.port, get.path)
+    format!(
+        "{}://{host}:{}{slash}{}",
+        get.scheme.to_ascii_lowercase(),
+        get.port,
+        get.path
+    )
 }
 
 async fn follow(get: &HttpGet) -> Result<Outcome, String> {
@@ -61,7 +70,9 @@ async fn follow(get: &HttpGet) -> Result<Outcome, String> {
         };
         let next = next?;
         if next.host() != first.host() {
-            return Ok(Outcome::Warning("Probe terminated redirects, Response body: ".to_owned()));
+            return Ok(Outcome::Warning(
+                "Probe terminated redirects, Response body: ".to_owned(),
+            ));
         }
         uri = next;
     }
@@ -72,7 +83,10 @@ fn judge(status: StatusCode, body: &[u8]) -> Outcome {
     let code = status.as_u16();
     match code {
         200..=299 => Outcome::Success,
-        300..=399 => Outcome::Warning(format!("Probe terminated redirects, Response body: {}", text(body))),
+        300..=399 => Outcome::Warning(format!(
+            "Probe terminated redirects, Response body: {}",
+            text(body)
+        )),
         _ => Outcome::Failure(format!("HTTP probe failed with statuscode: {code}")),
     }
 }
@@ -89,30 +103,52 @@ async fn request(
     if uri.scheme() != Some(&Scheme::HTTP) {
         return Err("https is not supported in probes yet; use http or tcpSocket".to_owned());
     }
-    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let host = uri
+        .host()
+        .unwrap_or_default()
+        .trim_start_matches('[')
+        .trim_end_matches(']');
     let port = uri.port_u16().unwrap_or(80);
-    let stream = TcpStream::connect((host, port)).await.map_err(|error| error.to_string())?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let stream = TcpStream::connect((host, port))
+        .await
+        .map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
     let target = uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = Request::get(target).body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
+    let mut request = Request::get(target)
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| error.to_string())?;
     *request.headers_mut() = header_map(uri, headers)?;
     connections.spawn(connection);
-    sender.send_request(request).await.map_err(|error| error.to_string())
+    sender
+        .send_request(request)
+        .await
+        .map_err(|error| error.to_string())
 }
 
 fn header_map(uri: &Uri, headers: &[(String, String)]) -> Result<HeaderMap, String> {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
-        let name: HeaderName = name.parse().map_err(|_| format!("{name:?} is not a header name"))?;
-        let value: HeaderValue = value.parse().map_err(|_| format!("{value:?} is not a header value"))?;
+        let name: HeaderName = name
+            .parse()
+            .map_err(|_| format!("{name:?} is not a header name"))?;
+        let value: HeaderValue = value
+            .parse()
+            .map_err(|_| format!("{value:?} is not a header value"))?;
         map.append(name, value);
     }
     if !map.contains_key(HOST) {
         let authority = uri.authority().map_or("", |authority| authority.as_str());
-        map.insert(HOST, authority.parse().map_err(|_| format!("{authority:?} is not a host"))?);
+        map.insert(
+            HOST,
+            authority
+                .parse()
+                .map_err(|_| format!("{authority:?} is not a host"))?,
+        );
     }
-    map.entry(USER_AGENT).or_insert(HeaderValue::from_static(PROBE_USER_AGENT));
+    map.entry(USER_AGENT)
+        .or_insert(HeaderValue::from_static(PROBE_USER_AGENT));
     map.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
     map.insert(CONNECTION, HeaderValue::from_static("close"));
     // `Accept: ""` and `User-Agent: ""` ask for the header to be left out.
@@ -153,7 +189,9 @@ fn resolve(from: &Uri, location: &str) -> Result<Uri, String> {
         format!("{scheme}://{authority}{directory}{location}")
     };
     let absolute = absolute.split('#').next().unwrap_or_default();
-    absolute.parse().map_err(|_| format!("the Location {location:?} is not a URL"))
+    absolute
+        .parse()
+        .map_err(|_| format!("the Location {location:?} is not a URL"))
 }
 
 /// The beginning of the body. A longer one is not read on, and one that breaks off is not an error.
@@ -182,7 +220,11 @@ mod tests {
             ("//other/x", "http://other/x"),
             ("https://10.0.0.1/x#frag", "https://10.0.0.1/x"),
         ] {
-            assert_eq!(resolve(&from, location).unwrap().to_string(), expected, "{location}");
+            assert_eq!(
+                resolve(&from, location).unwrap().to_string(),
+                expected,
+                "{location}"
+            );
         }
         assert!(resolve(&from, "http://[bad").is_err());
     }
@@ -196,7 +238,10 @@ mod tests {
         let own = [("Host", "me"), ("user-agent", "x"), ("Accept", "")];
         let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let map = header_map(&uri, &own).unwrap();
-        assert_eq!((&map[HOST], &map[USER_AGENT]), (&HeaderValue::from_static("me"), &HeaderValue::from_static("x")));
+        assert_eq!(
+            (&map[HOST], &map[USER_AGENT]),
+            (&HeaderValue::from_static("me"), &HeaderValue::from_static("x"))
+        );
         assert!(!map.contains_key(ACCEPT));
         assert!(header_map(&uri, &[("a b".to_owned(), String::new())]).is_err());
     }

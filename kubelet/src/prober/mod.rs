@@ -9,8 +9,8 @@ mod runner;
 mod target;
 mod tcp_socket;
 
-pub use outcome::Outcome;
 pub(crate) use http_get::attempt as http_get_attempt;
+pub use outcome::Outcome;
 pub(crate) use runner::{ProbeReport, RunningProbe, run};
 pub(crate) use target::of_http_get;
 

@@ -48,7 +48,11 @@ pub(crate) struct ProbeReport {
 
 /// Probes until the probe has nothing more to say: a startup probe that succeeded, a startup or liveness probe that
 /// failed (the container is going to be killed). Ends also when nobody listens any more.
-pub(crate) async fn run(running: RunningProbe, engine: Arc<dyn Engine>, reports: mpsc::UnboundedSender<ProbeReport>) {
+pub(crate) async fn run(
+    running: RunningProbe,
+    engine: Arc<dyn Engine>,
+    reports: mpsc::UnboundedSender<ProbeReport>,
+) {
     let period = seconds(running.probe.period_seconds, 10).max(Duration::from_secs(1));
     let delay = seconds(running.probe.initial_delay_seconds, 0);
     sleep(delay.saturating_sub(running.running_for)).await;
@@ -135,7 +139,13 @@ async fn attempt_once(id: &ContainerId, target: &Target, engine: &dyn Engine) ->
 impl RunningProbe {
     fn report(&self, outcome: Outcome, verdict: Option<bool>) -> ProbeReport {
         let container = self.container.name.clone();
-        ProbeReport { id: self.id.clone(), container, kind: self.kind, outcome, verdict }
+        ProbeReport {
+            id: self.id.clone(),
+            container,
+            kind: self.kind,
+            outcome,
+            verdict,
+        }
     }
 
     fn tries_early(&self, verdict: Option<bool>) -> bool {
@@ -144,6 +154,9 @@ impl RunningProbe {
 }
 
 fn seconds(value: Option<i32>, default: u64) -> Duration {
-    Duration::from_secs(value.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(default))
+    Duration::from_secs(
+        value
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .unwrap_or(default),
+    )
 }
-

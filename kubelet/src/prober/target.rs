@@ -25,7 +25,11 @@ pub(crate) struct Target {
 
 /// Aims a probe of `container` in a pod at `ip`. The error says what is wrong with it.
 pub(crate) fn of_probe(probe: &Probe, container: &Container, ip: Option<IpAddr>) -> Result<Target, String> {
-    let timeout = Duration::from_secs(u64::try_from(probe.timeout_seconds.unwrap_or(1)).unwrap_or(1).max(1));
+    let timeout = Duration::from_secs(
+        u64::try_from(probe.timeout_seconds.unwrap_or(1))
+            .unwrap_or(1)
+            .max(1),
+    );
     let action = if let Some(exec) = &probe.exec {
         Action::Exec(exec.command.clone().unwrap_or_default())
     } else if let Some(get) = &probe.http_get {
@@ -33,7 +37,9 @@ pub(crate) fn of_probe(probe: &Probe, container: &Container, ip: Option<IpAddr>)
     } else if let Some(socket) = &probe.tcp_socket {
         of_tcp_socket(socket, container, ip)?
     } else {
-        return Err("the probe is of a kind that is not supported yet; exec, httpGet and tcpSocket are".to_owned());
+        return Err(
+            "the probe is of a kind that is not supported yet; exec, httpGet and tcpSocket are".to_owned(),
+        );
     };
     Ok(Target { action, timeout })
 }
@@ -50,7 +56,10 @@ pub(crate) fn of_http_get(
         host: host(get.host.as_deref(), ip)?,
         port: port(&get.port, container)?,
         path: get.path.clone().unwrap_or_else(|| "/".to_owned()),
-        headers: headers.iter().map(|header| (header.name.clone(), header.value.clone())).collect(),
+        headers: headers
+            .iter()
+            .map(|header| (header.name.clone(), header.value.clone()))
+            .collect(),
     })
 }
 
@@ -59,7 +68,10 @@ fn of_tcp_socket(
     container: &Container,
     ip: Option<IpAddr>,
 ) -> Result<Action, String> {
-    Ok(Action::TcpSocket { host: host(socket.host.as_deref(), ip)?, port: port(&socket.port, container)? })
+    Ok(Action::TcpSocket {
+        host: host(socket.host.as_deref(), ip)?,
+        port: port(&socket.port, container)?,
+    })
 }
 
 fn host(host: Option<&str>, ip: Option<IpAddr>) -> Result<String, String> {
@@ -96,8 +108,15 @@ mod tests {
 
     #[test]
     fn ports_are_found_by_name_and_number() {
-        let named = ContainerPort { name: Some("web".into()), container_port: 8080, ..ContainerPort::default() };
-        let container = Container { ports: Some(vec![named]), ..Container::default() };
+        let named = ContainerPort {
+            name: Some("web".into()),
+            container_port: 8080,
+            ..ContainerPort::default()
+        };
+        let container = Container {
+            ports: Some(vec![named]),
+            ..Container::default()
+        };
         let text = |text: &str| IntOrString::String(text.to_owned());
         assert_eq!(port(&IntOrString::Int(80), &container), Ok(80));
         assert_eq!(port(&text("web"), &container), Ok(8080));

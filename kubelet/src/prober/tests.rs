@@ -59,18 +59,40 @@ async fn read_head(stream: &mut TcpStream) -> String {
 }
 
 fn answer(status: u16, headers: &str, body: &str) -> String {
-    format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len())
+    format!(
+        "HTTP/1.1 {status} X\r\ncontent-length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    )
 }
 
 #[tokio::test]
 async fn statuses_from_200_to_399_are_good() {
-    for (status, good) in [(200, true), (204, true), (399, true), (400, false), (404, false), (503, false)] {
+    for (status, good) in [
+        (200, true),
+        (204, true),
+        (399, true),
+        (400, false),
+        (404, false),
+        (503, false),
+    ] {
         let server = Server::start(vec![answer(status, "", "")]).await;
         let outcome = attempt(&server.get("/healthz?full=1"), LIMIT).await;
-        assert_eq!(matches!(outcome, Outcome::Success | Outcome::Warning(_)), good, "{status}: {outcome:?}");
+        assert_eq!(
+            matches!(outcome, Outcome::Success | Outcome::Warning(_)),
+            good,
+            "{status}: {outcome:?}"
+        );
         let request = server.requests.lock().unwrap()[0].to_ascii_lowercase();
-        assert!(request.starts_with("get /healthz?full=1 http/1.1\r\n"), "{request}");
-        for header in ["x-own: 1", "user-agent: kube-probe/", "connection: close", "accept: */*"] {
+        assert!(
+            request.starts_with("get /healthz?full=1 http/1.1\r\n"),
+            "{request}"
+        );
+        for header in [
+            "x-own: 1",
+            "user-agent: kube-probe/",
+            "connection: close",
+            "accept: */*",
+        ] {
             assert!(request.contains(&format!("\r\n{header}")), "{request}");
         }
     }
@@ -80,20 +102,32 @@ async fn statuses_from_200_to_399_are_good() {
 async fn redirects_are_followed_on_the_same_host_only() {
     let server = Server::start(vec![answer(302, "location: /there\r\n", ""), answer(500, "", "")]).await;
     let outcome = attempt(&server.get("/"), LIMIT).await;
-    assert_eq!(outcome, Outcome::Failure("HTTP probe failed with statuscode: 500".into()));
+    assert_eq!(
+        outcome,
+        Outcome::Failure("HTTP probe failed with statuscode: 500".into())
+    );
     assert!(server.requests.lock().unwrap()[1].starts_with("GET /there "));
 
     let server = Server::start(vec![answer(301, "location: http://elsewhere.test/\r\n", "")]).await;
-    assert!(matches!(attempt(&server.get("/"), LIMIT).await, Outcome::Warning(_)));
+    assert!(matches!(
+        attempt(&server.get("/"), LIMIT).await,
+        Outcome::Warning(_)
+    ));
 
     let server = Server::start(vec![answer(302, "location: /again\r\n", ""); 20]).await;
     let outcome = attempt(&server.get("/"), LIMIT).await;
-    assert!(matches!(&outcome, Outcome::Failure(why) if why.contains("redirects")), "{outcome:?}");
+    assert!(
+        matches!(&outcome, Outcome::Failure(why) if why.contains("redirects")),
+        "{outcome:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_huge_body_is_not_read_to_its_end() {
-    let endless = format!("HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n{}", "x".repeat(64 << 10));
+    let endless = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n{}",
+        "x".repeat(64 << 10)
+    );
     let server = Server::start(vec![endless]).await;
     assert_eq!(attempt(&server.get("/"), LIMIT).await, Outcome::Success);
 }
@@ -102,20 +136,44 @@ async fn a_huge_body_is_not_read_to_its_end() {
 async fn silence_and_nonsense_are_failures() {
     let silent = Server::start(vec![String::new()]).await;
     let outcome = attempt(&silent.get("/"), Duration::from_millis(50)).await;
-    assert!(matches!(&outcome, Outcome::Failure(why) if why.contains("no answer within 50ms")), "{outcome:?}");
+    assert!(
+        matches!(&outcome, Outcome::Failure(why) if why.contains("no answer within 50ms")),
+        "{outcome:?}"
+    );
     let nonsense = Server::start(vec!["SSH-2.0-x\r\n\r\n".into()]).await;
-    assert!(matches!(attempt(&nonsense.get("/"), LIMIT).await, Outcome::Failure(_)));
+    assert!(matches!(
+        attempt(&nonsense.get("/"), LIMIT).await,
+        Outcome::Failure(_)
+    ));
 }
 
 #[tokio::test]
 async fn a_closed_port_is_a_failure() {
-    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let port = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let outcome = tcp_socket::attempt("127.0.0.1", port, LIMIT).await;
-    assert!(matches!(&outcome, Outcome::Failure(why) if why.contains("refused")), "{outcome:?}");
-    let get = Server { port, requests: Arc::default() }.get("/");
+    assert!(
+        matches!(&outcome, Outcome::Failure(why) if why.contains("refused")),
+        "{outcome:?}"
+    );
+    let get = Server {
+        port,
+        requests: Arc::default(),
+    }
+    .get("/");
     let outcome = attempt(&get, LIMIT).await;
-    assert!(matches!(&outcome, Outcome::Failure(why) if why.contains("refused")), "{outcome:?}");
+    assert!(
+        matches!(&outcome, Outcome::Failure(why) if why.contains("refused")),
+        "{outcome:?}"
+    );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    assert_eq!(tcp_socket::attempt("127.0.0.1", port, LIMIT).await, Outcome::Success);
+    assert_eq!(
+        tcp_socket::attempt("127.0.0.1", port, LIMIT).await,
+        Outcome::Success
+    );
 }

@@ -41,7 +41,10 @@ fn host_ips() -> Vec<IpAddr> {
         Some(socket.local_addr().ok()?.ip())
     };
     let v4 = from(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into());
-    let v6 = from(Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into());
+    let v6 = from(
+        Ipv6Addr::UNSPECIFIED.into(),
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+    );
     let mut ips: Vec<IpAddr> = [v4, v6].into_iter().flatten().collect();
     if ips.is_empty() {
         ips.push(Ipv4Addr::LOCALHOST.into());
@@ -62,7 +65,9 @@ fn parse_resolv_conf(text: &str) -> DnsConfig {
     for line in text.lines() {
         let mut words = line.split_whitespace();
         let keyword = words.next();
-        let mut values = words.take_while(|word| !word.starts_with(['#', ';'])).map(str::to_owned);
+        let mut values = words
+            .take_while(|word| !word.starts_with(['#', ';']))
+            .map(str::to_owned);
         match keyword {
             Some("nameserver") => dns.servers.extend(values.next()),
             Some("search" | "domain") => dns.searches = values.collect(),
@@ -77,10 +82,16 @@ fn parse_resolv_conf(text: &str) -> DnsConfig {
 fn swap_accounting(mountinfo: &str) -> bool {
     let memory = |line: &&str| {
         line.split_once(" - cgroup ").is_some_and(|(_, rest)| {
-            rest.split(' ').next_back().is_some_and(|options| options.split(',').any(|option| option == "memory"))
+            rest.split(' ')
+                .next_back()
+                .is_some_and(|options| options.split(',').any(|option| option == "memory"))
         })
     };
-    match mountinfo.lines().find(memory).and_then(|line| line.split(' ').nth(4)) {
+    match mountinfo
+        .lines()
+        .find(memory)
+        .and_then(|line| line.split(' ').nth(4))
+    {
         Some(mount) => Path::new(mount).join("memory.memsw.limit_in_bytes").exists(),
         None => Path::new("/proc/swaps").exists(),
     }

@@ -45,10 +45,19 @@ impl PodLock {
     pub(super) fn take(kubelet_root: &Path, namespace: &str, name: &str) -> Result<Self, LockError> {
         let directory = kubelet_root.join("pod-locks");
         let path = directory.join(format!("{namespace}_{name}.lock"));
-        let failed = |source| LockError::Io { path: path.clone(), source };
+        let failed = |source| LockError::Io {
+            path: path.clone(),
+            source,
+        };
         loop {
             make_private_dirs(&directory).map_err(failed)?;
-            let file = match File::options().create(true).truncate(false).read(true).write(true).open(&path) {
+            let file = match File::options()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .open(&path)
+            {
                 // The last holder took the directory with it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 result => result.map_err(failed)?,
@@ -59,13 +68,19 @@ impl PodLock {
                     let mut owner = String::new();
                     let known = file.read_to_string(&mut owner).is_ok() && !owner.is_empty();
                     let owner = if known { owner } else { "?".to_owned() };
-                    return Err(LockError::Taken { namespace: namespace.into(), name: name.into(), owner });
+                    return Err(LockError::Taken {
+                        namespace: namespace.into(),
+                        name: name.into(),
+                        owner,
+                    });
                 }
                 Err((_, errno)) => return Err(failed(errno.into())),
             };
             // The last holder may have removed the file between our open and our lock.
             if is_at(&held, &path) {
-                held.set_len(0).and_then(|()| write!(&*held, "{}", std::process::id())).map_err(failed)?;
+                held.set_len(0)
+                    .and_then(|()| write!(&*held, "{}", std::process::id()))
+                    .map_err(failed)?;
                 return Ok(PodLock { path, _held: held });
             }
         }
@@ -98,8 +113,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = PodLock::take(dir.path(), "default", "x").unwrap();
         let error = PodLock::take(dir.path(), "default", "x").unwrap_err();
-        let expected =
-            format!("Pod default/x is already run by process {}; stop that one first.", std::process::id());
+        let expected = format!(
+            "Pod default/x is already run by process {}; stop that one first.",
+            std::process::id()
+        );
         assert_eq!(error.to_string(), expected);
         let _other = PodLock::take(dir.path(), "default", "y").unwrap();
         drop(first);

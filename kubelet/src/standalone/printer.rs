@@ -38,7 +38,10 @@ impl Printer {
     /// environment has a `NO_COLOR` that is not empty.
     pub(super) fn new<'a>(containers: impl IntoIterator<Item = (&'a str, &'a str)>, with_pod: bool) -> Self {
         let allowed = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let width = containers.into_iter().map(|(pod, name)| label(with_pod, pod, name).chars().count()).max();
+        let width = containers
+            .into_iter()
+            .map(|(pod, name)| label(with_pod, pod, name).chars().count())
+            .max();
         Printer {
             with_pod,
             width: width.unwrap_or(0),
@@ -55,15 +58,29 @@ impl Printer {
         let colour = self.colour_of(&name);
         let text = printable(&line.text);
         match line.stream {
-            Stream::Stdout => put(io::stdout().lock(), &painted(self.stdout_colour, colour, &prefix), &text),
-            Stream::Stderr => put(io::stderr().lock(), &painted(self.stderr_colour, colour, &prefix), &text),
+            Stream::Stdout => put(
+                io::stdout().lock(),
+                &painted(self.stdout_colour, colour, &prefix),
+                &text,
+            ),
+            Stream::Stderr => put(
+                io::stderr().lock(),
+                &painted(self.stderr_colour, colour, &prefix),
+                &text,
+            ),
         }
     }
 
     /// Something that happened to a pod. What was said last is not said again.
     pub(super) fn event(&self, pod: &str, event: &PodEvent) {
-        let Some((colour, text)) = sentence(event) else { return };
-        let key = format!("{pod}/{}/{:?}", event.container.as_deref().unwrap_or_default(), event.reason);
+        let Some((colour, text)) = sentence(event) else {
+            return;
+        };
+        let key = format!(
+            "{pod}/{}/{:?}",
+            event.container.as_deref().unwrap_or_default(),
+            event.reason
+        );
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             if event.reason == EventReason::Ready {
@@ -102,11 +119,19 @@ impl Printer {
 }
 
 fn label(with_pod: bool, pod: &str, container: &str) -> String {
-    if with_pod { format!("{pod}/{container}") } else { container.to_owned() }
+    if with_pod {
+        format!("{pod}/{container}")
+    } else {
+        container.to_owned()
+    }
 }
 
 fn painted(enabled: bool, colour: u8, text: &str) -> String {
-    if enabled { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+    if enabled {
+        format!("\x1b[{colour}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
 }
 
 /// A line goes out in one write, so that it is not torn apart by what other programs write.
@@ -166,7 +191,9 @@ fn sentence(event: &PodEvent) -> Option<(Option<u8>, String)> {
 /// Begins with a small letter, as the rest of a line after `pod: ` does.
 fn lower(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+    letters
+        .next()
+        .map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
 #[cfg(test)]
@@ -178,17 +205,37 @@ mod tests {
     fn events_read_as_sentences() {
         let say = |reason, container: Option<&str>, message: &str| {
             let container = container.map(str::to_owned);
-            let event = PodEvent { uid: PodUid("u".into()), time: 0, reason, container, message: message.into() };
+            let event = PodEvent {
+                uid: PodUid("u".into()),
+                time: 0,
+                reason,
+                container,
+                message: message.into(),
+            };
             sentence(&event).map(|(_, text)| text)
         };
         assert_eq!(say(EventReason::Created, Some("web"), "x"), None);
-        assert_eq!(say(EventReason::Started, Some("web"), "x").as_deref(), Some("web started"));
-        assert_eq!(say(EventReason::Ready, None, "x").as_deref(), Some("pod is ready"));
         assert_eq!(
-            say(EventReason::Exited, Some("web"), "Container web ended with exit code 3").as_deref(),
+            say(EventReason::Started, Some("web"), "x").as_deref(),
+            Some("web started")
+        );
+        assert_eq!(
+            say(EventReason::Ready, None, "x").as_deref(),
+            Some("pod is ready")
+        );
+        assert_eq!(
+            say(
+                EventReason::Exited,
+                Some("web"),
+                "Container web ended with exit code 3"
+            )
+            .as_deref(),
             Some("web ended with exit code 3")
         );
-        assert_eq!(say(EventReason::BackOff, Some("web"), "back-off 10s").as_deref(), Some("web: back-off 10s"));
+        assert_eq!(
+            say(EventReason::BackOff, Some("web"), "back-off 10s").as_deref(),
+            Some("web: back-off 10s")
+        );
         assert_eq!(say(EventReason::Phase, None, "Pod is Running"), None);
     }
 

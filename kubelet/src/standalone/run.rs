@@ -16,9 +16,7 @@ use super::{facts, signals};
 use crate::identity::PodUid;
 use crate::plan::{Deletion, Desired, Objects};
 use crate::spec;
-use crate::worker::{
-    Clock, EventRouter, HostCgroups, Node, PodRecord, PodState, Records, SpawnError, spawn,
-};
+use crate::worker::{Clock, EventRouter, HostCgroups, Node, PodRecord, PodState, Records, SpawnError, spawn};
 
 /// The machine's side of a standalone node.
 pub struct Host {
@@ -104,12 +102,24 @@ impl Standalone {
         let router = EventRouter::start(host.engine.as_ref());
         let objects = Arc::new(workload.objects.clone());
         let node = Arc::new(node(host));
-        Ok(Standalone { node, workload, objects, router, printer, patience })
+        Ok(Standalone {
+            node,
+            workload,
+            objects,
+            router,
+            printer,
+            patience,
+        })
     }
 
     fn lock(&self) -> Result<Vec<PodLock>, LockError> {
         // In one order, so that two programs with the same pods don't each hold one of them.
-        let names: BTreeSet<_> = self.workload.pods.iter().map(|pod| (spec::namespace(pod), spec::name(pod))).collect();
+        let names: BTreeSet<_> = self
+            .workload
+            .pods
+            .iter()
+            .map(|pod| (spec::namespace(pod), spec::name(pod)))
+            .collect();
         let take = |(namespace, name)| PodLock::take(&self.node.kubelet_root, namespace, name);
         names.into_iter().map(take).collect()
     }
@@ -117,18 +127,26 @@ impl Standalone {
     /// Ends pods of the same names and other manifests, whose programs are dead.
     async fn end_predecessors(&self) -> Result<(), RunError> {
         let root = &self.node.kubelet_root;
-        let records = Records::new(root).list().map_err(|source| RunError::Records { path: root.clone(), source })?;
+        let records = Records::new(root).list().map_err(|source| RunError::Records {
+            path: root.clone(),
+            source,
+        })?;
         let mut sessions = JoinSet::new();
         for record in records {
             let same_name = |pod: &&Pod| {
-                spec::name(pod) == spec::name(&record.pod) && spec::namespace(pod) == spec::namespace(&record.pod)
+                spec::name(pod) == spec::name(&record.pod)
+                    && spec::namespace(pod) == spec::namespace(&record.pod)
             };
-            let Some(successor) = self.workload.pods.iter().find(same_name) else { continue };
+            let Some(successor) = self.workload.pods.iter().find(same_name) else {
+                continue;
+            };
             if successor.metadata.uid == record.pod.metadata.uid && record.deletion().is_none() {
                 continue;
             }
             let name = spec::name(&record.pod);
-            self.printer.note(&format!("{name}: an earlier pod of that name is left from a berth that died; ending it first"));
+            self.printer.note(&format!(
+                "{name}: an earlier pod of that name is left from a berth that died; ending it first"
+            ));
             sessions.spawn(end(&self.node, &self.router, &self.printer, &self.patience, record)?.run());
         }
         while sessions.join_next().await.is_some() {}
@@ -159,13 +177,19 @@ impl Standalone {
 
     fn ended(&self, states: &[PodState]) -> Ended {
         let interrupted = *self.patience.borrow() != Patience::Run;
-        let first_failure = states.iter().map(|state| exit_code(&state.status)).find(|&code| code != 0);
+        let first_failure = states
+            .iter()
+            .map(|state| exit_code(&state.status))
+            .find(|&code| code != 0);
         let pods = states.iter().map(|state| {
             let mut pod = state.pod.as_ref().clone();
             pod.status = Some(state.status.clone());
             pod
         });
-        Ended { exit_code: first_failure.filter(|_| !interrupted).unwrap_or(0), pods: pods.collect() }
+        Ended {
+            exit_code: first_failure.filter(|_| !interrupted).unwrap_or(0),
+            pods: pods.collect(),
+        }
     }
 }
 
@@ -224,7 +248,10 @@ pub(super) fn end(
     let requested_at = node.clock.now();
     let desired = Desired {
         uid: record.uid(),
-        deletion: record.deletion().or(Some(Deletion { requested_at, grace: None })),
+        deletion: record.deletion().or(Some(Deletion {
+            requested_at,
+            grace: None,
+        })),
         pod: Arc::new(record.pod),
         objects: Arc::new(Objects::default()),
         node: Arc::clone(&node.facts),

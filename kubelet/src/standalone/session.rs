@@ -85,8 +85,15 @@ impl Session {
     }
 
     async fn show(&mut self, event: &PodEvent) {
-        if matches!(event.reason, EventReason::Started | EventReason::Adopted | EventReason::Exited) {
-            let start = if event.reason == EventReason::Adopted { Start::End } else { Start::Live };
+        if matches!(
+            event.reason,
+            EventReason::Started | EventReason::Adopted | EventReason::Exited
+        ) {
+            let start = if event.reason == EventReason::Adopted {
+                Start::End
+            } else {
+                Start::Live
+            };
             self.follow_new(start).await;
         }
         self.printer.event(&self.name, event);
@@ -106,7 +113,9 @@ impl Session {
 
     /// Begins to read the logs of containers that have started.
     async fn follow_new(&mut self, start: Start) {
-        let Ok(containers) = self.engine.list_containers(Some(&self.uid.0)).await else { return };
+        let Ok(containers) = self.engine.list_containers(Some(&self.uid.0)).await else {
+            return;
+        };
         for container in containers {
             if container.state != ContainerState::Created && self.followed.insert(container.id.clone()) {
                 self.follow(container, start);
@@ -115,7 +124,11 @@ impl Session {
     }
 
     fn follow(&mut self, container: ContainerStatus, start: Start) {
-        let (engine, printer, pod) = (Arc::clone(&self.engine), Arc::clone(&self.printer), self.name.clone());
+        let (engine, printer, pod) = (
+            Arc::clone(&self.engine),
+            Arc::clone(&self.printer),
+            self.name.clone(),
+        );
         self.followers.spawn(async move {
             let reader = LogReader::new(&container.log_path, start);
             let name = &container.config.name;
@@ -133,10 +146,12 @@ pub(super) fn exit_code(status: &PodStatus) -> u8 {
         return 0;
     }
     let init = status.init_container_statuses.iter().flatten();
-    let failed = init.chain(status.container_statuses.iter().flatten()).filter_map(|container| {
-        let ended = container.state.as_ref()?.terminated.as_ref()?;
-        (ended.exit_code != 0).then_some((ended.finished_at.as_ref().map(|time| time.0), ended.exit_code))
-    });
+    let failed = init
+        .chain(status.container_statuses.iter().flatten())
+        .filter_map(|container| {
+            let ended = container.state.as_ref()?.terminated.as_ref()?;
+            (ended.exit_code != 0).then_some((ended.finished_at.as_ref().map(|time| time.0), ended.exit_code))
+        });
     let first = failed.min_by_key(|(finished_at, _)| *finished_at);
     first.map_or(1, |(_, code)| u8::try_from(code).unwrap_or(1))
 }
@@ -150,9 +165,19 @@ mod tests {
 
     fn ended(code: i32, at: i64) -> ContainerStatus {
         let finished_at = Some(Time(jiff::Timestamp::from_second(at).unwrap()));
-        let terminated = ContainerStateTerminated { exit_code: code, finished_at, ..Default::default() };
-        let state = Some(ContainerState { terminated: Some(terminated), ..ContainerState::default() });
-        ContainerStatus { state, ..ContainerStatus::default() }
+        let terminated = ContainerStateTerminated {
+            exit_code: code,
+            finished_at,
+            ..Default::default()
+        };
+        let state = Some(ContainerState {
+            terminated: Some(terminated),
+            ..ContainerState::default()
+        });
+        ContainerStatus {
+            state,
+            ..ContainerStatus::default()
+        }
     }
 
     #[test]
@@ -164,7 +189,10 @@ mod tests {
         };
         assert_eq!(exit_code(&status("Succeeded", vec![ended(0, 1)])), 0);
         assert_eq!(exit_code(&status("Running", vec![ended(3, 1)])), 0);
-        assert_eq!(exit_code(&status("Failed", vec![ended(0, 1), ended(4, 3), ended(3, 2)])), 3);
+        assert_eq!(
+            exit_code(&status("Failed", vec![ended(0, 1), ended(4, 3), ended(3, 2)])),
+            3
+        );
         assert_eq!(exit_code(&status("Failed", vec![])), 1);
     }
 }

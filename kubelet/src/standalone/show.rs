@@ -26,7 +26,10 @@ impl std::str::FromStr for Format {
 
 /// One pod as itself, several as a List.
 pub fn show(pods: &[Pod], format: Format) -> String {
-    let mut items: Vec<Value> = pods.iter().filter_map(|pod| serde_json::to_value(pod).ok()).collect();
+    let mut items: Vec<Value> = pods
+        .iter()
+        .filter_map(|pod| serde_json::to_value(pod).ok())
+        .collect();
     let value = match items.len() {
         1 => items.remove(0),
         _ => serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": items }),
@@ -127,7 +130,10 @@ mod tests {
         let expected = "apiVersion: v1\nkind: Pod\nmetadata:\n  labels:\n    a/b: \"1\"\n  name: p\nspec:\n  containers:\n  - \
                         args:\n    - \"true\"\n    - \"x: y\"\n    - \"-\"\n    env:\n    - name: E\n      value: \"\"\n    name: c\n";
         assert_eq!(show(std::slice::from_ref(&pod), Format::Yaml), expected);
-        assert!(show(&[pod.clone(), pod], Format::Yaml).starts_with("apiVersion: v1\nitems:\n- apiVersion: v1\n  kind: Pod\n"));
+        assert!(
+            show(&[pod.clone(), pod], Format::Yaml)
+                .starts_with("apiVersion: v1\nitems:\n- apiVersion: v1\n  kind: Pod\n")
+        );
     }
 
     #[test]

@@ -48,9 +48,14 @@ pub(super) fn payload(
 
 fn text(context: &Context<'_>, item: &DownwardAPIVolumeFile) -> Result<String, VolumeError> {
     if let Some(field) = &item.field_ref {
-        let sources =
-            EnvSources { pod: context.pod, objects: context.objects, node: context.node, pod_ips: &[] };
-        return field_ref(&field.field_path, sources).map_err(|error| VolumeError::Unsupported(error.to_string()));
+        let sources = EnvSources {
+            pod: context.pod,
+            objects: context.objects,
+            node: context.node,
+            pod_ips: &[],
+        };
+        return field_ref(&field.field_path, sources)
+            .map_err(|error| VolumeError::Unsupported(error.to_string()));
     }
     let field = item.resource_field_ref.as_ref();
     let value = field.and_then(|field| {
@@ -59,7 +64,10 @@ fn text(context: &Context<'_>, item: &DownwardAPIVolumeFile) -> Result<String, V
         resources::resource_field(container, &field.resource, divisor, context.node)
     });
     value.ok_or_else(|| {
-        VolumeError::Unsupported(format!("the file \"{}\" refers to nothing of the pod or its containers", item.path))
+        VolumeError::Unsupported(format!(
+            "the file \"{}\" refers to nothing of the pod or its containers",
+            item.path
+        ))
     })
 }
 
@@ -79,11 +87,26 @@ mod tests {
                     {"path":"mem","resourceFieldRef":{"containerName":"c","resource":"limits.memory","divisor":"1Mi"}}]}}]}"#,
         );
         pod.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
-        let dir = super::super::PodDir::new(std::path::Path::new("/nonexistent"), &crate::identity::PodUid("u".into()));
-        let context =
-            Context { pod: &pod, objects: &Objects::default(), dir: &dir, node: &NodeFacts::default() };
-        let items = pod.spec.as_ref().unwrap().volumes.as_ref().unwrap()[0].downward_api.clone().unwrap().items.unwrap();
-        let style = Style { default_mode: DEFAULT_MODE, group: None };
+        let dir = super::super::PodDir::new(
+            std::path::Path::new("/nonexistent"),
+            &crate::identity::PodUid("u".into()),
+        );
+        let context = Context {
+            pod: &pod,
+            objects: &Objects::default(),
+            dir: &dir,
+            node: &NodeFacts::default(),
+        };
+        let items = pod.spec.as_ref().unwrap().volumes.as_ref().unwrap()[0]
+            .downward_api
+            .clone()
+            .unwrap()
+            .items
+            .unwrap();
+        let style = Style {
+            default_mode: DEFAULT_MODE,
+            group: None,
+        };
         let payload = payload(&context, &items, style).unwrap();
         let file = |path: &str| {
             let content = &payload[&PathBuf::from(path)];

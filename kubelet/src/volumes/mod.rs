@@ -27,9 +27,9 @@ use berth_cri::Mount;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+pub(crate) use delete::delete_tree;
 pub use error::VolumeError;
 pub use pod_dir::PodDir;
-pub(crate) use delete::delete_tree;
 pub(crate) use pod_dir::make_private_dirs;
 pub use termination::termination_message;
 
@@ -173,12 +173,26 @@ pub fn container_mounts(context: &Context<'_>, start: &StartContainer) -> Result
         mounts.push(Mount {
             container_path: request.container_path.clone(),
             host_path,
-            readonly: request.read_only,
+            readonly: request.read_only || is_always_read_only(context, &request.volume),
             propagation: request.propagation,
         });
     }
     mounts.extend(own_mounts(context, start, &mounts)?);
     Ok(mounts)
+}
+
+/// Volumes whose files the node writes are never writable in a container.
+fn is_always_read_only(context: &Context<'_>, name: &str) -> bool {
+    context
+        .volumes()
+        .iter()
+        .filter(|volume| volume.name == name)
+        .any(|volume| {
+            volume.config_map.is_some()
+                || volume.secret.is_some()
+                || volume.downward_api.is_some()
+                || volume.projected.is_some()
+        })
 }
 
 /// Mounts of files that the node makes for the container.

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 /// Mounts a tmpfs. `size` is in bytes; `None` is the kernel's default, half of the machine's memory.
 pub(crate) fn mount_tmpfs(target: &Path, size: Option<u64>, mode: u32) -> io::Result<()> {
@@ -28,6 +28,20 @@ pub(crate) fn mount_tmpfs(target: &Path, size: Option<u64>, mode: u32) -> io::Re
 pub(crate) fn bind_descriptor(source: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
     let source = format!("/proc/self/fd/{}", source.as_raw_fd());
     Ok(rustix::mount::mount_bind(source.as_str(), target)?)
+}
+
+/// Makes a directory a mount of itself that is shared: what is mounted below it later also appears in mount namespaces
+/// that were copied from ours before, such as those of shims.
+pub(crate) fn share(directory: &Path) -> io::Result<()> {
+    if is_mount_point(directory)? {
+        return Ok(());
+    }
+    rustix::mount::mount_bind(directory, directory)?;
+    let shared = rustix::mount::mount_change(directory, MountPropagationFlags::SHARED);
+    if shared.is_err() {
+        let _ = rustix::mount::unmount(directory, UnmountFlags::NOFOLLOW);
+    }
+    Ok(shared?)
 }
 
 /// Whether something is mounted at `path` itself.
@@ -121,5 +135,30 @@ mod tests {
         assert!(!is_mount_point(&outer).unwrap() && !inner.exists());
         unmount_below(dir.path()).unwrap();
         assert!(!is_mount_point(&dir.path().join("absent")).unwrap());
+    }
+
+    #[test]
+    fn mounts_below_a_shared_directory_reach_namespaces_that_are_older() {
+        let dir = tempfile::tempdir().unwrap();
+        let pod = dir.path().join("pod");
+        std::fs::create_dir_all(pod.join("v")).unwrap();
+        share(&pod).unwrap();
+        share(&pod).unwrap();
+        let (to_child, from_parent) = std::sync::mpsc::channel();
+        let (to_parent, from_child) = std::sync::mpsc::channel();
+        let file = pod.join("v/file");
+        let child = std::thread::spawn(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+            to_parent.send(()).unwrap();
+            from_parent.recv().unwrap();
+            file.exists()
+        });
+        from_child.recv().unwrap();
+        mount_tmpfs(&pod.join("v"), None, 0o755).unwrap();
+        std::fs::write(pod.join("v/file"), "").unwrap();
+        to_child.send(()).unwrap();
+        let seen = child.join().unwrap();
+        unmount_below(dir.path()).unwrap();
+        assert!(seen);
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::{delete, mounts};
 use crate::identity::PodUid;
@@ -32,9 +33,13 @@ impl PodDir {
         self.path.is_dir()
     }
 
-    /// Makes it, for root only.
+    /// Makes it, for root only, or finds it made. It is a shared mount of itself: a pod's shim has a mount namespace of
+    /// its own and must see volumes that are mounted after its start. So it must be there before the sandbox is.
     pub fn create(&self) -> io::Result<()> {
-        make_private_dirs(&self.path)
+        static CREATION: Mutex<()> = Mutex::new(());
+        let _one_at_a_time = CREATION.lock().unwrap_or_else(PoisonError::into_inner);
+        make_private_dirs(&self.path)?;
+        mounts::share(&self.path)
     }
 
     /// The directory of a volume of a plugin, `kubernetes.io/empty-dir` for example.
@@ -101,7 +106,19 @@ impl PodDir {
             return Ok(());
         }
         mounts::unmount_below(&self.path.canonicalize()?)?;
-        delete::delete_tree(&self.path)
+        delete::delete_tree(&self.path)?;
+        // The last one takes the directory of all with it.
+        match self.path.parent().map(std::fs::remove_dir) {
+            Some(Err(error))
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+                ) =>
+            {
+                Err(error)
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use berth_cri::{ContainerId, ContainerState, ContainerStatus};
+use berth_cri::{ContainerId, ContainerState, ContainerStatus, PodSandboxStatus};
 use k8s_openapi::api::core::v1::PodStatus;
 
 use super::event::EventReason;
+use super::execute::sandbox_message;
 use super::reporter::Reporter;
 use crate::plan::{Plan, Reason};
 
@@ -21,12 +22,27 @@ pub(super) struct Announcer {
 
 impl Announcer {
     /// Containers that an earlier daemon left: what ended before is not news.
-    pub(super) fn adopt(&mut self, reporter: &Reporter, containers: &[ContainerStatus]) {
+    pub(super) fn adopt(
+        &mut self,
+        reporter: &Reporter,
+        sandboxes: &[PodSandboxStatus],
+        containers: &[ContainerStatus],
+    ) {
+        for sandbox in sandboxes.iter().filter(|sandbox| sandbox.ready) {
+            reporter.pod(
+                EventReason::SandboxReady,
+                sandbox_message("Sandbox was taken over", &sandbox.ips),
+            );
+        }
         for container in containers {
             self.containers.insert(container.id.clone(), container.state);
             if container.state == ContainerState::Running {
                 let name = &container.config.name;
-                reporter.container(EventReason::Adopted, name, format!("Container {name} is running already"));
+                reporter.container(
+                    EventReason::Adopted,
+                    name,
+                    format!("Container {name} is running already"),
+                );
             }
         }
     }
@@ -37,20 +53,34 @@ impl Announcer {
             let before = self.containers.insert(container.id.clone(), container.state);
             let ended = |state| matches!(state, ContainerState::Exited | ContainerState::Unknown);
             if ended(container.state) && !before.is_some_and(ended) {
-                reporter.container(EventReason::Exited, &container.config.name, exit_message(container));
+                reporter.container(
+                    EventReason::Exited,
+                    &container.config.name,
+                    exit_message(container),
+                );
             }
         }
-        self.containers.retain(|id, _| containers.iter().any(|container| container.id == *id));
+        self.containers
+            .retain(|id, _| containers.iter().any(|container| container.id == *id));
     }
 
     /// Containers that have begun to wait for their next try.
     pub(super) fn waiting(&mut self, reporter: &Reporter, plan: &Plan) {
-        let waiting: BTreeMap<String, Reason> =
-            plan.waiting.iter().map(|(name, waiting)| (name.clone(), waiting.reason)).collect();
+        let waiting: BTreeMap<String, Reason> = plan
+            .waiting
+            .iter()
+            .map(|(name, waiting)| (name.clone(), waiting.reason))
+            .collect();
         for (name, waiting) in &plan.waiting {
-            let backs_off = matches!(waiting.reason, Reason::CrashLoopBackOff | Reason::ImagePullBackOff);
+            let backs_off = matches!(
+                waiting.reason,
+                Reason::CrashLoopBackOff | Reason::ImagePullBackOff
+            );
             // Failures of steps were told when they happened; these come from the plan alone.
-            let hopeless = matches!(waiting.reason, Reason::ErrImageNeverPull | Reason::CreateContainerConfigError);
+            let hopeless = matches!(
+                waiting.reason,
+                Reason::ErrImageNeverPull | Reason::CreateContainerConfigError
+            );
             if self.waiting.get(name) == Some(&waiting.reason) {
                 continue;
             }
@@ -69,14 +99,21 @@ impl Announcer {
         let init = status.init_container_statuses.iter().flatten();
         let all = status.container_statuses.iter().flatten().chain(init);
         for container in all {
-            let running = container.state.as_ref().is_some_and(|state| state.running.is_some());
+            let running = container
+                .state
+                .as_ref()
+                .is_some_and(|state| state.running.is_some());
             // An init container that has done its work is called ready; nobody cares.
             let ready = container.ready && running;
             let before = self.ready.insert(container.name.clone(), ready).unwrap_or(false);
             // A container that ended has said so already.
             if ready != before && (ready || running) {
                 let (reason, word) = said(ready);
-                reporter.container(reason, &container.name, format!("Container {} is {word}", container.name));
+                reporter.container(
+                    reason,
+                    &container.name,
+                    format!("Container {} is {word}", container.name),
+                );
             }
         }
         let pod_ready = is_true(status, "Ready");
@@ -94,7 +131,11 @@ impl Announcer {
 }
 
 fn said(ready: bool) -> (EventReason, &'static str) {
-    if ready { (EventReason::Ready, "ready") } else { (EventReason::NotReady, "not ready") }
+    if ready {
+        (EventReason::Ready, "ready")
+    } else {
+        (EventReason::NotReady, "not ready")
+    }
 }
 
 fn is_true(status: &PodStatus, condition: &str) -> bool {

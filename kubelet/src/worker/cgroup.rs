@@ -53,7 +53,9 @@ pub struct HostCgroups {
 impl HostCgroups {
     /// The list of groups that are ours is kept in `kubelet_root`.
     pub fn new(kubelet_root: &Path) -> Self {
-        HostCgroups { directory: kubelet_root.to_owned() }
+        HostCgroups {
+            directory: kubelet_root.to_owned(),
+        }
     }
 }
 
@@ -97,7 +99,9 @@ fn text(path: &Path) -> Result<&str, PodCgroupError> {
 
 /// The groups above one, the nearest first, without the root.
 fn parents(path: &Path) -> impl Iterator<Item = &Path> {
-    path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty() && *parent != Path::new("/"))
+    path.ancestors()
+        .skip(1)
+        .filter(|parent| !parent.as_os_str().is_empty() && *parent != Path::new("/"))
 }
 
 /// Removes a group from each hierarchy unless another group or a process is in it. Returns whether it is gone.
@@ -167,7 +171,11 @@ impl List {
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
             Err(error) => return Err(error),
         };
-        Ok(List { path, _lock: lock, ours })
+        Ok(List {
+            path,
+            _lock: lock,
+            ours,
+        })
     }
 
     fn save(&self) -> io::Result<()> {

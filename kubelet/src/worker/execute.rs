@@ -52,16 +52,33 @@ impl Job {
         match self.step.clone() {
             Step::SetUpVolumes => self.set_up_volumes().await,
             Step::PullImage { image } => self.pull_image(image).await,
-            Step::RunSandbox { config, replaces, cgroup } => {
+            Step::RunSandbox {
+                config,
+                replaces,
+                cgroup,
+            } => {
                 self.stop_sandboxes(&replaces).await?;
                 self.run_sandbox(*config, cgroup).await
             }
             Step::StopSandbox { id } => nothing(self.node.engine.stop_pod_sandbox(&id).await),
             Step::RemoveSandbox { id } => nothing(self.node.engine.remove_pod_sandbox(&id).await),
             Step::StartContainer(start) => self.start_container(*start).await,
-            Step::RunHook { id, name, kind, handler, .. } => self.run_hook(id, &name, kind, handler).await,
-            Step::StopContainer { id, name, timeout, reason, .. } => {
-                self.reporter.container(EventReason::Killing, &name, reason.message(&name));
+            Step::RunHook {
+                id,
+                name,
+                kind,
+                handler,
+                ..
+            } => self.run_hook(id, &name, kind, handler).await,
+            Step::StopContainer {
+                id,
+                name,
+                timeout,
+                reason,
+                ..
+            } => {
+                self.reporter
+                    .container(EventReason::Killing, &name, reason.message(&name));
                 nothing(self.node.engine.stop_container(&id, timeout).await)
             }
             Step::RemoveContainer { id, .. } => nothing(self.node.engine.remove_container(&id).await),
@@ -78,16 +95,24 @@ impl Job {
     }
 
     async fn pull_image(&self, image: String) -> Result<Done, Failure> {
-        self.reporter.pod(EventReason::Pulling, format!("Pulling image \"{image}\""));
+        self.reporter
+            .pod(EventReason::Pulling, format!("Pulling image \"{image}\""));
         let begun = tokio::time::Instant::now();
-        match self.node.engine.pull_image(&image, Arc::clone(&self.node.pull_progress)).await {
+        match self
+            .node
+            .engine
+            .pull_image(&image, Arc::clone(&self.node.pull_progress))
+            .await
+        {
             Ok(_) => {}
             Err(EngineError::InvalidImageName(message)) => return Err((Reason::InvalidImageName, message)),
             Err(error) => return Err((Reason::ErrImagePull, error.to_string())),
         }
         let took = Duration::from_millis(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
-        self.reporter
-            .pod(EventReason::Pulled, format!("Successfully pulled image \"{image}\" in {took:?}"));
+        self.reporter.pod(
+            EventReason::Pulled,
+            format!("Successfully pulled image \"{image}\" in {took:?}"),
+        );
         match self.node.engine.image_status(&image).await {
             Ok(found) => Ok(Done::Image(image, found)),
             Err(error) => Err((Reason::ImageInspectError, error.to_string())),
@@ -96,7 +121,10 @@ impl Job {
 
     async fn stop_sandboxes(&self, ids: &[SandboxId]) -> Result<(), Failure> {
         for id in ids {
-            self.reporter.pod(EventReason::SandboxChanged, "Sandbox is gone, it will be made anew");
+            self.reporter.pod(
+                EventReason::SandboxChanged,
+                "Sandbox is gone, it will be made anew",
+            );
             let stopped = self.node.engine.stop_pod_sandbox(id).await;
             stopped.map_err(|error| (Reason::FailedCreatePodSandBox, error.to_string()))?;
         }
@@ -105,21 +133,32 @@ impl Job {
 
     async fn run_sandbox(&self, config: PodSandboxConfig, cgroup: PodCgroup) -> Result<Done, Failure> {
         let failed = |message: String| (Reason::FailedCreatePodSandBox, message);
-        let (node, logs) = (Arc::clone(&self.node), config.log_directory.clone());
+        let (node, dir, logs) = (
+            Arc::clone(&self.node),
+            self.dir.clone(),
+            config.log_directory.clone(),
+        );
         let prepared = blocking(move || -> Result<(), String> {
+            dir.create().map_err(|error| {
+                format!("can't make the pod's directory {}: {error}", dir.path().display())
+            })?;
             std::fs::create_dir_all(&logs)
                 .map_err(|error| format!("can't make the log directory {}: {error}", logs.display()))?;
             node.cgroups.ensure(&cgroup).map_err(|error| error.to_string())
         })
         .await?;
         prepared.map_err(failed)?;
-        let id = self.node.engine.run_pod_sandbox(config).await.map_err(|error| failed(error.to_string()))?;
+        let id = self
+            .node
+            .engine
+            .run_pod_sandbox(config)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
         if let Ok(status) = self.node.engine.pod_sandbox_status(&id).await {
-            let message = match status.ips.first() {
-                Some(ip) => format!("Sandbox is ready at {ip}"),
-                None => "Sandbox is ready on the host's network".to_owned(),
-            };
-            self.reporter.pod(EventReason::SandboxReady, message);
+            self.reporter.pod(
+                EventReason::SandboxReady,
+                sandbox_message("Sandbox was made", &status.ips),
+            );
         }
         Ok(Done::Nothing)
     }
@@ -137,12 +176,14 @@ impl Job {
             .create_container(&start.sandbox, *start.config)
             .await
             .map_err(|error| (Reason::CreateContainerError, error.to_string()))?;
-        self.reporter.container(EventReason::Created, &name, format!("Created container {name}"));
+        self.reporter
+            .container(EventReason::Created, &name, format!("Created container {name}"));
         engine
             .start_container(&id)
             .await
             .map_err(|error| (Reason::RunContainerError, error.to_string()))?;
-        self.reporter.container(EventReason::Started, &name, format!("Started container {name}"));
+        self.reporter
+            .container(EventReason::Started, &name, format!("Started container {name}"));
         Ok(Done::Nothing)
     }
 
@@ -157,8 +198,15 @@ impl Job {
             let outcome = HookOutcome::Failed(format!("the pod has no container \"{name}\""));
             return Ok(Done::Hook(id, kind, outcome));
         };
-        let hook = Hook { id: id.clone(), container: container.clone(), handler, ip: self.ip };
-        let limit = Some(*self.deadline.borrow()).filter(|&at| at != 0).map(|at| self.node.clock.until(at));
+        let hook = Hook {
+            id: id.clone(),
+            container: container.clone(),
+            handler,
+            ip: self.ip,
+        };
+        let limit = Some(*self.deadline.borrow())
+            .filter(|&at| at != 0)
+            .map(|at| self.node.clock.until(at));
         let outcome = tokio::select! {
             outcome = lifecycle::run(&hook, self.node.engine.as_ref(), limit) => outcome,
             () = over(&self.node, &mut self.deadline) => {
@@ -170,7 +218,8 @@ impl Job {
                 HookKind::PostStart => (EventReason::FailedPostStartHook, "PostStart"),
                 HookKind::PreStop => (EventReason::FailedPreStopHook, "PreStop"),
             };
-            self.reporter.container(reason, name, format!("{word} hook failed: {message}"));
+            self.reporter
+                .container(reason, name, format!("{word} hook failed: {message}"));
         }
         Ok(Done::Hook(id, kind, outcome))
     }
@@ -179,7 +228,10 @@ impl Job {
         let dir = self.dir.clone();
         blocking(move || dir.remove()).await?.map_err(|error| {
             let path = self.dir.path().display();
-            (Reason::FailedSync, format!("can't remove the pod's directory {path}: {error}"))
+            (
+                Reason::FailedSync,
+                format!("can't remove the pod's directory {path}: {error}"),
+            )
         })?;
         Ok(Done::Volumes(false))
     }
@@ -187,8 +239,21 @@ impl Job {
     async fn remove_cgroup(&self, path: &Path) -> Result<Done, Failure> {
         let (node, path) = (Arc::clone(&self.node), path.to_owned());
         let removed = blocking(move || node.cgroups.remove(&path)).await?;
-        removed.map_err(|error| (Reason::FailedSync, format!("can't remove the pod's cgroup: {error}")))?;
+        removed.map_err(|error| {
+            (
+                Reason::FailedSync,
+                format!("can't remove the pod's cgroup: {error}"),
+            )
+        })?;
         Ok(Done::Nothing)
+    }
+}
+
+/// What there is to say of a sandbox with these addresses.
+pub(super) fn sandbox_message(what: &str, ips: &[IpAddr]) -> String {
+    match ips.first() {
+        Some(ip) => format!("{what}, IP {ip}"),
+        None => format!("{what}, on the host's network"),
     }
 }
 
@@ -196,7 +261,11 @@ impl Job {
 async fn over(node: &Node, deadline: &mut watch::Receiver<UnixNanos>) {
     loop {
         let at = *deadline.borrow_and_update();
-        let left = if at == 0 { Duration::MAX } else { node.clock.until(at) };
+        let left = if at == 0 {
+            Duration::MAX
+        } else {
+            node.clock.until(at)
+        };
         tokio::select! {
             () = tokio::time::sleep(left) => return,
             Ok(()) = deadline.changed() => {}
@@ -214,7 +283,9 @@ fn context<'a>(desired: &'a Desired, node: &'a Node, dir: &'a PodDir) -> volumes
 }
 
 fn nothing(result: Result<(), EngineError>) -> Result<Done, Failure> {
-    result.map(|()| Done::Nothing).map_err(|error| (Reason::FailedSync, error.to_string()))
+    result
+        .map(|()| Done::Nothing)
+        .map_err(|error| (Reason::FailedSync, error.to_string()))
 }
 
 /// Runs what may wait for the kernel or a disk away from the other tasks.

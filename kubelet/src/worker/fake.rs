@@ -31,7 +31,12 @@ pub(super) struct Behaviour {
 
 impl Default for Behaviour {
     fn default() -> Self {
-        Behaviour { exits: None, stops_after: Some(Duration::ZERO), exec_code: 0, exec_takes: Duration::ZERO }
+        Behaviour {
+            exits: None,
+            stops_after: Some(Duration::ZERO),
+            exec_code: 0,
+            exec_takes: Duration::ZERO,
+        }
     }
 }
 
@@ -55,7 +60,11 @@ pub(super) struct FakeEngine {
 
 impl FakeEngine {
     pub(super) fn new(clock: Clock) -> Self {
-        FakeEngine { state: Arc::default(), clock, begun: tokio::time::Instant::now() }
+        FakeEngine {
+            state: Arc::default(),
+            clock,
+            begun: tokio::time::Instant::now(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -86,13 +95,21 @@ impl FakeEngine {
 
     /// When calls that begin so were made, in whole seconds.
     pub(super) fn seconds_of(&self, prefix: &str) -> Vec<u64> {
-        self.calls().iter().filter(|(_, call)| call.starts_with(prefix)).map(|(at, _)| at.as_secs()).collect()
+        self.calls()
+            .iter()
+            .filter(|(_, call)| call.starts_with(prefix))
+            .map(|(at, _)| at.as_secs())
+            .collect()
     }
 
     /// The calls that begin with one of these words, in order.
     pub(super) fn order_of(&self, words: &[&str]) -> Vec<String> {
         let wanted = |call: &String| words.iter().any(|word| call.split(' ').next() == Some(word));
-        self.calls().into_iter().map(|(_, call)| call).filter(wanted).collect()
+        self.calls()
+            .into_iter()
+            .map(|(_, call)| call)
+            .filter(wanted)
+            .collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -102,7 +119,10 @@ impl FakeEngine {
 
     pub(super) fn running(&self, name: &str) -> Option<ContainerId> {
         let state = self.lock();
-        let mut running = state.containers.iter().filter(|c| c.state == ContainerState::Running);
+        let mut running = state
+            .containers
+            .iter()
+            .filter(|c| c.state == ContainerState::Running);
         running.find(|c| c.config.name == name).map(|c| c.id.clone())
     }
 
@@ -110,7 +130,9 @@ impl FakeEngine {
     pub(super) fn exit(&self, id: &ContainerId, code: i32) {
         let now = self.clock.now();
         let mut state = self.lock();
-        let Some(container) = state.containers.iter_mut().find(|c| c.id == *id) else { return };
+        let Some(container) = state.containers.iter_mut().find(|c| c.id == *id) else {
+            return;
+        };
         if container.state != ContainerState::Running {
             return;
         }
@@ -127,10 +149,15 @@ impl FakeEngine {
         let running: Vec<ContainerId> = self.lock().containers.iter().map(|c| c.id.clone()).collect();
         running.iter().for_each(|id| self.exit(id, 137));
         let mut state = self.lock();
-        let lost: Vec<_> = state.sandboxes.iter_mut().filter(|s| s.ready).map(|s| {
-            s.ready = false;
-            (s.config.uid.clone(), s.id.clone())
-        }).collect();
+        let lost: Vec<_> = state
+            .sandboxes
+            .iter_mut()
+            .filter(|s| s.ready)
+            .map(|s| {
+                s.ready = false;
+                (s.config.uid.clone(), s.id.clone())
+            })
+            .collect();
         for (uid, id) in lost {
             state.send(uid, id, EngineEventKind::SandboxLost);
         }
@@ -139,7 +166,11 @@ impl FakeEngine {
     /// Sends an event that says nothing new.
     pub(super) fn noise(&self) {
         let mut state = self.lock();
-        let all: Vec<_> = state.containers.iter().map(|c| (c.pod_uid.clone(), c.sandbox.clone(), c.id.clone())).collect();
+        let all: Vec<_> = state
+            .containers
+            .iter()
+            .map(|c| (c.pod_uid.clone(), c.sandbox.clone(), c.id.clone()))
+            .collect();
         for (uid, sandbox, id) in all {
             state.send(uid, sandbox, EngineEventKind::ContainerOom(id));
         }
@@ -148,8 +179,13 @@ impl FakeEngine {
 
 impl State {
     fn send(&mut self, pod_uid: String, sandbox: SandboxId, kind: EngineEventKind) {
-        let event = EngineEvent { pod_uid, sandbox, kind };
-        self.subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
+        let event = EngineEvent {
+            pod_uid,
+            sandbox,
+            kind,
+        };
+        self.subscribers
+            .retain(|subscriber| subscriber.send(event.clone()).is_ok());
     }
 }
 
@@ -164,18 +200,35 @@ impl Engine for FakeEngine {
         let id = SandboxId(format!("sandbox-{}", config.attempt));
         self.call(format!("sandbox {}", config.attempt));
         let mut state = self.lock();
-        assert!(!state.sandboxes.iter().any(|s| s.ready), "a second sandbox while one is ready");
-        assert!(!state.sandboxes.iter().any(|s| s.id == id), "a sandbox was made twice");
+        assert!(
+            !state.sandboxes.iter().any(|s| s.ready),
+            "a second sandbox while one is ready"
+        );
+        assert!(
+            !state.sandboxes.iter().any(|s| s.id == id),
+            "a sandbox was made twice"
+        );
         let created_at = self.clock.now();
         let ips = vec!["127.0.0.1".parse().unwrap()];
-        state.sandboxes.push(PodSandboxStatus { id: id.clone(), config, ready: true, created_at, ips });
+        state.sandboxes.push(PodSandboxStatus {
+            id: id.clone(),
+            config,
+            ready: true,
+            created_at,
+            ips,
+        });
         Ok(id)
     }
 
     async fn stop_pod_sandbox(&self, id: &SandboxId) -> Result<(), EngineError> {
         self.call(format!("stop-sandbox {id}"));
-        let inside: Vec<_> =
-            self.lock().containers.iter().filter(|c| c.sandbox == *id).map(|c| c.id.clone()).collect();
+        let inside: Vec<_> = self
+            .lock()
+            .containers
+            .iter()
+            .filter(|c| c.sandbox == *id)
+            .map(|c| c.id.clone())
+            .collect();
         inside.iter().for_each(|id| self.exit(id, 137));
         if let Some(sandbox) = self.lock().sandboxes.iter_mut().find(|s| s.id == *id) {
             sandbox.ready = false;
@@ -192,7 +245,12 @@ impl Engine for FakeEngine {
     }
 
     async fn pod_sandbox_status(&self, id: &SandboxId) -> Result<PodSandboxStatus, EngineError> {
-        self.lock().sandboxes.iter().find(|s| s.id == *id).cloned().ok_or_else(|| absent(id))
+        self.lock()
+            .sandboxes
+            .iter()
+            .find(|s| s.id == *id)
+            .cloned()
+            .ok_or_else(|| absent(id))
     }
 
     async fn list_pod_sandboxes(&self, uid: Option<&str>) -> Result<Vec<PodSandboxStatus>, EngineError> {
@@ -200,19 +258,35 @@ impl Engine for FakeEngine {
         Ok(self.lock().sandboxes.iter().filter(wanted).cloned().collect())
     }
 
-    async fn create_container(&self, sandbox: &SandboxId, config: ContainerConfig) -> Result<ContainerId, EngineError> {
+    async fn create_container(
+        &self,
+        sandbox: &SandboxId,
+        config: ContainerConfig,
+    ) -> Result<ContainerId, EngineError> {
         tokio::task::yield_now().await;
         let id = ContainerId(format!("{}-{}", config.name, config.attempt));
         let mut state = self.lock();
         if !state.sandboxes.iter().any(|s| s.id == *sandbox && s.ready) {
-            return Err(EngineError::FailedPrecondition("The sandbox is not ready.".into()));
+            return Err(EngineError::FailedPrecondition(
+                "The sandbox is not ready.".into(),
+            ));
         }
         if state.containers.iter().any(|c| c.id == id) {
             return Ok(id);
         }
         let twin = |c: &ContainerStatus| c.config.name == config.name && c.state == ContainerState::Running;
-        assert!(!state.containers.iter().any(twin), "{id} was made while another one runs");
-        let pod_uid = state.sandboxes.iter().find(|s| s.id == *sandbox).unwrap().config.uid.clone();
+        assert!(
+            !state.containers.iter().any(twin),
+            "{id} was made while another one runs"
+        );
+        let pod_uid = state
+            .sandboxes
+            .iter()
+            .find(|s| s.id == *sandbox)
+            .unwrap()
+            .config
+            .uid
+            .clone();
         state.containers.push(ContainerStatus {
             id: id.clone(),
             sandbox: sandbox.clone(),
@@ -238,7 +312,11 @@ impl Engine for FakeEngine {
         let name = {
             let now = self.clock.now();
             let mut state = self.lock();
-            let container = state.containers.iter_mut().find(|c| c.id == *id).ok_or_else(|| absent(id))?;
+            let container = state
+                .containers
+                .iter_mut()
+                .find(|c| c.id == *id)
+                .ok_or_else(|| absent(id))?;
             assert_eq!(container.state, ContainerState::Created, "{id} was started twice");
             container.state = ContainerState::Running;
             container.started_at = now;
@@ -279,7 +357,12 @@ impl Engine for FakeEngine {
     }
 
     async fn container_status(&self, id: &ContainerId) -> Result<ContainerStatus, EngineError> {
-        self.lock().containers.iter().find(|c| c.id == *id).cloned().ok_or_else(|| absent(id))
+        self.lock()
+            .containers
+            .iter()
+            .find(|c| c.id == *id)
+            .cloned()
+            .ok_or_else(|| absent(id))
     }
 
     async fn list_containers(&self, uid: Option<&str>) -> Result<Vec<ContainerStatus>, EngineError> {
@@ -310,7 +393,10 @@ impl Engine for FakeEngine {
             return Err(EngineError::DeadlineExceeded("The command took too long.".into()));
         }
         tokio::time::sleep(takes).await;
-        Ok(ExecOutput { exit_code: self.behaviour(&name).exec_code, ..ExecOutput::default() })
+        Ok(ExecOutput {
+            exit_code: self.behaviour(&name).exec_code,
+            ..ExecOutput::default()
+        })
     }
 
     async fn watch_log(&self, id: &ContainerId) -> Result<watch::Receiver<u64>, EngineError> {

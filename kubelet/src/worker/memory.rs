@@ -59,7 +59,15 @@ impl Memory {
         let last = self.failures.get(&key);
         let count = last.map_or(1, |last| last.count.saturating_add(1));
         let new = last.is_none_or(|last| last.message != message);
-        self.failures.insert(key, StepFailure { count, at, reason, message });
+        self.failures.insert(
+            key,
+            StepFailure {
+                count,
+                at,
+                reason,
+                message,
+            },
+        );
         new
     }
 
@@ -90,7 +98,11 @@ impl Memory {
     }
 
     /// The pod as it is.
-    pub(super) fn observed(&self, sandboxes: Vec<PodSandboxStatus>, containers: Vec<ContainerStatus>) -> Observed {
+    pub(super) fn observed(
+        &self,
+        sandboxes: Vec<PodSandboxStatus>,
+        containers: Vec<ContainerStatus>,
+    ) -> Observed {
         Observed {
             admitted_at: self.admitted_at,
             sandboxes,

@@ -17,7 +17,9 @@ use super::record::{PodRecord, Records};
 use super::reporter::Reporter;
 use super::tasks::{Admission, Tasks};
 use super::{Command, Node, PodHandle, PodState};
-use crate::plan::{self, Deletion, Desired, HookKind, NodeFacts, Observed, Plan, ProbeWanted, Stage, Step, StepKey};
+use crate::plan::{
+    self, Deletion, Desired, HookKind, NodeFacts, Observed, Plan, ProbeWanted, Stage, Step, StepKey,
+};
 use crate::prober::{self, ProbeReport, RunningProbe};
 use crate::volumes::{PodDir, termination_message};
 use crate::{config, qos, spec, status};
@@ -47,7 +49,10 @@ pub fn spawn(
     events: mpsc::UnboundedSender<PodEvent>,
 ) -> Result<PodHandle, SpawnError> {
     let records = Records::new(&node.kubelet_root);
-    let failed = |source| SpawnError::Record { pod: spec::describe(&desired.pod), source };
+    let failed = |source| SpawnError::Record {
+        pod: spec::describe(&desired.pod),
+        source,
+    };
     let mut record = match records.load(&desired.uid).map_err(failed)? {
         Some(record) => record,
         None => {
@@ -58,7 +63,10 @@ pub fn spawn(
     if record.cgroup_root != desired.node.cgroup_root {
         // The pod stays in the cgroup that it was made in.
         let cgroup_root = record.cgroup_root.clone();
-        desired.node = Arc::new(NodeFacts { cgroup_root, ..desired.node.as_ref().clone() });
+        desired.node = Arc::new(NodeFacts {
+            cgroup_root,
+            ..desired.node.as_ref().clone()
+        });
     }
     desired.deletion = desired.deletion.or(record.deletion());
     record.set_deletion(desired.deletion);
@@ -72,7 +80,11 @@ pub fn spawn(
     let (state, state_receiver) = watch::channel(first);
     let (logs, logs_released) = oneshot::channel();
     let (probe_sender, probe_reports) = mpsc::unbounded_channel();
-    let reporter = Reporter { uid: desired.uid.clone(), clock: node.clock.clone(), events };
+    let reporter = Reporter {
+        uid: desired.uid.clone(),
+        clock: node.clock.clone(),
+        events,
+    };
     let worker = Worker {
         dir: PodDir::new(&node.kubelet_root, &desired.uid),
         memory: Memory::recall(&record),
@@ -83,7 +95,11 @@ pub fn spawn(
         tasks: Tasks::default(),
         probes: BTreeMap::new(),
         probe_sender,
-        inbox: Inbox { engine: Some(engine_events), commands: Some(command_receiver), probes: probe_reports },
+        inbox: Inbox {
+            engine: Some(engine_events),
+            commands: Some(command_receiver),
+            probes: probe_reports,
+        },
         doubtful_images: BTreeSet::new(),
         state,
         reporter,
@@ -186,7 +202,7 @@ impl Worker {
         if !self.adopted {
             self.adopted = true;
             self.memory.adopt(&containers);
-            self.announcer.adopt(&self.reporter, &containers);
+            self.announcer.adopt(&self.reporter, &sandboxes, &containers);
         }
         self.memory.retain(&containers);
         self.announcer.containers(&self.reporter, &containers);
@@ -202,7 +218,8 @@ impl Worker {
     }
 
     fn read_termination_messages(&mut self, containers: &[ContainerStatus]) {
-        let ended = |c: &&ContainerStatus| matches!(c.state, ContainerState::Exited | ContainerState::Unknown);
+        let ended =
+            |c: &&ContainerStatus| matches!(c.state, ContainerState::Exited | ContainerState::Unknown);
         for container in containers.iter().filter(ended) {
             if self.memory.termination_messages.contains_key(&container.id) {
                 continue;
@@ -210,7 +227,9 @@ impl Worker {
             let found = spec::container(&self.desired.pod, &container.config.name);
             let policy = found.and_then(|(container, _)| container.termination_message_policy.as_deref());
             let message = termination_message(&self.dir, container, policy == Some("FallbackToLogsOnError"));
-            self.memory.termination_messages.insert(container.id.clone(), message);
+            self.memory
+                .termination_messages
+                .insert(container.id.clone(), message);
         }
     }
 
@@ -224,11 +243,13 @@ impl Worker {
             // An engine that can't say has said that it is not there: the pull tells why.
             let present = self.node.engine.image_status(image).await.ok().flatten();
             if present.is_some() && known.is_none() {
-                let message = format!("Container image \"{image}\" already present on machine");
+                let message = format!("Image \"{image}\" is present");
                 self.reporter.pod(EventReason::Pulled, message);
             }
             let pulled_at = known.map_or(0, |known| known.pulled_at);
-            self.memory.images.insert(image.clone(), plan::ImageState { present, pulled_at });
+            self.memory
+                .images
+                .insert(image.clone(), plan::ImageState { present, pulled_at });
         }
     }
 
@@ -249,10 +270,17 @@ impl Worker {
             if status != last.status
                 && let Err(error) = self.records.save_status(&self.desired.uid, &status)
             {
-                self.reporter.pod(EventReason::FailedSync, format!("can't write the pod's status: {error}"));
+                self.reporter.pod(
+                    EventReason::FailedSync,
+                    format!("can't write the pod's status: {error}"),
+                );
             }
             let pod = Arc::clone(&self.desired.pod);
-            self.state.send_replace(PodState { pod, status, stage: plan.stage });
+            self.state.send_replace(PodState {
+                pod,
+                status,
+                stage: plan.stage,
+            });
         }
     }
 
@@ -278,7 +306,13 @@ impl Worker {
 
     /// Remembers when a container was first told to end.
     fn note_kill(&mut self, step: &Step) {
-        let (Step::StopContainer { id, .. } | Step::RunHook { id, kind: HookKind::PreStop, .. }) = step else {
+        let (Step::StopContainer { id, .. }
+        | Step::RunHook {
+            id,
+            kind: HookKind::PreStop,
+            ..
+        }) = step
+        else {
             return;
         };
         let now = self.node.clock.now();
@@ -302,7 +336,9 @@ impl Worker {
             if self.probes.contains_key(probe) {
                 continue;
             }
-            let Some(running) = self.probe(probe, observed) else { continue };
+            let Some(running) = self.probe(probe, observed) else {
+                continue;
+            };
             let engine = Arc::clone(&self.node.engine);
             let task = tokio::spawn(prober::run(running, engine, self.probe_sender.clone()));
             self.probes.insert(probe.clone(), task.abort_handle());
@@ -311,7 +347,10 @@ impl Worker {
 
     fn probe(&self, wanted: &ProbeWanted, observed: &Observed) -> Option<RunningProbe> {
         let (container, _) = spec::container(&self.desired.pod, &wanted.name)?;
-        let status = observed.containers.iter().find(|container| container.id == wanted.id)?;
+        let status = observed
+            .containers
+            .iter()
+            .find(|container| container.id == wanted.id)?;
         let probe = match wanted.kind {
             plan::ProbeKind::Startup => container.startup_probe.clone(),
             plan::ProbeKind::Readiness => container.readiness_probe.clone(),
@@ -367,8 +406,14 @@ impl Worker {
     fn delete(&mut self, grace: Option<Duration>) {
         let now = self.node.clock.now();
         let deletion = match self.desired.deletion {
-            None => Deletion { requested_at: now, grace },
-            Some(last) => Deletion { grace: shorter(last.grace, grace), ..last },
+            None => Deletion {
+                requested_at: now,
+                grace,
+            },
+            Some(last) => Deletion {
+                grace: shorter(last.grace, grace),
+                ..last
+            },
         };
         self.desired.deletion = Some(deletion);
         self.record.set_deletion(Some(deletion));
@@ -381,7 +426,9 @@ impl Worker {
             Done::Volumes(ready) => self.memory.volumes_ready = ready,
             Done::Image(name, present) => {
                 let pulled_at = self.node.clock.now();
-                self.memory.images.insert(name, plan::ImageState { present, pulled_at });
+                self.memory
+                    .images
+                    .insert(name, plan::ImageState { present, pulled_at });
             }
             Done::Hook(id, kind, outcome) => self.memory.hook_ended(id, kind, outcome),
         }
@@ -404,10 +451,14 @@ impl Worker {
                 // The announcer tells it with the waiting reason.
                 StepKey::StartContainer(..) if reason == plan::Reason::CreateContainerConfigError => {}
                 StepKey::StartContainer(name, _) => {
-                    self.reporter.container(event, name, format!("{reason}: {message}"));
+                    self.reporter
+                        .container(event, name, format!("{reason}: {message}"));
                 }
                 StepKey::PullImage(image) => {
-                    self.reporter.pod(event, format!("{reason}: can't pull image \"{image}\": {message}"));
+                    self.reporter.pod(
+                        event,
+                        format!("{reason}: can't pull image \"{image}\": {message}"),
+                    );
                 }
                 _ => self.reporter.pod(event, message),
             }
@@ -420,16 +471,25 @@ impl Worker {
             prober::Outcome::Success => {}
             prober::Outcome::Warning(message) => {
                 let message = format!("{kind} probe warning: {message}");
-                self.reporter.container(EventReason::ProbeWarning, &report.container, message);
+                self.reporter
+                    .container(EventReason::ProbeWarning, &report.container, message);
             }
             prober::Outcome::Failure(message) => {
                 let message = format!("{kind} probe failed: {message}");
-                self.reporter.container(EventReason::Unhealthy, &report.container, message);
+                self.reporter
+                    .container(EventReason::Unhealthy, &report.container, message);
             }
             prober::Outcome::Error(message) => {
                 let message = format!("{kind} probe errored and resulted in unknown state: {message}");
-                self.reporter.container(EventReason::Unhealthy, &report.container, message);
+                self.reporter
+                    .container(EventReason::Unhealthy, &report.container, message);
             }
+        }
+        let first = self.memory.verdict(&report.id, report.kind).is_none();
+        if first && report.kind == plan::ProbeKind::Readiness && report.verdict == Some(false) {
+            let message = format!("Container {} is not ready", report.container);
+            self.reporter
+                .container(EventReason::NotReady, &report.container, message);
         }
         let new = self.memory.probed(&report.id, report.kind, report.verdict);
         if new && self.record.set_probes(&self.memory.probes) {
@@ -443,11 +503,16 @@ impl Worker {
         if let Some(released) = self.logs_released.take() {
             let _ = released.await;
         }
-        let removed = self.remove_logs().and_then(|()| self.records.remove(&self.desired.uid));
+        let removed = self
+            .remove_logs()
+            .and_then(|()| self.records.remove(&self.desired.uid));
         match removed {
             Ok(()) => Next::Gone,
             Err(error) => {
-                self.reporter.pod(EventReason::FailedSync, format!("can't remove the pod's record: {error}"));
+                self.reporter.pod(
+                    EventReason::FailedSync,
+                    format!("can't remove the pod's record: {error}"),
+                );
                 Next::Wait(Some(self.node.clock.now() + nanos(RETRY)))
             }
         }

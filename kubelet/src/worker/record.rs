@@ -56,7 +56,14 @@ struct SavedProbes {
 impl PodRecord {
     /// The record of a pod that the node takes on now.
     pub fn new(pod: Pod, admitted_at: UnixNanos, cgroup_root: PathBuf) -> Self {
-        PodRecord { pod, admitted_at, cgroup_root, deletion: None, probes: BTreeMap::new(), kill_started: BTreeMap::new() }
+        PodRecord {
+            pod,
+            admitted_at,
+            cgroup_root,
+            deletion: None,
+            probes: BTreeMap::new(),
+            kill_started: BTreeMap::new(),
+        }
     }
 
     /// The pod's UID.
@@ -89,7 +96,10 @@ impl PodRecord {
             readiness: saved.readiness,
             liveness: passed(saved.liveness),
         };
-        self.probes.iter().map(|(id, saved)| (id.clone(), results(saved))).collect()
+        self.probes
+            .iter()
+            .map(|(id, saved)| (id.clone(), results(saved)))
+            .collect()
     }
 
     /// Enters what the probes said. Returns whether anything is new.
@@ -99,7 +109,10 @@ impl PodRecord {
             readiness: r.readiness,
             liveness: r.liveness,
         };
-        let probes = probes.iter().map(|(id, results)| (id.clone(), saved(results))).collect();
+        let probes = probes
+            .iter()
+            .map(|(id, results)| (id.clone(), saved(results)))
+            .collect();
         let changed = self.probes != probes;
         self.probes = probes;
         changed
@@ -115,7 +128,9 @@ pub struct Records {
 impl Records {
     /// The records of the node whose kubelet directory is `kubelet_root`.
     pub fn new(kubelet_root: &Path) -> Self {
-        Records { directory: kubelet_root.join("pod-records") }
+        Records {
+            directory: kubelet_root.join("pod-records"),
+        }
     }
 
     fn path(&self, uid: &PodUid) -> PathBuf {
@@ -127,7 +142,12 @@ impl Records {
         make_private_dirs(&self.directory)?;
         let path = self.path(&record.uid());
         let new = path.with_extension("new");
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)?;
         file.write_all(&serde_json::to_vec(record)?)?;
         file.sync_all()?;
         std::fs::rename(&new, &path)?;
@@ -183,7 +203,12 @@ impl Records {
         }
         // The last one takes the directory with it.
         match std::fs::remove_dir(&self.directory) {
-            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+            Err(error)
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+                ) =>
+            {
                 Err(error)
             }
             _ => Ok(()),
@@ -217,16 +242,27 @@ mod tests {
         let mut pod = Pod::default();
         pod.metadata.uid = Some("u1".into());
         let mut record = PodRecord::new(pod, 7, "tests".into());
-        record.set_deletion(Some(Deletion { requested_at: 9, grace: Some(Duration::from_secs(3)) }));
+        record.set_deletion(Some(Deletion {
+            requested_at: 9,
+            grace: Some(Duration::from_secs(3)),
+        }));
         let id = ContainerId("c".into());
-        let results = ProbeResults { startup: Some(true), readiness: Some(false), liveness: Some(false) };
+        let results = ProbeResults {
+            startup: Some(true),
+            readiness: Some(false),
+            liveness: Some(false),
+        };
         assert!(record.set_probes(&BTreeMap::from([(id.clone(), results)])));
         assert!(!record.set_probes(&BTreeMap::from([(id.clone(), results)])));
         records.save(&record).unwrap();
         let read = records.load(&PodUid("u1".into())).unwrap().unwrap();
         assert_eq!(read.deletion(), record.deletion());
         assert_eq!(read.admitted_at, 7);
-        let expected = ProbeResults { startup: Some(true), readiness: Some(false), liveness: None };
+        let expected = ProbeResults {
+            startup: Some(true),
+            readiness: Some(false),
+            liveness: None,
+        };
         assert_eq!(read.probes()[&id], expected);
         assert_eq!(records.list().unwrap().len(), 1);
         records.remove(&PodUid("u1".into())).unwrap();

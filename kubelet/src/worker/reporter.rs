@@ -26,7 +26,13 @@ impl Reporter {
     }
 
     fn send(&self, reason: EventReason, container: Option<String>, message: String) {
-        let event = PodEvent { uid: self.uid.clone(), time: self.clock.now(), reason, container, message };
+        let event = PodEvent {
+            uid: self.uid.clone(),
+            time: self.clock.now(),
+            reason,
+            container,
+            message,
+        };
         // Nobody need listen.
         let _ = self.events.send(event);
     }

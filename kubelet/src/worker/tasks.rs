@@ -35,7 +35,9 @@ pub(super) enum Admission {
 impl Tasks {
     /// Decides on a planned step. One that is being done gets its nearer deadline if that is all that is new.
     pub(super) fn admit(&mut self, step: &Step) -> Admission {
-        let Some(running) = self.running.get_mut(&step.key()) else { return Admission::Begin };
+        let Some(running) = self.running.get_mut(&step.key()) else {
+            return Admission::Begin;
+        };
         if !step.supersedes(&running.step) {
             return Admission::Join;
         }
@@ -56,7 +58,14 @@ impl Tasks {
         };
         let (deadline, receiver) = watch::channel(at);
         let task = self.set.spawn(job(receiver).run());
-        self.running.insert(step.key(), Running { step: step.clone(), task, deadline });
+        self.running.insert(
+            step.key(),
+            Running {
+                step: step.clone(),
+                task,
+                deadline,
+            },
+        );
     }
 
     /// Drops steps that are not planned any more and need not come to an end: a pull for a pod that is deleted.
@@ -110,9 +119,20 @@ impl Tasks {
     ) -> Option<(StepKey, Result<Done, Failure>)> {
         let (id, result) = match ended {
             Ok((id, result)) => (id, result),
-            Err(error) => (error.id(), Err((crate::plan::Reason::FailedSync, format!("the step broke off: {error}")))),
+            Err(error) => (
+                error.id(),
+                Err((
+                    crate::plan::Reason::FailedSync,
+                    format!("the step broke off: {error}"),
+                )),
+            ),
         };
-        let key = self.running.iter().find(|(_, running)| running.task.id() == id)?.0.clone();
+        let key = self
+            .running
+            .iter()
+            .find(|(_, running)| running.task.id() == id)?
+            .0
+            .clone();
         self.running.remove(&key);
         Some((key, result))
     }

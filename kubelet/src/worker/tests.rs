@@ -33,13 +33,22 @@ impl Bench {
         let node = Arc::new(Node {
             engine: Arc::new(engine.clone()),
             kubelet_root: root.path().join("kubelet"),
-            facts: Arc::new(NodeFacts { log_root: root.path().join("logs"), ..NodeFacts::default() }),
+            facts: Arc::new(NodeFacts {
+                log_root: root.path().join("logs"),
+                ..NodeFacts::default()
+            }),
             cgroups: Arc::clone(&cgroups) as Arc<dyn PodCgroups>,
             clock,
             pull_progress: Arc::new(|_| {}),
         });
         let router = EventRouter::start(&engine);
-        Bench { root, engine, cgroups, node, router }
+        Bench {
+            root,
+            engine,
+            cgroups,
+            node,
+            router,
+        }
     }
 
     fn spawn(&self, spec: &str) -> Running {
@@ -65,9 +74,13 @@ impl Bench {
         assert!(self.cgroups.is_empty());
         let kubelet = self.root.path().join("kubelet");
         assert!(!kubelet.join("pod-records").exists());
-        let left = std::fs::read_dir(kubelet.join("pods")).map(Iterator::count).unwrap_or(0);
+        let left = std::fs::read_dir(kubelet.join("pods"))
+            .map(Iterator::count)
+            .unwrap_or(0);
         assert_eq!(left, 0);
-        let logs = std::fs::read_dir(self.root.path().join("logs")).map(Iterator::count).unwrap_or(0);
+        let logs = std::fs::read_dir(self.root.path().join("logs"))
+            .map(Iterator::count)
+            .unwrap_or(0);
         assert_eq!(logs, 0);
     }
 
@@ -105,12 +118,17 @@ impl Running {
     }
 
     async fn gone(mut self) -> PodState {
-        timeout(Duration::from_secs(3600), self.handle.gone()).await.expect("the pod never went")
+        timeout(Duration::from_secs(3600), self.handle.gone())
+            .await
+            .expect("the pod never went")
     }
 }
 
 fn exits(after_seconds: u64, code: i32) -> Behaviour {
-    Behaviour { exits: Some((Duration::from_secs(after_seconds), code)), ..Behaviour::default() }
+    Behaviour {
+        exits: Some((Duration::from_secs(after_seconds), code)),
+        ..Behaviour::default()
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,7 +136,9 @@ async fn a_crash_loop_waits_longer_and_longer() {
     let bench = Bench::new();
     bench.engine.behave("c", exits(0, 1));
     let pod = bench.spawn(r#"{"containers":[{"name":"c","image":"i"}]}"#);
-    bench.until("nine starts", |engine| engine.seconds_of("start c").len() >= 9).await;
+    bench
+        .until("nine starts", |engine| engine.seconds_of("start c").len() >= 9)
+        .await;
     let starts = bench.engine.seconds_of("start c");
     assert_eq!(starts, [0, 0, 10, 30, 70, 150, 310, 610, 910]);
     pod.handle.delete(None);
@@ -131,7 +151,9 @@ async fn a_container_that_ran_long_is_restarted_at_once() {
     let bench = Bench::new();
     bench.engine.behave("c", exits(601, 1));
     let pod = bench.spawn(r#"{"containers":[{"name":"c","image":"i"}]}"#);
-    bench.until("three starts", |engine| engine.seconds_of("start c").len() >= 3).await;
+    bench
+        .until("three starts", |engine| engine.seconds_of("start c").len() >= 3)
+        .await;
     assert_eq!(bench.engine.seconds_of("start c"), [0, 601, 1202]);
     pod.handle.delete(None);
     pod.gone().await;
@@ -150,19 +172,45 @@ async fn init_containers_and_sidecars_come_in_order_and_go_in_reverse() {
     let bench = Bench::new();
     bench.engine.behave("first", exits(2, 0));
     bench.engine.behave("second", exits(2, 0));
-    bench.engine.behave("side1", Behaviour { exec_code: 1, ..Behaviour::default() });
+    bench.engine.behave(
+        "side1",
+        Behaviour {
+            exec_code: 1,
+            ..Behaviour::default()
+        },
+    );
     let pod = bench.spawn(WITH_SIDECARS);
-    bench.until("side1", |engine| engine.running("side1").is_some()).await;
+    bench
+        .until("side1", |engine| engine.running("side1").is_some())
+        .await;
     sleep(Duration::from_secs(5)).await;
-    assert!(bench.engine.seconds_of("start second").is_empty(), "the startup probe has not succeeded");
+    assert!(
+        bench.engine.seconds_of("start second").is_empty(),
+        "the startup probe has not succeeded"
+    );
     bench.engine.behave("side1", Behaviour::default());
-    bench.until("other", |e| e.running("other").is_some() && e.running("main").is_some()).await;
+    bench
+        .until("other", |e| {
+            e.running("other").is_some() && e.running("main").is_some()
+        })
+        .await;
     let starts = bench.engine.order_of(&["start"]);
-    assert_eq!(starts[..4], ["start first-0", "start side1-0", "start second-0", "start side2-0"]);
+    assert_eq!(
+        starts[..4],
+        [
+            "start first-0",
+            "start side1-0",
+            "start second-0",
+            "start side2-0"
+        ]
+    );
     pod.handle.delete(None);
     pod.gone().await;
     let stops = bench.engine.order_of(&["stop"]);
-    let names: Vec<_> = stops.iter().map(|call| call.split([' ', '-']).nth(1).unwrap()).collect();
+    let names: Vec<_> = stops
+        .iter()
+        .map(|call| call.split([' ', '-']).nth(1).unwrap())
+        .collect();
     assert_eq!(names[2..], ["side2", "side1"], "{stops:?}");
     bench.assert_clean();
 }
@@ -170,7 +218,13 @@ async fn init_containers_and_sidecars_come_in_order_and_go_in_reverse() {
 #[tokio::test(start_paused = true)]
 async fn a_container_that_ignores_its_signal_is_killed_when_its_time_is_over() {
     let bench = Bench::new();
-    bench.engine.behave("c", Behaviour { stops_after: None, ..Behaviour::default() });
+    bench.engine.behave(
+        "c",
+        Behaviour {
+            stops_after: None,
+            ..Behaviour::default()
+        },
+    );
     let pod = bench.spawn(
         r#"{"terminationGracePeriodSeconds":20,"containers":[{"name":"c","image":"i",
             "lifecycle":{"preStop":{"exec":{"command":["bye"]}}}}]}"#,
@@ -188,15 +242,27 @@ async fn a_container_that_ignores_its_signal_is_killed_when_its_time_is_over() {
 #[tokio::test(start_paused = true)]
 async fn a_second_wish_with_no_grace_kills_at_once() {
     let bench = Bench::new();
-    bench.engine.behave("c", Behaviour { stops_after: None, ..Behaviour::default() });
-    let pod = bench.spawn(r#"{"terminationGracePeriodSeconds":1000,"containers":[{"name":"c","image":"i"}]}"#);
+    bench.engine.behave(
+        "c",
+        Behaviour {
+            stops_after: None,
+            ..Behaviour::default()
+        },
+    );
+    let pod =
+        bench.spawn(r#"{"terminationGracePeriodSeconds":1000,"containers":[{"name":"c","image":"i"}]}"#);
     bench.until("c", |engine| engine.running("c").is_some()).await;
     let begun = Instant::now();
     pod.handle.delete(None);
     sleep(Duration::from_secs(5)).await;
     pod.handle.delete(Some(Duration::ZERO));
     pod.gone().await;
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?} {:?}", begun.elapsed(), bench.engine.calls());
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?} {:?}",
+        begun.elapsed(),
+        bench.engine.calls()
+    );
     bench.assert_clean();
 }
 
@@ -210,16 +276,30 @@ async fn readiness_flips_with_its_probe_and_liveness_restarts() {
             "livenessProbe":{"exec":{"command":["l"]},"periodSeconds":1,"failureThreshold":3}}]}"#,
     );
     pod.event(EventReason::Ready, "c").await;
-    bench.engine.behave("c", Behaviour { exec_code: 1, ..Behaviour::default() });
+    bench.engine.behave(
+        "c",
+        Behaviour {
+            exec_code: 1,
+            ..Behaviour::default()
+        },
+    );
     pod.event(EventReason::NotReady, "c").await;
     bench.engine.behave("c", Behaviour::default());
     pod.event(EventReason::Ready, "c").await;
     assert_eq!(bench.engine.order_of(&["start"]).len(), 2);
 
-    bench.engine.behave("d", Behaviour { exec_code: 1, ..Behaviour::default() });
+    bench.engine.behave(
+        "d",
+        Behaviour {
+            exec_code: 1,
+            ..Behaviour::default()
+        },
+    );
     pod.event(EventReason::Killing, "d").await;
     bench.engine.behave("d", Behaviour::default());
-    bench.until("d again", |engine| engine.seconds_of("start d").len() == 2).await;
+    bench
+        .until("d again", |engine| engine.seconds_of("start d").len() == 2)
+        .await;
     sleep(Duration::from_secs(60)).await;
     assert_eq!(bench.engine.seconds_of("start d").len(), 2);
     pod.handle.delete(None);
@@ -238,7 +318,10 @@ async fn a_pod_that_has_done_its_work_stays_until_it_is_deleted() {
         }
     };
     timeout(Duration::from_secs(60), ended).await.unwrap();
-    assert_eq!(pod.handle.state.borrow().status.phase.as_deref(), Some("Succeeded"));
+    assert_eq!(
+        pod.handle.state.borrow().status.phase.as_deref(),
+        Some("Succeeded")
+    );
     assert_eq!(bench.engine.seconds_of("start c"), [0]);
     pod.handle.delete(None);
     let last = pod.gone().await;
@@ -261,7 +344,10 @@ async fn a_new_worker_adopts_what_a_dead_one_left() {
     while let Ok(event) = second.events.try_recv() {
         assert_ne!(event.reason, EventReason::NotReady);
     }
-    assert_eq!(bench.engine.order_of(&["start", "sandbox"]), ["sandbox 0", "start c-0"]);
+    assert_eq!(
+        bench.engine.order_of(&["start", "sandbox"]),
+        ["sandbox 0", "start c-0"]
+    );
     second.handle.delete(None);
     second.gone().await;
     bench.assert_clean();
@@ -270,7 +356,13 @@ async fn a_new_worker_adopts_what_a_dead_one_left() {
 #[tokio::test(start_paused = true)]
 async fn a_deletion_outlives_the_daemon() {
     let bench = Bench::new();
-    bench.engine.behave("c", Behaviour { stops_after: None, ..Behaviour::default() });
+    bench.engine.behave(
+        "c",
+        Behaviour {
+            stops_after: None,
+            ..Behaviour::default()
+        },
+    );
     let spec = r#"{"terminationGracePeriodSeconds":30,"containers":[{"name":"c","image":"i"}]}"#;
     let first = bench.spawn(spec);
     bench.until("c", |engine| engine.running("c").is_some()).await;
@@ -279,7 +371,11 @@ async fn a_deletion_outlives_the_daemon() {
     sleep(Duration::from_secs(10)).await;
     first.handle.break_off();
     bench.spawn(spec).gone().await;
-    assert!(begun.elapsed() <= Duration::from_secs(31), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() <= Duration::from_secs(31),
+        "{:?}",
+        begun.elapsed()
+    );
     bench.assert_clean();
 }
 
@@ -289,7 +385,9 @@ async fn a_lost_sandbox_is_made_anew() {
     let pod = bench.spawn(r#"{"containers":[{"name":"c","image":"i"}]}"#);
     bench.until("c", |engine| engine.running("c").is_some()).await;
     bench.engine.lose_sandbox();
-    bench.until("c again", |engine| engine.running("c").is_some()).await;
+    bench
+        .until("c again", |engine| engine.running("c").is_some())
+        .await;
     assert_eq!(bench.engine.order_of(&["sandbox"]), ["sandbox 0", "sandbox 1"]);
     pod.handle.delete(None);
     pod.gone().await;
@@ -302,7 +400,9 @@ async fn a_deleted_pod_waits_for_no_pull_and_no_post_start_hook() {
     for container in [r#""image":"slow""#.to_owned(), format!(r#""image":"i",{hook}"#)] {
         let bench = Bench::new();
         let pod = bench.spawn(&format!(r#"{{"containers":[{{"name":"c",{container}}}]}}"#));
-        bench.until("begun", |engine| !engine.seconds_of("sandbox").is_empty()).await;
+        bench
+            .until("begun", |engine| !engine.seconds_of("sandbox").is_empty())
+            .await;
         sleep(Duration::from_secs(5)).await;
         pod.handle.delete(None);
         pod.gone().await;
@@ -313,9 +413,12 @@ async fn a_deleted_pod_waits_for_no_pull_and_no_post_start_hook() {
 #[tokio::test(start_paused = true)]
 async fn a_missing_image_is_tried_again_after_longer_and_longer_pauses() {
     let bench = Bench::new();
-    let mut pod = bench.spawn(r#"{"containers":[{"name":"c","image":"missing","imagePullPolicy":"IfNotPresent"}]}"#);
+    let mut pod =
+        bench.spawn(r#"{"containers":[{"name":"c","image":"missing","imagePullPolicy":"IfNotPresent"}]}"#);
     pod.event(EventReason::BackOff, "c").await;
-    bench.until("four pulls", |engine| engine.seconds_of("pull").len() >= 4).await;
+    bench
+        .until("four pulls", |engine| engine.seconds_of("pull").len() >= 4)
+        .await;
     assert_eq!(bench.engine.seconds_of("pull"), [0, 10, 30, 70]);
     pod.handle.delete(None);
     pod.gone().await;
