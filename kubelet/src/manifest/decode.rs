@@ -30,8 +30,10 @@ pub(super) enum MistakeKind {
     Unknown(Option<String>),
     /// The field is there twice; the line of the first.
     Duplicate(usize),
-    /// The value can't be what the field is.
+    /// The value is of another type than the field.
     Type(String),
+    /// The value is of the right type and does not fit.
+    Value(String),
 }
 
 /// Reads a tree as a type. Returns what could be read and all that could not.
@@ -51,7 +53,8 @@ pub(super) fn decode<T: DeserializeOwned>(node: &Node) -> (Option<T>, Vec<Mistak
             }
             Err(error) => {
                 let Some((line, path)) = error.place else { break };
-                context.note(line, &path, MistakeKind::Type(error.message));
+                let kind = if error.wrong_type { MistakeKind::Type } else { MistakeKind::Value };
+                context.note(line, &path, kind(error.message));
                 if !context.wrong.borrow_mut().insert(path) {
                     break;
                 }
@@ -88,6 +91,7 @@ impl Context {
 #[derive(Debug)]
 struct ReadError {
     message: String,
+    wrong_type: bool,
     place: Option<(usize, String)>,
 }
 
@@ -103,6 +107,7 @@ impl de::Error for ReadError {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self {
             message: message.to_string(),
+            wrong_type: false,
             place: None,
         }
     }
@@ -136,9 +141,8 @@ impl<'a> Reader<'a> {
             Value::Scalar(text, _) => (format!("the number {text}"), "; put it in quotes"),
         };
         let hint = if expected == "a string" { hint } else { "" };
-        self.at(Err(de::Error::custom(format!(
-            "expected {expected}, found {found}{hint}"
-        ))))
+        let message = format!("expected {expected}, found {found}{hint}");
+        self.at(Err(ReadError { message, wrong_type: true, place: None }))
     }
 
     fn is_nothing(&self) -> bool {

@@ -72,11 +72,10 @@ pub fn load(sources: &[Source<'_>], options: Options<'_>) -> Result<Manifest, Ma
         loader.source(*source);
     }
     loader.check_references();
-    if loader.errors.is_empty() {
-        Ok(loader.manifest)
-    } else {
-        Err(ManifestErrors(loader.errors))
-    }
+    let place = |found: &Diagnostic| (sources.iter().position(|source| source.name == found.file), found.line);
+    loader.errors.sort_by_key(place);
+    loader.manifest.warnings.sort_by_key(place);
+    if loader.errors.is_empty() { Ok(loader.manifest) } else { Err(ManifestErrors(loader.errors)) }
 }
 
 struct Loader<'a> {
@@ -312,6 +311,13 @@ impl Loader<'_> {
                 self.errors.push(place.diagnostic(line, &path, message));
             }
             MistakeKind::Type(message) => self.errors.push(place.diagnostic(line, &path, message)),
+            MistakeKind::Value(message) => {
+                let mut error = place.diagnostic(line, &path, format!("Invalid value: {message}"));
+                if path.starts_with("data[") || path.starts_with("binaryData[") {
+                    "the values of this field are base64".clone_into(&mut error.hint);
+                }
+                self.errors.push(error);
+            }
         }
     }
 

@@ -77,15 +77,15 @@ spec:
 ";
     let found = messages(text);
     let expected = [
-        "7: spec.topologySpreadConstraints: not supported by `berth run` (there is one node, over which nothing can be spread)",
-        "23: spec.containers[1].livenessProbe.grpc: not supported by `berth run` (gRPC probes are not done yet; use httpGet, tcpSocket or exec)",
         "5: metadata.labells: unknown field (did you mean \"labels\"?)",
+        "7: spec.topologySpreadConstraints: not supported by `berth run` (there is one node, over which nothing can be spread)",
         "11: spec.containers[0].imagee: unknown field (did you mean \"image\"?)",
         "14: spec.containers[0].env[0].value: expected a string, found the boolean yes; put it in quotes",
         "16: spec.containers[0].env[1].value: expected a string, found the number 5; put it in quotes",
         "17: spec.containers[0].ports: expected a list, found an object",
         "20: spec.containers[1].image: the field is there twice, first on line 19",
         "22: spec.containers[1].livenessProbe.periodSeconds: expected a whole number, found the string \"soon\"",
+        "23: spec.containers[1].livenessProbe.grpc: not supported by `berth run` (gRPC probes are not done yet; use httpGet, tcpSocket or exec)",
     ];
     assert_eq!(found, expected);
 }
@@ -169,9 +169,9 @@ stringData: {b: text}
 
     let bad = messages("apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata:\n  a/b: YQ==\n  c: '%'\n");
     assert_eq!(bad.len(), 2, "{bad:?}");
-    assert!(bad[0].starts_with("6: data[c]: Invalid"), "{bad:?}");
+    assert!(bad[1].starts_with("6: data[c]: Invalid value: Invalid symbol 37, offset 0. (the values of this field are base64"), "{bad:?}");
     assert!(
-        bad[1].starts_with("5: data[a/b]: Invalid value: \"a/b\": a valid config key"),
+        bad[0].starts_with("5: data[a/b]: Invalid value: \"a/b\": a valid config key"),
         "{bad:?}"
     );
 }
