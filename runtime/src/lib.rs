@@ -49,3 +49,4 @@ pub use pause::{HeldNamespaces, Pause, PauseArgs, start_pause};
 pub use rootfs::Rootfs;
 pub use state::{Record, StateDir, StateRoot, process_stat};
 pub use stdio::Stdio;
+pub use sys::give_memory_back;

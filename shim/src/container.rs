@@ -106,12 +106,21 @@ impl Container {
 
     /// Lets the program run. Returns when it began. After an error of the runtime's the process is about to end.
     pub(crate) fn start(&mut self) -> Result<u64, RequestError> {
-        let Life::Created = self.life else {
-            return Err(self.wrong_state("was started already"));
-        };
+        match self.life {
+            Life::Created => {}
+            Life::Running { .. } => return Err(self.wrong_state("was started already")),
+            Life::Draining { .. } | Life::Exited(_) => return Err(self.wrong_state("has ended")),
+        }
         let started_at = clock::now();
         self.life = Life::Running { started_at };
-        self.process.start()?;
+        let started = self.process.start();
+        if let Err(error) = &started
+            && !matches!(error, berth_runtime::Error::CannotRun { .. })
+        {
+            // Whatever went wrong, it is not to run half started. A program that can't run ends by itself.
+            self.kill_first();
+        }
+        started?;
         Ok(started_at)
     }
 
@@ -119,6 +128,11 @@ impl Container {
     pub(crate) fn await_end(&self) -> Option<i32> {
         let (_, status) = waitpid(Pid::from_raw(self.pid()), WaitOptions::empty()).ok()??;
         Some(reaper::exit_code(status))
+    }
+
+    /// Kills the first process, which is a child that was not reaped.
+    fn kill_first(&self) {
+        let _ = rustix::process::pidfd_send_signal(&self.process.pidfd, Signal::KILL);
     }
 
     /// The first process was reaped: nothing else of the container may go on, and its output is read to the end.
@@ -211,6 +225,7 @@ impl Container {
     pub(crate) fn delete(&mut self) -> Result<(), RequestError> {
         self.kill_all();
         if let Life::Created = self.life {
+            self.kill_first();
             self.await_end();
             self.life = Life::Exited(self.record(128 + Signal::KILL.as_raw(), 0));
         }

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use berth_runtime::run_in_copy;
+use berth_runtime::{give_memory_back, run_in_copy};
 use nix::sys::signal::SigSet;
 use nix::unistd::close;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open};
@@ -187,6 +187,7 @@ fn take_intent(dir: &Path) -> Result<(File, SandboxConfig), StartError> {
 
 /// A session of its own, nobody's terminal, no signals but those that are asked for, and orphans come here.
 fn detach(dir: &Path) -> io::Result<()> {
+    give_memory_back();
     rustix::process::setsid()?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     rustix::process::chdir(c"/")?;

@@ -1,6 +1,7 @@
 //! The system calls that no crate wraps safely. The only place of the workspace where `unsafe` is allowed.
 #![allow(unsafe_code)]
 
+mod allocator;
 pub(crate) mod bpf;
 mod clone;
 mod exec;
@@ -10,6 +11,7 @@ mod personality;
 pub(crate) mod seccomp;
 mod signal;
 
+pub use allocator::give_memory_back;
 pub(crate) use clone::{CloneArgs, Spawned, spawn};
 pub(crate) use exec::{CStrings, close_range, execute_descriptor, execve};
 pub(crate) use keyring::join_session_keyring;

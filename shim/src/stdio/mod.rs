@@ -2,6 +2,7 @@
 
 mod attached;
 mod input;
+mod output;
 mod sink;
 
 use std::io;
@@ -9,18 +10,14 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::log::{LogWriter, Stream};
-use crate::poller::{Interest, Poller, Source, Watched};
+use crate::poller::{Interest, Poller, Source};
 use attached::Attached;
 use input::Stdin;
-
-/// How much is read at once: what a pipe holds.
-const READ: usize = 64 << 10;
-/// What the pipe of a container that fills it is made to hold.
-const LARGE_PIPE: usize = 256 << 10;
+use output::{Found, Output};
 
 /// Memory that all containers' streams use in turn; nothing is kept in it.
 #[derive(Default)]
@@ -53,7 +50,7 @@ pub(crate) struct Stdio {
     number: u32,
     poller: Poller,
     log: LogWriter,
-    outputs: [Option<Watched<OwnedFd>>; 2],
+    outputs: [Option<Output>; 2],
     stdin: Option<Stdin>,
     close_stdin_with_client: bool,
     /// With a terminal: the container's side of it, so that the shim's side never hangs up while the container might
@@ -127,9 +124,8 @@ impl Stdio {
     }
 
     fn watch_output(&mut self, stream: Stream, fd: OwnedFd) -> io::Result<()> {
-        set_nonblocking(&fd)?;
         let source = Source::Output(self.number, stream);
-        self.outputs[stream.index()] = Some(Watched::new(&self.poller, fd, source, Interest::Read)?);
+        self.outputs[stream.index()] = Some(Output::new(&self.poller, fd, source)?);
         Ok(())
     }
 
@@ -146,11 +142,15 @@ impl Stdio {
     /// An output can be read: one read, so that no container keeps the others waiting.
     pub(crate) fn on_output(&mut self, stream: Stream, scratch: &mut Scratch) {
         let _ = self.read_once(stream, scratch);
-        if self.clients.iter().any(|client| client.is_behind(stream))
-            && let Some(output) = &mut self.outputs[stream.index()]
-        {
+        if self.clients.iter().any(|client| client.is_behind(stream)) {
             // The container waits for its slowest reader, as on a terminal.
-            let _ = output.wake_on(Interest::Nothing);
+            self.listen(stream, false);
+        }
+    }
+
+    fn listen(&mut self, stream: Stream, listen: bool) {
+        if let Some(output) = &mut self.outputs[stream.index()] {
+            output.listen(listen);
         }
     }
 
@@ -167,30 +167,22 @@ impl Stdio {
                     None => break,
                 }
             }
-            if let Some(output) = &mut self.outputs[stream.index()] {
-                let _ = output.wake_on(Interest::Read);
-            }
+            self.listen(stream, true);
         }
     }
 
     /// How much was read; `None` for nothing more for now, or ever.
     fn read_once(&mut self, stream: Stream, scratch: &mut Scratch) -> Option<usize> {
-        let output = self.outputs[stream.index()].as_ref()?;
-        scratch.read.clear();
-        scratch.read.reserve_exact(READ);
-        match rustix::io::read(output, rustix::buffer::spare_capacity(&mut scratch.read)) {
-            Ok(0) | Err(Errno::IO) => {
-                self.end_output(stream, scratch);
-                None
-            }
-            Ok(count) => {
-                if count == READ {
-                    let _ = fcntl_setpipe_size(output, LARGE_PIPE);
-                }
+        match self.outputs[stream.index()].as_mut()?.read(&mut scratch.read) {
+            Found::Bytes(count) => {
                 self.take(stream, scratch);
                 Some(count)
             }
-            Err(_) => None,
+            Found::Nothing => None,
+            Found::End => {
+                self.end_output(stream, scratch);
+                None
+            }
         }
     }
 
@@ -256,11 +248,8 @@ impl Stdio {
     }
 
     fn resume(&mut self, stream: Stream) {
-        if self.clients.iter().any(|client| client.is_behind(stream)) {
-            return;
-        }
-        if let Some(output) = &mut self.outputs[stream.index()] {
-            let _ = output.wake_on(Interest::Read);
+        if !self.clients.iter().any(|client| client.is_behind(stream)) {
+            self.listen(stream, true);
         }
     }
 
