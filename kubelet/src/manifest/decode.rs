@@ -53,7 +53,11 @@ pub(super) fn decode<T: DeserializeOwned>(node: &Node) -> (Option<T>, Vec<Mistak
             }
             Err(error) => {
                 let Some((line, path)) = error.place else { break };
-                let kind = if error.wrong_type { MistakeKind::Type } else { MistakeKind::Value };
+                let kind = if error.wrong_type {
+                    MistakeKind::Type
+                } else {
+                    MistakeKind::Value
+                };
                 context.note(line, &path, kind(error.message));
                 if !context.wrong.borrow_mut().insert(path) {
                     break;
@@ -142,7 +146,11 @@ impl<'a> Reader<'a> {
         };
         let hint = if expected == "a string" { hint } else { "" };
         let message = format!("expected {expected}, found {found}{hint}");
-        self.at(Err(ReadError { message, wrong_type: true, place: None }))
+        self.at(Err(ReadError {
+            message,
+            wrong_type: true,
+            place: None,
+        }))
     }
 
     fn is_nothing(&self) -> bool {

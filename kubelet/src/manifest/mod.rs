@@ -5,6 +5,7 @@
 
 mod decode;
 mod diagnostic;
+mod json;
 mod objects;
 mod references;
 mod scalar;
@@ -72,10 +73,19 @@ pub fn load(sources: &[Source<'_>], options: Options<'_>) -> Result<Manifest, Ma
         loader.source(*source);
     }
     loader.check_references();
-    let place = |found: &Diagnostic| (sources.iter().position(|source| source.name == found.file), found.line);
+    let place = |found: &Diagnostic| {
+        (
+            sources.iter().position(|source| source.name == found.file),
+            found.line,
+        )
+    };
     loader.errors.sort_by_key(place);
     loader.manifest.warnings.sort_by_key(place);
-    if loader.errors.is_empty() { Ok(loader.manifest) } else { Err(ManifestErrors(loader.errors)) }
+    if loader.errors.is_empty() {
+        Ok(loader.manifest)
+    } else {
+        Err(ManifestErrors(loader.errors))
+    }
 }
 
 struct Loader<'a> {

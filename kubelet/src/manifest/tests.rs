@@ -169,7 +169,12 @@ stringData: {b: text}
 
     let bad = messages("apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata:\n  a/b: YQ==\n  c: '%'\n");
     assert_eq!(bad.len(), 2, "{bad:?}");
-    assert!(bad[1].starts_with("6: data[c]: Invalid value: Invalid symbol 37, offset 0. (the values of this field are base64"), "{bad:?}");
+    assert!(
+        bad[1].starts_with(
+            "6: data[c]: Invalid value: Invalid symbol 37, offset 0. (the values of this field are base64"
+        ),
+        "{bad:?}"
+    );
     assert!(
         bad[0].starts_with("5: data[a/b]: Invalid value: \"a/b\": a valid config key"),
         "{bad:?}"

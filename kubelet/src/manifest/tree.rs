@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag};
 
+use super::json;
 use super::scalar::{self, Meaning};
 use crate::defaults::{MAX_MANIFEST_BYTES, MAX_MANIFEST_DEPTH, MAX_MANIFEST_NODES};
 
@@ -135,8 +136,9 @@ pub(super) fn parse(text: &str) -> Result<Vec<Node>, SyntaxError> {
             format!("the file has more than {MAX_MANIFEST_BYTES} bytes"),
         ));
     }
+    let text = json::without_surrogates(text);
     let mut reader = Reader {
-        parser: Parser::new_from_str(text),
+        parser: Parser::new_from_str(&text),
         anchors: BTreeMap::new(),
         nodes: 0,
     };
@@ -341,6 +343,22 @@ mod tests {
     fn json_is_yaml() {
         let documents = parse("{\"a\": {\"b\": [1, \"2\"]}}").unwrap();
         assert_eq!(documents[0].line_of("a.b[1]"), 1);
+    }
+
+    #[test]
+    fn texts_of_other_systems() {
+        let documents = parse("\u{feff}a: 1\r\nb:\r\n- \"\\u00fc\\/\\t\"\r\n").unwrap();
+        assert_eq!(documents[0].line_of("b[0]"), 3);
+        let Value::List(items) = &documents[0].get("b").unwrap().value else {
+            panic!()
+        };
+        assert_eq!(items[0].text(), Some("ü/\t"));
+    }
+
+    #[test]
+    fn json_with_surrogates() {
+        let documents = parse("{\"a\": \"\\ud83d\\ude00\", \"b\": [1.5, null, true]}").unwrap();
+        assert_eq!(documents[0].get("a").unwrap().text(), Some("😀"));
     }
 
     #[test]
