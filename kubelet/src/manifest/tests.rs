@@ -1,4 +1,7 @@
+use std::sync::Arc;
+
 use super::*;
+use crate::plan::{Desired, ImageState, Observed, Reason, Step, plan};
 
 fn options(lenient: bool) -> Options<'static> {
     Options {
@@ -300,5 +303,95 @@ proptest::proptest! {
     #[test]
     fn never_panics(text in "(apiVersion: v1\nkind: (Pod|Secret|List)\n)?[-a:&* \\[\\]{}!'\"\n<#]{0,60}") {
         let _ = read(&text);
+    }
+}
+
+/// A good manifest in which some lines are gone, doubled, cut or exchanged.
+fn mangled(text: &str, changes: &[(usize, usize, u8)]) -> String {
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    for (at, other, kind) in changes {
+        let (at, other) = (at % lines.len(), other % lines.len());
+        match kind % 5 {
+            0 => lines[at].clear(),
+            1 => lines.insert(at, lines[other].clone()),
+            2 => lines.swap(at, other),
+            3 => lines[at].truncate(other % 20),
+            _ => lines[at]
+                .push_str([" x", ": -1", " []", ": {}", ": 99999999999999999999", ": \"..\""][other % 6]),
+        }
+    }
+    lines.join("\n")
+}
+
+/// Plans the first steps of a pod whose images are there.
+fn begin(uid: PodUid, pod: Pod, objects: Objects) {
+    let image = berth_cri::Image {
+        id: berth_cri::ImageId("sha256:1".into()),
+        repo_tags: vec![],
+        repo_digests: vec![],
+        size: 1,
+        user: "1".into(),
+    };
+    let state = ImageState {
+        present: Some(image),
+        pulled_at: 1,
+    };
+    let images =
+        crate::spec::all_containers(&pod).map(|(c, _)| (c.image.clone().unwrap_or_default(), state.clone()));
+    let mut observed = Observed {
+        admitted_at: 1,
+        volumes_ready: true,
+        images: images.collect(),
+        ..Observed::default()
+    };
+    let desired = Desired {
+        uid,
+        pod: pod.into(),
+        objects: objects.into(),
+        node: Arc::default(),
+        deletion: None,
+    };
+    let first = plan(&desired, &observed, 2);
+    let Some(Step::RunSandbox { config, .. }) = first.steps.first() else {
+        panic!("{first:#?}")
+    };
+    let id = berth_cri::SandboxId("s".into());
+    let config = config.as_ref().clone();
+    observed.sandboxes.push(berth_cri::PodSandboxStatus {
+        id,
+        config,
+        ready: true,
+        created_at: 1,
+        ips: vec![],
+    });
+    let second = plan(&desired, &observed, 3);
+    let starts = second
+        .steps
+        .iter()
+        .any(|step| matches!(step, Step::StartContainer(_)));
+    let refused = second
+        .waiting
+        .values()
+        .any(|waiting| waiting.reason == Reason::CreateContainerConfigError);
+    let never = second
+        .waiting
+        .values()
+        .any(|waiting| waiting.reason == Reason::ErrImageNeverPull);
+    assert!(starts || refused || never, "{second:#?}");
+}
+
+proptest::proptest! {
+    /// Whatever can be read can be planned.
+    #[test]
+    fn a_mangled_manifest_is_refused_or_runs(
+        changes in proptest::collection::vec((0_usize..200, 0_usize..200, 0_u8..5), 1..5),
+        lenient: bool,
+    ) {
+        let text = mangled(include_str!("../../../examples/hello.yaml"), &changes);
+        if let Ok(manifest) = load(&[Source { name: "f", text: &text }], options(lenient)) {
+            for (uid, pod) in manifest.pods {
+                begin(uid, pod, manifest.objects.clone());
+            }
+        }
     }
 }
