@@ -37,6 +37,18 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// Says before the text what was being done, in errors about contents: the others say it themselves.
+    pub(crate) fn about(self, what: &str) -> Self {
+        let add = |text: String| format!("{what}: {text}");
+        match self {
+            Self::InvalidName(text) => Self::InvalidName(add(text)),
+            Self::Corrupt(text) => Self::Corrupt(add(text)),
+            Self::Refused(text) => Self::Refused(add(text)),
+            Self::Unsupported(text) => Self::Unsupported(add(text)),
+            other => other,
+        }
+    }
+
     /// A failed file operation: `what` is a verb phrase ("make the directory"), `path` its object.
     pub(crate) fn io(what: &str, path: &Path, error: &io::Error) -> Self {
         let hint = match error.kind() {

@@ -72,7 +72,7 @@ impl Store {
         }
         let registry = Registry::new(reference, credentials)?;
         let resolved = resolve(&registry, reference).await?;
-        self.fetch_layers(&operation, &registry, &resolved.layers, progress)
+        self.fetch_layers(&operation, &registry, reference, &resolved.layers, progress)
             .await?;
         let image = resolved.into_image(reference);
         let image = blocking(move || image.commit(&operation)).await;
@@ -91,6 +91,7 @@ impl Store {
         &self,
         operation: &Arc<Operation>,
         registry: &Registry,
+        reference: &Reference,
         layers: &[(Descriptor, Digest)],
         progress: Progress<'_>,
     ) -> Result<(), ImageError> {
@@ -105,6 +106,7 @@ impl Store {
                 let fetch = LayerFetch {
                     blob,
                     diff_id,
+                    reference,
                     progress,
                     cancelled: cancelled.clone(),
                 };
@@ -165,6 +167,7 @@ impl Resolved {
 struct LayerFetch<'a> {
     blob: &'a Descriptor,
     diff_id: &'a Digest,
+    reference: &'a Reference,
     progress: Progress<'a>,
     cancelled: watch::Receiver<bool>,
 }
@@ -207,7 +210,7 @@ impl LayerFetch<'_> {
             }
         };
         let (unpacked, ()) = tokio::join!(unpacking, download);
-        unpacked?;
+        unpacked.map_err(|error| error.about(&format!("{} can't be pulled", self.reference)))?;
         self.report(self.blob.size, LayerState::Complete);
         Ok(())
     }

@@ -1,4 +1,10 @@
 //! Layers that try to leave their directory, or to fill the disk. Each is refused by name and leaves nothing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that can not go on panics"
+)]
 
 mod support;
 

@@ -1,4 +1,10 @@
 //! What layers unpack to.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that can not go on panics"
+)]
 
 mod support;
 

@@ -65,10 +65,11 @@ impl Store {
         name: Option<&Reference>,
         progress: &(dyn Fn(PullProgress) + Send + Sync),
     ) -> Result<Vec<Image>, ImageError> {
+        let what = format!("{source} can't be imported");
         let shown = source.to_string();
         let operation = self.begin()?;
         let bundle = Bundle::open(source, &operation, self.options().limits)?;
-        let mut found = find(&bundle).map_err(|error| in_bundle(&shown, error))?;
+        let mut found = find(&bundle).map_err(|error| error.about(&what))?;
         if let Some(name) = name {
             let [image] = &mut found[..] else {
                 return Err(ImageError::Unsupported(format!(
@@ -82,7 +83,7 @@ impl Store {
             .into_iter()
             .map(|image| {
                 self.import_one(&operation, &bundle, image, progress)
-                    .map_err(|e| in_bundle(&shown, e))
+                    .map_err(|e| e.about(&what))
             })
             .collect()
     }
@@ -213,16 +214,4 @@ fn take<'a>(queue: &Mutex<VecDeque<&'a FoundLayer>>) -> Option<&'a FoundLayer> {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-/// Says which file an error is about.
-fn in_bundle(shown: &str, error: ImageError) -> ImageError {
-    let add = |text: String| format!("{shown} can't be imported: {text}");
-    match error {
-        ImageError::InvalidName(text) => ImageError::InvalidName(add(text)),
-        ImageError::Corrupt(text) => ImageError::Corrupt(add(text)),
-        ImageError::Refused(text) => ImageError::Refused(add(text)),
-        ImageError::Unsupported(text) => ImageError::Unsupported(add(text)),
-        other => other,
-    }
 }

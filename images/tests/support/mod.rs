@@ -1,5 +1,12 @@
 //! Archives and images for tests, written with nothing of the code under test.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that can not go on panics"
+)]
+
+pub mod server;
 
 use std::fs;
 use std::io::Write;
