@@ -6,6 +6,7 @@
 mod decode;
 mod diagnostic;
 mod json;
+mod nearest;
 mod objects;
 mod references;
 mod scalar;
