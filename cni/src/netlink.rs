@@ -7,18 +7,21 @@ use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    BridgePortState, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVeth, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteScope, RouteType,
 };
 use rtnetlink::{
-    Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, MulticastGroup,
+    RouteMessageBuilder,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -67,7 +70,7 @@ impl Netlink {
     /// Opens a connection in the calling thread's namespace.
     pub(crate) fn open() -> Result<Netlink, PluginError> {
         let open = || {
-            let runtime = Builder::new_current_thread().enable_io().build()?;
+            let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
             let (connection, handle, _) = {
                 let _context = runtime.enter();
                 rtnetlink::new_connection()?
@@ -158,6 +161,43 @@ impl Netlink {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Waits until a bridge forwards what a port sends. The kernel lets it begin only after it has noticed that the
+    /// other end is up, a moment after that; a frame that is sent before is lost, and a client would wait a second
+    /// before it tries again. A bridge that takes longer than `patience` (one with spanning tree) is not waited for.
+    pub(crate) fn wait_forwarding(&self, port: &Link, patience: Duration) -> Result<(), PluginError> {
+        let doing = format!("watch the interface {}", port.name);
+        let state = || {
+            self.ask(
+                self.handle
+                    .link()
+                    .get()
+                    .match_index(port.index)
+                    .execute()
+                    .try_next(),
+            )
+        };
+        let forwards = || state().map(|message| message.is_none_or(|m| is_forwarding(&m)));
+        if forwards().map_err(|e| failure(&doing, &e))? {
+            return Ok(());
+        }
+        let subscribe = || {
+            let _context = self.runtime.enter();
+            rtnetlink::new_multicast_connection(&[MulticastGroup::Link])
+        };
+        let (connection, _handle, mut changes) = subscribe().map_err(|e| failure(&doing, &e))?;
+        let listening = self.runtime.spawn(connection);
+        let deadline = Instant::now() + patience;
+        // It may have happened just before the subscription.
+        while !forwards().map_err(|e| failure(&doing, &e))? {
+            let change = async { tokio::time::timeout_at(deadline.into(), changes.next()).await };
+            if !matches!(self.runtime.block_on(change), Ok(Some(_))) {
+                break;
+            }
+        }
+        listening.abort();
+        Ok(())
     }
 
     /// Lets a bridge send a frame back out of the port that it came in by.
@@ -302,6 +342,19 @@ impl Netlink {
         }
         Ok(used)
     }
+}
+
+fn is_forwarding(message: &LinkMessage) -> bool {
+    let infos = message.attributes.iter().filter_map(|a| match a {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    });
+    infos.flatten().any(|info| match info {
+        LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+            port.contains(&InfoBridgePort::State(BridgePortState::Forwarding))
+        }
+        _ => false,
+    })
 }
 
 fn address(message: &AddressMessage) -> Option<IpNet> {

@@ -1,81 +1,30 @@
 //! `bridge`: a veth pair between the sandbox and a bridge of the host, with addresses of an address manager.
 
+mod conf;
 mod device;
+mod identity;
 mod ipam;
+mod masquerade;
 mod sandbox;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::Deserialize;
-use serde_json::Value;
 
 use super::{Context, loopback, read_conf};
 use crate::attachment::Dns;
-use crate::firewall::{self, Element, MASQUERADE_SETS};
+use crate::firewall::{self, Element};
 use crate::lock::Lock;
-use crate::netlink::{Link, Netlink, Veth, parse_mac, show_mac};
+use crate::netlink::{Link, Netlink, Veth};
 use crate::netns::NetNs;
 use crate::result::{CniResult, Interface, IpConfig, PluginError, Route, code};
+use conf::{Conf, parse};
+use identity::{is_our_name, mac, name_for, port_name};
+use masquerade::{forget_masquerade, masquerade};
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Conf {
-    #[serde(default = "default_bridge")]
-    bridge: String,
-    #[serde(default)]
-    is_gateway: bool,
-    #[serde(default)]
-    is_default_gateway: bool,
-    #[serde(default)]
-    force_address: bool,
-    #[serde(default)]
-    ip_masq: bool,
-    #[serde(default)]
-    ip_masq_backend: Option<String>,
-    #[serde(default)]
-    mtu: Option<u32>,
-    #[serde(default)]
-    hairpin_mode: bool,
-    #[serde(default)]
-    promisc_mode: bool,
-    #[serde(default)]
-    vlan: Option<u16>,
-    #[serde(default)]
-    vlan_trunk: Option<Value>,
-    #[serde(default)]
-    macspoofchk: bool,
-    #[serde(default)]
-    port_isolation: bool,
-    #[serde(default)]
-    disable_container_interface: bool,
-    #[serde(default)]
-    enabledad: bool,
-    #[serde(default)]
-    ipam: Option<Value>,
-    #[serde(default)]
-    dns: Dns,
-    #[serde(default)]
-    runtime_config: RuntimeConfig,
-    #[serde(default)]
-    args: Args,
-}
-
-#[derive(Default, Deserialize)]
-struct RuntimeConfig {
-    #[serde(default)]
-    mac: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-struct Args {
-    #[serde(default)]
-    cni: RuntimeConfig,
-}
-
-fn default_bridge() -> String {
-    "cni0".into()
-}
+/// How long the kernel may take to let a port forward; usually it is a matter of milliseconds.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Attaches the sandbox. The address comes first: it is the intent that leads to everything after it.
 pub(super) fn add(context: &Context<'_>) -> Result<CniResult, PluginError> {
@@ -95,6 +44,7 @@ pub(super) fn add(context: &Context<'_>) -> Result<CniResult, PluginError> {
         (bridge, port)
     };
     let inner = sandbox::configure(context, &sandbox, &result)?;
+    Netlink::open()?.wait_forwarding(&port, PATIENCE)?;
     for ip in &mut result.ips {
         ip.interface = Some(2);
     }
@@ -233,48 +183,6 @@ pub(super) fn status(context: &Context<'_>) -> Result<(), PluginError> {
     ipam::status(context, &conf)
 }
 
-/// Reads the configuration and refuses what this plugin can't do.
-fn parse(context: &Context<'_>) -> Result<Conf, PluginError> {
-    let mut conf: Conf = read_conf(context.conf)?;
-    let unsupported = [
-        ("vlan", conf.vlan.is_some_and(|vlan| vlan != 0)),
-        ("vlanTrunk", conf.vlan_trunk.is_some()),
-        ("macspoofchk", conf.macspoofchk),
-        ("portIsolation", conf.port_isolation),
-        ("disableContainerInterface", conf.disable_container_interface),
-        ("enabledad", conf.enabledad),
-    ];
-    if let Some((field, _)) = unsupported.iter().find(|(_, on)| *on) {
-        return Err(PluginError::config(
-            field,
-            "is not supported by the built-in bridge; install upstream's plugin",
-        ));
-    }
-    if conf.hairpin_mode && conf.promisc_mode {
-        return Err(PluginError::config(
-            "promiscMode",
-            "can't be on together with hairpinMode",
-        ));
-    }
-    if let Some(other) = conf
-        .ip_masq_backend
-        .as_deref()
-        .filter(|b| !matches!(*b, "" | "nftables"))
-    {
-        return Err(PluginError::config(
-            "ipMasqBackend",
-            format!(
-                "must be \"nftables\" for the built-in bridge, but is {other:?}; install upstream's plugin"
-            ),
-        ));
-    }
-    crate::attachment::check_ifname(&conf.bridge).map_err(|e| PluginError::config("bridge", e))?;
-    // Upstream writes an unset MTU as 0.
-    conf.mtu = conf.mtu.filter(|mtu| *mtu != 0);
-    conf.is_gateway |= conf.is_default_gateway;
-    Ok(conf)
-}
-
 /// Adds what the bridge knows to what the address manager said: gateways and default routes.
 fn complete(conf: &Conf, result: &mut CniResult) {
     for ip in &mut result.ips {
@@ -312,43 +220,6 @@ fn default_route(gateway: IpAddr) -> IpNet {
     }
 }
 
-/// The sandbox's MAC address: the one that was asked for, or one that follows from its IPv4 address, so that what
-/// neighbours remember of an address stays true when its next owner comes.
-fn mac(context: &Context<'_>, conf: &Conf, result: &CniResult) -> Result<Option<[u8; 6]>, PluginError> {
-    let asked = [
-        ("runtimeConfig.mac", conf.runtime_config.mac.as_deref()),
-        ("args.cni.mac", conf.args.cni.mac.as_deref()),
-        ("CNI_ARGS MAC", context.call.arg("MAC")),
-    ];
-    if let Some((field, text)) = asked
-        .into_iter()
-        .find_map(|(f, text)| Some((f, text.filter(|t| !t.is_empty())?)))
-    {
-        let mac = parse_mac(text).filter(|mac| mac[0] & 1 == 0);
-        return mac
-            .map(Some)
-            .ok_or_else(|| PluginError::config(field, format!("{text:?} is no unicast MAC address")));
-    }
-    let first = result
-        .ips
-        .iter()
-        .map(|ip| ip.address.addr())
-        .find(IpAddr::is_ipv4);
-    Ok(first.map(|ip| mac_from(&format!("{}/{ip}", conf.bridge))))
-}
-
-/// A locally administered address that follows from a text.
-fn mac_from(text: &str) -> [u8; 6] {
-    let hash = firewall::short_hash(text, 5);
-    let bytes = (0..5).map(|i| u8::from_str_radix(&hash[2 * i..2 * i + 2], 16).unwrap_or_default());
-    let mut mac = [0x0a, 0, 0, 0, 0, 0];
-    mac.iter_mut()
-        .skip(1)
-        .zip(bytes)
-        .for_each(|(place, byte)| *place = byte);
-    mac
-}
-
 /// Makes the veth pair. One of that name is from an attachment that was interrupted.
 fn attach(
     netlink: &Netlink,
@@ -377,63 +248,6 @@ fn attach(
     Ok(port)
 }
 
-fn masquerade(context: &Context<'_>, result: &CniResult) -> Vec<Element> {
-    let tag = firewall::tag(
-        &context.common.name,
-        &context.call.container_id,
-        &context.call.ifname,
-    );
-    let ips = result.ips.iter().map(|ip| ip.address);
-    ips.flat_map(|net| {
-        let (pods, local) = if net.addr().is_ipv4() {
-            ("masq4", "local4")
-        } else {
-            ("masq6", "local6")
-        };
-        let pod = net.addr().to_string();
-        [
-            Element::new(local, format!("{pod} . {}", net.trunc()), &tag),
-            Element::new(pods, pod, &tag),
-        ]
-    })
-    .collect()
-}
-
-fn forget_masquerade(
-    context: &Context<'_>,
-    conf: &Conf,
-    of: impl Fn(&str) -> bool,
-) -> Result<(), PluginError> {
-    if !conf.ip_masq {
-        return Ok(());
-    }
-    match context.firewall().remove(&MASQUERADE_SETS, of) {
-        // Without nft nothing can have been added.
-        Err(e) if e.code == code::MISSING_PROGRAM => Ok(()),
-        result => result.map(drop),
-    }
-}
-
-fn port_name(context: &Context<'_>) -> String {
-    name_for(
-        &context.common.name,
-        &context.call.container_id,
-        &context.call.ifname,
-    )
-}
-
-/// The host's end of the pair is found again by its name alone.
-fn name_for(network: &str, container_id: &str, ifname: &str) -> String {
-    let hash = firewall::short_hash(&format!("{network}/{container_id}/{ifname}"), 6);
-    format!("veth{}", &hash[..11])
-}
-
-/// Upstream's names have fewer digits.
-fn is_our_name(name: &str) -> bool {
-    name.strip_prefix("veth")
-        .is_some_and(|rest| rest.len() == 11 && rest.chars().all(|c| c.is_ascii_hexdigit()))
-}
-
 fn open_sandbox(context: &Context<'_>) -> Result<NetNs, PluginError> {
     let path = context.call.netns.as_deref();
     let path = path.ok_or_else(|| PluginError::new(code::INVALID_ENVIRONMENT, "CNI_NETNS is missing"))?;
@@ -449,9 +263,4 @@ fn open_sandbox(context: &Context<'_>) -> Result<NetNs, PluginError> {
             ),
         )),
     }
-}
-
-fn bridge_mac(name: &str) -> ([u8; 6], String) {
-    let mac = mac_from(name);
-    (mac, show_mac(&mac))
 }

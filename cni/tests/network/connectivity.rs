@@ -249,3 +249,36 @@ fn a_firewall_that_drops_forwarded_packets_is_told_of() {
         sh("nft flush ruleset");
     });
 }
+
+/// No frame is lost at the beginning: a client would wait a second before it tries again.
+#[test]
+fn a_pod_is_connected_when_it_is_attached() {
+    on_a_host(|host| {
+        let network = host.network();
+        let keep = host.pod("keep");
+        keep.join(&network);
+        for i in 0..20 {
+            let pod = host.pod(&format!("pod-{i}"));
+            pod.serve(80);
+            let ip = pod.join(&network);
+            ask(ip, 80).unwrap();
+            pod.leave(&network);
+        }
+        keep.leave(&network);
+        assert_eq!(retransmitted(), 0, "segments were sent twice");
+    });
+}
+
+/// TCP segments that this thread's namespace had to send again.
+fn retransmitted() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+    let mut tcp = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let (names, values) = (tcp.next().unwrap(), tcp.next().unwrap());
+    let mut fields = names.split(' ').zip(values.split(' '));
+    fields
+        .find(|(name, _)| *name == "RetransSegs")
+        .unwrap()
+        .1
+        .parse()
+        .unwrap()
+}

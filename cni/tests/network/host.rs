@@ -51,23 +51,26 @@ pub(crate) fn on_a_host(test: impl FnOnce(&Host) + Send + 'static) {
     }
 }
 
-/// Links, addresses, routes and firewall rules of the host.
+/// Links, addresses, routes and firewall rules of the host, without what the kernel changes by itself: whether it has
+/// noticed a carrier yet, and IPv6's addresses for the link.
 pub(crate) fn inventory() -> String {
-    [
+    let by_itself = |line: &&str| !line.contains("fe80:") && !line.contains("ff00::");
+    let kept = |command: &str, line: &str| match command {
+        "ip -o link" => line.split_whitespace().take(2).collect::<Vec<_>>().join(" "),
+        _ => line.replace(" linkdown", ""),
+    };
+    let commands = [
         "ip -o link",
         "ip -o addr",
         "ip route show table all",
         "nft list ruleset",
-    ]
-    .map(|command| {
+    ];
+    let texts = commands.map(|command| {
         let text = sh(command);
-        // lo's statistics and the kernel's own multicast and link-local routes come and go.
-        text.lines()
-            .filter(|line| !line.contains("valid_lft forever preferred_lft forever metric"))
-            .collect::<Vec<_>>()
-            .join("\n")
-    })
-    .join("\n")
+        let lines = text.lines().filter(by_itself).map(|line| kept(command, line));
+        lines.collect::<Vec<_>>().join("\n")
+    });
+    texts.join("\n")
 }
 
 /// Runs a command line and returns what it prints; it must succeed.

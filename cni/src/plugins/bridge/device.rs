@@ -2,7 +2,8 @@
 
 use ipnet::IpNet;
 
-use super::{Conf, bridge_mac};
+use super::Conf;
+use super::identity::bridge_mac;
 use crate::netlink::{Link, Netlink};
 use crate::plugins::Context;
 use crate::result::{CniResult, PluginError, code};
@@ -19,7 +20,7 @@ pub(super) fn ensure(
         Some(bridge) => bridge,
         None => {
             // A MAC address of its own: else it would change with the ports, and break what neighbours remember.
-            netlink.add_bridge(&conf.bridge, bridge_mac(&conf.bridge).0, conf.mtu)?;
+            netlink.add_bridge(&conf.bridge, bridge_mac(&conf.bridge), conf.mtu)?;
             let made = netlink.link(&conf.bridge)?;
             made.ok_or_else(|| {
                 PluginError::new(code::KERNEL, format!("the bridge {} vanished", conf.bridge))
