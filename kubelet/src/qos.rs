@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use crate::defaults::{BESTEFFORT_OOM_SCORE_ADJ, GUARANTEED_OOM_SCORE_ADJ, SYSTEM_CRITICAL_PRIORITY};
+use crate::defaults::{
+    BESTEFFORT_OOM_SCORE_ADJ, GUARANTEED_OOM_SCORE_ADJ, MIN_SHARES, SYSTEM_CRITICAL_PRIORITY,
+};
 use crate::identity::PodUid;
 use crate::quantity::Value;
 use crate::resources::{limit, request};
@@ -59,6 +61,11 @@ pub fn pod_cgroup(root: &Path, class: QosClass, uid: &PodUid) -> PathBuf {
         QosClass::BestEffort => tier.join("besteffort"),
     };
     tier.join(format!("pod{uid}"))
+}
+
+/// CFS shares of a tier's cgroup, where they do not depend on the pods in it: BestEffort pods together get what is left.
+pub fn tier_shares(tier: &Path) -> Option<u64> {
+    tier.ends_with("kubepods/besteffort").then_some(MIN_SHARES)
 }
 
 /// `oom_score_adj` of a container on a node with this many bytes of memory.

@@ -15,6 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Map, Value, json};
 
 use crate::plan::PodCgroup;
+use crate::qos;
 use crate::volumes::make_private_dirs;
 
 /// Why a pod's cgroup can't be made or removed.
@@ -70,6 +71,9 @@ impl PodCgroups for HostCgroups {
         }
         list.save()?;
         let group = Cgroup::create(path)?;
+        for parent in parents(&cgroup.path).filter(|parent| list.ours.contains(*parent)) {
+            set_tier_shares(parent)?;
+        }
         Ok(group.apply(&serde_json::from_value(oci_resources(&cgroup.resources))?)?)
     }
 
@@ -91,6 +95,18 @@ impl PodCgroups for HostCgroups {
     fn exists(&self, path: &Path) -> bool {
         text(path).is_ok_and(|path| matches!(Cgroup::open(path), Ok(Some(_))))
     }
+}
+
+/// A tier that is ours gets its class's share of the CPU; it would weigh as much as all other pods otherwise.
+fn set_tier_shares(tier: &Path) -> Result<(), PodCgroupError> {
+    let (Some(shares), Some(group)) = (qos::tier_shares(tier), Cgroup::open(text(tier)?)?) else {
+        return Ok(());
+    };
+    let resources = LinuxContainerResources {
+        cpu_shares: Some(shares),
+        ..LinuxContainerResources::default()
+    };
+    Ok(group.apply(&serde_json::from_value(oci_resources(&resources))?)?)
 }
 
 fn text(path: &Path) -> Result<&str, PodCgroupError> {
