@@ -1,5 +1,6 @@
 //! Creating a container: everything up to, but not including, its program.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::path::Path;
 use nix::unistd::Pid;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
-use crate::cgroups::Cgroup;
+use crate::cgroups::{Cgroup, default_device_rules};
 use crate::channel::{Channel, Message};
 use crate::check::{check_id, check_spec};
 use crate::child::{self, Gate, Setup};
@@ -107,7 +108,7 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
         entry_files: cgroup
             .0
             .as_ref()
-            .map(Cgroup::entry_files)
+            .map(Cgroup::remaining_entry_files)
             .transpose()?
             .unwrap_or_default(),
         gate: args.listener.map_or(Gate::Channel, Gate::Listener),
@@ -117,9 +118,10 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
         find_program_now: args.find_program_now,
     };
     // What only the container's process needs, above all its ends of pipes, is closed here when the closure returns.
-    let spawned = spawn_in(&namespaces, move || child::main(setup))?;
+    let begin_in = cgroup.0.as_ref().and_then(Cgroup::begin_in);
+    let spawned = spawn_in(&namespaces, begin_in, move || child::main(setup))?;
     let spawned = Guard(Some(spawned));
-    let accompanied = accompany(&creator, spawned.pid(), &namespaces, &args.bundle, spec, args.id)?;
+    let accompanied = accompany(&creator, spawned.pid(), &namespaces, args.bundle, spec, args.id)?;
     let Some(Spawned { pid, pidfd }) = spawned.keep() else {
         return Err(Error::Vanished("it has no pid".to_owned()));
     };
@@ -282,6 +284,19 @@ fn start_over(channel: &Channel) -> Result<()> {
     }
 }
 
+/// Whatever the rules deny, the devices that every container has may be used, as in every other runtime.
+fn with_default_devices(resources: &oci::LinuxResources) -> Cow<'_, oci::LinuxResources> {
+    match resources.devices() {
+        Some(rules) if !rules.is_empty() => {
+            let mut resources = resources.clone();
+            let all = rules.iter().cloned().chain(default_device_rules()).collect();
+            resources.set_devices(Some(all));
+            Cow::Owned(resources)
+        }
+        _ => Cow::Borrowed(resources),
+    }
+}
+
 /// A group that is deleted again unless the container comes to be.
 struct NewCgroup(Option<Cgroup>);
 
@@ -297,7 +312,7 @@ impl NewCgroup {
         }
         let cgroup = NewCgroup(Some(Cgroup::create(path)?));
         if let (Some(group), Some(resources)) = (&cgroup.0, linux.resources()) {
-            group.apply(resources)?;
+            group.apply(&with_default_devices(resources))?;
         }
         Ok(cgroup)
     }

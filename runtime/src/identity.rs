@@ -71,7 +71,7 @@ impl Identity {
                     "{name} stays as it is: the runtime may not raise its hard limit to {}.",
                     limit
                         .maximum
-                        .map_or("unlimited".to_owned(), |max| max.to_string())
+                        .map_or_else(|| "unlimited".to_owned(), |max| max.to_string())
                 )),
                 Err(errno) => return Err(errno).doing(|| format!("set {name}")),
             }

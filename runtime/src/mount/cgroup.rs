@@ -137,7 +137,8 @@ fn narrow(mount: &OwnedFd, membership: &Membership<'_>, options: &Options) -> Re
     let doing = || format!("show the cgroup {} to the container", membership.group);
     let own = membership.group.trim_start_matches('/');
     set_attributes(mount, options).doing(doing)?;
-    if own.is_empty() {
+    // In a cgroup namespace that was joined the group may lie outside of what can be seen.
+    if own.is_empty() || own.starts_with("..") {
         return Ok(());
     }
     let tree = clone_tree(mount, Path::new(own), false).doing(doing)?;

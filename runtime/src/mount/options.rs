@@ -110,19 +110,24 @@ pub fn mount_options() -> Vec<String> {
 }
 
 impl Options {
-    /// Sorts the options of the mount on `destination`.
-    pub(crate) fn parse(destination: &str, options: &[String]) -> Result<Options> {
+    /// Sorts the options of a mount.
+    pub(crate) fn parse(options: &[String]) -> Result<Options> {
         let mut parsed = Options::default();
         for option in options {
             parsed.add(option)?;
         }
-        if parsed.bind.is_some()
-            && let Some(stray) = parsed.data.first()
-        {
-            let reason = format!("a bind mount takes no option {stray:?}");
-            return Err(Error::invalid(format!("mounts[{destination}].options"), reason));
-        }
         Ok(parsed)
+    }
+
+    /// Refuses what a bind mount has no use for.
+    pub(crate) fn check_bind(&self, destination: &str) -> Result<()> {
+        match self.data.first() {
+            Some(stray) => {
+                let reason = format!("a bind mount takes no option {stray:?}");
+                Err(Error::invalid(format!("mounts[{destination}].options"), reason))
+            }
+            None => Ok(()),
+        }
     }
 
     fn add(&mut self, option: &str) -> Result<()> {
@@ -165,7 +170,7 @@ mod tests {
 
     fn parse(options: &str) -> Options {
         let options: Vec<String> = options.split(',').map(str::to_owned).collect();
-        Options::parse("/x", &options).unwrap()
+        Options::parse(&options).unwrap()
     }
 
     #[test]
@@ -202,8 +207,10 @@ mod tests {
     fn what_is_not_known_goes_to_the_file_system_but_not_to_a_bind_mount() {
         assert_eq!(parse("mode=755,size=64k,nosuid").data, ["mode=755", "size=64k"]);
         let options = ["bind".to_owned(), "size=64k".to_owned()];
+        let parsed = Options::parse(&options).unwrap();
         assert!(
-            Options::parse("/x", &options)
+            parsed
+                .check_bind("/x")
                 .unwrap_err()
                 .to_string()
                 .contains("size=64k")

@@ -53,7 +53,7 @@ pub(crate) fn prepare(mounts: &[oci::Mount], bundle: &Path) -> Result<Vec<Prepar
 fn prepare_one(mount: &oci::Mount, bundle: &Path) -> Result<Prepared> {
     let destination = clean(mount.destination());
     let name = destination.display().to_string();
-    let options = Options::parse(&name, mount.options().as_deref().unwrap_or_default())?;
+    let options = Options::parse(mount.options().as_deref().unwrap_or_default())?;
     if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() || options.idmap.is_some() {
         return Err(Error::unsupported(
             format!("The id mapping of the mount on {name}"),
@@ -85,6 +85,7 @@ fn bind_source(mount: &oci::Mount, bundle: &Path, recursive: bool, options: &Opt
         let field = format!("mounts[{}].source", mount.destination().display());
         return Err(Error::invalid(field, "a bind mount needs it"));
     };
+    options.check_bind(&mount.destination().display().to_string())?;
     let path = bundle.join(source);
     let doing = || format!("bind-mount {}", path.display());
     let tree = clone_tree(CWD, &path, recursive).doing(doing)?;

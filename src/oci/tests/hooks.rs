@@ -1,0 +1,132 @@
+//! The six kinds of hooks.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use support::{Bundle, failed, succeeded};
+
+const KINDS: [&str; 6] = [
+    "prestart",
+    "createRuntime",
+    "createContainer",
+    "startContainer",
+    "poststart",
+    "poststop",
+];
+
+/// A script in the bundle, or with `inside` in the container's root.
+fn script(bundle: &Bundle, name: &str, text: &str, inside: bool) -> PathBuf {
+    let directory = if inside {
+        bundle.root()
+    } else {
+        bundle.path().to_owned()
+    };
+    let path = directory.join(name);
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    if inside {
+        PathBuf::from("/").join(name)
+    } else {
+        path
+    }
+}
+
+#[test]
+fn all_kinds_run_in_order_and_are_given_the_state() {
+    let mut bundle = Bundle::script("order", "echo program >> /log/order");
+    let log = bundle.path().join("log");
+    fs::create_dir(&log).unwrap();
+    bundle.mount("/log", "bind", log.to_str().unwrap(), &["rbind"]);
+    bundle.config["root"]["readonly"] = json!(false);
+    bundle.config["annotations"] = json!({ "a": "b" });
+    let mut hooks = json!({});
+    for kind in KINDS {
+        let inside = kind == "startContainer";
+        let log = if inside {
+            "/log".into()
+        } else {
+            log.display().to_string()
+        };
+        let text = format!("echo {kind} $1 $X >> {log}/order; cat > {log}/{kind}");
+        let path = script(&bundle, kind, &text, inside);
+        hooks[kind] =
+            json!([{ "path": path, "args": ["name", "argument"], "env": ["X=y", "PATH=/bin:/usr/bin"] }]);
+    }
+    bundle.config["hooks"] = hooks;
+    bundle.start();
+    support::eventually("the program", || {
+        fs::read_to_string(log.join("order")).unwrap().contains("program")
+    });
+    let pid = bundle.state()["pid"].clone();
+    succeeded(&bundle.oci(&["delete", "--force", bundle.id()]));
+    let order = fs::read_to_string(log.join("order")).unwrap();
+    let mut order: Vec<&str> = order.lines().collect();
+    // The program and the hook that follows its start run at the same time.
+    order.retain(|line| *line != "program");
+    assert_eq!(order, KINDS.map(|kind| format!("{kind} argument y")));
+    for kind in KINDS {
+        let state: Value = serde_json::from_str(&fs::read_to_string(log.join(kind)).unwrap()).unwrap();
+        assert_eq!(state["id"], bundle.id(), "{kind}");
+        assert_eq!(state["bundle"], bundle.path().to_str().unwrap(), "{kind}");
+        assert_eq!(state["annotations"], json!({ "a": "b" }), "{kind}");
+        let status = match kind {
+            "prestart" | "createRuntime" | "createContainer" => "creating",
+            "startContainer" => "created",
+            "poststart" => "running",
+            _ => "stopped",
+        };
+        assert_eq!(state["status"], status, "{kind}");
+        assert_eq!(state.get("pid").is_some(), kind != "poststop", "{kind}");
+    }
+    let _ = pid;
+}
+
+#[test]
+fn a_failing_hook_fails_the_creation_with_its_words() {
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        let mut bundle = Bundle::new("failing", &["/bin/true"]);
+        let path = script(&bundle, "hook", "echo no such luck >&2; exit 3", false);
+        bundle.config["hooks"] = json!({ kind: [{ "path": path }] });
+        let said = failed(&bundle.run());
+        assert!(
+            said.contains(kind) && said.contains("exit code 3") && said.contains("no such luck"),
+            "{said}"
+        );
+        assert!(!bundle.state_directory().exists());
+    }
+}
+
+#[test]
+fn a_failing_start_hook_fails_the_start() {
+    let mut bundle = Bundle::script("start-hook", "touch /ran");
+    bundle.config["root"]["readonly"] = json!(false);
+    let path = script(&bundle, "hook", "exit 1", true);
+    bundle.config["hooks"] = json!({ "startContainer": [{ "path": path }] });
+    bundle.create();
+    assert!(failed(&bundle.oci(&["start", bundle.id()])).contains("startContainer"));
+    assert!(!bundle.root().join("ran").exists());
+    support::eventually("the end", || bundle.status() == "stopped");
+}
+
+#[test]
+fn a_hook_that_takes_too_long_is_killed() {
+    let mut bundle = Bundle::new("timeout", &["/bin/true"]);
+    bundle.config["hooks"] =
+        json!({ "createRuntime": [{ "path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1 }] });
+    assert!(failed(&bundle.run()).contains("timeout of 1 s"));
+}
+
+#[test]
+fn hooks_after_the_fact_only_warn() {
+    let mut bundle = Bundle::new("warn", &["/bin/true"]);
+    bundle.config["hooks"] =
+        json!({ "poststart": [{ "path": "/bin/false" }], "poststop": [{ "path": "/no/such" }] });
+    let output = bundle.run();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    succeeded(&output);
+    assert!(said.contains("poststart") && said.contains("poststop"), "{said}");
+}

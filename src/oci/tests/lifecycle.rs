@@ -1,0 +1,253 @@
+//! Create, start, kill, delete, and everything in the wrong order.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::fs;
+use std::process::Stdio;
+
+use serde_json::json;
+use support::{Bundle, eventually, failed, leftovers, lives, succeeded};
+
+#[test]
+fn a_container_goes_through_its_states() {
+    let bundle = Bundle::new("states", &["/bin/sleep", "1000"]);
+    bundle.create();
+    assert_eq!(bundle.status(), "created");
+    let pid = bundle.state()["pid"].as_i64().unwrap();
+    assert!(
+        failed(&bundle.oci(&["create", "--bundle", bundle.path().to_str().unwrap(), bundle.id()]))
+            .contains("already")
+    );
+    succeeded(&bundle.oci(&["start", bundle.id()]));
+    assert_eq!(bundle.status(), "running");
+    assert_eq!(bundle.state()["pid"].as_i64().unwrap(), pid);
+    assert!(failed(&bundle.oci(&["start", bundle.id()])).contains("running, not created"));
+    assert!(failed(&bundle.oci(&["delete", bundle.id()])).contains("running"));
+    succeeded(&bundle.oci(&["pause", bundle.id()]));
+    assert_eq!(bundle.status(), "paused");
+    assert!(failed(&bundle.exec("true")).contains("paused"));
+    succeeded(&bundle.oci(&["resume", bundle.id()]));
+    assert_eq!(
+        succeeded(&bundle.oci(&["ps", "-f", "json", bundle.id()])),
+        format!("[\n  {pid}\n]")
+    );
+    succeeded(&bundle.oci(&["kill", bundle.id(), "KILL"]));
+    eventually("the end", || bundle.status() == "stopped");
+    assert!(failed(&bundle.oci(&["kill", bundle.id()])).contains("stopped"));
+    assert!(failed(&bundle.exec("true")).contains("stopped"));
+    succeeded(&bundle.oci(&["delete", bundle.id()]));
+    assert!(failed(&bundle.oci(&["state", bundle.id()])).contains("no such container"));
+}
+
+#[test]
+fn run_returns_the_exit_code() {
+    assert_eq!(Bundle::script("code", "exit 7").run().status.code(), Some(7));
+    assert_eq!(
+        Bundle::script("signal", "kill -9 $$; sleep 9 & kill -9 $!; exit 3")
+            .run()
+            .status
+            .code(),
+        Some(3)
+    );
+}
+
+#[test]
+fn a_missing_program_is_127_and_one_that_can_not_run_126() {
+    let bundle = Bundle::new("missing", &["/no/such/program"]);
+    let output = bundle.run();
+    assert_eq!(output.status.code(), Some(127));
+    assert!(failed(&output).contains("no such file"));
+    let bundle = Bundle::new("unfound", &["nosuchprogram"]);
+    assert_eq!(bundle.run().status.code(), Some(127));
+    let bundle = Bundle::new("directory", &["/bin"]);
+    assert_eq!(bundle.run().status.code(), Some(126));
+    let bundle = Bundle::new("format", &["/data"]);
+    fs::write(bundle.root().join("data"), "\0\0nothing").unwrap();
+    fs::set_permissions(
+        bundle.root().join("data"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
+    let output = bundle.run();
+    assert_eq!(output.status.code(), Some(126));
+    assert!(failed(&output).contains("exec format error"));
+}
+
+#[test]
+fn of_many_starts_one_wins() {
+    let bundle = Bundle::new("starts", &["/bin/sleep", "1000"]);
+    bundle.create();
+    let starts: Vec<_> = (0..8)
+        .map(|_| {
+            bundle
+                .command(&["start", bundle.id()])
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    let won = starts
+        .into_iter()
+        .filter_map(|mut child| child.wait().ok())
+        .filter(|status| status.success())
+        .count();
+    assert_eq!(won, 1);
+    assert_eq!(bundle.status(), "running");
+}
+
+#[test]
+fn a_created_container_can_be_killed_and_deleted() {
+    let bundle = Bundle::new("unstarted", &["/bin/sleep", "1000"]);
+    bundle.create();
+    let pid = bundle.state()["pid"].as_i64().unwrap();
+    succeeded(&bundle.oci(&["kill", bundle.id(), "SIGKILL"]));
+    eventually("the end", || !lives(pid));
+    assert!(failed(&bundle.oci(&["start", bundle.id()])).contains("stopped"));
+    succeeded(&bundle.oci(&["delete", bundle.id()]));
+    bundle.create();
+    succeeded(&bundle.oci(&["delete", bundle.id()]));
+}
+
+#[test]
+fn delete_force_works_in_any_state() {
+    let bundle = Bundle::new("force", &["/bin/sleep", "1000"]);
+    succeeded(&bundle.oci(&["delete", "--force", bundle.id()]));
+    assert!(failed(&bundle.oci(&["delete", bundle.id()])).contains("no such container"));
+    bundle.create();
+    succeeded(&bundle.oci(&["delete", "--force", bundle.id()]));
+    bundle.start();
+    let pid = bundle.state()["pid"].as_i64().unwrap();
+    succeeded(&bundle.oci(&["delete", "--force", bundle.id()]));
+    assert!(!lives(pid));
+    bundle.start();
+    succeeded(&bundle.oci(&["pause", bundle.id()]));
+    succeeded(&bundle.oci(&["delete", "--force", bundle.id()]));
+}
+
+#[test]
+fn a_damaged_state_can_be_deleted() {
+    let bundle = Bundle::new("damaged", &["/bin/sleep", "1000"]);
+    for damage in ["", "{\"bundle\":\"/x\",", "[]"] {
+        bundle.start();
+        let pid = bundle.state()["pid"].as_i64().unwrap();
+        fs::write(bundle.state_directory().join("state.json"), damage).unwrap();
+        assert!(failed(&bundle.oci(&["state", bundle.id()])).contains("state.json"));
+        assert!(succeeded(&bundle.oci(&["list"])).starts_with("ID"));
+        succeeded(&bundle.oci(&["delete", "--force", bundle.id()]));
+        eventually("the end", || !lives(pid));
+        assert_eq!(leftovers(&bundle.cgroup()), Vec::<std::path::PathBuf>::new());
+    }
+}
+
+#[test]
+fn a_killed_creator_takes_its_container_with_it() {
+    let mut bundle = Bundle::new("creator", &["/bin/sleep", "1000"]);
+    let pid_file = bundle.path().join("hook-pid");
+    let hook = bundle.path().join("hook");
+    fs::write(
+        &hook,
+        format!(
+            "#!/bin/sh\ngrep -o '\"pid\":[0-9]*' | cut -d: -f2 > {0}.new; mv {0}.new {0}\nsleep 1000\n",
+            pid_file.display()
+        ),
+    )
+    .unwrap();
+    fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    bundle.config["hooks"] = json!({ "createRuntime": [{ "path": hook, "env": ["PATH=/usr/bin:/bin"] }] });
+    let mut creator = bundle
+        .command(&["create", "--bundle", bundle.path().to_str().unwrap(), bundle.id()])
+        .spawn()
+        .unwrap();
+    eventually("the hook", || pid_file.exists());
+    let pid: i64 = fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+    assert!(lives(pid));
+    creator.kill().unwrap();
+    creator.wait().unwrap();
+    eventually("the end of the container", || !lives(pid));
+    assert_eq!(bundle.status(), "creating");
+    succeeded(&bundle.oci(&["delete", "--force", bundle.id()]));
+    // The hook is a child of the runtime's, not of the container.
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let cmdline = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&cmdline).contains(hook.to_str().unwrap()) {
+            let pid = entry.file_name().to_str().unwrap().parse().unwrap();
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
+                .unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_detached_run_leaves_a_running_container() {
+    let bundle = Bundle::new("detached", &["/bin/sleep", "1000"]);
+    let pid_file = bundle.path().join("pid");
+    let status = bundle
+        .command(&["run", "-d", "--pid-file", pid_file.to_str().unwrap(), "--bundle"])
+        .arg(bundle.path())
+        .arg(bundle.id())
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert_eq!(bundle.status(), "running");
+    assert_eq!(
+        fs::read_to_string(pid_file).unwrap(),
+        bundle.state()["pid"].to_string()
+    );
+    assert_eq!(succeeded(&bundle.oci(&["list", "-q"])), bundle.id());
+}
+
+#[test]
+fn signals_are_passed_on_in_the_foreground() {
+    let bundle = Bundle::script(
+        "signals",
+        "trap 'exit 42' TERM; echo ready; while true; do sleep 0.01; done",
+    );
+    let mut run = bundle
+        .command(&["run", "--bundle", bundle.path().to_str().unwrap(), bundle.id()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = [0; 6];
+    std::io::Read::read_exact(run.stdout.as_mut().unwrap(), &mut line).unwrap();
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(run.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(42));
+}
+
+#[test]
+fn errors_reach_the_log() {
+    let bundle = Bundle::new("log", &["/no/such/program"]);
+    let log = bundle.path().join("log.json");
+    let output = bundle
+        .command(&[
+            "--log",
+            log.to_str().unwrap(),
+            "--log-format",
+            "json",
+            "run",
+            "--bundle",
+        ])
+        .arg(bundle.path())
+        .arg(bundle.id())
+        .output()
+        .unwrap();
+    failed(&output);
+    let line: serde_json::Value = serde_json::from_str(fs::read_to_string(log).unwrap().trim()).unwrap();
+    assert_eq!(line["level"], "error");
+    assert!(line["msg"].as_str().unwrap().contains("/no/such/program"));
+}
+
+#[test]
+fn limits_can_be_updated() {
+    let mut bundle = Bundle::new("update", &["/bin/sleep", "1000"]);
+    bundle.config["linux"]["resources"]["pids"] = json!({ "limit": 50 });
+    bundle.start();
+    let read = || {
+        succeeded(&bundle.exec("cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max"))
+    };
+    assert_eq!(read(), "50");
+    succeeded(&bundle.oci(&["update", "--pids-limit", "60", bundle.id()]));
+    assert_eq!(read(), "60");
+}
