@@ -67,10 +67,17 @@ pub fn exec(
 ) -> Result<Execed> {
     check_process(process)?;
     protect_creator()?;
-    let mut entry_files = target.cgroup.entry_files()?;
-    if let Some(subgroup) = target.subgroup {
-        entry_files.push(subgroup.entry_file()?);
-    }
+    let mut entry_files = target.cgroup.remaining_entry_files()?;
+    let begin_in = match target.subgroup {
+        None => target.cgroup.begin_in(),
+        Some(subgroup) => {
+            let begin_in = subgroup.begin_in();
+            if begin_in.is_none() {
+                entry_files.push(subgroup.entry_file()?);
+            }
+            begin_in
+        }
+    };
     let (creator, channel) = Channel::pair().doing(|| "make a socket pair".to_owned())?;
     let addition = Addition {
         target,
@@ -85,7 +92,11 @@ pub fn exec(
     let spawned = {
         let _children = ChildrenIn::namespace(Some(target.pidfd))?;
         // What is moved into the closure is closed here when it returns in this process.
-        sys::spawn(CloneArgs::default(), move || addition.main()).doing(|| "make a process".to_owned())?
+        let args = CloneArgs {
+            flags: 0,
+            cgroup: begin_in,
+        };
+        sys::spawn(args, move || addition.main()).doing(|| "make a process".to_owned())?
     };
     let mut warnings = Vec::new();
     warnings.extend(

@@ -12,19 +12,24 @@ use crate::namespaces::{ChildrenIn, Namespaces};
 use crate::sys::{self, CloneArgs, Spawned, close_range};
 use crate::{Error, Result};
 
-/// Runs `child` in a new process in its namespaces, as a child of this one.
-pub(crate) fn spawn_in(namespaces: &Namespaces, child: impl FnOnce() -> i32) -> Result<Spawned> {
+/// Runs `child` in a new process in its namespaces, as a child of this one, that begins in the cgroup v2 directory
+/// that is given.
+pub(crate) fn spawn_in(
+    namespaces: &Namespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: impl FnOnce() -> i32,
+) -> Result<Spawned> {
     let doing = || "make the container's process".to_owned();
     let flags = namespaces.clone_flags();
     if !namespaces.needs_middle() {
         let _children = ChildrenIn::namespace(namespaces.joined_pid())?;
-        return sys::spawn(CloneArgs { flags, cgroup: None }, child).doing(doing);
+        return sys::spawn(CloneArgs { flags, cgroup }, child).doing(doing);
     }
     let (ours, theirs) = Channel::pair().doing(doing)?;
     let middle = sys::spawn(CloneArgs::default(), move || {
         let outcome = namespaces.enter_middle().and_then(|()| {
             let flags = flags | u64::from(libc::CLONE_PARENT.unsigned_abs());
-            sys::spawn(CloneArgs { flags, cgroup: None }, child).doing(doing)
+            sys::spawn(CloneArgs { flags, cgroup }, child).doing(doing)
         });
         let message = match &outcome {
             Ok(spawned) => Message::Pid(spawned.pid.as_raw()),

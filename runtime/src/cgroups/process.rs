@@ -1,6 +1,6 @@
 //! Processes in, out, and listed.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
@@ -33,6 +33,28 @@ impl Cgroup {
     pub fn entry_files(&self) -> Result<Vec<OwnedFd>> {
         self.directories
             .iter()
+            .map(|d| d.open(entry_name(d), OFlag::O_WRONLY))
+            .collect()
+    }
+
+    /// The directory for a child to begin in (`CLONE_INTO_CGROUP`) where it is charged nothing there: on hybrid hosts
+    /// the unified hierarchy has no memory controller, and entering it later waits for an RCU grace period, which
+    /// takes milliseconds. `None` elsewhere.
+    pub fn begin_in(&self) -> Option<BorrowedFd<'_>> {
+        let unified = self.unified()?;
+        let charged = unified.hierarchy.controllers.contains(Controller::Memory);
+        (!charged).then(|| unified.as_fd())
+    }
+
+    /// [`Cgroup::entry_files`] without that of the hierarchy that a process already [began](Self::begin_in) in.
+    ///
+    /// # Errors
+    /// When a file can't be opened.
+    pub fn remaining_entry_files(&self) -> Result<Vec<OwnedFd>> {
+        let began = self.begin_in().is_some();
+        self.directories
+            .iter()
+            .filter(|d| !(began && d.hierarchy.kind == Kind::V2))
             .map(|d| d.open(entry_name(d), OFlag::O_WRONLY))
             .collect()
     }

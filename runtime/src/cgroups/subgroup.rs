@@ -1,7 +1,7 @@
 //! A group below a container's that only tells processes apart, so that one exec's whole tree can be killed. It exists
 //! in one hierarchy, that has no limits to divide: the unified one, or v1's freezer.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -10,6 +10,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::file::{self, Directory};
+use super::hierarchy::Kind;
 use super::process::parse_pids;
 use super::{Cgroup, CgroupPath, Controller, Result};
 
@@ -51,6 +52,13 @@ impl Cgroup {
 }
 
 impl Subgroup {
+    /// Like [`Cgroup::begin_in`]: the directory for a child to begin in, if the group above has one.
+    pub fn begin_in(&self) -> Option<BorrowedFd<'_>> {
+        let hierarchy = self.directory.hierarchy;
+        let free = hierarchy.kind == Kind::V2 && !hierarchy.controllers.contains(Controller::Memory);
+        free.then(|| self.directory.as_fd())
+    }
+
     /// The file to which a process writes [`super::ENTER`] to enter, after it entered the group above.
     ///
     /// # Errors
