@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use berth_runtime::cgroups::{Cgroup, CgroupError, ENTER};
+use berth_runtime::cgroups::{Cgroup, CgroupError, ENTER, leave_all};
 use berth_runtime::{JoinedNamespaces, Pause, PauseArgs, oci, start_pause};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
@@ -46,27 +46,10 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    /// Enters the cgroup, makes the mount namespace, and starts the pause. What was made goes with this process; only
-    /// the cgroup is removed again upon failure.
-    pub(crate) fn set_up(dir: &Path, config: &SandboxConfig) -> Result<Self, SandboxError> {
-        let cgroup = Cgroup::create(&config.cgroup.to_string_lossy())?;
-        let made = Self::set_up_in(&cgroup, dir, config);
-        match made {
-            Ok(pause) => Ok(Self {
-                dir: dir.to_owned(),
-                cgroup,
-                pause,
-                pause_lives: true,
-            }),
-            Err(error) => {
-                remove_cgroup(&cgroup);
-                Err(error)
-            }
-        }
-    }
-
-    fn set_up_in(cgroup: &Cgroup, dir: &Path, config: &SandboxConfig) -> Result<Pause, SandboxError> {
-        enter(cgroup)?;
+    /// Enters the cgroup, makes the mount namespace, and starts the pause. What was made goes with this process, except
+    /// for the cgroup.
+    pub(crate) fn set_up(dir: &Path, config: &SandboxConfig, cgroup: Cgroup) -> Result<Self, SandboxError> {
+        enter(&cgroup)?;
         set_oom_score(config.oom_score_adj);
         let failed = |doing| move |source: io::Error| SandboxError::Io { doing, source };
         unshare(CloneFlags::CLONE_NEWNS)
@@ -75,7 +58,13 @@ impl Sandbox {
         if config.ipc {
             mount_shm(dir, config).map_err(failed("mount the pod's /dev/shm"))?;
         }
-        Ok(hold_namespaces(config)?)
+        let pause = hold_namespaces(config)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            cgroup,
+            pause,
+            pause_lives: true,
+        })
     }
 
     /// The pod's namespaces, for a container to join.
@@ -101,23 +90,33 @@ impl Sandbox {
         self.pause_lives = false;
     }
 
+    /// Leaves the cgroup, which can't be removed from within. This takes milliseconds: best while others end.
+    pub(crate) fn leave_cgroup(&self) {
+        if let Err(error) = leave_all() {
+            eprintln!("The pod's cgroup can't be left: {error}");
+        }
+    }
+
     /// Ends the pause and removes the cgroup. The mount namespace goes with this process.
     pub(crate) fn tear_down(&mut self) {
         if self.pause_lives {
+            let pause = rustix::process::Pid::from_raw(self.pause.pid.as_raw());
             let _ = rustix::process::pidfd_send_signal(&self.pause.pidfd, rustix::process::Signal::KILL);
-            let _ = waitpid(
-                rustix::process::Pid::from_raw(self.pause.pid.as_raw()),
-                WaitOptions::empty(),
-            );
+            let _ = waitpid(pause, WaitOptions::empty());
             self.pause_lives = false;
         }
-        remove_cgroup(&self.cgroup);
+        if let Err(error) = self.cgroup.delete() {
+            eprintln!(
+                "The pod's cgroup {} is left behind: {error}",
+                self.cgroup.path().as_str()
+            );
+        }
     }
 }
 
-/// As the process itself, which on v1 spares a wait in each hierarchy.
+/// As the process itself, which on v1 spares a wait in each hierarchy. It began in the unified one.
 fn enter(cgroup: &Cgroup) -> Result<(), SandboxError> {
-    for file in cgroup.entry_files()? {
+    for file in cgroup.remaining_entry_files()? {
         let entered = rustix::io::write(&file, ENTER);
         entered.map_err(|error| SandboxError::Io {
             doing: "enter the pod's cgroup",
@@ -125,17 +124,6 @@ fn enter(cgroup: &Cgroup) -> Result<(), SandboxError> {
         })?;
     }
     Ok(())
-}
-
-/// Leaves the cgroup, which can't be removed from within, and removes it.
-fn remove_cgroup(cgroup: &Cgroup) {
-    let left = berth_runtime::cgroups::leave_all();
-    if let Err(error) = left.and_then(|()| cgroup.delete()) {
-        eprintln!(
-            "The pod's cgroup {} is left behind: {error}",
-            cgroup.path().as_str()
-        );
-    }
 }
 
 /// Without CAP_SYS_RESOURCE the kernel refuses lower values than before: worth a note, not the pod.

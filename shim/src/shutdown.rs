@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use crate::container::Container;
 use crate::protocol::{Message, RECORD_NAME, Response, SOCKET_NAME};
 use crate::shim::Shim;
 
@@ -26,9 +27,8 @@ impl Shutdown {
 impl Shim {
     /// Kills everything. The rest follows when it is dead.
     pub(crate) fn begin_shutdown(&mut self, asked: Option<(u32, u64)>) {
-        self.containers
-            .values()
-            .for_each(crate::container::Container::kill_all);
+        self.containers.values().for_each(Container::kill_all);
+        self.sandbox.leave_cgroup();
         self.shutdown = Some(Shutdown {
             deadline: Instant::now() + PATIENCE,
             asked,

@@ -2,9 +2,10 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use berth_runtime::cgroups::Cgroup;
 use berth_runtime::{give_memory_back, run_in_copy};
 use nix::sys::signal::SigSet;
 use nix::unistd::close;
@@ -73,14 +74,34 @@ pub fn start(dir: &Path) -> Result<(), StartError> {
         reason: error.to_string(),
     })?;
     let (lock, config) = take_intent(&dir)?;
+    let cgroup = Cgroup::create(&config.cgroup.to_string_lossy()).map_err(SandboxError::from)?;
+    run_detached(&dir, &config, lock, cgroup).inspect_err(|_| remove_cgroup(&config.cgroup))
+}
+
+/// Goes on as the shim in a process of its own, and waits until that serves.
+fn run_detached(dir: &Path, config: &SandboxConfig, lock: File, cgroup: Cgroup) -> Result<(), StartError> {
     let (answer, report) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
+    let begin_in = cgroup
+        .begin_in()
+        .map(|directory| directory.try_clone_to_owned())
+        .transpose();
+    let begin_in = begin_in.map_err(failed("hold the pod's cgroup"))?;
     let child = || {
         let _ = close(answer.as_raw_fd());
-        i32::from(run(&dir, &config, &report).is_err())
+        i32::from(run(dir, config, cgroup, &report).is_err())
     };
-    run_in_copy(child).map_err(failed("start the shim's process"))?;
+    run_in_copy(begin_in.as_ref().map(AsFd::as_fd), child).map_err(failed("start the shim's process"))?;
     drop((report, lock));
-    wait_for(answer, &dir)
+    wait_for(answer, dir)
+}
+
+/// After a failure, once the processes in it have ended.
+fn remove_cgroup(path: &Path) {
+    if let Ok(Some(cgroup)) = Cgroup::open(&path.to_string_lossy())
+        && let Err(error) = cgroup.delete()
+    {
+        eprintln!("The pod's cgroup {} is left behind: {error}", path.display());
+    }
 }
 
 /// Reads to the end or to the sign of readiness: the pause may hold the other end open.
@@ -109,8 +130,8 @@ fn wait_for(answer: OwnedFd, dir: &Path) -> Result<(), StartError> {
 }
 
 /// The shim's whole life, in its own process.
-fn run(dir: &Path, config: &SandboxConfig, report: &OwnedFd) -> Result<(), ()> {
-    let shim = match set_up(dir, config) {
+fn run(dir: &Path, config: &SandboxConfig, cgroup: Cgroup, report: &OwnedFd) -> Result<(), ()> {
+    let shim = match set_up(dir, config, cgroup) {
         Ok(shim) => shim,
         Err(error) => {
             let _ = rustix::io::write(report, error.to_string().as_bytes());
@@ -123,13 +144,12 @@ fn run(dir: &Path, config: &SandboxConfig, report: &OwnedFd) -> Result<(), ()> {
         .map_err(|error| eprintln!("The shim can't go on: {error}."))
 }
 
-fn set_up(dir: &Path, config: &SandboxConfig) -> Result<Shim, StartError> {
+fn set_up(dir: &Path, config: &SandboxConfig, cgroup: Cgroup) -> Result<Shim, StartError> {
     detach(dir).map_err(failed("detach from the starter"))?;
-    let mut sandbox = Sandbox::set_up(dir, config)?;
+    let sandbox = Sandbox::set_up(dir, config, cgroup)?;
     match listen_and_record(dir, &sandbox) {
         Ok(watches) => Ok(Shim::new(sandbox, watches)),
         Err(source) => {
-            sandbox.tear_down();
             let _ = fs::remove_file(dir.join(SOCKET_NAME));
             Err(StartError::Io {
                 doing: "listen on the shim's socket",
@@ -138,6 +158,7 @@ fn set_up(dir: &Path, config: &SandboxConfig) -> Result<Shim, StartError> {
         }
     }
 }
+
 /// A starter's descriptors are none of ours, and would keep its pipes and locks alive.
 fn close_inherited() -> io::Result<()> {
     let mut open = Vec::new();
