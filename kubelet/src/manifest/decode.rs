@@ -399,19 +399,23 @@ impl<'a> Deserializer<'a> for Reader<'a> {
         self.deserialize_unit(visitor)
     }
 
-    /// A quantity may be written as a number: its text counts.
+    /// A quantity may be written as a number.
     fn deserialize_newtype_struct<V: Visitor<'a>>(
         self,
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, ReadError> {
         let place = self.clone();
-        match &self.node.value {
-            Value::Scalar(text, Meaning::Int(_) | Meaning::Float(_)) if name == "Quantity" => {
-                let text = de::value::StrDeserializer::new(text);
-                place.at(visitor.visit_newtype_struct(text))
+        let number = match &self.node.value {
+            Value::Scalar(_, Meaning::Int(number)) => Some(number.to_string()),
+            Value::Scalar(_, Meaning::Float(number)) => Some(number.to_string()),
+            _ => None,
+        };
+        match number.filter(|_| name == "Quantity") {
+            Some(number) => {
+                place.at(visitor.visit_newtype_struct(de::value::StringDeserializer::new(number)))
             }
-            _ => place.at(visitor.visit_newtype_struct(self)),
+            None => place.at(visitor.visit_newtype_struct(self)),
         }
     }
 

@@ -37,10 +37,12 @@ fn number(text: &str) -> Option<Meaning> {
     if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
         return None;
     }
-    if let Some(int) = integer(&text.replace('_', "")) {
+    let text = text.replace('_', "");
+    if let Some(int) = integer(&text) {
         return Some(Meaning::Int(int));
     }
-    is_float(text).then(|| text.parse().ok().map(Meaning::Float))?
+    let float: f64 = is_float(&text).then(|| text.parse().ok())??;
+    float.is_finite().then_some(Meaning::Float(float))
 }
 
 fn integer(text: &str) -> Option<i128> {
@@ -86,32 +88,66 @@ fn is_float(text: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// As kubectl 1.32 was seen to read them.
     #[test]
     fn as_kubectl_reads_them() {
         for (text, meaning) in [
             ("", Meaning::Null),
             ("~", Meaning::Null),
+            ("Null", Meaning::Null),
+            ("nULL", Meaning::Str),
             ("yes", Meaning::Bool(true)),
+            ("y", Meaning::Bool(true)),
             ("N", Meaning::Bool(false)),
             ("off", Meaning::Bool(false)),
+            ("TRUE", Meaning::Bool(true)),
+            ("tRue", Meaning::Str),
             ("nO", Meaning::Str),
             ("0", Meaning::Int(0)),
+            ("00", Meaning::Int(0)),
+            ("-0", Meaning::Int(0)),
             ("0644", Meaning::Int(420)),
             ("0o644", Meaning::Int(420)),
+            ("0O7", Meaning::Int(7)),
+            ("+0o7", Meaning::Int(7)),
+            ("-017", Meaning::Int(-15)),
+            ("0o8", Meaning::Str),
             ("0x1F", Meaning::Int(31)),
-            ("-12", Meaning::Int(-12)),
-            ("1_000", Meaning::Int(1000)),
-            ("089", Meaning::Float(89.0)),
-            ("1.5", Meaning::Float(1.5)),
-            ("1e3", Meaning::Float(1000.0)),
-            (".5", Meaning::Float(0.5)),
-            ("--1", Meaning::Str),
+            ("-0x1f", Meaning::Int(-31)),
+            ("0X1F", Meaning::Int(31)),
             ("0x-1", Meaning::Str),
+            ("0x", Meaning::Str),
+            ("0x_1", Meaning::Int(1)),
+            ("0b101", Meaning::Int(5)),
+            ("-0b1", Meaning::Int(-1)),
+            ("0b2", Meaning::Str),
+            ("-12", Meaning::Int(-12)),
+            ("+5", Meaning::Int(5)),
+            ("1_000", Meaning::Int(1000)),
+            ("1__0", Meaning::Int(10)),
+            ("0_", Meaning::Int(0)),
+            ("_1", Meaning::Str),
+            ("089", Meaning::Float(89.0)),
+            ("012.5", Meaning::Float(12.5)),
+            ("1.5", Meaning::Float(1.5)),
+            ("1.", Meaning::Float(1.0)),
+            ("1e3", Meaning::Float(1000.0)),
+            ("1e+3", Meaning::Float(1000.0)),
+            ("12e03", Meaning::Float(12000.0)),
+            ("685.230_15e+03", Meaning::Float(685_230.15)),
+            (".5", Meaning::Float(0.5)),
+            ("-.5", Meaning::Float(-0.5)),
+            ("+.5", Meaning::Float(0.5)),
+            ("1e", Meaning::Str),
+            ("1e400", Meaning::Str),
+            ("--1", Meaning::Str),
             ("1.2.3", Meaning::Str),
             ("100m", Meaning::Str),
             ("1:30", Meaning::Str),
+            ("190:20:30", Meaning::Str),
             ("2001-01-01", Meaning::Str),
             ("-", Meaning::Str),
+            ("=", Meaning::Str),
             ("e1", Meaning::Str),
         ] {
             assert_eq!(plain(text), meaning, "{text}");

