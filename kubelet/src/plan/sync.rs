@@ -54,11 +54,12 @@ fn fetch_images(view: &View<'_>, plan: &mut Plan) {
 
 fn run_sandbox(view: &View<'_>, plan: &mut Plan) {
     let sandboxes = &view.observed.sandboxes;
-    let attempt = sandboxes
-        .iter()
-        .map(|sandbox| sandbox.config.attempt + 1)
-        .max()
-        .unwrap_or(0);
+    // One that is being made may show already, not ready yet: that is none to replace.
+    let attempt = being_made(view).unwrap_or_else(|| {
+        let attempts = sandboxes.iter().map(|sandbox| sandbox.config.attempt + 1);
+        attempts.max().unwrap_or(0)
+    });
+    let earlier = sandboxes.iter().filter(|sandbox| sandbox.config.attempt < attempt);
     let key = StepKey::RunSandbox(attempt);
     if let Some(at) = retry_at(view, &key) {
         return wake(plan, at);
@@ -70,7 +71,7 @@ fn run_sandbox(view: &View<'_>, plan: &mut Plan) {
                 path: config.cgroup_parent.clone(),
                 resources: pod_resources(&desired.pod, &desired.node),
             };
-            let replaces = sandboxes.iter().map(|sandbox| sandbox.id.clone()).collect();
+            let replaces = earlier.map(|sandbox| sandbox.id.clone()).collect();
             plan.steps.push(Step::RunSandbox {
                 config: Box::new(config),
                 replaces,
@@ -87,6 +88,14 @@ fn run_sandbox(view: &View<'_>, plan: &mut Plan) {
             }
         }
     }
+}
+
+/// The attempt of the sandbox that is being made now.
+fn being_made(view: &View<'_>) -> Option<u32> {
+    view.observed.in_flight.iter().find_map(|key| match key {
+        StepKey::RunSandbox(attempt) => Some(*attempt),
+        _ => None,
+    })
 }
 
 /// Keeps one ended container of each name, and of the sandboxes those that are in use.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_cri::{
-    ContainerId, ContainerState, ContainerStatus, Image, ImageId, PodSandboxStatus, SandboxId, UnixNanos,
+    ContainerId, ContainerState, ContainerStatus, Image, ImageId, PodSandboxConfig, PodSandboxStatus,
+    SandboxId, UnixNanos,
 };
 use k8s_openapi::api::core::v1::PodStatus;
 
@@ -314,12 +315,31 @@ impl Simulator {
                 let (_, role) = spec::container(&self.desired.pod, &start.config.name).unwrap();
                 self.check_turn(&start.config.name, role, &start.sandbox);
             }
+            if let Step::RunSandbox { config, .. } = step {
+                self.begin_sandbox(config);
+            }
             let ends_at = self.now + self.duration_of(step);
             self.tasks.push(Task {
                 step: step.clone(),
                 ends_at,
             });
         }
+    }
+
+    /// The engine's record is there before the sandbox is, and shows.
+    fn begin_sandbox(&mut self, config: &PodSandboxConfig) {
+        let id = SandboxId(format!("s{}", config.attempt));
+        assert!(
+            self.observed.sandboxes.iter().all(|sandbox| sandbox.id != id),
+            "a sandbox is made twice"
+        );
+        self.observed.sandboxes.push(PodSandboxStatus {
+            id,
+            config: config.clone(),
+            ready: false,
+            created_at: self.now,
+            ips: Vec::new(),
+        });
     }
 
     fn duration_of(&mut self, step: &Step) -> u64 {
@@ -523,6 +543,12 @@ impl Simulator {
         if let Some(left) = self.failing.get_mut(&kind).filter(|left| **left > 0) {
             *left -= 1;
             self.note(format!("failed {kind}"));
+            if let Step::RunSandbox { config, .. } = &step {
+                // The engine takes its record back.
+                self.observed
+                    .sandboxes
+                    .retain(|sandbox| sandbox.config.attempt != config.attempt);
+            }
             let count = self
                 .observed
                 .failures
@@ -573,21 +599,15 @@ impl Simulator {
                     self.observed.sandboxes.iter().all(|sandbox| !sandbox.ready),
                     "a second sandbox"
                 );
-                for sandbox in &self.observed.sandboxes {
+                let id = SandboxId(format!("s{}", config.attempt));
+                for sandbox in self.observed.sandboxes.iter().filter(|sandbox| sandbox.id != id) {
                     assert!(replaces.contains(&sandbox.id), "an old sandbox keeps its network");
                 }
                 self.note(format!("sandbox {}", config.attempt));
                 self.observed.cgroup_exists = true;
-                let id = SandboxId(format!("s{}", config.attempt));
-                assert!(self.observed.sandboxes.iter().all(|sandbox| sandbox.id != id));
-                let ips = vec![[10, 1, 0, 2].into()];
-                self.observed.sandboxes.push(PodSandboxStatus {
-                    id,
-                    config: *config,
-                    ready: true,
-                    created_at: self.now,
-                    ips,
-                });
+                let made = self.observed.sandboxes.iter_mut().find(|sandbox| sandbox.id == id);
+                let made = made.expect("its record is there since it was begun");
+                (made.ready, made.ips) = (true, vec![[10, 1, 0, 2].into()]);
             }
             Step::StopSandbox { id } => {
                 self.note(format!("stop-sandbox {id}"));
