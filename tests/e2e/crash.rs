@@ -142,12 +142,13 @@ fn a_killed_shim_takes_its_pod_along_and_the_pod_comes_back() {
 }
 
 #[test]
-fn another_pod_s_berth_cleans_up_after_a_killed_one() {
+fn a_pod_that_was_taken_over_can_be_ended_at_once() {
     let node = Node::new();
     let berth = node.run(&manifest());
     serves(&berth);
     berth.kill();
     let last = node.run(&manifest());
+    last.find(0, "its first line", |_| true);
     last.interrupt();
     last.wait().expect_code(0);
     node.finish();

@@ -7,23 +7,22 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use berth_tests::{Node, Running, http_get};
+use tempfile::TempDir;
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Builds the two images and returns their archives.
-fn archives(node: &Node) -> Vec<PathBuf> {
-    let out = node.scratch().join("images");
-    fs::create_dir(&out).unwrap();
-    let status = Command::new(repository().join("hack/images/build"))
-        .arg(&out)
+/// Builds the two images and returns the directory with their archives. Before the test has a node, where packages can
+/// still be downloaded.
+fn archives() -> TempDir {
+    let out = tempfile::tempdir().unwrap();
+    let build = Command::new(repository().join("hack/images/build"))
+        .arg(out.path())
         .args(["nginx", "redis"])
         .status();
-    assert!(status.unwrap().success(), "hack/images/build failed");
-    ["nginx", "redis"]
-        .map(|name| out.join(format!("{name}.tar")))
-        .to_vec()
+    assert!(build.unwrap().success(), "hack/images/build failed");
+    out
 }
 
 fn web() -> String {
@@ -50,10 +49,11 @@ fn answers(pod: &Running) {
 
 #[test]
 fn nginx_and_redis_run_from_imported_archives() {
+    let archives = archives();
     let node = Node::new();
-    for archive in archives(&node) {
+    for name in ["nginx.tar", "redis.tar"] {
         let mut command = node.berth(["image", "import"]);
-        command.arg(archive);
+        command.arg(archives.path().join(name));
         Running::start(command, "").wait().expect_code(0);
     }
     let pod = node.run(&web());
@@ -65,10 +65,10 @@ fn nginx_and_redis_run_from_imported_archives() {
 
 #[test]
 fn nginx_and_redis_run_from_a_registry() {
+    let archives = archives();
     let node = Node::new();
-    let archives = archives(&node);
     let mut command = Command::new(repository().join("hack/images/serve"));
-    command.arg(archives[0].parent().unwrap()).arg("5000");
+    command.arg(archives.path()).arg("5000");
     let registry = Running::start(command, "");
     registry.line("ready");
     let pod = node.run(&web().replace("berth.local/", "127.0.0.1:5000/"));

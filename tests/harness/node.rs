@@ -204,9 +204,6 @@ impl Drop for Node {
         if self.finished {
             return;
         }
-        if std::thread::panicking() {
-            eprintln!("left on {}:\n{}", self.marker, self.leftovers().join("\n"));
-        }
         self.clean_up();
         assert!(
             std::thread::panicking(),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
-use crate::wait::{PATIENCE, eventually};
+use crate::wait::PATIENCE;
 
 type Output = Arc<(Mutex<Vec<String>>, Condvar)>;
 
@@ -246,10 +246,19 @@ impl Running {
     /// If it does not end in time.
     #[track_caller]
     pub fn wait(mut self) -> Ended {
-        let what = format!("{} ends; so far it printed:\n{}", self.what, self.output());
-        let status = eventually(&what, || {
-            self.child.try_wait().expect("a child can be waited for")
-        });
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                break status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{} does not end; so far it printed:\n{}",
+                self.what,
+                self.output()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        };
         // What it left running may keep its output open: that is a leak to report, not a reason to hang.
         let deadline = Instant::now() + Duration::from_secs(2);
         while !self.readers.iter().all(JoinHandle::is_finished) && Instant::now() < deadline {
@@ -270,6 +279,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}\nprinted so far:\n{}", self.what, self.output());
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
