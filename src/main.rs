@@ -2,6 +2,7 @@
 
 mod builtin_image;
 mod image;
+mod pods;
 mod preflight;
 mod root;
 mod run;
@@ -33,6 +34,11 @@ struct Cli {
 enum Command {
     Run(run::RunArgs),
     Image(image::ImageArgs),
+    /// List the pods of this node and who runs them
+    Ps,
+    Status(pods::StatusArgs),
+    Logs(pods::LogsArgs),
+    Stop(pods::StopArgs),
 }
 
 fn main() -> ExitCode {
@@ -51,5 +57,9 @@ fn run(cli: Cli) -> Result<ExitCode, String> {
     match cli.command {
         Command::Run(args) => run::run(&args, &root, &cli.cgroup_root),
         Command::Image(args) => Ok(image::run(args, &root.images())),
+        Command::Ps => pods::ps(&root),
+        Command::Status(args) => pods::status(&args, &root),
+        Command::Logs(args) => pods::logs(&args, &root),
+        Command::Stop(args) => pods::stop(&args, &root, &cli.cgroup_root),
     }
 }

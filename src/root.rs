@@ -28,7 +28,7 @@ impl Root {
     /// # Errors
     /// The directory of this process is gone, so that a relative path leads nowhere.
     pub(crate) fn new(directory: Option<&Path>) -> Result<Self, String> {
-        let given = directory.unwrap_or(Path::new("/"));
+        let given = directory.unwrap_or_else(|| Path::new("/"));
         // Records outlive the directory that the command was typed in.
         let beneath = std::path::absolute(given)
             .map_err(|error| format!("The directory {} can't be used: {error}.", given.display()))?;
@@ -39,7 +39,11 @@ impl Root {
             pod_logs: beneath.join("var/log/pods"),
             cni_conf: beneath.join("etc/cni/net.d"),
             // Plugins are programs of the machine, not state of a node.
-            cni_bin: vec![beneath.join("opt/cni/bin"), "/opt/cni/bin".into(), "/usr/lib/cni".into()],
+            cni_bin: vec![
+                beneath.join("opt/cni/bin"),
+                "/opt/cni/bin".into(),
+                "/usr/lib/cni".into(),
+            ],
         })
     }
 
@@ -50,8 +54,10 @@ impl Root {
 
     /// The engine over these directories.
     pub(crate) fn engine(&self, logs: LogLimits) -> Result<LocalEngine, EngineError> {
-        let images = Store::open(&self.images()).map_err(|error| EngineError::Unavailable(format!("{error}.")))?;
-        let network = berth_cni::CniConfig::new(self.cni_conf.clone(), self.cni_bin.clone(), self.lib.join("cni"));
+        let images =
+            Store::open(&self.images()).map_err(|error| EngineError::Unavailable(format!("{error}.")))?;
+        let network =
+            berth_cni::CniConfig::new(self.cni_conf.clone(), self.cni_bin.clone(), self.lib.join("cni"));
         let config = EngineConfig {
             lib_dir: self.lib.clone(),
             run_dir: self.run.clone(),
@@ -78,6 +84,8 @@ fn shim_program() -> PathBuf {
     if let Some(path) = std::env::var_os("BERTH_OCI") {
         return path.into();
     }
-    let beside = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.join("berth-oci")));
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|program| Some(program.parent()?.join("berth-oci")));
     beside.unwrap_or_else(|| PathBuf::from("/usr/local/bin/berth-oci"))
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use berth_cri::LocalEngine;
 use berth_kubelet::manifest::{self, Manifest, Options, Source};
 use berth_kubelet::standalone::{self, Format, Host, Workload};
 use clap::Args;
@@ -67,6 +68,7 @@ async fn run_pods(
     };
     let engine = root.engine(limits).map_err(|error| error.to_string())?;
     builtin_image::import(engine.images())?;
+    tidy_network(&engine).await;
     let host = Host {
         engine: Arc::new(engine),
         kubelet_root: root.kubelet.clone(),
@@ -81,6 +83,17 @@ async fn run_pods(
     standalone::run(host, workload)
         .await
         .map_err(|error| error.to_string())
+}
+
+/// Takes back what pods of killed berths still hold of the network, and says what of the host is in the way of new ones.
+/// Neither keeps pods from being tried.
+async fn tidy_network(engine: &LocalEngine) {
+    if let Err(error) = engine.reconcile_network().await {
+        eprintln!("warning: {error}");
+    }
+    for advice in engine.network_advice().await {
+        eprintln!("warning: {advice}");
+    }
 }
 
 fn load(args: &RunArgs, root: &Root) -> Result<Manifest, String> {

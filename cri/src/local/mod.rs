@@ -164,6 +164,12 @@ impl LocalEngine {
         network::reconcile(&self.inner).await
     }
 
+    /// Sentences for the person who runs the node: what of the host will keep pods from using the network, and what to
+    /// do about it.
+    pub async fn network_advice(&self) -> Vec<String> {
+        network::advice(&self.inner).await
+    }
+
     /// Runs `operation` to its end even if the caller is dropped: half an operation leaves half an object.
     async fn whole<T, F>(&self, operation: impl FnOnce(Arc<Inner>) -> F) -> Result<T, EngineError>
     where

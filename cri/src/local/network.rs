@@ -1,6 +1,5 @@
 //! A sandbox's network: CNI, host ports and `/etc/resolv.conf`.
 
-use std::collections::HashSet;
 use std::fmt::Write;
 use std::fs;
 use std::net::IpAddr;
@@ -61,18 +60,15 @@ pub(super) async fn detach(inner: &Inner, sandbox: &Arc<Sandbox>) -> Result<(), 
 
 /// Removes attachments whose sandbox has no record, whichever engine it belonged to.
 pub(super) async fn reconcile(inner: &Inner) -> Result<Vec<String>, EngineError> {
-    let directory = inner.config.lib_dir.join("sandboxes");
-    let entries = fs::read_dir(&directory).map_err(|error| {
-        EngineError::Unavailable(format!(
-            "The records in {} can't be read: {error}.",
-            directory.display()
-        ))
-    })?;
-    let live: HashSet<String> = entries
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    inner.network.reconcile(&live).await.map_err(from_cni)
+    let sandboxes = inner.config.lib_dir.join("sandboxes");
+    // Asked for each one when it is locked: other engines make and remove sandboxes meanwhile.
+    let is_live = move |id: &str| sandboxes.join(id).exists();
+    inner.network.reconcile_with(is_live).await.map_err(from_cni)
+}
+
+/// What of the host will keep pods from using the network, and what to do about it.
+pub(super) async fn advice(inner: &Inner) -> Vec<String> {
+    inner.network.advice().await
 }
 
 /// The namespace by way of the process that holds it: there is no mount that could be left behind.
