@@ -1,6 +1,6 @@
 //! A container's root file system: where it comes from, and how a process moves into it.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::CWD;
@@ -78,56 +78,88 @@ fn open_overlay(lower: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<Owne
         ([only], None) => return open_directory(only),
         _ => {}
     }
-    let doing = || {
-        format!(
-            "mount the overlay of {} layers on {}",
-            lower.len(),
-            lower[0].display()
-        )
-    };
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).doing(doing)?;
-    let set = |key: &str, path: &Path| {
-        fsconfig_set_string(&context, key, path)
-            .doing(|| format!("use {} as {key} of an overlay", path.display()))
-    };
-    fsconfig_set_string(&context, "source", "overlay").doing(doing)?;
-    let mut held = Vec::new();
-    set_layers(&context, lower, &mut held)?;
-    if let Some((upper, work)) = upper {
-        set("upperdir", &short(upper, &mut held)?)?;
-        set("workdir", &short(work, &mut held)?)?;
+    match overlay_by_layer(lower, upper)? {
+        Some(mount) => Ok(mount),
+        None => overlay_in_one(lower, upper),
     }
-    fsconfig_create(&context).doing(doing)?;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).doing(doing)
 }
 
-/// Adds the layers one by one, or joined in one value where the kernel (before 6.7) does not know `lowerdir+`.
-fn set_layers(context: &OwnedFd, lower: &[PathBuf], held: &mut Vec<OwnedFd>) -> Result<()> {
-    for (index, layer) in lower.iter().enumerate() {
-        let path = short(layer, held)?;
-        match fsconfig_set_string(context, "lowerdir+", path.as_path()) {
-            Err(Errno::INVAL) if index == 0 && layer.exists() => {
-                return set_joined_layers(context, lower, held);
-            }
+fn mounting(lower: &[PathBuf]) -> String {
+    format!(
+        "mount the overlay of {} layers on {}",
+        lower.len(),
+        lower[0].display()
+    )
+}
+
+/// Adds the layers one by one. `None` where the kernel does not know how: Linux 6.5 and 6.6 refuse the first layer,
+/// older ones take whatever they are told until the end.
+fn overlay_by_layer(lower: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<Option<OwnedFd>> {
+    let doing = || mounting(lower);
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).doing(doing)?;
+    fsconfig_set_string(&context, "source", "overlay").doing(doing)?;
+    let mut held = Vec::new();
+    for layer in lower {
+        match fsconfig_set_string(&context, "lowerdir+", short(layer, &mut held)?.as_path()) {
+            Err(Errno::INVAL) if layer.exists() => return Ok(None),
             other => other.doing(|| format!("use {} as a layer of an overlay", layer.display()))?,
         }
     }
-    Ok(())
+    for (key, path) in upper
+        .into_iter()
+        .flat_map(|(upper, work)| [("upperdir", upper), ("workdir", work)])
+    {
+        fsconfig_set_string(&context, key, short(path, &mut held)?.as_path())
+            .doing(|| format!("use {} as {key} of an overlay", path.display()))?;
+    }
+    match fsconfig_create(&context) {
+        Err(Errno::INVAL) => Ok(None),
+        other => {
+            other.doing(doing)?;
+            let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty());
+            mount.map(Some).doing(doing)
+        }
+    }
 }
 
-fn set_joined_layers(context: &OwnedFd, lower: &[PathBuf], held: &mut Vec<OwnedFd>) -> Result<()> {
-    let paths: Vec<String> = lower
+/// Names all layers in one value, which is short: each directory is a descriptor's number, looked up in
+/// `/proc/self/fd` as the working directory of the moment.
+fn overlay_in_one(lower: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd> {
+    let doing = || mounting(lower);
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).doing(doing)?;
+    let mut held = Vec::new();
+    let mut number = |path: &Path| -> Result<String> {
+        let fd = open_layer(path)?;
+        let number = fd.as_raw_fd().to_string();
+        held.push(fd);
+        Ok(number)
+    };
+    let layers = lower
         .iter()
-        .map(|layer| Ok(by_descriptor(layer, held)?.display().to_string()))
-        .collect::<Result<_>>()?;
-    let joined = paths.join(":");
-    if joined.len() > MAX_VALUE {
+        .map(|layer| number(layer))
+        .collect::<Result<Vec<_>>>()?
+        .join(":");
+    if layers.len() > MAX_VALUE {
         return Err(Error::unsupported(
             format!("An overlay of {} layers", lower.len()),
-            "this kernel takes about a dozen; Linux 6.7 and newer take 500",
+            "this kernel takes about sixty; Linux 6.7 and newer take 500",
         ));
     }
-    fsconfig_set_string(context, "lowerdir", joined.as_str()).doing(|| format!("use the layers {joined}"))
+    let mut settings = vec![("source", "overlay".to_owned()), ("lowerdir", layers)];
+    if let Some((upper, work)) = upper {
+        settings.push(("upperdir", number(upper)?));
+        settings.push(("workdir", number(work)?));
+    }
+    let here = open_layer(Path::new("."))?;
+    rustix::process::chdir("/proc/self/fd").doing(doing)?;
+    // The kernel looks paths up when it is told them, or, before Linux 6.5, at the end.
+    let told = settings
+        .iter()
+        .try_for_each(|(key, value)| fsconfig_set_string(&context, *key, value.as_str()));
+    let created = told.and_then(|()| fsconfig_create(&context));
+    rustix::process::fchdir(&here).doing(|| "return to the working directory".to_owned())?;
+    created.doing(doing)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).doing(doing)
 }
 
 /// The path itself, or one through a descriptor if it is too long for fsconfig(2).
@@ -140,13 +172,16 @@ fn short(path: &Path, held: &mut Vec<OwnedFd>) -> Result<PathBuf> {
 }
 
 fn by_descriptor(path: &Path, held: &mut Vec<OwnedFd>) -> Result<PathBuf> {
-    use rustix::fs::{Mode, OFlags, open};
-    use std::os::fd::AsRawFd;
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = open(path, flags, Mode::empty()).doing(|| format!("open {}", path.display()))?;
+    let fd = open_layer(path)?;
     let short = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
     held.push(fd);
     Ok(short)
+}
+
+fn open_layer(path: &Path) -> Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags, open};
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    open(path, flags, Mode::empty()).doing(|| format!("open {}", path.display()))
 }
 
 /// Attaches the root where it can be found without a path: on top of the mount namespace's own root. Paths still lead
@@ -193,4 +228,41 @@ pub(crate) fn make_read_only(root: impl AsFd) -> Result<()> {
         ..MountAttr::default()
     };
     mount_setattr(root, false, attr).doing(|| "make the root file system read-only".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ways to name the layers give the same overlay; newer kernels know both.
+    #[test]
+    fn layers_are_stacked_topmost_first() {
+        let directory = std::env::temp_dir().join(format!("berth-rootfs-{}", std::process::id()));
+        let layers: Vec<PathBuf> = (0..30).map(|n| directory.join(n.to_string())).collect();
+        for (number, layer) in layers.iter().enumerate() {
+            std::fs::create_dir_all(layer).unwrap();
+            std::fs::write(layer.join("name"), number.to_string()).unwrap();
+            std::fs::write(layer.join(format!("of-{number}")), "").unwrap();
+        }
+        let [upper, work] = ["upper", "work"].map(|name| directory.join(name));
+        let before = std::env::current_dir().unwrap();
+        for writable in [None, Some((upper.as_path(), work.as_path()))] {
+            std::fs::create_dir_all(&upper).unwrap();
+            std::fs::create_dir_all(&work).unwrap();
+            let by_layer = overlay_by_layer(&layers, writable).unwrap();
+            let in_one = overlay_in_one(&layers, writable.filter(|_| by_layer.is_none())).unwrap();
+            for mount in by_layer.iter().chain([&in_one]) {
+                let path = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
+                assert_eq!(std::fs::read_to_string(path.join("name")).unwrap(), "0");
+                assert!(path.join("of-29").exists());
+            }
+        }
+        assert_eq!(std::env::current_dir().unwrap(), before);
+        let missing = directory.join("missing");
+        let error = open_overlay(&[layers[0].clone(), missing], None)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("missing"), "{error}");
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
 }
