@@ -96,11 +96,12 @@ fn prepare(setup: &mut Setup<'_>) -> Result<Ready> {
     let pid = run_hooks(setup)?;
     label(setup, &attached)?;
     streams.install(setup.identity.uid())?;
+    enter_cgroup(setup)?;
+    finish_root(setup)?;
+    // Late, because it may leave no descriptor to spare for the steps before.
     setup
         .identity
         .apply_limits(|warning| warn(&setup.channel, warning))?;
-    enter_cgroup(setup)?;
-    finish_root(setup)?;
     let ready = take_identity(setup, pid)?;
     setup
         .channel

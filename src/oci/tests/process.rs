@@ -91,6 +91,9 @@ fn limits_are_set_and_refused_ones_are_a_warning() {
     let mut bundle = Bundle::script("limits", "ulimit -Sn; ulimit -Hn");
     bundle.config["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 100, "hard": 200 }]);
     assert_eq!(bundle.output(), "100\n200");
+    // Fewer descriptors than setting the container up takes.
+    bundle.config["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 10, "hard": 200 }]);
+    assert_eq!(bundle.output(), "10\n200");
     bundle.config["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 300, "hard": 200 }]);
     assert!(failed(&bundle.run()).contains("soft limit"));
     let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
