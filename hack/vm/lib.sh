@@ -36,9 +36,8 @@ make_kernel() {
     mv "$work" "$cache/kernel"
 }
 
-# A minimal Debian with the kernel's modules and our init, as a disk image.
+# A minimal Debian with the kernel's modules, as a disk image.
 make_image() {
-    image=$cache/root-$generation.ext4
     [ -e "$image" ] && return
     local mirror work
     mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' | awk '$2 == "bookworm" { print $1; exit }')
@@ -50,7 +49,6 @@ make_image() {
     rm -rf "$work"/var/cache/apt/* "$work"/var/lib/apt/lists/* "$work"/usr/share/{doc,locale,man}
     cp -r "$cache"/kernel/root/lib/modules "$work/lib/"
     depmod -b "$work" "$(basename "$work"/lib/modules/*)"
-    install -m 755 "$here/init" "$work/berth-init"
     mkdir -p "$work/share"
     truncate -s 1G "$image.new"
     mkfs.ext4 -q -F -d "$work" "$image.new" || die "mkfs.ext4 failed"
@@ -59,7 +57,21 @@ make_image() {
     mv "$image.new" "$image"
 }
 
+# Our init is put into the image whenever it changed: that takes no time, where a new image takes minutes.
+update_init() {
+    cmp -s "$here/init" "$cache/init" && [ "$cache/init" -nt "$image" ] && return
+    cp "$image" "$image.new"
+    debugfs -w "$image.new" >"$cache/debugfs.log" 2>&1 <<EOT
+rm /berth-init
+write $here/init /berth-init
+sif /berth-init mode 0100755
+EOT
+    mv "$image.new" "$image"
+    cp "$here/init" "$cache/init"
+}
+
 prepare() {
+    image=$cache/root-$generation.ext4
     [ "$(uname -m)" = x86_64 ] || die "only x86_64 machines are emulated so far"
     [ "$(id -u)" = 0 ] || die "must run as root (debootstrap and virtiofsd need it)"
     need qemu-system-x86_64=qemu-system-x86 /usr/lib/qemu/virtiofsd=qemu-system-common debootstrap=debootstrap \
@@ -70,5 +82,6 @@ prepare() {
     flock 9
     make_kernel
     make_image
+    update_init
     flock -u 9
 }
