@@ -79,6 +79,14 @@ pub(crate) fn oldest(live: &Path) -> io::Result<Option<LogFile>> {
     }
 }
 
+/// Removes the live file and the ones rotated away.
+pub fn remove(live: &Path) -> io::Result<()> {
+    for (_, path) in sequence(live)? {
+        absent_is_none(std::fs::remove_file(path))?;
+    }
+    Ok(())
+}
+
 /// Inode and path of each of the container's log files, the oldest first, the live one last. Rotated files are called
 /// `<live>.<timestamp>`, and timestamps sort as text.
 fn sequence(live: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
@@ -104,10 +112,10 @@ fn sequence(live: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     rotated.push(live.to_owned());
     let mut sequence = Vec::new();
     for path in rotated {
-        if let Some(metadata) = absent_is_none(path.symlink_metadata())? {
-            if metadata.is_file() {
-                sequence.push((metadata.ino(), path));
-            }
+        if let Some(metadata) = absent_is_none(path.symlink_metadata())?
+            && metadata.is_file()
+        {
+            sequence.push((metadata.ino(), path));
         }
     }
     Ok(sequence)

@@ -5,6 +5,7 @@ mod follow;
 mod line;
 mod reader;
 
+pub use files::remove;
 pub use follow::follow;
 pub use line::{LineJoiner, LogLine, Stream};
 pub use reader::{LogReader, Start};

@@ -5,14 +5,16 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT};
-use hyper::http::uri::{Scheme, Uri};
+use hyper::http::uri::Uri;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::outcome::{MAX_OUTPUT, Outcome};
+use super::tls;
 
 /// More redirects than this are a failure.
 const MAX_REDIRECTS: usize = 10;
@@ -100,25 +102,38 @@ async fn request(
     headers: &[(String, String)],
     connections: &mut JoinSet<hyper::Result<()>>,
 ) -> Result<Response<Incoming>, String> {
-    if uri.scheme() != Some(&Scheme::HTTP) {
-        return Err("https is not supported in probes yet; use http or tcpSocket".to_owned());
-    }
+    let text = |error: std::io::Error| error.to_string();
+    let secure = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        other => return Err(format!("the scheme {other:?} is neither http nor https")),
+    };
     let host = uri
         .host()
         .unwrap_or_default()
         .trim_start_matches('[')
         .trim_end_matches(']');
-    let port = uri.port_u16().unwrap_or(80);
-    let stream = TcpStream::connect((host, port))
-        .await
-        .map_err(|error| error.to_string())?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| error.to_string())?;
+    let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let stream = TcpStream::connect((host, port)).await.map_err(text)?;
+    if secure {
+        let stream = tls::connect(host, stream).await.map_err(text)?;
+        send(stream, uri, headers, connections).await
+    } else {
+        send(stream, uri, headers, connections).await
+    }
+}
+
+async fn send(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    uri: &Uri,
+    headers: &[(String, String)],
+    connections: &mut JoinSet<hyper::Result<()>>,
+) -> Result<Response<Incoming>, String> {
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
     let target = uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = Request::get(target)
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| error.to_string())?;
+    let request = Request::get(target).body(Empty::<Bytes>::new());
+    let mut request = request.map_err(|error| error.to_string())?;
     *request.headers_mut() = header_map(uri, headers)?;
     connections.spawn(connection);
     sender

@@ -8,6 +8,7 @@ mod outcome;
 mod runner;
 mod target;
 mod tcp_socket;
+mod tls;
 
 pub(crate) use http_get::attempt as http_get_attempt;
 pub use outcome::Outcome;

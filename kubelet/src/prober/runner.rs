@@ -67,13 +67,14 @@ pub(crate) async fn run(
             return;
         }
         next = (next + period).max(Instant::now());
-        if std::mem::take(&mut first) && running.tries_early(verdict) {
-            if let Some(outcome) = try_early(&running, engine.as_ref(), next).await {
-                let verdict = enter(&mut threshold, &outcome);
-                let ended = ends(running.kind, verdict);
-                if reports.send(running.report(outcome, verdict)).is_err() || ended {
-                    return;
-                }
+        if std::mem::take(&mut first)
+            && running.tries_early(verdict)
+            && let Some(outcome) = try_early(&running, engine.as_ref(), next).await
+        {
+            let verdict = enter(&mut threshold, &outcome);
+            let ended = ends(running.kind, verdict);
+            if reports.send(running.report(outcome, verdict)).is_err() || ended {
+                return;
             }
         }
         sleep_until(next).await;

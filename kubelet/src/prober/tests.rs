@@ -177,3 +177,40 @@ async fn a_closed_port_is_a_failure() {
         Outcome::Success
     );
 }
+
+#[tokio::test]
+async fn https_is_spoken_with_servers_that_nobody_vouches_for() {
+    let certified = rcgen::generate_simple_self_signed(vec!["elsewhere.test".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key)
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let mut stream = acceptor.accept(stream).await.unwrap();
+        let mut buffer = [0; 4096];
+        assert!(stream.read(&mut buffer).await.unwrap() > 0);
+        stream
+            .write_all(answer(200, "", "well").as_bytes())
+            .await
+            .unwrap();
+        stream.shutdown().await.unwrap();
+    });
+    let get = Server {
+        port,
+        requests: Arc::default(),
+    }
+    .get("/");
+    let get = HttpGet {
+        scheme: "HTTPS".into(),
+        ..get
+    };
+    assert_eq!(attempt(&get, LIMIT).await, Outcome::Success);
+}

@@ -41,6 +41,22 @@ pub(super) struct PodLock {
 }
 
 impl PodLock {
+    /// The process that has the pod, if one has.
+    pub(super) fn owner(kubelet_root: &Path, namespace: &str, name: &str) -> Option<String> {
+        let path = kubelet_root
+            .join("pod-locks")
+            .join(format!("{namespace}_{name}.lock"));
+        let file = File::open(path).ok()?;
+        match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Err((mut file, Errno::EWOULDBLOCK)) => {
+                let mut owner = String::new();
+                file.read_to_string(&mut owner).ok()?;
+                Some(owner)
+            }
+            _ => None,
+        }
+    }
+
     /// Takes the pod `namespace/name` of the node whose kubelet directory is `kubelet_root`.
     pub(super) fn take(kubelet_root: &Path, namespace: &str, name: &str) -> Result<Self, LockError> {
         let directory = kubelet_root.join("pod-locks");

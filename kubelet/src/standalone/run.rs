@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::inspect::{InspectError, Places};
 use super::lock::{LockError, PodLock};
 use super::printer::Printer;
 use super::session::{Patience, Session, exit_code};
@@ -68,6 +69,9 @@ pub enum RunError {
     /// The kernel refused.
     #[error("Signals can't be taken: {0}.")]
     Signals(std::io::Error),
+    /// The pod to end can't be found.
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
     /// A pod's worker broke off.
     #[error("The worker of a pod broke off: {0}.")]
     Worker(tokio::task::JoinError),
@@ -81,6 +85,31 @@ pub async fn run(host: Host, workload: Workload) -> Result<Ended, RunError> {
     standalone.end_predecessors().await?;
     let states = standalone.run_pods().await?;
     Ok(standalone.ended(&states))
+}
+
+/// Ends a pod that a dead program left. A pod that is run by a living one is that one's to end.
+pub async fn stop(host: Host, pod: &str) -> Result<(), RunError> {
+    let places = Places {
+        kubelet_root: host.kubelet_root.clone(),
+        log_root: host.log_root.clone(),
+    };
+    let (record, _) = places.find(pod)?;
+    let workload = Workload {
+        pods: vec![record.pod.clone()],
+        objects: Objects::default(),
+    };
+    let standalone = Standalone::new(host, workload)?;
+    let _locks = standalone.lock()?;
+    end(
+        &standalone.node,
+        &standalone.router,
+        &standalone.printer,
+        &standalone.patience,
+        record,
+    )?
+    .run()
+    .await;
+    Ok(())
 }
 
 struct Standalone {

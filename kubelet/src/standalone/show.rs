@@ -104,16 +104,26 @@ fn scalar(value: &Value) -> String {
 
 /// A string: plain where it can't be taken for anything else, else in JSON's quotes.
 fn text(string: &str) -> String {
-    let plain_letter = |c: char| c.is_ascii_alphanumeric() || "-_./ ()=,+".contains(c);
-    let starts_well = string.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');
+    let letters = string
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "-_./ ()=,+:".contains(c));
     let word = matches!(
         string.to_ascii_lowercase().as_str(),
         "true" | "false" | "yes" | "no" | "on" | "off" | "null" | "y" | "n"
     );
-    if starts_well && !word && !string.ends_with(' ') && string.chars().all(plain_letter) {
+    let begins_well = string.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/') || is_amount(string);
+    let colon = string.contains(": ") || string.ends_with(':');
+    if letters && begins_well && !word && !colon && !string.ends_with(' ') {
         return string.to_owned();
     }
     Value::String(string.to_owned()).to_string()
+}
+
+/// An IPv4 address, or a number with a unit: `100m`, `64Mi`.
+fn is_amount(string: &str) -> bool {
+    let number = string.trim_end_matches(['m', 'k', 'K', 'M', 'G', 'T', 'P', 'i']);
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits(number) && number.len() < string.len() || string.parse::<std::net::Ipv4Addr>().is_ok()
 }
 
 #[cfg(test)]
@@ -148,6 +158,13 @@ mod tests {
             ("a #b", "\"a #b\""),
             ("line\nline", "\"line\\nline\""),
             ("2026-01-01", "\"2026-01-01\""),
+            ("12", "\"12\""),
+            ("100m", "100m"),
+            ("64Mi", "64Mi"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("1.5", "\"1.5\""),
+            ("a.b/c:1", "a.b/c:1"),
+            ("berth://x", "berth://x"),
         ] {
             assert_eq!(text(string), expected);
         }

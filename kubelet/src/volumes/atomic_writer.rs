@@ -35,12 +35,12 @@ pub(crate) type Payload = BTreeMap<PathBuf, FileContent>;
 pub(crate) fn write(volume: &Path, payload: &Payload) -> io::Result<bool> {
     payload.keys().try_for_each(|path| check_path(path))?;
     let old = current(volume)?;
-    if let Some(old) = &old {
-        if holds(&volume.join(old), payload)? {
-            link_names(volume, payload)?;
-            delete_strays(volume, payload, Some(old))?;
-            return Ok(false);
-        }
+    if let Some(old) = &old
+        && holds(&volume.join(old), payload)?
+    {
+        link_names(volume, payload)?;
+        delete_strays(volume, payload, Some(old))?;
+        return Ok(false);
     }
     let new = generation_name();
     write_generation(&volume.join(&new), payload)?;

@@ -99,6 +99,14 @@ impl PodDir {
         Ok(path)
     }
 
+    /// Removes the termination message file of a container.
+    pub(crate) fn remove_termination_log(&self, container: &str, attempt: u32) -> io::Result<()> {
+        match std::fs::remove_file(self.termination_log(container, attempt)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Unmounts all that is mounted in the directory and deletes it. Idempotent; what hostPath volumes lead to is never
     /// mounted there, and a mount that appears meanwhile is not entered.
     pub fn remove(&self) -> io::Result<()> {

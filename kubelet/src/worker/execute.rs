@@ -13,6 +13,7 @@ use super::Node;
 use super::event::EventReason;
 use super::reporter::Reporter;
 use crate::lifecycle::{self, Hook};
+use crate::logs;
 use crate::plan::{Desired, HookKind, HookOutcome, PodCgroup, Reason, StartContainer, Step};
 use crate::spec;
 use crate::volumes::{self, PodDir};
@@ -81,7 +82,7 @@ impl Job {
                     .container(EventReason::Killing, &name, reason.message(&name));
                 nothing(self.node.engine.stop_container(&id, timeout).await)
             }
-            Step::RemoveContainer { id, .. } => nothing(self.node.engine.remove_container(&id).await),
+            Step::RemoveContainer { id, .. } => self.remove_container(&id).await,
             Step::TearDownVolumes => self.tear_down_volumes().await,
             Step::RemoveCgroup { path } => self.remove_cgroup(&path).await,
         }
@@ -222,6 +223,26 @@ impl Job {
                 .container(reason, name, format!("{word} hook failed: {message}"));
         }
         Ok(Done::Hook(id, kind, outcome))
+    }
+
+    /// Removes a container with its logs and its termination message file.
+    async fn remove_container(&self, id: &ContainerId) -> Result<Done, Failure> {
+        let status = self.node.engine.container_status(id).await;
+        let removed = self.node.engine.remove_container(id).await;
+        if let (Ok(()), Ok(status)) = (&removed, status) {
+            let dir = self.dir.clone();
+            let files = blocking(move || {
+                logs::remove(&status.log_path)?;
+                dir.remove_termination_log(&status.config.name, status.config.attempt)
+            });
+            files.await?.map_err(|error| {
+                (
+                    Reason::FailedSync,
+                    format!("can't remove a container's files: {error}"),
+                )
+            })?;
+        }
+        nothing(removed)
     }
 
     async fn tear_down_volumes(&self) -> Result<Done, Failure> {

@@ -68,7 +68,7 @@ pub fn spawn(
             ..desired.node.as_ref().clone()
         });
     }
-    desired.deletion = desired.deletion.or(record.deletion());
+    desired.deletion = desired.deletion.or_else(|| record.deletion());
     record.set_deletion(desired.deletion);
     records.save(&record).map_err(failed)?;
     let (commands, command_receiver) = mpsc::unbounded_channel();

@@ -41,10 +41,10 @@ impl EventRouter {
     fn pass(&self, event: EngineEvent) {
         let uid = PodUid(event.pod_uid.clone());
         let mut routes = self.lock();
-        if let Some(route) = routes.get(&uid) {
-            if route.send(event).is_err() {
-                routes.remove(&uid);
-            }
+        if let Some(route) = routes.get(&uid)
+            && route.send(event).is_err()
+        {
+            routes.remove(&uid);
         }
     }
 

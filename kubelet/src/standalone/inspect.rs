@@ -1,0 +1,296 @@
+//! `berth ps`, `berth status` and `berth logs`: pods as their records, statuses and logs on disk tell of them, whoever
+//! runs them.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+
+use super::lock::PodLock;
+use crate::logs::{LogLine, LogReader, Start};
+use crate::spec;
+use crate::worker::{PodRecord, Records};
+
+/// Where a node keeps its pods.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Where pods' directories and records are.
+    pub kubelet_root: PathBuf,
+    /// Where containers' logs are.
+    pub log_root: PathBuf,
+}
+
+/// Why a pod or its log can't be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// The records can't be read.
+    #[error("The pods' records in {} can't be read: {source}.", path.display())]
+    Records {
+        /// The kubelet directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No such pod.
+    #[error("There is no pod {0}; `berth ps` lists those there are.")]
+    NoPod(String),
+    /// No such container.
+    #[error("Pod {pod} has no container {container}; it has {known}.")]
+    NoContainer {
+        /// The pod.
+        pod: String,
+        /// The container that was asked for.
+        container: String,
+        /// The ones there are.
+        known: String,
+    },
+    /// Which container?
+    #[error("Pod {pod} has several containers ({known}); choose one with -c.")]
+    WhichContainer {
+        /// The pod.
+        pod: String,
+        /// The ones there are.
+        known: String,
+    },
+    /// The container has not run so often.
+    #[error("Container {container} of pod {pod} has no {what}log yet.")]
+    NoLog {
+        /// The pod.
+        pod: String,
+        /// The container.
+        container: String,
+        /// `previous `, or empty.
+        what: &'static str,
+    },
+    /// The log can't be read.
+    #[error("The log {} can't be read: {source}.", path.display())]
+    Log {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Places {
+    fn records(&self) -> Result<Vec<(PodRecord, Option<PodStatus>)>, InspectError> {
+        let records = Records::new(&self.kubelet_root);
+        let failed = |source| InspectError::Records {
+            path: self.kubelet_root.clone(),
+            source,
+        };
+        let list = records.list().map_err(failed)?;
+        Ok(list
+            .into_iter()
+            .map(|record| (records.load_status(&record.uid()), record))
+            .map(|(s, r)| (r, s))
+            .collect())
+    }
+
+    /// The pod `NAME` or `NAMESPACE/NAME`.
+    pub(super) fn find(&self, pod: &str) -> Result<(PodRecord, Option<PodStatus>), InspectError> {
+        let (namespace, name) = pod.split_once('/').unwrap_or(("default", pod));
+        let wanted = |(record, _): &(PodRecord, _)| {
+            spec::name(&record.pod) == name && spec::namespace(&record.pod) == namespace
+        };
+        self.records()?
+            .into_iter()
+            .find(wanted)
+            .ok_or_else(|| InspectError::NoPod(pod.to_owned()))
+    }
+
+    /// All pods, a line each.
+    pub fn table(&self) -> Result<String, InspectError> {
+        let mut rows =
+            vec![["NAMESPACE", "NAME", "READY", "STATUS", "RESTARTS", "IP", "RUN BY"].map(str::to_owned)];
+        for (record, status) in self.records()? {
+            rows.push(self.row(&record, &status.unwrap_or_default()));
+        }
+        let width = |column: usize| {
+            rows.iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        };
+        let widths: [usize; 7] = std::array::from_fn(width);
+        let mut table = String::new();
+        for row in &rows {
+            let cells: Vec<String> = row
+                .iter()
+                .zip(widths)
+                .map(|(cell, width)| format!("{cell:<width$}"))
+                .collect();
+            let _ = writeln!(table, "{}", cells.join("   ").trim_end());
+        }
+        Ok(table)
+    }
+
+    fn row(&self, record: &PodRecord, status: &PodStatus) -> [String; 7] {
+        let (namespace, name) = (spec::namespace(&record.pod), spec::name(&record.pod));
+        let containers = status.container_statuses.as_deref().unwrap_or_default();
+        let ready = containers.iter().filter(|container| container.ready).count();
+        let restarts: i32 = containers.iter().map(|container| container.restart_count).sum();
+        let owner = PodLock::owner(&self.kubelet_root, namespace, name);
+        [
+            namespace.to_owned(),
+            name.to_owned(),
+            format!("{ready}/{}", spec::containers(&record.pod).len()),
+            word(status),
+            restarts.to_string(),
+            status.pod_ip.clone().unwrap_or_else(|| "-".to_owned()),
+            owner.map_or_else(
+                || "nobody (berth died)".to_owned(),
+                |pid| format!("process {pid}"),
+            ),
+        ]
+    }
+
+    /// A pod with its status.
+    pub fn pod(&self, pod: &str) -> Result<Pod, InspectError> {
+        let (record, status) = self.find(pod)?;
+        Ok(Pod { status, ..record.pod })
+    }
+
+    /// The log of a container of a pod, or of the one that ran before it; each line goes to `sink`.
+    pub fn log(
+        &self,
+        pod: &str,
+        container: Option<&str>,
+        previous: bool,
+        sink: impl FnMut(LogLine),
+    ) -> Result<(), InspectError> {
+        let (record, status) = self.find(pod)?;
+        let name = container_name(&record.pod, pod, container)?;
+        let directory = format!(
+            "{}_{}_{}",
+            spec::namespace(&record.pod),
+            spec::name(&record.pod),
+            record.uid()
+        );
+        let directory = self.log_root.join(directory).join(&name);
+        let mut attempts = attempts(&directory);
+        // A container that waits for its restart has ended: then the last one is the previous one.
+        if previous && !is_waiting(status.as_ref(), &name) {
+            attempts.pop();
+        }
+        let Some(attempt) = attempts.pop() else {
+            let what = if previous { "previous " } else { "" };
+            return Err(InspectError::NoLog {
+                pod: pod.to_owned(),
+                container: name,
+                what,
+            });
+        };
+        let path = directory.join(format!("{attempt}.log"));
+        read(&path, sink).map_err(|source| InspectError::Log { path, source })
+    }
+}
+
+fn read(path: &Path, mut sink: impl FnMut(LogLine)) -> io::Result<()> {
+    let mut reader = LogReader::new(path, Start::Oldest);
+    while let Some(line) = reader.next_line()? {
+        sink(line);
+    }
+    reader.finish().into_iter().for_each(sink);
+    Ok(())
+}
+
+fn container_name(pod: &Pod, shown: &str, wanted: Option<&str>) -> Result<String, InspectError> {
+    let known: Vec<&str> = spec::all_containers(pod)
+        .map(|(container, _)| container.name.as_str())
+        .collect();
+    match (wanted, spec::containers(pod)) {
+        (Some(wanted), _) if known.contains(&wanted) => Ok(wanted.to_owned()),
+        (Some(wanted), _) => Err(InspectError::NoContainer {
+            pod: shown.to_owned(),
+            container: wanted.to_owned(),
+            known: known.join(", "),
+        }),
+        (None, [only]) => Ok(only.name.clone()),
+        (None, _) => Err(InspectError::WhichContainer {
+            pod: shown.to_owned(),
+            known: known.join(", "),
+        }),
+    }
+}
+
+fn is_waiting(status: Option<&PodStatus>, container: &str) -> bool {
+    let Some(status) = status else { return false };
+    let init = status.init_container_statuses.iter().flatten();
+    let mut all = init.chain(status.container_statuses.iter().flatten());
+    all.any(|c| c.name == container && c.state.as_ref().is_some_and(|state| state.waiting.is_some()))
+}
+
+/// The numbers of `<n>.log` files, the least first.
+fn attempts(directory: &Path) -> Vec<u32> {
+    let names = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let number = |name: std::ffi::OsString| name.to_str()?.strip_suffix(".log")?.parse().ok();
+    let mut attempts: Vec<u32> = names.filter_map(|entry| number(entry.file_name())).collect();
+    attempts.sort_unstable();
+    attempts
+}
+
+/// The STATUS column as kubectl has it: why a container waits or ended, else the phase.
+fn word(status: &PodStatus) -> String {
+    let states = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .filter_map(|container| container.state.as_ref());
+    let mut reasons = states.rev().filter_map(|state| {
+        let waiting = state.waiting.as_ref().and_then(|waiting| waiting.reason.clone());
+        waiting.or_else(|| state.terminated.as_ref().and_then(|ended| ended.reason.clone()))
+    });
+    let phase = status.phase.clone().unwrap_or_else(|| "Pending".to_owned());
+    reasons.next().or_else(|| status.reason.clone()).unwrap_or(phase)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn pods_and_their_logs_are_found_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places {
+            kubelet_root: dir.path().join("kubelet"),
+            log_root: dir.path().join("logs"),
+        };
+        assert_eq!(places.table().unwrap().lines().count(), 1);
+        let pod = testing::pod(r#"{"containers":[{"name":"c","image":"i"}]}"#);
+        let record = PodRecord::new(pod, 1, PathBuf::new());
+        Records::new(&places.kubelet_root).save(&record).unwrap();
+        let table = places.table().unwrap();
+        let row: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(row[..6], ["default", "p", "0/1", "Pending", "0", "-"]);
+        let _lock = PodLock::take(&places.kubelet_root, "default", "p").unwrap();
+        assert!(
+            places
+                .table()
+                .unwrap()
+                .contains(&format!("process {}", std::process::id()))
+        );
+
+        let logs = places.log_root.join("default_p_uid/c");
+        std::fs::create_dir_all(&logs).unwrap();
+        for attempt in [9, 10] {
+            let line = format!("2026-01-01T00:00:00Z stdout F run {attempt}\n");
+            std::fs::write(logs.join(format!("{attempt}.log")), line).unwrap();
+        }
+        let log = |container, previous| {
+            let mut text = Vec::new();
+            places
+                .log("p", container, previous, |line| text.extend(line.text))
+                .map(|()| String::from_utf8(text).unwrap())
+        };
+        assert_eq!(log(None, false).unwrap(), "run 10");
+        assert_eq!(log(Some("c"), true).unwrap(), "run 9");
+        assert_eq!(
+            log(Some("x"), true).unwrap_err().to_string(),
+            "Pod p has no container x; it has c."
+        );
+        assert!(matches!(places.pod("other/p"), Err(InspectError::NoPod(_))));
+    }
+}
