@@ -59,7 +59,9 @@ fn run_sandbox(view: &View<'_>, plan: &mut Plan) {
         let attempts = sandboxes.iter().map(|sandbox| sandbox.config.attempt + 1);
         attempts.max().unwrap_or(0)
     });
-    let earlier = sandboxes.iter().filter(|sandbox| sandbox.config.attempt < attempt);
+    let earlier = sandboxes
+        .iter()
+        .filter(|sandbox| sandbox.config.attempt < attempt);
     let key = StepKey::RunSandbox(attempt);
     if let Some(at) = retry_at(view, &key) {
         return wake(plan, at);

@@ -89,6 +89,7 @@ pub(super) struct Simulator {
     tasks: Vec<Task>,
     begun: UnixNanos,
     steps_done: usize,
+    failed_starts: u32,
     /// Main containers that ran, by how often.
     pub(super) starts: BTreeMap<String, u32>,
     last_plan: Plan,
@@ -129,6 +130,7 @@ impl Simulator {
             tasks: Vec::new(),
             begun,
             steps_done: 0,
+            failed_starts: 0,
             starts: BTreeMap::new(),
             last_plan: Plan::default(),
         }
@@ -312,8 +314,7 @@ impl Simulator {
                 self.observed.kill_started.entry(id.clone()).or_insert(self.now);
             }
             if let Step::StartContainer(start) = step {
-                let (_, role) = spec::container(&self.desired.pod, &start.config.name).unwrap();
-                self.check_turn(&start.config.name, role, &start.sandbox);
+                self.begin_container(start);
             }
             if let Step::RunSandbox { config, .. } = step {
                 self.begin_sandbox(config);
@@ -340,6 +341,76 @@ impl Simulator {
             created_at: self.now,
             ips: Vec::new(),
         });
+    }
+
+    /// The engine's record of a container is there before its program runs, and shows.
+    fn begin_container(&mut self, start: &StartContainer) {
+        let name = &start.config.name;
+        let (container, role) = spec::container(&self.desired.pod, name).unwrap();
+        self.check_turn(name, role, &start.sandbox);
+        let id = ContainerId(format!("{name}-{}", start.config.attempt));
+        let known: Vec<&ContainerStatus> = self
+            .observed
+            .containers
+            .iter()
+            .filter(|r| r.config.name == *name)
+            .collect();
+        assert!(
+            known.iter().all(|r| r.state != ContainerState::Running),
+            "{name} runs twice"
+        );
+        if let Some(same) = known.iter().find(|record| record.id == id) {
+            assert_eq!(same.state, ContainerState::Created, "{name} has a number twice");
+            return;
+        }
+        assert!(
+            known.iter().all(|r| r.config.attempt < start.config.attempt),
+            "{name} has a number twice"
+        );
+        let policy = spec::restart_policy(&self.desired.pod, container, role);
+        let last = known.iter().max_by_key(|record| record.config.attempt);
+        if let Some(last) = last.filter(|last| role == Role::Main && last.state == ContainerState::Exited) {
+            assert!(
+                policy.restarts(last.exit_code),
+                "{name} is restarted against its policy"
+            );
+        }
+        self.observed.containers.push(ContainerStatus {
+            id,
+            sandbox: start.sandbox.clone(),
+            pod_uid: "uid".into(),
+            image_id: ImageId("sha256:1".into()),
+            state: ContainerState::Created,
+            created_at: self.now,
+            started_at: 0,
+            finished_at: 0,
+            exit_code: 0,
+            reason: String::new(),
+            message: String::new(),
+            log_path: PathBuf::new(),
+            pid: 0,
+            config: start.config.as_ref().clone(),
+        });
+    }
+
+    /// A container could not be made (nothing of it is left), or not be started (its record tells).
+    fn fail_container(&mut self, start: &StartContainer, failures: u32) {
+        let (name, attempt, now) = (start.config.name.clone(), start.config.attempt, self.now);
+        let same = |record: &ContainerStatus| record.config.name == name && record.config.attempt == attempt;
+        match failures % 3 {
+            0 => self.observed.containers.retain(|record| !same(record)),
+            1 => {}
+            _ => self
+                .observed
+                .containers
+                .iter_mut()
+                .filter(|record| same(record))
+                .for_each(|record| {
+                    record.state = ContainerState::Exited;
+                    record.exit_code = 128;
+                    record.finished_at = now;
+                }),
+        }
     }
 
     fn duration_of(&mut self, step: &Step) -> u64 {
@@ -543,6 +614,10 @@ impl Simulator {
         if let Some(left) = self.failing.get_mut(&kind).filter(|left| **left > 0) {
             *left -= 1;
             self.note(format!("failed {kind}"));
+            if let Step::StartContainer(start) = &step {
+                self.failed_starts += 1;
+                self.fail_container(start, self.failed_starts);
+            }
             if let Step::RunSandbox { config, .. } = &step {
                 // The engine takes its record back.
                 self.observed
@@ -605,7 +680,11 @@ impl Simulator {
                 }
                 self.note(format!("sandbox {}", config.attempt));
                 self.observed.cgroup_exists = true;
-                let made = self.observed.sandboxes.iter_mut().find(|sandbox| sandbox.id == id);
+                let made = self
+                    .observed
+                    .sandboxes
+                    .iter_mut()
+                    .find(|sandbox| sandbox.id == id);
                 let made = made.expect("its record is there since it was begun");
                 (made.ready, made.ips) = (true, vec![[10, 1, 0, 2].into()]);
             }
@@ -671,9 +750,9 @@ impl Simulator {
         inside.iter().for_each(|id| self.end(id, 137));
     }
 
-    /// Starts a container, and holds every rule of when that may be.
+    /// Runs the program of a container that was made.
     fn start(&mut self, start: StartContainer) {
-        let name = start.config.name.clone();
+        let (name, attempt) = (start.config.name.clone(), start.config.attempt);
         if !self
             .observed
             .sandboxes
@@ -683,48 +762,19 @@ impl Simulator {
             // The sandbox went meanwhile, and the engine refuses.
             return;
         }
-        let of_name = |record: &&ContainerStatus| record.config.name == name;
-        let known: Vec<&ContainerStatus> = self.observed.containers.iter().filter(of_name).collect();
-        assert!(
-            known.iter().all(|r| r.state != ContainerState::Running),
-            "{name} runs twice"
-        );
-        assert!(
-            known.iter().all(|r| r.config.attempt < start.config.attempt),
-            "{name} has a number twice"
-        );
-        let pod = Arc::clone(&self.desired.pod);
-        let (container, role) = spec::container(&pod, &name).unwrap();
-        let policy = spec::restart_policy(&pod, container, role);
-        if let (Role::Main, Some(last)) = (role, known.iter().max_by_key(|record| record.config.attempt)) {
-            assert!(
-                policy.restarts(last.exit_code),
-                "{name} is restarted against its policy"
-            );
-        }
+        let now = self.now;
+        let same =
+            |record: &&mut ContainerStatus| record.config.name == name && record.config.attempt == attempt;
+        let Some(record) = self.observed.containers.iter_mut().find(same) else {
+            return;
+        };
+        (record.state, record.started_at, record.pid) = (ContainerState::Running, now, 1);
+        let (container, role) = spec::container(&self.desired.pod, &name).unwrap();
+        let never = spec::restart_policy(&self.desired.pod, container, role) == RestartPolicy::Never;
         let count = self.starts.entry(name.clone()).or_default();
         *count += 1;
-        assert!(
-            role != Role::Main || policy != RestartPolicy::Never || *count == 1,
-            "{name} began twice"
-        );
-        self.note(format!("start {name} {}", start.config.attempt));
-        self.observed.containers.push(ContainerStatus {
-            id: ContainerId(format!("{name}-{}", start.config.attempt)),
-            sandbox: start.sandbox,
-            pod_uid: "uid".into(),
-            image_id: ImageId("sha256:1".into()),
-            state: ContainerState::Running,
-            created_at: self.now,
-            started_at: self.now,
-            finished_at: 0,
-            exit_code: 0,
-            reason: String::new(),
-            message: String::new(),
-            log_path: PathBuf::new(),
-            pid: 1,
-            config: *start.config,
-        });
+        assert!(role != Role::Main || !never || *count == 1, "{name} began twice");
+        self.note(format!("start {name} {attempt}"));
     }
 
     /// Init containers before this one have done their part in this sandbox, unless main containers were made in it.
