@@ -47,6 +47,6 @@ pub use mount::mount_options;
 pub use namespaces::JoinedNamespaces;
 pub use pause::{HeldNamespaces, Pause, PauseArgs, start_pause};
 pub use rootfs::Rootfs;
-pub use state::{Record, StateDir, StateRoot, process_stat};
+pub use state::{FirstProcess, Record, StateDir, StateRoot, process_stat};
 pub use stdio::Stdio;
-pub use sys::give_memory_back;
+pub use sys::{give_memory_back, send_signal};

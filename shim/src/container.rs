@@ -1,12 +1,14 @@
 //! One container: created, running, ended, gone.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use berth_runtime::cgroups::{Cgroup, OomWatch};
-use berth_runtime::{Created, ExecTarget, Stdio as RuntimeStdio, oci};
-use rustix::process::{Pid, Signal, WaitOptions, waitpid};
+use berth_runtime::{Created, ExecTarget, Stdio as RuntimeStdio, oci, send_signal};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, waitpid};
 
 use crate::bundle::{self, Bundle};
 use crate::clock;
@@ -23,6 +25,9 @@ use crate::stdio::{Scratch, Stdio};
 const DRAIN_PATIENCE: Duration = Duration::from_millis(200);
 /// How much of a dead container's output is read in one go; a pipe never holds as much.
 const DRAIN_LIMIT: usize = 4 << 20;
+
+/// SIGRTMAX.
+const LAST_SIGNAL: i32 = 64;
 
 /// Where a container is in its life. Each step consumes the one before.
 enum Life {
@@ -193,24 +198,36 @@ impl Container {
 
     /// Sends a signal to the first process, or to all.
     pub(crate) fn kill(&self, signal: i32, all: bool) -> Result<(), RequestError> {
+        if !(1..=LAST_SIGNAL).contains(&signal) {
+            return Err(RequestError::Invalid(format!("There is no signal {signal}")));
+        }
         if self.live_pid().is_none() {
             return Ok(());
         }
         if all && signal == Signal::KILL.as_raw() {
             return Ok(self.process.cgroup.kill_all()?);
         }
-        let signal = Signal::from_named_raw(signal)
-            .ok_or_else(|| RequestError::Invalid(format!("There is no signal {signal}")))?;
         if all {
-            for pid in self.process.cgroup.pids()? {
-                let _ = Pid::from_raw(pid.as_raw()).map(|pid| rustix::process::kill_process(pid, signal));
+            return self.signal_all(signal);
+        }
+        match send_signal(self.process.pidfd.as_fd(), signal) {
+            Err(error) if error.raw_os_error() != Some(Errno::SRCH.raw_os_error()) => {
+                Err(RequestError::io(format!("signal container {}", self.id))(error))
             }
-            return Ok(());
+            _ => Ok(()),
         }
-        match rustix::process::pidfd_send_signal(&self.process.pidfd, signal) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(error) => Err(RequestError::io(format!("signal container {}", self.id))(error)),
+    }
+
+    fn signal_all(&self, signal: i32) -> Result<(), RequestError> {
+        for pid in self.process.cgroup.pids()? {
+            // One that ended meanwhile needs no signal.
+            if let Some(pid) = Pid::from_raw(pid.as_raw())
+                && let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
+            {
+                let _ = send_signal(process.as_fd(), signal);
+            }
         }
+        Ok(())
     }
 
     /// Kills everything that runs in it.
@@ -244,7 +261,6 @@ impl Container {
 
     /// The running container, as a target for execs.
     pub(crate) fn exec_target<'a>(&'a self, spec: &'a oci::Spec) -> Result<ExecTarget<'a>, RequestError> {
-        use std::os::fd::AsFd;
         match &self.life {
             Life::Running { .. } => Ok(ExecTarget {
                 id: &self.id,

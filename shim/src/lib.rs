@@ -3,6 +3,11 @@
 //!
 //! [`start`] is all that a program needs to be one; [`protocol`] is what it is then told over its socket. It is
 //! single-threaded: it waits in one place, and handles each wake-up to its end.
+//!
+//! When a shim is killed, its pause and the containers that were not started yet die with it, by their parent-death
+//! signal, and its mounts go with its mount namespace. Containers that run do not: the signal would not survive the
+//! exec of a program with other credentials, so that nothing could rely on it. They are in the cgroups that their
+//! bundles name, and the engine kills those when it finds that the lock on [`protocol::CONFIG_NAME`] is free.
 
 mod bundle;
 pub mod client;

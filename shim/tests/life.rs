@@ -68,6 +68,29 @@ fn signals_end_containers_with_128_and_their_number() {
     client.start("kill");
     client.kill("kill");
     assert_eq!(client.exited("kill").exit_code, 137);
+    // Real-time signals too: some images are stopped by them.
+    client.create(pod.bundle(
+        "rt",
+        &[
+            "sh",
+            "-c",
+            "trap 'exit 9' 37; echo ready; while :; do sleep 0.05; done",
+        ],
+    ));
+    client.start("rt");
+    support::wait_until("it handles signals", || pod.logged("rt", "stdout") == b"ready\n");
+    client.call(Request::Kill {
+        container: "rt".into(),
+        signal: 37,
+        all: true,
+    });
+    assert_eq!(client.exited("rt").exit_code, 9);
+    let nonsense = Request::Kill {
+        container: "rt".into(),
+        signal: 65,
+        all: true,
+    };
+    assert_eq!(client.refused(nonsense).code, FailureCode::Invalid);
     // Too late is no error.
     client.kill("kill");
     let failure = client.refused(Request::Kill {

@@ -9,6 +9,7 @@ mod keyring;
 mod mount_attr;
 mod personality;
 pub(crate) mod seccomp;
+mod send_signal;
 mod signal;
 
 pub use allocator::give_memory_back;
@@ -17,4 +18,5 @@ pub(crate) use exec::{CStrings, close_range, execute_descriptor, execve};
 pub(crate) use keyring::join_session_keyring;
 pub(crate) use mount_attr::{MountAttr, mount_setattr};
 pub(crate) use personality::set_personality;
+pub use send_signal::send_signal;
 pub(crate) use signal::default_sigpipe;
