@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! <root>/<id>/             locked with flock(2) while a command works on the container
-//!             config.json  the configuration it was created from
-//!             state.json   a Record: without a pid while the container is created
-//!             start.sock   where it waits for its start; gone once it was started
+//!             state.json   a Record and the configuration, written before anything else is made
+//!             process      a symbolic link to "<pid>:<start time>:<host|own user namespace>", once there is a process
+//!             start.sock   where the container waits for its start; gone once it was started
 //! ```
+//!
+//! The process is in a link because a link is made in one step, and costs neither a block nor a flush of one.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -25,8 +27,8 @@ use crate::error::Doing;
 use crate::oci::{ContainerState, Spec};
 use crate::{Error, Result};
 
-const CONFIG: &str = "config.json";
 const STATE: &str = "state.json";
+const PROCESS: &str = "process";
 const SOCKET: &str = "start.sock";
 
 /// Where the states of containers are kept.
@@ -45,11 +47,53 @@ pub struct Record {
     pub cgroup: String,
     /// When the container was created: RFC 3339, UTC.
     pub created: String,
-    /// Its first process, and that one's start time in clock ticks since boot, which tells a reused pid apart.
-    /// Not there while the container is being created.
-    pub process: Option<(i32, u64)>,
-    /// It is in a user namespace of its own.
+    /// Its first process. Not there while the container is being created.
+    #[serde(skip)]
+    pub process: Option<FirstProcess>,
+}
+
+/// A container's first process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstProcess {
+    /// As the host numbers it.
+    pub pid: i32,
+    /// When it began, in clock ticks since boot: this tells a reused pid apart.
+    pub start_time: u64,
+    /// It is in another user namespace than its creator.
     pub in_user_namespace: bool,
+}
+
+impl FirstProcess {
+    fn encode(self) -> String {
+        format!(
+            "{}:{}:{}",
+            self.pid,
+            self.start_time,
+            if self.in_user_namespace { "own" } else { "host" }
+        )
+    }
+
+    fn decode(text: &str) -> Option<FirstProcess> {
+        let mut fields = text.split(':');
+        let (pid, start_time) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        Some(FirstProcess {
+            pid,
+            start_time,
+            in_user_namespace: fields.next()? == "own",
+        })
+    }
+}
+
+/// What `state.json` holds besides the record.
+#[derive(Deserialize)]
+struct Configured {
+    config: Spec,
+}
+
+/// What `state.json` holds besides the configuration.
+#[derive(Deserialize)]
+struct Recorded {
+    record: Record,
 }
 
 /// A container's directory, locked.
@@ -172,29 +216,39 @@ impl StateDir {
         &self.id
     }
 
-    /// Keeps the configuration, as it was read.
-    ///
-    /// # Errors
-    /// When it can't be written.
-    pub fn write_config(&self, text: &[u8]) -> Result<()> {
-        self.replace(CONFIG, text)
-    }
-
     /// The configuration that the container was created from.
     ///
     /// # Errors
     /// When it can't be read or understood.
     pub fn config(&self) -> Result<Spec> {
-        self.read(CONFIG)
+        Ok(self.read::<Configured>()?.config)
     }
 
-    /// Remembers the container's record.
+    /// Remembers a container that is about to be made. `config` is its configuration, as JSON.
     ///
     /// # Errors
     /// When it can't be written.
-    pub fn write_record(&self, record: &Record) -> Result<()> {
-        let text = serde_json::to_vec(record).map_err(io::Error::from);
-        self.replace(STATE, &text.doing(|| "encode the state".to_owned())?)
+    pub fn write(&self, record: &Record, config: &[u8]) -> Result<()> {
+        let record = serde_json::to_vec(record)
+            .map_err(io::Error::from)
+            .doing(|| "encode the state".to_owned())?;
+        let text = [b"{\"record\":", &record[..], b",\"config\":", config, b"}"].concat();
+        let doing = || format!("write {STATE} of container {}", self.id);
+        let new = "state.json.new";
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+        let file = openat(&self.directory, new, flags, Mode::from_raw_mode(0o600)).doing(doing)?;
+        File::from(file).write_all(&text).doing(doing)?;
+        // In one step, so that nobody ever reads half of it.
+        rustix::fs::renameat(&self.directory, new, &self.directory, STATE).doing(doing)
+    }
+
+    /// Remembers the container's first process.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn set_process(&self, process: FirstProcess) -> Result<()> {
+        rustix::fs::symlinkat(process.encode(), &self.directory, PROCESS)
+            .doing(|| format!("remember the process of container {}", self.id))
     }
 
     /// The container's record.
@@ -202,28 +256,27 @@ impl StateDir {
     /// # Errors
     /// When it can't be read or understood.
     pub fn record(&self) -> Result<Record> {
-        self.read(STATE)
+        Ok(Record {
+            process: self.process(),
+            ..self.read::<Recorded>()?.record
+        })
     }
 
-    fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T> {
-        let doing = || format!("read {name} of container {}", self.id);
+    /// The container's first process, if there was one, whether or not the record can be read.
+    pub fn process(&self) -> Option<FirstProcess> {
+        let link = rustix::fs::readlinkat(&self.directory, PROCESS, Vec::new()).ok()?;
+        FirstProcess::decode(link.to_str().ok()?)
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
+        let doing = || format!("read {STATE} of container {}", self.id);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let mut text = Vec::new();
-        let file = openat(&self.directory, name, flags, Mode::empty()).doing(doing)?;
+        let file = openat(&self.directory, STATE, flags, Mode::empty()).doing(doing)?;
         File::from(file).read_to_end(&mut text).doing(doing)?;
         serde_json::from_slice(&text)
             .map_err(io::Error::from)
             .doing(doing)
-    }
-
-    /// Replaces a file in one step, so that nobody ever reads half of it.
-    fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
-        let doing = || format!("write {name} of container {}", self.id);
-        let new = format!("{name}.new");
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-        let file = openat(&self.directory, &new, flags, Mode::from_raw_mode(0o600)).doing(doing)?;
-        File::from(file).write_all(text).doing(doing)?;
-        rustix::fs::renameat(&self.directory, &new, &self.directory, name).doing(doing)
     }
 
     /// Makes the socket at which the container waits for its start.
@@ -273,11 +326,11 @@ impl StateDir {
     }
 
     /// Where the container is in its life, and its first process while that lives.
-    pub fn status(&self, record: &Record) -> (ContainerState, Option<OwnedFd>) {
-        let Some((pid, start_time)) = record.process else {
+    pub fn status(&self) -> (ContainerState, Option<OwnedFd>) {
+        let Some(process) = self.process() else {
             return (ContainerState::Creating, None);
         };
-        match open_process(pid, start_time) {
+        match open_process(process.pid, process.start_time) {
             None => (ContainerState::Stopped, None),
             Some(pidfd) if self.path.join(SOCKET).exists() => (ContainerState::Created, Some(pidfd)),
             Some(pidfd) => (ContainerState::Running, Some(pidfd)),
@@ -289,7 +342,15 @@ impl StateDir {
     /// # Errors
     /// When the kernel refuses.
     pub fn remove(self) -> Result<()> {
-        fs::remove_dir_all(&self.path).doing(|| format!("remove {}", self.path.display()))
+        for name in [SOCKET, PROCESS, STATE] {
+            // Not all of them have to be there.
+            let _ = rustix::fs::unlinkat(&self.directory, name, rustix::fs::AtFlags::empty());
+        }
+        match fs::remove_dir(&self.path) {
+            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(&self.path),
+            other => other,
+        }
+        .doing(|| format!("remove {}", self.path.display()))
     }
 }
 

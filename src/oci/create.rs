@@ -5,7 +5,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use berth_runtime::{CreateArgs, Created, JoinedNamespaces, Record, StateDir, Stdio, process_stat};
+use berth_runtime::{
+    CreateArgs, Created, FirstProcess, JoinedNamespaces, Record, StateDir, Stdio, process_stat,
+};
 use lexopt::Arg;
 
 use crate::bundle::Bundle;
@@ -97,7 +99,7 @@ pub(crate) fn create(
     listen: bool,
 ) -> Result<Created, Failure> {
     let rootfs = bundle.rootfs()?;
-    let mut record = Record {
+    let record = Record {
         bundle: bundle.path.clone(),
         rootfs: match &rootfs {
             berth_runtime::Rootfs::Path(path) => path.clone(),
@@ -106,10 +108,8 @@ pub(crate) fn create(
         cgroup: bundle.cgroup().to_owned(),
         created: time::now(),
         process: None,
-        in_user_namespace: false,
     };
-    state.write_config(&bundle.text)?;
-    state.write_record(&record)?;
+    state.write(&record, &bundle.text)?;
     let listener: Option<OwnedFd> = if listen { Some(state.listen()?) } else { None };
     let (width, height) = bundle.terminal_size();
     let created = berth_runtime::create(CreateArgs {
@@ -136,9 +136,11 @@ pub(crate) fn create(
     let start_time = process_stat(pid).map(|(_, began)| began);
     let start_time =
         start_time.ok_or_else(|| usage("The container's process ended before it was started."))?;
-    record.process = Some((pid, start_time));
-    record.in_user_namespace = created.in_user_namespace;
-    state.write_record(&record)?;
+    state.set_process(FirstProcess {
+        pid,
+        start_time,
+        in_user_namespace: created.in_user_namespace,
+    })?;
     if let Some(path) = &options.pid_file {
         write_pid_file(path, pid)?;
     }

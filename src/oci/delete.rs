@@ -8,7 +8,6 @@ use berth_runtime::oci::{ContainerState, Spec};
 use berth_runtime::{StateDir, hook_state, run_poststop};
 use lexopt::Arg;
 
-use crate::bundle;
 use crate::failure::{Failure, usage};
 use crate::log;
 use crate::options::{Global, flag, text};
@@ -30,8 +29,9 @@ pub(crate) fn main(global: &Global, mut parser: lexopt::Parser) -> Result<ExitCo
         other => other?,
     };
     if !force {
-        let record = state.record()?;
-        let (status, _) = state.status(&record);
+        // A damaged record takes --force.
+        state.record()?;
+        let (status, _) = state.status();
         if status == ContainerState::Running {
             return Err(usage(format!(
                 "The container {id} can't be deleted: it is running. Kill it first, or use --force."
@@ -47,21 +47,21 @@ pub(crate) fn main(global: &Global, mut parser: lexopt::Parser) -> Result<ExitCo
 /// left of the state: a runtime that was killed while it created the container left less than others.
 pub(crate) fn destroy(global: &Global, state: StateDir, spec: Option<&Spec>) -> Result<(), Failure> {
     let record = state.record().ok();
-    if let Some(record) = &record
-        && let (_, Some(process)) = state.status(record)
-    {
+    let (_, alive) = state.status();
+    // Before there was a record there was no cgroup. A record that is damaged is made up for by the process.
+    let cgroup = match (&record, &alive, state.process()) {
+        (Some(record), ..) => Some(record.cgroup.clone()),
+        // Not one that the process shares with this one.
+        (None, Some(_), Some(process)) => {
+            cgroup_of(&process.pid.to_string()).filter(|path| Some(path) != cgroup_of("self").as_ref())
+        }
+        (None, ..) => None,
+    };
+    if let Some(process) = alive {
         // It may have ended just now.
         let _ = rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL);
         wait_for(&process);
     }
-    let cgroup = match (&record, spec) {
-        (Some(record), _) => Some(record.cgroup.clone()),
-        // Before there was a record there was no cgroup, but the record may have been damaged.
-        (None, Some(spec)) => {
-            Some(bundle::cgroup(spec).map_or_else(|| format!("/{}", state.id()), str::to_owned))
-        }
-        (None, None) => None,
-    };
     if let Some(path) = &cgroup
         && let Some(cgroup) = Cgroup::open(path)?
     {
@@ -80,6 +80,19 @@ pub(crate) fn destroy(global: &Global, state: StateDir, spec: Option<&Spec>) -> 
         }
     }
     Ok(())
+}
+
+/// The cgroup that a process is in: the path that most hierarchies agree on, since in some it stays where it began.
+fn cgroup_of(pid: &str) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let paths: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.splitn(3, ':').nth(2))
+        .collect();
+    let most = paths
+        .iter()
+        .max_by_key(|path| paths.iter().filter(|other| other == path).count())?;
+    (*most != "/").then(|| (*most).to_owned())
 }
 
 /// Waits for the end of a process that was killed.

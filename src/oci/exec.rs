@@ -40,7 +40,7 @@ pub(crate) fn main(global: &Global, parser: lexopt::Parser) -> Result<ExitCode, 
     let options = parse(parser)?;
     let state = global.root.open(&options.id)?;
     let record = state.record()?;
-    let (status, pidfd) = state.status(&record);
+    let (status, pidfd) = state.status();
     let pidfd = match (status, pidfd) {
         (ContainerState::Running | ContainerState::Created, Some(pidfd)) => pidfd,
         _ => {
@@ -71,7 +71,7 @@ pub(crate) fn main(global: &Global, parser: lexopt::Parser) -> Result<ExitCode, 
         id: &options.id,
         pidfd: std::os::fd::AsFd::as_fd(&pidfd),
         spec: &spec,
-        in_user_namespace: record.in_user_namespace,
+        in_user_namespace: record.process.is_some_and(|process| process.in_user_namespace),
         cgroup: &cgroup,
         seccomp: filter.as_ref(),
         subgroup: None,

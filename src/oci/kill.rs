@@ -28,7 +28,7 @@ pub(crate) fn main(global: &Global, mut parser: lexopt::Parser) -> Result<ExitCo
         kill_all(&record.cgroup, signal)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let (status, process) = state.status(&record);
+    let (status, process) = state.status();
     let Some(process) = process else {
         return Err(usage(format!(
             "The container {id} can't be killed: it is {status}, it is not running."

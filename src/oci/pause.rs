@@ -13,7 +13,7 @@ pub(crate) fn main(global: &Global, mut parser: lexopt::Parser) -> Result<ExitCo
     let id = only_id(&mut parser)?;
     let state = global.root.open(&id)?;
     let record = state.record()?;
-    let (status, process) = state.status(&record);
+    let (status, process) = state.status();
     match (process, Cgroup::open(&record.cgroup)?) {
         (Some(_), Some(cgroup)) => cgroup.freeze()?,
         _ => {

@@ -14,7 +14,7 @@ pub(crate) fn main(global: &Global, mut parser: lexopt::Parser) -> Result<ExitCo
     let id = only_id(&mut parser)?;
     let state = global.root.open(&id)?;
     let record = state.record()?;
-    match state.status(&record).0 {
+    match state.status().0 {
         ContainerState::Created => {}
         status => {
             return Err(usage(format!(
@@ -27,7 +27,7 @@ pub(crate) fn main(global: &Global, mut parser: lexopt::Parser) -> Result<ExitCo
     berth_runtime::start_at(socket)?;
     let spec = state.config()?;
     if let Some(hooks) = spec.hooks() {
-        let pid = record.process.map(|(pid, _)| pid);
+        let pid = record.process.map(|process| process.pid);
         let told = hook_state(&spec, &id, &record.bundle, pid, ContainerState::Running);
         if let Err(error) = run_poststart(hooks, &told) {
             log::warning(global, &error.to_string());

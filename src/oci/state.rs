@@ -40,7 +40,7 @@ pub(crate) fn main(global: &Global, mut parser: lexopt::Parser) -> Result<ExitCo
 
 /// What is known of a container.
 pub(crate) fn state(directory: &StateDir, record: Record) -> State {
-    let (status, process) = directory.status(&record);
+    let (status, process) = directory.status();
     let spec = directory.config().ok();
     let status = match status {
         ContainerState::Running if is_paused(&record.cgroup) => "paused".to_owned(),
@@ -54,7 +54,7 @@ pub(crate) fn state(directory: &StateDir, record: Record) -> State {
         pid: record
             .process
             .filter(|_| process.is_some())
-            .map_or(0, |(pid, _)| pid),
+            .map_or(0, |process| process.pid),
         status,
         bundle: record.bundle,
         rootfs: record.rootfs,

@@ -274,3 +274,44 @@ fn broken_configurations_are_errors() {
     }
     bundle.config = good;
 }
+
+/// CVE-2021-30465: two containers share a volume; one replaces directories by links while mounts of the other are
+/// attached below them.
+#[test]
+fn racing_links_do_not_move_mounts_out() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::create_dir(outside.path().join("target")).unwrap();
+    let volume = tempfile::tempdir().unwrap();
+    fs::create_dir(volume.path().join("a")).unwrap();
+    let up = format!("../../../../../../../..{}", outside.path().display());
+    // The volume's owner swaps the directory for a link to the host and back, as fast as it can.
+    let script = format!(
+        "cd /v; ln -s {up} link; touch /v/ready; while [ ! -e /v/stop ]; do mv a b; mv link a; mv a link; mv b a; done"
+    );
+    let mut racer = Bundle::script("racer", &script);
+    for applet in ["ln", "mv"] {
+        symlink("busybox", racer.root().join("bin").join(applet)).unwrap();
+    }
+    racer.mount("/v", "bind", volume.path().to_str().unwrap(), &["rbind"]);
+    racer.config["root"]["readonly"] = json!(false);
+    racer.start();
+    support::eventually("the race", || volume.path().join("ready").exists());
+    let mut victim = Bundle::script("victim", "true");
+    victim.config["root"]["readonly"] = json!(false);
+    let data = victim.path().join("data");
+    fs::write(&data, "x").unwrap();
+    victim.mount("/v", "bind", volume.path().to_str().unwrap(), &["rbind"]);
+    victim.mount("/v/a/made/here", "bind", data.to_str().unwrap(), &["bind"]);
+    for _ in 0..60 {
+        // It may fail; it must not make anything outside of the volume.
+        let _ = victim.run();
+        let names: Vec<_> = fs::read_dir(outside.path())
+            .unwrap()
+            .flatten()
+            .map(|e| e.file_name())
+            .collect();
+        assert_eq!(names, ["target"]);
+        assert_eq!(fs::read_dir(outside.path().join("target")).unwrap().count(), 0);
+    }
+    fs::write(volume.path().join("stop"), "").unwrap();
+}
