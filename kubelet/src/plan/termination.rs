@@ -150,14 +150,24 @@ fn pre_stop(view: &View<'_>, record: &ContainerStatus, kill: &Kill, plan: &mut P
     true
 }
 
-/// Something is being made that must not be left behind.
+/// Something is being made that must not be left behind, or being stopped: the engine may show the end of that early.
 fn is_busy(view: &View<'_>) -> bool {
     view.observed.in_flight.iter().any(|key| {
         matches!(
             key,
-            StepKey::RunSandbox(_) | StepKey::StartContainer(..) | StepKey::SetUpVolumes
+            StepKey::RunSandbox(_)
+                | StepKey::StartContainer(..)
+                | StepKey::SetUpVolumes
+                | StepKey::StopSandbox(_)
+                | StepKey::StopContainer(_)
         )
     })
+}
+
+/// The engine is still removing something, though it may not show it any more.
+fn is_removing(view: &View<'_>) -> bool {
+    let mut keys = view.observed.in_flight.iter();
+    keys.any(|key| matches!(key, StepKey::RemoveSandbox(_) | StepKey::RemoveContainer(_)))
 }
 
 fn any_running(view: &View<'_>) -> bool {
@@ -198,11 +208,14 @@ fn remove(view: &View<'_>, plan: &mut Plan) {
     for record in view.observed.containers.iter().filter(alone) {
         push_unless_failed(view, remove_container(record), plan);
     }
-    if !view.observed.sandboxes.is_empty() || !view.observed.containers.is_empty() {
+    if !view.observed.sandboxes.is_empty() || !view.observed.containers.is_empty() || is_removing(view) {
         return;
     }
     if view.observed.directory_exists {
         return push_unless_failed(view, Step::TearDownVolumes, plan);
+    }
+    if view.observed.in_flight.contains(&StepKey::TearDownVolumes) {
+        return;
     }
     if view.observed.cgroup_exists {
         let pod = &view.desired.pod;

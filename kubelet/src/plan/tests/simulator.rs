@@ -316,8 +316,12 @@ impl Simulator {
             if let Step::StartContainer(start) = step {
                 self.begin_container(start);
             }
-            if let Step::RunSandbox { config, .. } = step {
-                self.begin_sandbox(config);
+            match step {
+                Step::RunSandbox { config, .. } => self.begin_sandbox(config),
+                Step::StopSandbox { id } if !self.fails("StopSandbox") => self.stop_sandbox(id),
+                Step::RemoveSandbox { id } if !self.fails("RemoveSandbox") => self.remove_sandbox(id),
+                Step::TearDownVolumes | Step::RemoveCgroup { .. } => self.check_that_nothing_is_in_use(),
+                _ => {}
             }
             let ends_at = self.now + self.duration_of(step);
             self.tasks.push(Task {
@@ -341,6 +345,43 @@ impl Simulator {
             created_at: self.now,
             ips: Vec::new(),
         });
+    }
+
+    fn fails(&self, step: &str) -> bool {
+        self.failing.get(step).is_some_and(|left| *left > 0)
+    }
+
+    /// The engine may show the end of a sandbox before it is done with it.
+    fn stop_sandbox(&mut self, id: &SandboxId) {
+        self.end_all_in(id);
+        self.observed
+            .sandboxes
+            .iter_mut()
+            .filter(|s| s.id == *id)
+            .for_each(|s| s.ready = false);
+    }
+
+    fn remove_sandbox(&mut self, id: &SandboxId) {
+        self.end_all_in(id);
+        self.observed.containers.retain(|record| record.sandbox != *id);
+        self.observed.sandboxes.retain(|sandbox| sandbox.id != *id);
+    }
+
+    /// Volumes and cgroup outlive what the engine still has.
+    fn check_that_nothing_is_in_use(&self) {
+        let in_use = |key: &StepKey| {
+            matches!(
+                key,
+                StepKey::RunSandbox(_)
+                    | StepKey::StartContainer(..)
+                    | StepKey::StopSandbox(_)
+                    | StepKey::StopContainer(_)
+                    | StepKey::RemoveSandbox(_)
+                    | StepKey::RemoveContainer(_)
+            )
+        };
+        let user = self.tasks.iter().map(|task| task.step.key()).find(in_use);
+        assert_eq!(user, None, "the pod's volumes or cgroup go too early");
     }
 
     /// The engine's record of a container is there before its program runs, and shows.
@@ -690,18 +731,9 @@ impl Simulator {
             }
             Step::StopSandbox { id } => {
                 self.note(format!("stop-sandbox {id}"));
-                self.end_all_in(&id);
-                self.observed
-                    .sandboxes
-                    .iter_mut()
-                    .filter(|s| s.id == id)
-                    .for_each(|s| s.ready = false);
+                self.stop_sandbox(&id);
             }
-            Step::RemoveSandbox { id } => {
-                self.end_all_in(&id);
-                self.observed.containers.retain(|record| record.sandbox != id);
-                self.observed.sandboxes.retain(|sandbox| sandbox.id != id);
-            }
+            Step::RemoveSandbox { id } => self.remove_sandbox(&id),
             Step::StartContainer(start) => self.start(*start),
             Step::RunHook { id, kind, name, .. } => {
                 self.note(format!("{kind:?} {name}"));
