@@ -141,7 +141,9 @@ pub fn single_layer(
         config: (id, config),
         diff_ids: vec![diff_id],
     };
-    new.commit(&operation)
+    let image = new.commit(&operation);
+    store.settler().wake();
+    image
 }
 
 /// The manifest of an image whose layers are not compressed: their digests are their diff ids.

@@ -77,6 +77,7 @@ impl Store {
         let image = resolved.into_image(reference);
         let image = blocking(move || image.commit(&operation)).await;
         drop(lock);
+        self.settler().wake();
         image
     }
 

@@ -414,3 +414,35 @@ fn a_damaged_index_is_told() {
         );
     }
 }
+
+#[test]
+fn images_are_settled_and_unsettled_ones_do_not_outlive_the_machine() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("images");
+    let index = root.join("images.json");
+    let store = Store::open(&root).unwrap();
+    let image = store
+        .import(stream(simple().archive("x:1")), None, &|_| {})
+        .unwrap()
+        .remove(0);
+    drop(store);
+    let settled = fs::read_to_string(&index).unwrap();
+    assert!(!settled.contains("unsettled"), "{settled}");
+    // As if power was lost before the files were on the disk.
+    let mut value: serde_json::Value = serde_json::from_str(&settled).unwrap();
+    value["images"][&image.id]["unsettled"] = json!("another start of the machine");
+    fs::write(&index, value.to_string()).unwrap();
+    for key in fs::read_dir(root.join("snapshots")).unwrap() {
+        let record = key.unwrap().path().join("layer.json");
+        let mut layer: serde_json::Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+        layer["boot_id"] = json!("another start of the machine");
+        fs::write(&record, layer.to_string()).unwrap();
+    }
+    let store = Store::open(&root).unwrap();
+    assert!(store.list().unwrap().is_empty());
+    assert!(fs::read_dir(root.join("snapshots")).unwrap().next().is_none());
+    store
+        .import(stream(simple().archive("x:1")), None, &|_| {})
+        .unwrap();
+    assert!(store.find("x:1").unwrap().is_some());
+}

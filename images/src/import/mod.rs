@@ -143,7 +143,9 @@ impl Store {
             manifest: image.manifest,
             config: image.config,
         };
-        new.commit(operation)
+        let image = new.commit(operation);
+        self.settler().wake();
+        image
     }
 }
 

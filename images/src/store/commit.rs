@@ -1,14 +1,11 @@
 //! Making an image known, once all its layers are there.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-
-use rustix::fs::syncfs;
 
 use super::index::{Index, Record};
 use super::operation::{Operation, now_nanos};
 use super::rebase::rebase;
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, boot_id};
 use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::image::Image;
@@ -25,7 +22,7 @@ pub(crate) struct NewImage {
 }
 
 impl NewImage {
-    /// Writes everything to the disk, then the image's names. Blocking.
+    /// Makes the image known. Blocking. The store's settler is to be waked afterwards.
     pub(crate) fn commit(self, operation: &Operation) -> Result<Image, ImageError> {
         let layout = operation.layout();
         let snapshots = rebase(operation, &self.diff_ids)?;
@@ -35,14 +32,6 @@ impl NewImage {
         for key in &snapshots {
             size += Snapshot::load(layout, key)?.map_or(0, |snapshot| snapshot.bytes);
         }
-        let known = Index::load(layout)?;
-        let referenced = |key: &String| known.images.values().any(|record| record.snapshots.contains(key));
-        if !snapshots.iter().all(referenced) {
-            let root = layout.root();
-            File::open(root)
-                .and_then(|file| syncfs(&file).map_err(Into::into))
-                .map_err(|e| ImageError::io("write to the disk", root, &e))?;
-        }
         let id = self.config.0.to_string();
         let record = Record {
             manifest: self.manifest.0.to_string(),
@@ -51,6 +40,7 @@ impl NewImage {
             snapshots,
             size,
             fetched_at: now_nanos(),
+            unsettled: Some(boot_id().to_owned()),
         };
         let record = Index::update(layout, |index| {
             index.add(&id, record);

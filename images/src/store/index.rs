@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::{Durability, Layout, write_atomically};
 use super::lock::Lock;
+use super::snapshot::boot_id;
 use crate::error::ImageError;
 
 const VERSION: u32 = 1;
@@ -34,6 +35,9 @@ pub(crate) struct Record {
     pub(crate) size: u64,
     /// Nanoseconds since the Unix epoch.
     pub(crate) fetched_at: u64,
+    /// On which start of the machine it came, until it is on the disk for sure. See [`super::settle`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unsettled: Option<String>,
 }
 
 impl Index {
@@ -57,13 +61,16 @@ impl Index {
                 layout.root().display()
             ))
         };
-        let index: Self = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        let mut index: Self = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
         if index.version != VERSION {
             return Err(damaged(format!(
                 "it has version {}, and this berth knows {VERSION}",
                 index.version
             )));
         }
+        index
+            .images
+            .retain(|_, record| record.unsettled.as_deref().is_none_or(|boot| boot == boot_id()));
         Ok(index)
     }
 
@@ -118,6 +125,7 @@ mod tests {
             snapshots: Vec::new(),
             size: 0,
             fetched_at: 0,
+            unsettled: None,
         }
     }
 

@@ -10,6 +10,7 @@ mod lock;
 mod operation;
 mod rebase;
 mod remove;
+mod settle;
 mod snapshot;
 mod sweep;
 
@@ -21,11 +22,13 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 pub(crate) use commit::NewImage;
+use index::Index;
 pub(crate) use index::Record;
 pub(crate) use layer::LayerSlot;
 pub(crate) use layout::Layout;
 pub(crate) use operation::{Operation, now_nanos};
 pub use remove::Removed;
+use settle::Settler;
 
 use crate::error::ImageError;
 use crate::unpack::Limits;
@@ -51,7 +54,8 @@ impl Default for StoreOptions {
     }
 }
 
-/// Images on disk. Cheap to clone; several processes may open one directory.
+/// Images on disk. Cheap to clone; several processes may open one directory. Dropping the last clone waits until what it
+/// pulled and imported is on the disk.
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
@@ -61,6 +65,7 @@ struct Inner {
     layout: Layout,
     options: StoreOptions,
     layers: Arc<Semaphore>,
+    settler: Settler,
 }
 
 impl Store {
@@ -82,11 +87,21 @@ impl Store {
         let layout = Layout::create(&root)?;
         sweep::sweep(&layout, options.grace)?;
         let layers = Arc::new(Semaphore::new(options.parallel_layers.max(1)));
+        let settler = Settler::new(&layout);
+        if Index::load(&layout)?
+            .images
+            .values()
+            .any(|record| record.unsettled.is_some())
+        {
+            // Of a process that was killed before it came to it.
+            settler.wake();
+        }
         Ok(Self {
             inner: Arc::new(Inner {
                 layout,
                 options,
                 layers,
+                settler,
             }),
         })
     }
@@ -102,6 +117,10 @@ impl Store {
 
     pub(crate) fn options(&self) -> &StoreOptions {
         &self.inner.options
+    }
+
+    pub(crate) fn settler(&self) -> &Settler {
+        &self.inner.settler
     }
 
     /// Slots for layers under way.

@@ -64,7 +64,7 @@ impl Operation {
         Lock::try_exclusive(&self.layout.locks().join(name))
     }
 
-    /// Stores a manifest or configuration whose digest was checked.
+    /// Stores a manifest or configuration whose digest was checked. It is on the disk once its image is settled.
     pub(crate) fn put_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<(), ImageError> {
         write_atomically(
             &self.layout.blob(digest),

@@ -92,7 +92,8 @@ pub(crate) fn tree(directory: &Path) -> PathBuf {
     directory.join(TREE)
 }
 
-fn boot_id() -> &'static str {
+/// Tells this start of the machine from others.
+pub(crate) fn boot_id() -> &'static str {
     static BOOT_ID: OnceLock<String> = OnceLock::new();
     BOOT_ID.get_or_init(|| {
         fs::read_to_string("/proc/sys/kernel/random/boot_id")

@@ -1,0 +1,139 @@
+//! Layers of entries drawn at random from names and links that are good at escaping: whatever they do, they do it in their
+//! directory, and a refused one leaves nothing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that can not go on panics"
+)]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use proptest::prelude::*;
+use proptest::sample::select;
+use support::{Header, Tar, TestStore};
+
+const NAMES: [&str; 26] = [
+    "a",
+    "b",
+    "c",
+    "a/b",
+    "a/b/c",
+    "b/a",
+    "c/a",
+    "c/victim",
+    "a/victim",
+    "victim",
+    "./",
+    ".",
+    "..",
+    "../a",
+    "a/../b",
+    "/a",
+    "a//b",
+    ".wh.a",
+    ".wh.b",
+    "a/.wh.b",
+    "c/.wh.victim",
+    "c/.wh..wh..opq",
+    ".wh..wh..opq",
+    "a/.wh..wh..opq",
+    ".wh.",
+    "",
+];
+const LINKS: [&str; 13] = [
+    "a",
+    "b",
+    "a/b",
+    "c",
+    "..",
+    "../..",
+    "/",
+    "OUTSIDE",
+    "OUTSIDE/victim",
+    "c/victim",
+    "/proc/self/cwd",
+    ".",
+    "",
+];
+const FLAGS: &[u8] = b"00001122223555xLK";
+
+#[derive(Clone, Debug)]
+struct Drawn {
+    name: &'static str,
+    link: &'static str,
+    flag: u8,
+    mode: u32,
+}
+
+fn entries() -> impl Strategy<Value = Vec<Drawn>> {
+    let entry = (
+        select(&NAMES[..]),
+        select(&LINKS[..]),
+        select(FLAGS),
+        select(vec![0o644, 0o4755, 0o1777, 0]),
+    )
+        .prop_map(|(name, link, flag, mode)| Drawn {
+            name,
+            link,
+            flag,
+            mode,
+        });
+    prop::collection::vec(entry, 1..12)
+}
+
+fn archive(entries: &[Drawn], outside: &str) -> Vec<u8> {
+    let mut tar = Tar::new();
+    for entry in entries {
+        let link = entry.link.replace("OUTSIDE", outside);
+        let header = Header {
+            link: &link,
+            mode: entry.mode,
+            mtime: 7,
+            ..Header::new(entry.name, entry.flag)
+        };
+        tar = match entry.flag {
+            b'x' => tar.pax(&[("linkpath", link.as_bytes()), ("mtime", b"9")]),
+            b'L' | b'K' => tar.entry(Header { link: "", ..header }, link.as_bytes()),
+            b'0' => tar.entry(header, b"written"),
+            _ => tar.entry(header, b""),
+        };
+    }
+    tar.bytes()
+}
+
+/// All that a layer could change of a file.
+fn state(path: &Path) -> (u32, u32, i64, i64, u64, u64) {
+    let m = fs::symlink_metadata(path).unwrap();
+    (m.mode(), m.uid(), m.mtime(), m.ctime_nsec(), m.nlink(), m.size())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_outside_is_touched(bottom in entries(), top in entries()) {
+        let outside = tempfile::tempdir().unwrap();
+        let victim = outside.path().join("victim");
+        fs::write(&victim, "untouched").unwrap();
+        let before = (state(outside.path()), state(&victim));
+        let store = TestStore::new();
+        let shown = outside.path().to_str().unwrap();
+        let beside = state(store.directory.path());
+        let outcome = store.layers(vec![archive(&bottom, shown), archive(&top, shown)]);
+        prop_assert_eq!((state(outside.path()), state(&victim)), before);
+        prop_assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+        prop_assert_eq!(state(store.directory.path()), beside);
+        match outcome {
+            Ok(image) => prop_assert!(store.store.lower_dirs(&image).is_ok()),
+            Err(_) => {
+                store.store.sweep().unwrap();
+                prop_assert!(store.leftovers().is_empty());
+            }
+        }
+    }
+}
