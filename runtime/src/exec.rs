@@ -8,14 +8,15 @@ use nix::unistd::Pid;
 use crate::cgroups::{Cgroup, ENTER, Subgroup};
 use crate::channel::{Channel, Message};
 use crate::check::check_process;
-use crate::child::{self, Streams};
 use crate::create::{borrow_all, protect_creator, set_oom_score};
 use crate::error::Doing;
 use crate::identity::Identity;
 use crate::namespaces::ChildrenIn;
 use crate::oci::{self, LinuxNamespaceType, Process, Spec};
+use crate::process;
 use crate::program::Program;
 use crate::spawn::{close_others, kill_and_reap};
+use crate::stdio::Streams;
 use crate::sys::{self, CloneArgs};
 use crate::sysctl::private_proc;
 use crate::terminal::{Terminal, root_directory};
@@ -160,26 +161,26 @@ impl Addition<'_> {
             Ok(path) => self.program.execute(&path),
             Err(error) => error,
         };
-        child::report(&error, &self.channel)
+        process::report(&error, &self.channel)
     }
 
     fn prepare(&mut self) -> Result<std::path::PathBuf> {
-        child::die_with_creator()?;
+        process::die_with_creator()?;
         close_others(self.preserve_fds, self.descriptors())?;
         rustix::process::setsid().doing(|| "start a session".to_owned())?;
-        child::reset_signals();
+        process::reset_signals();
         self.join()?;
         self.label()?;
         self.open_streams()?;
         self.identity
-            .apply_limits(|warning| child::warn(&self.channel, warning))?;
+            .apply_limits(|warning| process::warn(&self.channel, warning))?;
         self.take_identity()?;
-        child::expect(&self.channel, &Message::Mapped)?;
-        child::outlive_creator()?;
+        process::expect(&self.channel, &Message::Mapped)?;
+        process::outlive_creator()?;
         let path = self.program.find()?;
-        child::close_on_exec(self.preserve_fds)?;
+        process::close_on_exec(self.preserve_fds)?;
         if let Some(filter) = self.target.seccomp.filter(|_| self.identity.no_new_privileges()) {
-            child::install_filter(filter)?;
+            process::install_filter(filter)?;
         }
         Ok(path)
     }
@@ -213,9 +214,9 @@ impl Addition<'_> {
         setns(self.target.pidfd, flags)
             .doing(|| format!("join the namespaces of container {}", self.target.id))?;
         if self.target.in_user_namespace {
-            child::become_root()?;
+            process::become_root()?;
         }
-        child::join_keyring(self.target.id)
+        process::join_keyring(self.target.id)
     }
 
     fn label(&self) -> Result<()> {
@@ -225,7 +226,7 @@ impl Addition<'_> {
             .as_deref()
             .filter(|profile| !profile.is_empty())
         {
-            Some(profile) => child::apparmor(&private_proc()?, profile),
+            Some(profile) => process::apparmor(&private_proc()?, profile),
             None => Ok(()),
         }
     }
@@ -263,7 +264,7 @@ impl Addition<'_> {
         }
         self.program.complete_environment(self.identity.uid().as_raw());
         let filter = self.target.seccomp.filter(|_| !self.identity.no_new_privileges());
-        child::become_user(&self.identity, self.process.cwd(), filter)
+        process::become_user(&self.identity, self.process.cwd(), filter)
     }
 
     fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {

@@ -16,7 +16,7 @@ use crate::oci;
 use crate::spawn::{close_others, kill_and_reap};
 use crate::sys::{self, CloneArgs};
 use crate::sysctl::{Scope, Sysctl};
-use crate::{Error, Result, child};
+use crate::{Error, Result, process};
 
 /// Which namespaces a pause holds, and how they are configured.
 #[derive(Clone, Debug, Default)]
@@ -95,7 +95,7 @@ pub fn start_pause(args: &PauseArgs<'_>) -> Result<Pause> {
                 drop(channel);
                 wait_for_the_end()
             }
-            Err(error) => child::report(&error, &channel),
+            Err(error) => process::report(&error, &channel),
         },
     )
     .doing(|| "make the pause".to_owned())?;
@@ -179,14 +179,14 @@ fn hold(args: &PauseArgs<'_>, pid: Pid) -> Result<HeldNamespaces> {
 
 /// Runs in the pause.
 fn prepare(args: &PauseArgs<'_>, sysctls: &[Sysctl], channel: &Channel) -> Result<()> {
-    child::die_with_creator()?;
+    process::die_with_creator()?;
     close_others(0, std::iter::once(channel.as_fd()))?;
     rustix::process::setsid().doing(|| "start a session".to_owned())?;
     // The name is for people who look at a list of processes.
     let _ = rustix::thread::set_name(c"pause");
     if args.user.is_some() {
-        child::expect(channel, &Message::Mapped)?;
-        child::become_root()?;
+        process::expect(channel, &Message::Mapped)?;
+        process::become_root()?;
     }
     if let Some(hostname) = args.hostname {
         rustix::system::sethostname(hostname.as_bytes())

@@ -7,6 +7,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::Result;
 use crate::error::Doing;
+use crate::terminal::make_controlling;
 
 /// Where a process's standard streams go.
 #[derive(Debug)]
@@ -31,6 +32,32 @@ pub enum Stdio {
     },
 }
 
+/// The standard streams, ready to be put in place.
+pub(crate) enum Streams<'a> {
+    /// They are in place.
+    Inherited,
+    /// Input, output and errors.
+    Files([BorrowedFd<'a>; 3]),
+    /// A terminal for all three, which becomes the controlling one.
+    Terminal(OwnedFd),
+}
+
+impl Streams<'_> {
+    /// Puts the streams in place and lets the user open them again.
+    pub(crate) fn install(&self, user: Uid) -> Result<()> {
+        match self {
+            Streams::Inherited => {}
+            Streams::Files([stdin, stdout, stderr]) => install(stdin, stdout, stderr)?,
+            Streams::Terminal(terminal) => {
+                make_controlling(terminal)?;
+                install(terminal, terminal, terminal)?;
+            }
+        }
+        give_streams_to(user);
+        Ok(())
+    }
+}
+
 /// Puts open files in place of the three streams, which the program then inherits.
 pub(crate) fn install(stdin: impl AsFd, stdout: impl AsFd, stderr: impl AsFd) -> Result<()> {
     let doing = || "set up the standard streams".to_owned();
@@ -41,7 +68,7 @@ pub(crate) fn install(stdin: impl AsFd, stdout: impl AsFd, stderr: impl AsFd) ->
 
 /// Lets the process's user open the streams again (`/dev/stdout`), which takes permission where writing does not.
 /// Only pipes and sockets are given away: a device or a file may be the host's own.
-pub(crate) fn give_streams_to(user: Uid) {
+fn give_streams_to(user: Uid) {
     for stream in [
         rustix::stdio::stdin(),
         rustix::stdio::stdout(),

@@ -20,10 +20,6 @@ pub(crate) struct Options {
     pub(crate) propagation: Option<Propagation>,
     /// A bind mount, with (`true`) or without what is mounted below its source.
     pub(crate) bind: Option<bool>,
-    /// Ids are mapped, with (`true`) or without what is mounted below.
-    pub(crate) idmap: Option<bool>,
-    /// A tmpfs begins with a copy of the directory that it covers.
-    pub(crate) copy_up: bool,
     /// Parameters of the file system: `key` or `key=value`.
     pub(crate) data: Vec<String>,
 }
@@ -100,7 +96,7 @@ pub fn mount_options() -> Vec<String> {
         .chain(SUPERBLOCK.iter().copied())
         .chain(NOTHING.iter().copied())
         .chain(propagations)
-        .chain(["bind", "rbind", "idmap", "ridmap", "tmpcopyup"])
+        .chain(["bind", "rbind"])
         .map(str::to_owned)
         .chain(recursive)
         .chain(propagations.iter().map(|name| format!("r{name}")))
@@ -147,9 +143,10 @@ impl Options {
             match option {
                 "bind" => self.bind = Some(self.bind.unwrap_or(false)),
                 "rbind" => self.bind = Some(true),
-                "idmap" => self.idmap = Some(false),
-                "ridmap" => self.idmap = Some(true),
-                "tmpcopyup" => self.copy_up = true,
+                "idmap" | "ridmap" | "tmpcopyup" => {
+                    let what = format!("The mount option {option:?}");
+                    return Err(Error::unsupported(what, "remove it from the mount"));
+                }
                 "remount" => {
                     return Err(Error::unsupported(
                         "The mount option \"remount\"",

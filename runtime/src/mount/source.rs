@@ -45,7 +45,7 @@ pub(crate) enum Source {
     Cgroup,
 }
 
-/// Gets the spec's mounts ready. `userns` is the container's user namespace, for mounts whose ids are mapped to it.
+/// Gets the spec's mounts ready.
 pub(crate) fn prepare(mounts: &[oci::Mount], bundle: &Path) -> Result<Vec<Prepared>> {
     mounts.iter().map(|mount| prepare_one(mount, bundle)).collect()
 }
@@ -54,10 +54,10 @@ fn prepare_one(mount: &oci::Mount, bundle: &Path) -> Result<Prepared> {
     let destination = clean(mount.destination());
     let name = destination.display().to_string();
     let options = Options::parse(mount.options().as_deref().unwrap_or_default())?;
-    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() || options.idmap.is_some() {
+    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
         return Err(Error::unsupported(
             format!("The id mapping of the mount on {name}"),
-            "it is not built yet",
+            "remove its uidMappings and gidMappings",
         ));
     }
     let kind = mount.typ().as_deref().unwrap_or("none");
