@@ -295,6 +295,14 @@ pub fn without_effect(path: &str) -> Option<&'static str> {
         .map(|rule| rule.why)
 }
 
+/// A field of a Pod is refused, always or with some values.
+#[cfg(test)]
+pub(super) fn is_refused(path: &str) -> bool {
+    REFUSED
+        .iter()
+        .any(|rule| expanded(rule.path).iter().any(|known| known == path))
+}
+
 fn expanded(path: &str) -> Vec<String> {
     match path.strip_prefix('*') {
         Some(rest) => vec![
@@ -395,6 +403,31 @@ spec:
     fn no_field_is_in_both_tables_without_a_condition() {
         for rule in REFUSED.iter().filter(|rule| matches!(rule.when, When::Present)) {
             assert_eq!(without_effect(rule.path), None, "{}", rule.path);
+        }
+    }
+
+    fn table(rules: &[Rule]) -> String {
+        let row = |rule: &Rule| {
+            let path = rule.path.replace('*', "spec.containers[]");
+            let when = match rule.when {
+                When::Present => String::new(),
+                When::Is(value) => format!(" when `{value}`"),
+                When::IsNot(value) => format!(" unless `{value}`"),
+            };
+            format!("| `{path}`{when} | {} |\n", rule.why)
+        };
+        rules.iter().map(row).collect()
+    }
+
+    #[test]
+    fn the_manual_lists_every_field() {
+        let manual = include_str!("../../../docs/manifests.md");
+        for rules in [REFUSED, WITHOUT_EFFECT] {
+            assert!(
+                manual.contains(&table(rules)),
+                "docs/manifests.md should have:\n{}",
+                table(rules)
+            );
         }
     }
 }
