@@ -11,6 +11,7 @@
 
 mod bundle;
 pub mod client;
+mod clients;
 mod clock;
 mod connection;
 mod container;

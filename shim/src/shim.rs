@@ -8,29 +8,20 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::net::{SocketFlags, accept_with};
 
-use crate::connection::{Connection, ConnectionError};
+use crate::clients::Client;
 use crate::container::Container;
 use crate::exec::ExecProcess;
 use crate::exits::Exits;
 use crate::poller::{Interest, Poller, Source, Wakeup, Watched};
-use crate::protocol::{Call, Event, Message, ShimState};
+use crate::protocol::{Event, ShimState};
 use crate::reaper;
 use crate::sandbox::Sandbox;
 use crate::shutdown::Shutdown;
 use crate::stdio::Scratch;
 
-/// Clients at one time; more are turned away.
-const MAX_CLIENTS: usize = 64;
 /// Memory that logging used is given back after this long without any.
 const KEEP_SCRATCH: Duration = Duration::from_secs(1);
-
-/// A connected client.
-pub(crate) struct Client {
-    pub(crate) connection: Watched<Connection>,
-    pub(crate) subscribed: bool,
-}
 
 /// What a shim waits on and writes to from its first moment: all that can fail before there is something to serve.
 pub(crate) struct Watches {
@@ -66,7 +57,9 @@ pub(crate) struct Shim {
     pub(crate) clients: BTreeMap<u32, Client>,
     pub(crate) scratch: Scratch,
     pub(crate) shutdown: Option<Shutdown>,
-    listener: Watched<OwnedFd>,
+    pub(crate) listener: Watched<OwnedFd>,
+    /// When to accept clients again, after the system was out of descriptors.
+    pub(crate) accept_again: Option<Instant>,
     signals: Watched<SignalFd>,
     last_number: u32,
 }
@@ -90,6 +83,7 @@ impl Shim {
             clients: BTreeMap::new(),
             scratch: Scratch::default(),
             shutdown: None,
+            accept_again: None,
             last_number: 0,
         }
     }
@@ -154,6 +148,7 @@ impl Shim {
         let earliest = containers
             .chain(execs)
             .chain(shutdown)
+            .chain(self.accept_again)
             .min()
             .map(|at| at.saturating_duration_since(now));
         match earliest {
@@ -164,6 +159,9 @@ impl Shim {
 
     /// Whatever was to happen by now.
     fn on_time(&mut self, now: Instant) {
+        if self.accept_again.is_some_and(|at| at <= now) {
+            self.resume_accepting();
+        }
         for exec in self.execs.values_mut() {
             if let Err(error) = exec.on_time(now) {
                 eprintln!("An exec that is over its time can't be killed: {error}");
@@ -268,122 +266,11 @@ impl Shim {
         self.execs.retain(|_, exec| !exec.is_over());
     }
 
-    fn accept(&mut self) {
-        let Ok(socket) = accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) else {
-            return;
-        };
-        if self.clients.len() >= MAX_CLIENTS {
-            return;
-        }
-        let number = self.next_number();
-        match Watched::new(
-            &self.poller,
-            Connection::new(socket),
-            Source::Client(number),
-            Interest::Read,
-        ) {
-            Ok(connection) => drop(self.clients.insert(
-                number,
-                Client {
-                    connection,
-                    subscribed: false,
-                },
-            )),
-            Err(error) => eprintln!("A client can't be served: {error}."),
-        }
-    }
-
-    fn on_client(&mut self, number: u32, wakeup: Wakeup) {
-        if let Err(error) = self.serve_client(number, wakeup) {
-            self.drop_client(number, &error);
-        }
-    }
-
-    fn serve_client(&mut self, number: u32, wakeup: Wakeup) -> Result<(), ConnectionError> {
-        let Some(client) = self.clients.get_mut(&number) else {
-            return Ok(());
-        };
-        if wakeup.writable {
-            client.connection.get_mut().flush()?;
-            client.update_interest()?;
-        }
-        if wakeup.readable {
-            client.connection.get_mut().receive()?;
-            self.serve_calls(number)?;
-        }
-        Ok(())
-    }
-
-    fn serve_calls(&mut self, number: u32) -> Result<(), ConnectionError> {
-        loop {
-            // The client may be dropped while one of its calls is served.
-            let Some(client) = self.clients.get_mut(&number) else {
-                return Ok(());
-            };
-            let Some((call, fds)) = client.connection.get_mut().next::<Call>()? else {
-                return Ok(());
-            };
-            let Some((result, fds)) = self.handle(call.request, fds, number, call.seq) else {
-                continue;
-            };
-            self.reply(
-                number,
-                Message::Reply {
-                    seq: call.seq,
-                    result,
-                },
-                fds,
-            )?;
-        }
-    }
-
-    fn reply(&mut self, number: u32, message: Message, fds: Vec<OwnedFd>) -> Result<(), ConnectionError> {
-        let Some(client) = self.clients.get_mut(&number) else {
-            return Ok(());
-        };
-        client.connection.get_mut().send(&message, fds)?;
-        Ok(client.update_interest()?)
-    }
-
-    fn drop_client(&mut self, number: u32, error: &ConnectionError) {
-        self.clients.remove(&number);
-        if !matches!(error, ConnectionError::Closed) {
-            eprintln!("A client was disconnected: {error}");
-        }
-    }
-
-    /// Tells every subscriber.
-    pub(crate) fn emit(&mut self, event: &Event) {
-        let message = Message::Event(event.clone());
-        let subscribers: Vec<u32> = self
-            .clients
-            .iter()
-            .filter(|(_, c)| c.subscribed)
-            .map(|(n, _)| *n)
-            .collect();
-        for number in subscribers {
-            if let Err(error) = self.reply(number, message.clone(), Vec::new()) {
-                self.drop_client(number, &error);
-            }
-        }
-    }
-
     /// Everything that a client may know.
     pub(crate) fn state(&self) -> ShimState {
         ShimState {
             pause_pid: self.sandbox.pause_pid(),
             containers: self.containers.values().map(Container::state).collect(),
         }
-    }
-}
-
-impl Client {
-    fn update_interest(&mut self) -> io::Result<()> {
-        let interest = if self.connection.get().has_output() {
-            Interest::ReadWrite
-        } else {
-            Interest::Read
-        };
-        self.connection.wake_on(interest)
     }
 }

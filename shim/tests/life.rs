@@ -202,3 +202,32 @@ fn an_update_changes_the_limits() {
     client.kill("a");
     client.exited("a");
 }
+
+#[test]
+fn many_containers_run_at_once_and_each_end_is_told() {
+    let pod = Pod::start();
+    let mut client = pod.client();
+    client.subscribe();
+    let ids: Vec<String> = (0..25).map(|number| format!("c{number}")).collect();
+    for (number, id) in ids.iter().enumerate() {
+        let script = format!("i=0; while [ $i -lt 200 ]; do echo {id} $i; i=$((i+1)); done; exit {number}");
+        client.create(pod.bundle(id, &["sh", "-c", &script]));
+    }
+    for id in &ids {
+        client.start(id);
+    }
+    let mut ends = std::collections::BTreeMap::new();
+    while ends.len() < ids.len() {
+        if let Event::Exited(record) = client.client.event(support::PATIENCE).unwrap() {
+            assert!(
+                ends.insert(record.container.clone(), record.exit_code).is_none(),
+                "told twice"
+            );
+        }
+    }
+    for (number, id) in ids.iter().enumerate() {
+        assert_eq!(ends[id], i32::try_from(number).unwrap());
+        let expected: String = (0..200).map(|i| format!("{id} {i}\n")).collect();
+        assert_eq!(String::from_utf8(pod.logged(id, "stdout")).unwrap(), expected);
+    }
+}

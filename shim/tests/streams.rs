@@ -225,3 +225,23 @@ fn a_container_that_closes_its_terminal_can_open_it_again() {
         pod.log("a")
     );
 }
+
+#[test]
+fn a_file_can_be_attached_as_well() {
+    let pod = Pod::start();
+    let mut client = pod.client();
+    client.subscribe();
+    client.create(pod.bundle("a", &["sh", "-c", "yes line | head -n 1000"]));
+    let path = pod.root.path().join("copy");
+    let null = std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
+    let fds = vec![File::create(&path).unwrap().into(), null.into()];
+    client.call_with(
+        Request::Attach {
+            container: "a".into(),
+        },
+        fds,
+    );
+    client.start("a");
+    client.exited("a");
+    assert_eq!(std::fs::read_to_string(path).unwrap(), "line\n".repeat(1000));
+}
