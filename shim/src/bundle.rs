@@ -19,6 +19,7 @@ impl Bundle {
     pub(crate) fn load(sandbox: &Path, id: &str) -> Result<Self, RequestError> {
         let dir = sandbox.join(BUNDLES_DIR).join(id);
         let spec = load_spec(&dir, id)?;
+        refuse_late_hooks(&spec, id)?;
         Ok(Self {
             id: id.to_owned(),
             dir,
@@ -78,6 +79,21 @@ impl Bundle {
             }
         }
     }
+}
+
+/// Hooks of a started or a deleted container would hold up every other container of the pod for as long as they run.
+fn refuse_late_hooks(spec: &oci::Spec, id: &str) -> Result<(), RequestError> {
+    let Some(hooks) = spec.hooks() else { return Ok(()) };
+    for (name, list) in [("poststart", hooks.poststart()), ("poststop", hooks.poststop())] {
+        if list.as_ref().is_some_and(|list| !list.is_empty()) {
+            let reason = format!("hooks.{name} is not supported in pods; use the pod's lifecycle hooks");
+            return Err(RequestError::Bundle {
+                id: id.to_owned(),
+                reason,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// A terminal of the size that a process asks for.

@@ -154,6 +154,14 @@ fn requests_in_the_wrong_state_are_refused() {
         client.refused(Request::Create(Box::new(escape))).code,
         FailureCode::Invalid
     );
+    for hook in ["poststart", "poststop"] {
+        let hooks = |spec: &mut serde_json::Value| {
+            spec["hooks"] = serde_json::json!({ hook: [{ "path": "/bin/true" }] })
+        };
+        let failure = client.refused(Request::Create(Box::new(pod.bundle_with(hook, &["true"], hooks))));
+        assert_eq!(failure.code, FailureCode::Invalid);
+        assert!(failure.message.contains(hook), "{}", failure.message);
+    }
     client.kill("a");
     client.exited("a");
 }
