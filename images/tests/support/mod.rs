@@ -259,8 +259,9 @@ pub fn pack(files: &[(String, Vec<u8>)]) -> Vec<u8> {
 
 /// A store in a directory of its own.
 pub struct TestStore {
-    pub directory: tempfile::TempDir,
+    // Dropped first: it still writes to the directory.
     pub store: Store,
+    pub directory: tempfile::TempDir,
 }
 
 impl TestStore {
@@ -271,7 +272,7 @@ impl TestStore {
     pub fn with(options: StoreOptions) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open_with(&directory.path().join("images"), options).unwrap();
-        Self { directory, store }
+        Self { store, directory }
     }
 
     pub fn root(&self) -> PathBuf {
