@@ -78,7 +78,7 @@ fn prepare(setup: &mut Setup<'_>) -> Result<Ready> {
     // Late, because it may leave no descriptor to spare for the steps before.
     setup
         .identity
-        .apply_limits(|warning| warn(&setup.channel, warning))?;
+        .raise_limits(|warning| warn(&setup.channel, warning));
     let ready = take_identity(setup, pid)?;
     setup
         .channel

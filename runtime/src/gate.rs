@@ -83,6 +83,7 @@ impl Ready {
             None => setup.program.find()?,
         };
         close_on_exec(setup.preserve_fds)?;
+        setup.identity.set_limits()?;
         if let Some(filter) = setup.seccomp.filter(|_| setup.identity.no_new_privileges()) {
             install_filter(filter)?;
         }

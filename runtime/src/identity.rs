@@ -2,7 +2,7 @@
 
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, configure_capability_in_ambient_set, remove_capability_from_bounding_set,
     set_capabilities, set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
@@ -13,13 +13,16 @@ use crate::error::Doing;
 use crate::oci::{Capabilities, PosixRlimit, PosixRlimitType, Process};
 use crate::{Error, Result};
 
+/// The umask of a process whose configuration has none, as in every other runtime.
+const DEFAULT_UMASK: u32 = 0o022;
+
 /// A process's identity, ready to be taken on.
 #[derive(Debug)]
 pub(crate) struct Identity {
     uid: Uid,
     gid: Gid,
     groups: Vec<Gid>,
-    umask: Option<Mode>,
+    umask: Mode,
     /// Without any in the spec the process has none.
     capabilities: WantedCapabilities,
     limits: Vec<(PosixRlimitType, Resource, Rlimit)>,
@@ -44,7 +47,7 @@ impl Identity {
             uid: Uid::from_raw(user.uid()),
             gid: Gid::from_raw(user.gid()),
             groups: groups.iter().map(|gid| Gid::from_raw(*gid)).collect(),
-            umask: user.umask().map(|umask| Mode::from_raw_mode(umask & 0o777)),
+            umask: Mode::from_raw_mode(user.umask().unwrap_or(DEFAULT_UMASK) & 0o777),
             capabilities: wanted(process)?,
             limits: limits.iter().map(limit).collect::<Result<_>>()?,
             no_new_privileges: process.no_new_privileges() == Some(true),
@@ -61,22 +64,36 @@ impl Identity {
         self.no_new_privileges
     }
 
-    /// Sets the resource limits. What the kernel refuses is told to `warn`: limits above the creator's own need
-    /// CAP_SYS_RESOURCE, which root may lack, and the program may well live with less.
-    pub(crate) fn apply_limits(&self, mut warn: impl FnMut(String)) -> Result<()> {
-        for (name, resource, limit) in &self.limits {
-            match setrlimit(*resource, *limit) {
-                Ok(()) => {}
-                Err(Errno::PERM) => warn(format!(
-                    "{name} stays as it is: the runtime may not raise its hard limit to {}.",
-                    limit
-                        .maximum
-                        .map_or_else(|| "unlimited".to_owned(), |max| max.to_string())
-                )),
-                Err(errno) => return Err(errno).doing(|| format!("set {name}")),
+    /// Raises the hard limits that have to be, while the process may. What the kernel refuses is told to `warn`, and
+    /// left as it is: limits above the creator's own need CAP_SYS_RESOURCE, which root may lack, and the program may
+    /// well live with less.
+    pub(crate) fn raise_limits(&mut self, mut warn: impl FnMut(String)) {
+        self.limits.retain(|(name, resource, wanted)| {
+            let mut limit = getrlimit(*resource);
+            let enough = match (limit.maximum, wanted.maximum) {
+                (Some(now), Some(wanted)) => now >= wanted,
+                (Some(_), None) => false,
+                (None, _) => true,
+            };
+            limit.maximum = wanted.maximum;
+            let possible = enough || setrlimit(*resource, limit).is_ok();
+            if !possible {
+                let hard = wanted
+                    .maximum
+                    .map_or_else(|| "unlimited".to_owned(), |max| max.to_string());
+                warn(format!(
+                    "{name} stays as it is: the runtime may not raise its hard limit to {hard}."
+                ));
             }
-        }
-        Ok(())
+            possible
+        });
+    }
+
+    /// Sets the resource limits, right before the program: the steps before it may need more than that.
+    pub(crate) fn set_limits(&self) -> Result<()> {
+        self.limits.iter().try_for_each(|(name, resource, limit)| {
+            setrlimit(*resource, *limit).doing(|| format!("set {name}"))
+        })
     }
 
     /// Becomes the user with its groups, umask and capabilities. `before_drop` runs as the user, while the process
@@ -85,9 +102,7 @@ impl Identity {
         self.capabilities.limit_bounding()?;
         set_keep_capabilities(true).doing(|| "keep capabilities".to_owned())?;
         self.change_user()?;
-        if let Some(umask) = self.umask {
-            rustix::process::umask(umask);
-        }
+        rustix::process::umask(self.umask);
         if self.no_new_privileges {
             set_no_new_privs(true).doing(|| "set no_new_privs".to_owned())?;
         }

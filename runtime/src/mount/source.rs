@@ -94,9 +94,18 @@ fn bind_source(mount: &oci::Mount, bundle: &Path, recursive: bool, options: &Opt
         recursive: true,
     };
     set_propagation(&tree, options.propagation.unwrap_or(slave)).doing(doing)?;
-    set_attributes(&tree, options).doing(doing)?;
+    set_attributes(&tree, &granting_nothing(options)).doing(doing)?;
     let directory = is_directory(&tree).doing(doing)?;
     Ok(Source::Tree { tree, directory })
+}
+
+/// "rw" and its like say what a bind mount need not restrict. They don't lift what its source is restricted to, as no
+/// runtime lets them; only their recursive forms, which ask for a change by name, do.
+fn granting_nothing(options: &Options) -> Options {
+    Options {
+        clear: options.clear & libc::MOUNT_ATTR__ATIME,
+        ..options.clone()
+    }
 }
 
 /// A detached copy of the mount at a path: with `recursive` of all below it, too.

@@ -100,6 +100,38 @@ fn recursive_read_only_covers_what_is_mounted_below() {
 }
 
 #[test]
+fn a_bind_mount_grants_no_more_than_its_source() {
+    let mut bundle = Bundle::script("grant", "touch /b/x || grep ' /b ' /proc/self/mounts");
+    let source = bundle.path().join("source");
+    fs::create_dir(&source).unwrap();
+    bundle.config["root"]["readonly"] = json!(false);
+    bundle.mount(
+        "/b",
+        "bind",
+        source.to_str().unwrap(),
+        &["rbind", "rw", "suid", "dev", "exec"],
+    );
+    let command = bundle.command(&["run", "--bundle", bundle.path().to_str().unwrap(), bundle.id()]);
+    let words: Vec<_> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .collect();
+    let line = words
+        .iter()
+        .map(|word| word.to_str().unwrap())
+        .collect::<Vec<_>>()
+        .join(" ");
+    let script = format!(
+        "mount -t tmpfs -o ro,nosuid,nodev,noexec none {} && {line}",
+        source.display()
+    );
+    let output = std::process::Command::new("unshare")
+        .args(["-m", "/bin/sh", "-c", &script])
+        .output()
+        .unwrap();
+    assert!(succeeded(&output).contains(" /b tmpfs ro,nosuid,nodev,noexec,"));
+}
+
+#[test]
 fn unknown_options_are_refused() {
     for (kind, options) in [
         ("tmpfs", ["nonsense"]),

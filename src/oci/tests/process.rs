@@ -49,6 +49,8 @@ fn user_groups_and_umask() {
         json!({ "uid": 1000, "gid": 1001, "umask": 0o027, "additionalGids": [7, 8] });
     bundle.mount("/tmp", "tmpfs", "tmpfs", &["mode=1777"]);
     assert_eq!(bundle.output(), "1000\n1001\n1001 7 8\n0027\n640:1000:1001");
+    bundle.config["process"]["user"] = json!({ "uid": 0, "gid": 0 });
+    assert_eq!(bundle.output(), "0\n0\n0\n0022\n644:0:0");
 }
 
 #[test]
@@ -105,6 +107,26 @@ fn limits_are_set_and_refused_ones_are_a_warning() {
         succeeded(&output).ends_with(&(hard + 1).to_string())
             || said.contains("RLIMIT_NOFILE stays as it is")
     );
+}
+
+#[test]
+fn tight_limits_do_not_hit_the_runtime_itself() {
+    let mut bundle = Bundle::new("tight", &["/bin/sleep", "1000"]);
+    bundle.config["process"]["rlimits"] = json!([
+        { "type": "RLIMIT_NOFILE", "soft": 3, "hard": 3 },
+        { "type": "RLIMIT_FSIZE", "soft": 0, "hard": 0 },
+        { "type": "RLIMIT_NPROC", "soft": 1, "hard": 1 },
+        { "type": "RLIMIT_AS", "soft": 67108864, "hard": 67108864 },
+        { "type": "RLIMIT_CORE", "soft": 0, "hard": 0 }
+    ]);
+    bundle.start();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", bundle.state()["pid"])).unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap();
+    assert_eq!(line.split_whitespace().collect::<Vec<_>>()[3..5], ["3", "3"]);
+    succeeded(&bundle.exec("true"));
 }
 
 #[test]
