@@ -8,7 +8,9 @@ const OLDEST_KERNEL: (u32, u32) = (5, 10);
 /// Why pods can't run here: a sentence that says what to do.
 pub(crate) fn check() -> Result<(), String> {
     if !rustix::process::geteuid().is_root() {
-        return Err("berth makes namespaces, mounts and cgroups, which needs root; run it with sudo.".to_owned());
+        return Err(
+            "berth makes namespaces, mounts and cgroups, which needs root; run it with sudo.".to_owned(),
+        );
     }
     let uname = rustix::system::uname();
     check_kernel(&uname.release().to_string_lossy())?;
@@ -17,18 +19,26 @@ pub(crate) fn check() -> Result<(), String> {
 }
 
 fn check_kernel(release: &str) -> Result<(), String> {
-    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|number| number.parse::<u32>().ok());
     // A release that does not begin with two numbers says nothing; the kernel's own refusals will.
-    let (Some(major), Some(minor)) = (numbers.next(), numbers.next()) else { return Ok(()) };
+    let (Some(major), Some(minor)) = (numbers.next(), numbers.next()) else {
+        return Ok(());
+    };
     if (major, minor) >= OLDEST_KERNEL {
         return Ok(());
     }
     let (major, minor) = OLDEST_KERNEL;
-    Err(format!("This is Linux {release}; berth needs {major}.{minor} or newer."))
+    Err(format!(
+        "This is Linux {release}; berth needs {major}.{minor} or newer."
+    ))
 }
 
 fn check_filesystems(filesystems: &str) -> Result<(), String> {
-    let known = filesystems.lines().any(|line| line.split_whitespace().last() == Some("overlay"));
+    let known = filesystems
+        .lines()
+        .any(|line| line.split_whitespace().last() == Some("overlay"));
     // A module may be loaded on first use, but then there is a place to load it from.
     if known || fs::exists("/lib/modules").unwrap_or_default() {
         return Ok(());
@@ -38,7 +48,9 @@ fn check_filesystems(filesystems: &str) -> Result<(), String> {
 
 fn check_cgroups(mountinfo: &str) -> Result<(), String> {
     let is_cgroup = |line: &str| {
-        let kind = line.split_once(" - ").and_then(|(_, rest)| rest.split(' ').next());
+        let kind = line
+            .split_once(" - ")
+            .and_then(|(_, rest)| rest.split(' ').next());
         matches!(kind, Some("cgroup" | "cgroup2"))
     };
     if mountinfo.lines().any(is_cgroup) {
