@@ -29,7 +29,7 @@ const DRAIN_LIMIT: usize = 4 << 20;
 /// SIGRTMAX.
 const LAST_SIGNAL: i32 = 64;
 
-/// Where a container is in its life. Each step consumes the one before.
+/// Where a container is in its life; it only ever goes forward.
 enum Life {
     /// Stopped before its program.
     Created,
