@@ -24,7 +24,8 @@ use crate::defaulting::default_pod;
 use crate::defaults::DEFAULT_NAMESPACE;
 use crate::identity::{PodUid, pod_uid};
 use crate::plan::Objects;
-use crate::validation;
+use crate::spec;
+use crate::validation::{self, HostPort};
 
 pub use diagnostic::{Diagnostic, ManifestErrors};
 pub use support::without_effect;
@@ -74,6 +75,7 @@ pub fn load(sources: &[Source<'_>], options: Options<'_>) -> Result<Manifest, Ma
         loader.source(*source);
     }
     loader.check_references();
+    loader.check_host_ports();
     let place = |found: &Diagnostic| {
         (
             sources.iter().position(|source| source.name == found.file),
@@ -274,10 +276,40 @@ impl Loader<'_> {
         });
     }
 
+    /// Two pods can't have one port of the host.
+    fn check_host_ports(&mut self) {
+        let mut seen: Vec<(&Pod, HostPort<'_>)> = Vec::new();
+        let mut found = Vec::new();
+        for (place, (_, pod)) in self.pods.iter().zip(&self.manifest.pods) {
+            let place = Place {
+                file: &place.file,
+                node: &place.node,
+                prefix: &place.prefix,
+            };
+            let own = pod
+                .spec
+                .as_ref()
+                .map(validation::ports_of_host)
+                .unwrap_or_default();
+            for (path, port) in &own {
+                if let Some((other, _)) = seen.iter().find(|(_, known)| known.collides(port)) {
+                    let other = format!("pod {}/{}", spec::namespace(other), spec::name(other));
+                    let message = format!(
+                        "Duplicate value: {:?}: {other} asks for it, too",
+                        port.to_string()
+                    );
+                    found.push(place.diagnostic(place.node.line_of(path), path, message));
+                }
+            }
+            seen.extend(own.into_iter().map(|(_, port)| (pod, port)));
+        }
+        self.errors.extend(found);
+    }
+
     /// What pods refer to must be in the files, whichever they are.
     fn check_references(&mut self) {
-        let pods = std::mem::take(&mut self.pods);
-        let found: Vec<Diagnostic> = pods
+        let found: Vec<Diagnostic> = self
+            .pods
             .iter()
             .zip(&self.manifest.pods)
             .flat_map(|(found, (_, pod))| {

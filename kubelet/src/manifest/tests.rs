@@ -272,6 +272,50 @@ fn what_pods_refer_to_is_in_the_files() {
 }
 
 #[test]
+fn two_pods_have_no_port_of_the_host_in_common() {
+    let pod = |name: &str, port: &str| {
+        format!(
+            "{}    ports: [{{containerPort: 80, {port}}}]\n",
+            POD.replace("web", name)
+        )
+    };
+    for (one, other, collide) in [
+        ("hostPort: 80", "hostPort: 80", true),
+        ("hostPort: 80", "hostPort: 80, hostIP: 127.0.0.1", true),
+        (
+            "hostPort: 80, hostIP: 127.0.0.2",
+            "hostPort: 80, hostIP: 127.0.0.1",
+            false,
+        ),
+        ("hostPort: 80", "hostPort: 80, protocol: UDP", false),
+        ("hostPort: 80", "hostPort: 81", false),
+    ] {
+        let (one, other) = (pod("one", one), pod("other", other));
+        let sources = [
+            Source {
+                name: "a",
+                text: &one,
+            },
+            Source {
+                name: "b",
+                text: &other,
+            },
+        ];
+        let found = load(&sources, options(false))
+            .map(|_| ())
+            .map_err(|error| error.to_string());
+        assert_eq!(found.is_err(), collide, "{found:?}");
+        if let Err(found) = found {
+            assert!(
+                found.starts_with("b:9: spec.containers[0].ports[0].hostPort: Duplicate value: \"TCP/"),
+                "{found}"
+            );
+            assert!(found.ends_with("pod default/one asks for it, too"), "{found}");
+        }
+    }
+}
+
+#[test]
 fn the_examples_can_be_read() {
     for text in [
         include_str!("../../../examples/hello.yaml"),

@@ -13,7 +13,7 @@ mod volume;
 
 pub use error::{FieldError, Problem};
 pub use metadata::{validate_data_key, validate_object_meta};
-pub use pod::validate_pod;
+pub use pod::{HostPort, ports_of_host, validate_pod};
 
 use error::Errors;
 

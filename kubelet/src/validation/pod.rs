@@ -1,6 +1,7 @@
 //! The rules for a Pod as a whole.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
@@ -200,18 +201,62 @@ fn dns(spec: &PodSpec, errors: &mut Errors) {
 
 /// Two containers can't have one port of the host.
 fn host_ports(spec: &PodSpec, errors: &mut Errors) {
-    let mut seen = BTreeSet::new();
-    for (index, one) in spec.containers.iter().enumerate() {
-        for (port_index, port) in one.ports.iter().flatten().enumerate() {
+    let mut seen: Vec<HostPort<'_>> = Vec::new();
+    for (path, port) in ports_of_host(spec) {
+        if seen.iter().any(|other| other.collides(&port)) {
+            errors.duplicate(&path, &port.to_string());
+        }
+        seen.push(port);
+    }
+}
+
+/// A port of the host that a container asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostPort<'a> {
+    protocol: &'a str,
+    ip: &'a str,
+    number: i32,
+}
+
+impl HostPort<'_> {
+    /// Both can't be had: one of them is of every address of the host, or both are of the same.
+    pub fn collides(&self, other: &Self) -> bool {
+        let every = |ip: &str| matches!(ip, "" | "0.0.0.0" | "::");
+        self.protocol == other.protocol
+            && self.number == other.number
+            && (self.ip == other.ip || every(self.ip) || every(other.ip))
+    }
+}
+
+impl fmt::Display for HostPort<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.protocol, self.ip, self.number)
+    }
+}
+
+/// The ports of the host that a pod asks for, with the paths of the fields. Init containers that end have none.
+pub fn ports_of_host(spec: &PodSpec) -> Vec<(String, HostPort<'_>)> {
+    let init = spec.init_containers.iter().flatten().enumerate();
+    let sidecars = init.filter(|(_, one)| crate::spec::is_sidecar(one));
+    let sidecars = sidecars.map(|(index, one)| (format!("spec.initContainers[{index}]"), one));
+    let mains = spec
+        .containers
+        .iter()
+        .enumerate()
+        .map(|(index, one)| (format!("spec.containers[{index}]"), one));
+    let mut found = Vec::new();
+    for (path, one) in sidecars.chain(mains) {
+        for (index, port) in one.ports.iter().flatten().enumerate() {
             let Some(number) = port.host_port.filter(|number| *number != 0) else {
                 continue;
             };
             let protocol = port.protocol.as_deref().unwrap_or("TCP");
             let ip = port.host_ip.as_deref().unwrap_or_default();
-            if !seen.insert(format!("{protocol}/{ip}/{number}")) {
-                let path = format!("spec.containers[{index}].ports[{port_index}].hostPort");
-                errors.duplicate(&path, &format!("{protocol}/{ip}/{number}"));
-            }
+            found.push((
+                format!("{path}.ports[{index}].hostPort"),
+                HostPort { protocol, ip, number },
+            ));
         }
     }
+    found
 }
