@@ -91,7 +91,7 @@ impl Place {
         let stdio = Stdio::Fds {
             stdin: null(),
             stdout,
-            stderr: OwnedFd::from(File::options().write(true).open("/dev/stderr").unwrap()),
+            stderr: std::io::stderr().as_fd().try_clone_to_owned().unwrap(),
         };
         let created = create(self.args(spec, rootfs, stdio, namespaces)).unwrap();
         (Running { place: self, created }, File::from(output))
