@@ -251,3 +251,42 @@ fn limits_can_be_updated() {
     succeeded(&bundle.oci(&["update", "--pids-limit", "60", bundle.id()]));
     assert_eq!(read(), "60");
 }
+
+#[test]
+fn whatever_a_killed_command_left_can_be_deleted() {
+    let bundle = Bundle::new("killed", &["/bin/sleep", "1000"]);
+    let path = bundle.path().to_str().unwrap().to_owned();
+    let verbs: [&[&str]; 3] = [
+        &["create", "--bundle", &path],
+        &["run", "-d", "--bundle", &path],
+        &["delete", "--force"],
+    ];
+    for round in 0..90_u32 {
+        let verb = verbs[round as usize % 3];
+        if verb[0] == "delete" {
+            // Something to delete, which may be there already.
+            let _ = bundle
+                .command(&["create", "--bundle", &path, bundle.id()])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
+        }
+        let mut command = bundle.command(verb);
+        let mut child = command
+            .arg(bundle.id())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // A moment that differs from round to round; where it hits does not matter.
+        std::thread::sleep(std::time::Duration::from_micros(u64::from(round) * 450));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if verb[0] != "delete" || round % 2 == 0 {
+            succeeded(&bundle.oci(&["delete", "--force", bundle.id()]));
+            assert!(!bundle.state_directory().exists());
+            let left = leftovers(&bundle.cgroup());
+            assert_eq!(left, Vec::<std::path::PathBuf>::new(), "round {round}");
+        }
+    }
+}
