@@ -183,6 +183,12 @@ impl LayerFetch<'_> {
     ) -> Result<(), ImageError> {
         self.report(0, LayerState::Waiting);
         let mut cancelled = self.cancelled.clone();
+        // The permit first: whoever holds a layer's lock has one, and can go on. The other way round, those who wait for
+        // locks could take all threads from those who have them.
+        let _permit = tokio::select! {
+            permit = store.layers().acquire() => permit,
+            _ = cancelled.wait_for(|cancelled| *cancelled) => return Ok(()),
+        };
         let (at, diff_id) = (Arc::clone(operation), self.diff_id.clone());
         let slot = tokio::select! {
             slot = blocking(move || LayerSlot::acquire(&at, &diff_id)) => slot?,
@@ -191,10 +197,6 @@ impl LayerFetch<'_> {
         let Some(slot) = slot else {
             self.report(self.blob.size, LayerState::Exists);
             return Ok(());
-        };
-        let _permit = tokio::select! {
-            permit = store.layers().acquire() => permit,
-            _ = cancelled.wait_for(|cancelled| *cancelled) => return Ok(()),
         };
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let claim = LayerClaim {

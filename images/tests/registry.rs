@@ -485,3 +485,30 @@ async fn a_cancelled_pull_leaves_nothing() {
     }
     assert!(store.store.list().unwrap().is_empty());
 }
+
+#[test]
+fn many_pulls_of_the_same_layers_do_not_wait_for_each_other_in_a_circle() {
+    let layers = (0..8)
+        .map(|i| Tar::new().file(&format!("f{i}"), "x").bytes())
+        .collect();
+    let image = TestImage::gzipped(layers);
+    let server = Server::registry(&image, |_| None);
+    // Fewer threads than layers that are waited for.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(12)
+        .enable_all()
+        .build()
+        .unwrap();
+    let store = TestStore::new();
+    runtime.block_on(async {
+        let names: Vec<String> = (0..8).map(|i| format!("{}/r{i}:1", server.host())).collect();
+        let pulls = names.iter().map(|name| pull(&store.store, name));
+        for image in futures_util::future::join_all(pulls).await {
+            image.unwrap();
+        }
+    });
+    for layer in &image.layers {
+        assert_eq!(server.count(layer), 1);
+    }
+}

@@ -269,13 +269,14 @@ fn a_name_can_be_given() {
 #[test]
 fn removing_takes_what_nobody_else_uses() {
     let store = TestStore::new();
-    let shared = Tar::new().file("shared", "").bytes();
-    let one = TestImage::gzipped(vec![shared.clone(), Tar::new().file("one", "").bytes()]);
-    let two = TestImage::gzipped(vec![shared, Tar::new().file("two", "").bytes()]);
+    let shared = Tar::new().file("shared", "bytes").bytes();
+    let one = TestImage::gzipped(vec![shared.clone(), Tar::new().file("one", "bytes").bytes()]);
+    let two = TestImage::gzipped(vec![shared, Tar::new().file("two", "bytes").bytes()]);
     store.import(one.archive("one:1")).unwrap();
     store.import(one.archive("one:2")).unwrap();
     store.import(two.archive("two:1")).unwrap();
     let snapshots = || fs::read_dir(store.root().join("snapshots")).unwrap().count();
+    assert_eq!(store.store.disk_usage().unwrap(), 3 * 5);
     assert_eq!(snapshots(), 3);
     let removed = store.store.remove("one:1", false).unwrap();
     assert_eq!((removed.untagged.len(), removed.deleted), (1, None));
@@ -386,6 +387,9 @@ fn leftovers_of_a_killed_process_are_swept() {
     let store = TestStore::new();
     let image = store.layers(vec![Tar::new().file("a", "").bytes()]).unwrap();
     let root = store.root();
+    // The first process's store is settled and closed.
+    let TestStore { store, directory: _directory } = store;
+    drop(store);
     fs::create_dir_all(root.join("ingest/123-4-5/0/fs/deep")).unwrap();
     fs::create_dir_all(root.join("snapshots/0123/fs")).unwrap();
     fs::write(root.join("blobs/sha256/0123"), "x").unwrap();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::Store;
 use super::index::{Index, Record};
 use super::layout::Layout;
-use super::snapshot::tree;
+use super::snapshot::{Snapshot, tree};
 use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::image::Image;
@@ -43,6 +43,22 @@ impl Store {
             .into_iter()
             .map(|(id, record)| load(self.layout(), &id, record))
             .collect()
+    }
+
+    /// Bytes that the files of all layers take, each layer counted once.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn disk_usage(&self) -> Result<u64, ImageError> {
+        let directory = self.layout().snapshots();
+        let failed = |e| ImageError::io("read the directory", &directory, &e);
+        let mut bytes = 0;
+        for entry in fs::read_dir(&directory).map_err(failed)? {
+            if let Some(key) = entry.map_err(failed)?.file_name().to_str() {
+                bytes += Snapshot::load(self.layout(), key)?.map_or(0, |snapshot| snapshot.bytes);
+            }
+        }
+        Ok(bytes)
     }
 
     /// The image's manifest, as it was fetched or, from docker's own archive format, made.
