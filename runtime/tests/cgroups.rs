@@ -194,17 +194,20 @@ fn what_cannot_be_set_is_refused_by_name() {
     refused(r#"{"memory": {"useHierarchy": false}}"#, "useHierarchy");
     refused(r#"{"cpu": {"idle": 7}}"#, "cpu.idle");
     refused(r#"{"cpu": {"cpus": "4000"}}"#, "cpuset.cpus");
-    refused(r#"{"hugepageLimits": [{"pageSize": "3MB", "limit": 1}]}"#, "3MB");
+    refused(
+        r#"{"hugepageLimits": [{"pageSize": "3MB", "limit": 1}]}"#,
+        "hugepageLimits",
+    );
     refused(
         r#"{"hugepageLimits": [{"pageSize": "../x", "limit": 1}]}"#,
-        "pageSize",
+        "hugepageLimits",
     );
     refused(r#"{"network": {"classID": 1}}"#, "network.classID");
     refused(r#"{"blockIO": {"leafWeight": 100}}"#, "leafWeight");
     refused(r#"{"blockIO": {"weight": 1001}}"#, "blockIO.weight");
     refused(r#"{"unified": {"../cgroup.procs": "0"}}"#, "unified");
-    refused(r#"{"unified": {"cgroup.procs": "0"}}"#, "cgroup.procs");
-    refused(r#"{"unified": {"memory.nonsense": "1"}}"#, "memory.nonsense");
+    refused(r#"{"unified": {"cgroup.procs": "0"}}"#, "unified");
+    refused(r#"{"unified": {"memory.nonsense": "1"}}"#, "unified");
     refused(
         r#"{"devices": [{"allow": true, "type": "c", "access": "x"}]}"#,
         "devices.access",
@@ -479,4 +482,27 @@ fn huge_pages_are_limited_where_the_controller_is() {
     group
         .apply(r#"{"unified": {"hugetlb.2MB.max": "2097152"}}"#)
         .unwrap();
+}
+
+/// All of the above once more where v1 is all that there is, on a host that has both.
+#[test]
+fn v1_alone_is_enough() {
+    const INSIDE: &str = "BERTH_TEST_V1_ONLY";
+    let hybrid = std::path::Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists();
+    if !hybrid || std::env::var_os(INSIDE).is_some() {
+        return;
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+    command.arg("umount /sys/fs/cgroup/unified && exec \"$0\" --test-threads 2");
+    let output = command
+        .arg(std::env::current_exe().unwrap())
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
 }
