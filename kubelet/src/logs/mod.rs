@@ -6,6 +6,6 @@ mod line;
 mod reader;
 
 pub use files::remove;
-pub use follow::follow;
+pub use follow::Follower;
 pub use line::{LineJoiner, LogLine, Stream};
 pub use reader::{LogReader, Start};

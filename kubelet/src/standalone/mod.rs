@@ -3,6 +3,7 @@
 mod facts;
 mod inspect;
 mod lock;
+mod output;
 mod printer;
 mod run;
 mod session;

@@ -1,9 +1,10 @@
 //! What a person sees: pods' events on standard error, containers' output under its name.
 
 use std::collections::HashMap;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::sync::{Mutex, PoisonError};
 
+use super::output::Output;
 use crate::logs::{LogLine, Stream};
 use crate::worker::{EventReason, PodEvent};
 
@@ -24,6 +25,7 @@ pub(super) struct Printer {
     stdout_colour: bool,
     stderr_colour: bool,
     state: Mutex<State>,
+    output: Output,
 }
 
 #[derive(Debug, Default)]
@@ -48,27 +50,26 @@ impl Printer {
             stdout_colour: allowed && io::stdout().is_terminal(),
             stderr_colour: allowed && io::stderr().is_terminal(),
             state: Mutex::default(),
+            output: Output::start(),
         }
     }
 
-    /// A line of a container's output, to the stream that the container wrote it to.
-    pub(super) fn log(&self, pod: &str, container: &str, line: &LogLine) {
+    /// A line of a container's output, to the stream that the container wrote it to; waits while that is not read.
+    pub(super) async fn log(&self, pod: &str, container: &str, line: &LogLine) {
         let name = label(self.with_pod, pod, container);
         let prefix = format!("{name:<width$} |", width = self.width);
         let colour = self.colour_of(&name);
-        let text = printable(&line.text);
-        match line.stream {
-            Stream::Stdout => put(
-                io::stdout().lock(),
-                &painted(self.stdout_colour, colour, &prefix),
-                &text,
-            ),
-            Stream::Stderr => put(
-                io::stderr().lock(),
-                &painted(self.stderr_colour, colour, &prefix),
-                &text,
-            ),
-        }
+        let with_colour = match line.stream {
+            Stream::Stdout => self.stdout_colour,
+            Stream::Stderr => self.stderr_colour,
+        };
+        let bytes = joined(&painted(with_colour, colour, &prefix), &printable(&line.text));
+        self.output.log(line.stream, bytes).await;
+    }
+
+    /// Returns when all is written, or when nobody reads it.
+    pub(super) fn finish(&self) {
+        self.output.finish();
     }
 
     /// Something that happened to a pod. What was said last is not said again.
@@ -107,8 +108,7 @@ impl Printer {
             Some(colour) => painted(self.stderr_colour, colour, text),
             None => text.to_owned(),
         };
-        // A closed standard error is nobody's concern.
-        let _ = writeln!(io::stderr().lock(), "{text}");
+        self.output.say(format!("{text}\n").into_bytes());
     }
 
     fn colour_of(&self, name: &str) -> u8 {
@@ -134,14 +134,13 @@ fn painted(enabled: bool, colour: u8, text: &str) -> String {
     }
 }
 
-/// A line goes out in one write, so that it is not torn apart by what other programs write.
-fn put(mut to: impl Write, prefix: &str, text: &[u8]) {
+fn joined(prefix: &str, text: &[u8]) -> Vec<u8> {
     let mut line = Vec::with_capacity(prefix.len() + text.len() + 2);
     line.extend_from_slice(prefix.as_bytes());
     line.push(b' ');
     line.extend_from_slice(text);
     line.push(b'\n');
-    let _ = to.write_all(&line).and_then(|()| to.flush());
+    line
 }
 
 /// A program that draws over its own line has only its last drawing shown.

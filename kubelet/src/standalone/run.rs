@@ -121,6 +121,12 @@ struct Standalone {
     patience: watch::Receiver<Patience>,
 }
 
+impl Drop for Standalone {
+    fn drop(&mut self) {
+        self.printer.finish();
+    }
+}
+
 impl Standalone {
     fn new(host: Host, workload: Workload) -> Result<Self, RunError> {
         let containers = workload.pods.iter().flat_map(|pod| {
@@ -263,6 +269,7 @@ fn session(
         patience,
         followers: JoinSet::new(),
         followed: BTreeSet::new(),
+        shown: Arc::default(),
     })
 }
 

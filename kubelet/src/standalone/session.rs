@@ -1,7 +1,9 @@
 //! One pod in the foreground: its events and logs on the terminal, its end, and what the command ends with.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use berth_cri::{ContainerId, ContainerState, ContainerStatus, Engine};
@@ -12,7 +14,7 @@ use tokio::time::timeout;
 
 use super::printer::Printer;
 use crate::identity::PodUid;
-use crate::logs::{self, LogReader, Start};
+use crate::logs::{Follower, LogReader, Start};
 use crate::plan::Stage;
 use crate::worker::{EventReason, PodEvent, PodHandle, PodState};
 
@@ -44,6 +46,8 @@ pub(super) struct Session {
     pub(super) followers: JoinSet<()>,
     /// Containers whose logs were or are being read.
     pub(super) followed: BTreeSet<ContainerId>,
+    /// How many lines of logs were printed.
+    pub(super) shown: Arc<AtomicU64>,
 }
 
 impl Session {
@@ -92,7 +96,7 @@ impl Session {
             let start = if event.reason == EventReason::Adopted {
                 Start::End
             } else {
-                Start::Live
+                Start::Oldest
             };
             self.follow_new(start).await;
         }
@@ -104,11 +108,21 @@ impl Session {
         while let Ok(event) = self.events.try_recv() {
             self.show(&event).await;
         }
-        let followers = &mut self.followers;
-        let all = async { while followers.join_next().await.is_some() {} };
-        // A process that left its container and holds the log open must not hold us.
-        let _ = timeout(LAST_LINES, all).await;
-        self.followers.abort_all();
+        let mut shown = self.shown.load(Ordering::Relaxed);
+        loop {
+            let followers = &mut self.followers;
+            let all = async { while followers.join_next().await.is_some() {} };
+            if timeout(LAST_LINES, all).await.is_ok() {
+                return;
+            }
+            // A process that left its container and holds the log open must not hold us, nor a terminal that stands
+            // still; one that is only slow may have its lines.
+            let now = self.shown.load(Ordering::Relaxed);
+            if now == shown || *self.patience.borrow() == Patience::Kill {
+                return self.followers.abort_all();
+            }
+            shown = now;
+        }
     }
 
     /// Begins to read the logs of containers that have started.
@@ -124,16 +138,20 @@ impl Session {
     }
 
     fn follow(&mut self, container: ContainerStatus, start: Start) {
-        let (engine, printer, pod) = (
-            Arc::clone(&self.engine),
-            Arc::clone(&self.printer),
-            self.name.clone(),
-        );
+        let (engine, printer) = (Arc::clone(&self.engine), Arc::clone(&self.printer));
+        let (pod, shown) = (self.name.clone(), Arc::clone(&self.shown));
         self.followers.spawn(async move {
+            let name = container.config.name.as_str();
             let reader = LogReader::new(&container.log_path, start);
-            let name = &container.config.name;
-            let sink = |line| printer.log(&pod, name, &line);
-            if let Err(error) = logs::follow(engine.as_ref(), &container.id, reader, sink).await {
+            let read = async {
+                let mut follower = Follower::new(engine.as_ref(), &container.id, reader).await?;
+                while let Some(line) = follower.next().await? {
+                    printer.log(&pod, name, &line).await;
+                    shown.fetch_add(1, Ordering::Relaxed);
+                }
+                io::Result::Ok(())
+            };
+            if let Err(error) = read.await {
                 printer.note(&format!("{pod}: the log of {name} can't be read: {error}"));
             }
         });
