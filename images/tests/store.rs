@@ -388,7 +388,10 @@ fn leftovers_of_a_killed_process_are_swept() {
     let image = store.layers(vec![Tar::new().file("a", "").bytes()]).unwrap();
     let root = store.root();
     // The first process's store is settled and closed.
-    let TestStore { store, directory: _directory } = store;
+    let TestStore {
+        store,
+        directory: _directory,
+    } = store;
     drop(store);
     fs::create_dir_all(root.join("ingest/123-4-5/0/fs/deep")).unwrap();
     fs::create_dir_all(root.join("snapshots/0123/fs")).unwrap();
