@@ -12,7 +12,7 @@ pub(crate) struct Root {
     pub(crate) lib: PathBuf,
     /// What does not.
     pub(crate) run: PathBuf,
-    /// Pods' volumes and records, where third parties look for them.
+    /// Pods' volumes and records.
     pub(crate) kubelet: PathBuf,
     /// Containers' logs.
     pub(crate) pod_logs: PathBuf,
@@ -35,8 +35,10 @@ impl Root {
         Ok(Self {
             lib: beneath.join("var/lib/berth"),
             run: beneath.join("run/berth"),
-            kubelet: beneath.join("var/lib/kubelet"),
-            pod_logs: beneath.join("var/log/pods"),
+            // Not `/var/lib/kubelet` and `/var/log/pods`: a stock kubelet on the same machine removes pods from there
+            // that it does not know.
+            kubelet: beneath.join("var/lib/berth/kubelet"),
+            pod_logs: beneath.join("var/log/berth/pods"),
             cni_conf: beneath.join("etc/cni/net.d"),
             // Plugins are programs of the machine, not state of a node.
             cni_bin: vec![

@@ -10,7 +10,7 @@ use serde_json::json;
 /// The log files of a pod's container, by attempt.
 fn logs(node: &Node, pod: &str, container: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(node.root().join("var/log/pods"))
+    for entry in fs::read_dir(node.root().join("var/log/berth/pods"))
         .into_iter()
         .flatten()
         .flatten()
