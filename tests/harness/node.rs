@@ -193,8 +193,15 @@ impl Node {
                 self.processes()
             );
         }
-        for directory in cgroup_directories(&self.cgroup) {
-            let _ = fs::remove_dir(directory);
+        // A group is busy until its last process was reaped.
+        for _ in 0..50 {
+            for directory in cgroup_directories(&self.cgroup) {
+                let _ = fs::remove_dir(directory);
+            }
+            if cgroup_directories(&self.cgroup).is_empty() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }
 }
