@@ -1,7 +1,8 @@
 //! A container's life: create, start, stop, remove.
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -170,21 +171,33 @@ fn write_bundle(
     })
 }
 
-fn writable_layer(directory: &std::path::Path, lower: Vec<PathBuf>) -> Result<Rootfs, EngineError> {
+fn writable_layer(directory: &Path, lower: Vec<PathBuf>) -> Result<Rootfs, EngineError> {
     let (upper, work) = (directory.join("upper"), directory.join("work"));
     for made in [&upper, &work] {
-        fs::create_dir(made).map_err(|error| {
-            EngineError::Unavailable(format!(
-                "The writable layer {} can't be made: {error}.",
-                made.display()
-            ))
-        })?;
+        fs::create_dir(made).map_err(|error| cannot_make(made, &error))?;
+    }
+    if let Some(top) = lower.first() {
+        copy_ownership(top, &upper).map_err(|error| cannot_make(&upper, &error))?;
     }
     Ok(Rootfs::Overlay {
         lower,
         upper: Some(upper),
         work: Some(work),
     })
+}
+
+fn cannot_make(layer: &Path, error: &std::io::Error) -> EngineError {
+    EngineError::Unavailable(format!(
+        "The writable layer {} can't be made: {error}.",
+        layer.display()
+    ))
+}
+
+/// An overlay shows its writable layer's owner and mode as those of `/`, which are to be the image's.
+fn copy_ownership(from: &Path, to: &Path) -> std::io::Result<()> {
+    let metadata = fs::metadata(from)?;
+    std::os::unix::fs::chown(to, Some(metadata.uid()), Some(metadata.gid()))?;
+    fs::set_permissions(to, metadata.permissions())
 }
 
 fn log_path(sandbox: &Sandbox, record: &ContainerRecord) -> PathBuf {
@@ -356,7 +369,7 @@ fn erase(inner: &Inner, sandbox: &Sandbox, container: &Container) -> Result<(), 
     Ok(())
 }
 
-fn remove_file(path: &std::path::Path) -> std::io::Result<()> {
+fn remove_file(path: &Path) -> std::io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -510,5 +523,25 @@ fn ending(record: &ContainerRecord, run: &RunState) -> (i32, UnixNanos, &'static
             };
             (exit.exit_code, exit.finished_at, reason)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_directory_is_the_images() {
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("image");
+        fs::create_dir(&image).unwrap();
+        std::os::unix::fs::chown(&image, Some(12), Some(34)).unwrap();
+        fs::set_permissions(&image, std::os::unix::fs::PermissionsExt::from_mode(0o1751)).unwrap();
+        writable_layer(directory.path(), vec![image]).unwrap();
+        let upper = fs::metadata(directory.path().join("upper")).unwrap();
+        assert_eq!(
+            (upper.uid(), upper.gid(), upper.mode() & 0o7777),
+            (12, 34, 0o1751)
+        );
     }
 }
