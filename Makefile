@@ -10,7 +10,9 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .PHONY: hello build test setup check fmt lint deny programs tests vm
 
-hello: build
+hello:
+	$(SUDO) hack/setup --hello
+	$(MAKE) --no-print-directory build
 	$(SUDO) $(RELEASE)/berth run examples/hello.yaml
 
 build:
