@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
 use super::lock::PodLock;
 use crate::logs::{LogLine, LogReader, Start};
@@ -128,14 +128,14 @@ impl Places {
 
     fn row(&self, record: &PodRecord, status: &PodStatus) -> [String; 7] {
         let (namespace, name) = (spec::namespace(&record.pod), spec::name(&record.pod));
-        let containers = status.container_statuses.as_deref().unwrap_or_default();
+        let containers = long_running(&record.pod, status);
         let ready = containers.iter().filter(|container| container.ready).count();
         let restarts: i32 = containers.iter().map(|container| container.restart_count).sum();
         let owner = PodLock::owner(&self.kubelet_root, namespace, name);
         [
             namespace.to_owned(),
             name.to_owned(),
-            format!("{ready}/{}", spec::containers(&record.pod).len()),
+            format!("{ready}/{}", wanted(&record.pod)),
             word(status),
             restarts.to_string(),
             status.pod_ip.clone().unwrap_or_else(|| "-".to_owned()),
@@ -246,6 +246,31 @@ fn word(status: &PodStatus) -> String {
     reasons.next().or_else(|| status.reason.clone()).unwrap_or(phase)
 }
 
+/// How many containers of a pod are to run at the same time. kubectl counts sidecars, too.
+fn wanted(pod: &Pod) -> usize {
+    let sidecars = spec::init_containers(pod)
+        .iter()
+        .filter(|container| spec::is_sidecar(container));
+    sidecars.count() + spec::containers(pod).len()
+}
+
+/// The statuses of those containers.
+fn long_running<'a>(pod: &Pod, status: &'a PodStatus) -> Vec<&'a ContainerStatus> {
+    let is_sidecar = |name: &str| {
+        spec::init_containers(pod)
+            .iter()
+            .any(|container| container.name == name && spec::is_sidecar(container))
+    };
+    let sidecars = status
+        .init_container_statuses
+        .iter()
+        .flatten()
+        .filter(|container| is_sidecar(&container.name));
+    sidecars
+        .chain(status.container_statuses.iter().flatten())
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,5 +317,28 @@ mod tests {
             "Pod p has no container x; it has c."
         );
         assert!(matches!(places.pod("other/p"), Err(InspectError::NoPod(_))));
+    }
+
+    #[test]
+    fn sidecars_count_and_other_init_containers_do_not() {
+        let pod = testing::pod(
+            r#"{"initContainers":[{"name":"once","image":"i"},{"name":"side","image":"i","restartPolicy":"Always"}],
+                "containers":[{"name":"c","image":"i"}]}"#,
+        );
+        let ready = |name: &str| ContainerStatus {
+            name: name.into(),
+            ready: true,
+            ..Default::default()
+        };
+        let status = PodStatus {
+            init_container_statuses: Some(vec![ready("once"), ready("side")]),
+            container_statuses: Some(vec![ready("c")]),
+            ..Default::default()
+        };
+        let counted: Vec<&str> = long_running(&pod, &status)
+            .iter()
+            .map(|status| status.name.as_str())
+            .collect();
+        assert_eq!((counted.as_slice(), wanted(&pod)), (["side", "c"].as_slice(), 2));
     }
 }
