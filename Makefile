@@ -8,7 +8,7 @@ TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
 RELEASE := $(TARGET_DIR)/$(TRIPLE)/release
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: hello build test setup check fmt lint deny programs tests vm
+.PHONY: hello build test setup check fmt lint deny advisories programs tests vm
 
 hello:
 	$(SUDO) hack/setup --hello
@@ -34,7 +34,11 @@ lint:
 
 # Licences and sources of every dependency: deny.toml.
 deny:
-	hack/deny
+	cargo deny check licenses bans sources
+
+# Known vulnerabilities. Not part of `check`: it fetches a database, which changes while the code does not.
+advisories:
+	cargo deny check advisories
 
 # The programs that the black-box tests run, where the tests look for them: beside their own. Together with the tests,
 # so that cargo chooses the same features for both and builds every dependency once.
