@@ -10,7 +10,7 @@ use crate::defaults::{
 };
 use crate::identity::PodUid;
 use crate::quantity::Value;
-use crate::resources::{limit, request};
+use crate::resources::{limit, milli_cpu_to_shares, request};
 use crate::spec;
 
 /// `status.qosClass`.
@@ -63,9 +63,14 @@ pub fn pod_cgroup(root: &Path, class: QosClass, uid: &PodUid) -> PathBuf {
     tier.join(format!("pod{uid}"))
 }
 
-/// CFS shares of a tier's cgroup, where they do not depend on the pods in it: BestEffort pods together get what is left.
-pub fn tier_shares(tier: &Path) -> Option<u64> {
-    tier.ends_with("kubepods/besteffort").then_some(MIN_SHARES)
+/// CFS shares of a tier's cgroup, if the group is a tier (setCPUCgroupConfig): Burstable pods together weigh what they
+/// request, BestEffort pods together get what is left.
+pub fn tier_shares(tier: &Path, requested_milli_cpu: i64) -> Option<u64> {
+    if tier.ends_with("kubepods/besteffort") {
+        return Some(MIN_SHARES);
+    }
+    tier.ends_with("kubepods/burstable")
+        .then(|| milli_cpu_to_shares(requested_milli_cpu))
 }
 
 /// `oom_score_adj` of a container on a node with this many bytes of memory.

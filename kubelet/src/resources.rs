@@ -99,9 +99,7 @@ pub fn hugepage_size(quantity: &str) -> Option<String> {
 
 /// Limits of the whole pod's cgroup (ResourceConfigForPod).
 pub fn pod_resources(pod: &Pod, node: &NodeFacts) -> LinuxContainerResources {
-    let shares = Some(milli_cpu_to_shares(
-        pod_total(pod, "cpu", request_or_limit).as_milli(),
-    ));
+    let shares = Some(milli_cpu_to_shares(pod_milli_cpu(pod)));
     let every =
         |resource| spec::all_containers(pod).all(|(c, _)| limit(c, resource).is_some_and(|v| !v.is_zero()));
     let class = qos::qos_class(pod);
@@ -124,6 +122,11 @@ pub fn pod_resources(pod: &Pod, node: &NodeFacts) -> LinuxContainerResources {
         }
     }
     resources
+}
+
+/// Thousandths of a CPU that the pod requests.
+pub fn pod_milli_cpu(pod: &Pod) -> i64 {
+    pod_total(pod, "cpu", request_or_limit).as_milli()
 }
 
 fn request_or_limit(container: &Container, resource: &str) -> Value {

@@ -57,6 +57,29 @@ fn burstable_numbers_are_upstream_s() {
 }
 
 #[test]
+fn burstable_pods_together_weigh_what_they_request() {
+    let node = Node::new();
+    let requesting = |name, cpu| {
+        let resources = json!({ "resources": { "requests": { "cpu": cpu } } });
+        pod(
+            name,
+            json!({ "containers": [container("main", &["sleep", "inf"], resources)] }),
+        )
+    };
+    let stays = requesting("stays", "250m");
+    let also = requesting("also", "100m");
+    let pods = node.run(&format!("{stays}{also}"));
+    pods.line("stays: pod is ready");
+    pods.line("also: pod is ready");
+    let tier = node.cgroup().join("kubepods/burstable");
+    let (_, v2) = Controller::Cpu.mount();
+    // 350 thousandths of a CPU are 358 shares, and these a weight of 14.
+    let expected = if v2 { "14" } else { "358" };
+    assert_eq!(Controller::Cpu.read(&tier, "cpu.shares", "cpu.weight"), expected);
+    end(node, pods);
+}
+
+#[test]
 fn guaranteed_and_best_effort_have_their_places() {
     let node = Node::new();
     let both = json!({ "cpu": "100m", "memory": "48Mi" });

@@ -91,6 +91,8 @@ pub struct PodCgroup {
     pub path: PathBuf,
     /// Limits of the whole pod.
     pub resources: LinuxContainerResources,
+    /// Thousandths of a CPU that the pod requests: its tier's share of the CPU is the sum of them.
+    pub milli_cpu: i64,
 }
 
 /// All there is to know to start a container.

@@ -16,7 +16,7 @@ use super::{
 use crate::backoff::after;
 use crate::config::to_sandbox_config;
 use crate::defaults::MAX_PER_POD_CONTAINER;
-use crate::resources::pod_resources;
+use crate::resources::{pod_milli_cpu, pod_resources};
 use crate::spec::{self, Role};
 
 /// Brings the pod to run, or keeps it running.
@@ -72,6 +72,7 @@ fn run_sandbox(view: &View<'_>, plan: &mut Plan) {
             let cgroup = PodCgroup {
                 path: config.cgroup_parent.clone(),
                 resources: pod_resources(&desired.pod, &desired.node),
+                milli_cpu: pod_milli_cpu(&desired.pod),
             };
             let replaces = earlier.map(|sandbox| sandbox.id.clone()).collect();
             plan.steps.push(Step::RunSandbox {

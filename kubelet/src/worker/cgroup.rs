@@ -4,7 +4,7 @@
 //! that were missing are made on the way; a list on disk, written before they are made, says which ones are ours, and
 //! they go with the last pod. Groups that somebody else made, a kubelet for example, are never removed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use berth_cri::LinuxContainerResources;
 use berth_cri::cgroups::{Cgroup, CgroupError};
 use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::plan::PodCgroup;
@@ -69,11 +70,10 @@ impl PodCgroups for HostCgroups {
                 list.ours.insert(parent.to_owned());
             }
         }
+        list.requests.insert(cgroup.path.clone(), cgroup.milli_cpu);
         list.save()?;
         let group = Cgroup::create(path)?;
-        for parent in parents(&cgroup.path).filter(|parent| list.ours.contains(*parent)) {
-            set_tier_shares(parent)?;
-        }
+        list.set_tier_shares(&cgroup.path)?;
         Ok(group.apply(&serde_json::from_value(oci_resources(&cgroup.resources))?)?)
     }
 
@@ -89,24 +89,14 @@ impl PodCgroups for HostCgroups {
             }
             list.ours.remove(parent);
         }
+        list.requests.remove(path);
+        list.set_tier_shares(path)?;
         Ok(list.save()?)
     }
 
     fn exists(&self, path: &Path) -> bool {
         text(path).is_ok_and(|path| matches!(Cgroup::open(path), Ok(Some(_))))
     }
-}
-
-/// A tier that is ours gets its class's share of the CPU; it would weigh as much as all other pods otherwise.
-fn set_tier_shares(tier: &Path) -> Result<(), PodCgroupError> {
-    let (Some(shares), Some(group)) = (qos::tier_shares(tier), Cgroup::open(text(tier)?)?) else {
-        return Ok(());
-    };
-    let resources = LinuxContainerResources {
-        cpu_shares: Some(shares),
-        ..LinuxContainerResources::default()
-    };
-    Ok(group.apply(&serde_json::from_value(oci_resources(&resources))?)?)
 }
 
 fn text(path: &Path) -> Result<&str, PodCgroupError> {
@@ -168,11 +158,21 @@ fn oci_resources(resources: &LinuxContainerResources) -> Value {
     oci
 }
 
-/// The groups above pods that berth made, kept on disk and locked while they change: several programs may share them.
+/// What the groups above pods depend on, kept on disk and locked while it changes: several programs may share them.
 struct List {
     path: PathBuf,
     _lock: Flock<File>,
+    /// The groups above pods that berth made.
     ours: BTreeSet<PathBuf>,
+    /// Thousandths of a CPU that each pod requests, by its group.
+    requests: BTreeMap<PathBuf, i64>,
+}
+
+/// The list as it is on disk.
+#[derive(Default, Serialize, Deserialize)]
+struct Listed {
+    ours: BTreeSet<PathBuf>,
+    requests: BTreeMap<PathBuf, i64>,
 }
 
 impl List {
@@ -182,27 +182,50 @@ impl List {
         let file = File::open(directory)?;
         let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| io::Error::from(errno))?;
         let path = directory.join("cgroups.json");
-        let ours = match std::fs::read(&path) {
+        let Listed { ours, requests } = match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Listed::default(),
             Err(error) => return Err(error),
         };
         Ok(List {
             path,
             _lock: lock,
             ours,
+            requests,
         })
     }
 
+    /// Gives the tiers above a pod their share of the CPU, where they are ours.
+    fn set_tier_shares(&self, pod: &Path) -> Result<(), PodCgroupError> {
+        for tier in parents(pod).filter(|tier| self.ours.contains(*tier)) {
+            let pods = self.requests.iter().filter(|(pod, _)| pod.starts_with(tier));
+            let requested = pods.map(|(_, milli_cpu)| milli_cpu).sum();
+            let (Some(shares), Some(group)) = (qos::tier_shares(tier, requested), Cgroup::open(text(tier)?)?)
+            else {
+                continue;
+            };
+            let resources = LinuxContainerResources {
+                cpu_shares: Some(shares),
+                ..LinuxContainerResources::default()
+            };
+            group.apply(&serde_json::from_value(oci_resources(&resources))?)?;
+        }
+        Ok(())
+    }
+
     fn save(&self) -> io::Result<()> {
-        if self.ours.is_empty() {
+        if self.ours.is_empty() && self.requests.is_empty() {
             return match std::fs::remove_file(&self.path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => Ok(()),
             };
         }
         let new = self.path.with_extension("new");
-        File::create(&new)?.write_all(&serde_json::to_vec(&self.ours)?)?;
+        let listed = Listed {
+            ours: self.ours.clone(),
+            requests: self.requests.clone(),
+        };
+        File::create(&new)?.write_all(&serde_json::to_vec(&listed)?)?;
         std::fs::rename(&new, &self.path)
     }
 }
