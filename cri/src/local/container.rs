@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use tokio::sync::watch;
 
 use super::records::{self, ContainerPhase, ContainerRecord, SandboxDirs};
+use super::shim_client::engine_error;
 use super::spec::{ImageDefaults, SpecInput};
 use super::users::{Accounts, Identity, IdentityRequest};
 use super::{Container, Inner, RunState, Sandbox, devices, image, lock, logs, new_id, now, signals, spec};
@@ -381,13 +382,7 @@ fn from_shim(record: &ContainerRecord, what: &str, failure: Failure) -> EngineEr
         "Container {} could not be {what}: {}",
         record.config.name, failure.message
     );
-    match failure.code {
-        FailureCode::CannotRun => EngineError::CannotRun(message),
-        FailureCode::Invalid => EngineError::InvalidArgument(message),
-        FailureCode::WrongState => EngineError::FailedPrecondition(message),
-        FailureCode::NotFound => EngineError::NotFound(message),
-        FailureCode::AlreadyExists | FailureCode::Internal => EngineError::Internal(message),
-    }
+    engine_error(Failure { message, ..failure })
 }
 
 impl Container {

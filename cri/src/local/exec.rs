@@ -5,13 +5,14 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use berth_shim::protocol::{Exec, FailureCode, Request};
+use berth_shim::protocol::{Exec, Request};
 use nix::fcntl::OFlag;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
+use super::shim_client::engine_error;
 use super::{Container, RunState, Sandbox, lock, new_id, records};
 use crate::engine::EngineError;
 use crate::types::ExecOutput;
@@ -93,13 +94,7 @@ async fn start(sandbox: &Sandbox, exec: Exec) -> Result<(pipe::Receiver, pipe::R
     client
         .call_with(Request::Exec(Box::new(exec)), &fds)
         .await
-        .map_err(|failure| match failure.code {
-            FailureCode::CannotRun => EngineError::CannotRun(failure.message),
-            FailureCode::WrongState => EngineError::FailedPrecondition(failure.message),
-            FailureCode::NotFound => EngineError::NotFound(failure.message),
-            FailureCode::Invalid => EngineError::InvalidArgument(failure.message),
-            FailureCode::AlreadyExists | FailureCode::Internal => EngineError::Internal(failure.message),
-        })?;
+        .map_err(engine_error)?;
     Ok((out, err))
 }
 

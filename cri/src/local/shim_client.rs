@@ -20,6 +20,8 @@ use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::engine::EngineError;
+
 /// A connection to a shim. Cheap to clone; the connection closes when the last one is dropped.
 #[derive(Clone, Debug)]
 pub(crate) struct ShimClient {
@@ -220,6 +222,18 @@ impl tokio::io::AsyncRead for StreamReader<'_> {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A shim's refusal in the engine's words.
+pub(crate) fn engine_error(failure: Failure) -> EngineError {
+    let message = failure.message;
+    match failure.code {
+        FailureCode::CannotRun => EngineError::CannotRun(message),
+        FailureCode::Invalid => EngineError::InvalidArgument(message),
+        FailureCode::WrongState => EngineError::FailedPrecondition(message),
+        FailureCode::NotFound => EngineError::NotFound(message),
+        FailureCode::AlreadyExists | FailureCode::Internal => EngineError::Internal(message),
+    }
 }
 
 fn unreachable_shim(what: &str) -> Failure {
