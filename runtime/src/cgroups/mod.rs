@@ -30,6 +30,7 @@ mod path;
 mod process;
 pub mod qos;
 mod resources;
+pub mod statistics;
 mod stats;
 mod subgroup;
 mod unified;

@@ -2,6 +2,8 @@
 //! whether any is left.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod statistics;
+
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
