@@ -21,19 +21,19 @@ pub fn check_id(id: &str) -> Result<()> {
 
 /// Checks what can be checked by looking, and returns the two parts that every container needs.
 pub(crate) fn check_spec(spec: &Spec) -> Result<(&Linux, &Process)> {
-    if !spec.version().starts_with("1.") {
+    if !spec.version.starts_with("1.") {
         let reason = format!(
             "{:?} is not a 1.x version of the runtime specification",
-            spec.version()
+            spec.version
         );
         return Err(Error::invalid("ociVersion", reason));
     }
     let linux = spec
-        .linux()
+        .linux
         .as_ref()
         .ok_or_else(|| Error::invalid("linux", "it is missing"))?;
     let process = spec
-        .process()
+        .process
         .as_ref()
         .ok_or_else(|| Error::invalid("process", "it is missing"))?;
     refuse_unsupported(linux)?;
@@ -43,34 +43,26 @@ pub(crate) fn check_spec(spec: &Spec) -> Result<(&Linux, &Process)> {
 
 /// Checks the process of a container, or one that is added to it.
 pub(crate) fn check_process(process: &Process) -> Result<()> {
-    if !process.cwd().is_absolute() {
+    if !process.cwd.is_absolute() {
         return Err(Error::invalid("process.cwd", "it must be an absolute path"));
     }
-    if process
-        .selinux_label()
-        .as_deref()
-        .is_some_and(|label| !label.is_empty())
-    {
+    if !process.selinux_label.is_empty() {
         return Err(Error::unsupported(
             "process.selinuxLabel",
             "this runtime does not set SELinux labels",
         ));
     }
-    let apparmor = process
-        .apparmor_profile()
-        .as_deref()
-        .is_some_and(|profile| !profile.is_empty());
-    if apparmor && !apparmor_is_enabled() {
+    if !process.apparmor_profile.is_empty() && !apparmor_is_enabled() {
         return Err(Error::unsupported(
             "process.apparmorProfile",
             "AppArmor is not enabled in this kernel",
         ));
     }
     let refused = [
-        ("process.ioPriority", process.io_priority().is_some()),
-        ("process.scheduler", process.scheduler().is_some()),
-        ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
-        ("process.commandLine", process.command_line().is_some()),
+        ("process.ioPriority", process.io_priority.is_some()),
+        ("process.scheduler", process.scheduler.is_some()),
+        ("process.execCPUAffinity", process.exec_cpu_affinity.is_some()),
+        ("process.commandLine", !process.command_line.is_empty()),
     ];
     refuse(&refused)
 }
@@ -80,30 +72,20 @@ fn apparmor_is_enabled() -> bool {
 }
 
 fn refuse_unsupported(linux: &Linux) -> Result<()> {
-    if linux
-        .mount_label()
-        .as_deref()
-        .is_some_and(|label| !label.is_empty())
-    {
+    if !linux.mount_label.is_empty() {
         return Err(Error::unsupported(
             "linux.mountLabel",
             "this runtime does not set SELinux labels",
         ));
     }
     let has_listener = linux
-        .seccomp()
+        .seccomp
         .as_ref()
-        .is_some_and(|s| s.listener_path().is_some());
+        .is_some_and(|s| !s.listener_path.as_os_str().is_empty());
     refuse(&[
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
-        (
-            "linux.netDevices",
-            linux
-                .net_devices()
-                .as_ref()
-                .is_some_and(|devices| !devices.is_empty()),
-        ),
+        ("linux.intelRdt", linux.intel_rdt.is_some()),
+        ("linux.memoryPolicy", linux.memory_policy.is_some()),
+        ("linux.netDevices", !linux.net_devices.is_empty()),
         ("linux.seccomp.listenerPath", has_listener),
     ])
 }
@@ -117,7 +99,7 @@ fn refuse(fields: &[(&str, bool)]) -> Result<()> {
 
 /// The sysctls, each of a namespace that is the container's own.
 pub(crate) fn sysctls(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<Sysctl>> {
-    let sysctls = linux.sysctl().iter().flatten();
+    let sysctls = linux.sysctl.iter();
     sysctls
         .map(|(name, value)| {
             let sysctl = Sysctl::new(name, value)?;

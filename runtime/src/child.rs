@@ -112,7 +112,7 @@ fn make_dev(setup: &Setup<'_>, attached: &Attached) -> Result<()> {
     if attached.dev_is_bound {
         return Ok(());
     }
-    let extra = setup.linux.devices().as_deref().unwrap_or_default();
+    let extra = &setup.linux.devices;
     let bind = setup.namespaces.has_user();
     match &attached.dev {
         Some(dev) => devices::make_devices(&setup.root, dev, extra, bind),
@@ -151,19 +151,19 @@ fn set_names(setup: &Setup<'_>) -> Result<()> {
     let names = [
         (
             "hostname",
-            setup.spec.hostname(),
+            &setup.spec.hostname,
             rustix::system::sethostname as fn(&[u8]) -> _,
         ),
         (
             "domainname",
-            setup.spec.domainname(),
+            &setup.spec.domainname,
             rustix::system::setdomainname,
         ),
     ];
     for (field, name, set) in names {
-        let Some(name) = name.as_deref().filter(|name| !name.is_empty()) else {
+        if name.is_empty() {
             continue;
-        };
+        }
         if !setup.namespaces.has_uts() {
             return Err(Error::invalid(
                 field,
@@ -194,7 +194,7 @@ fn procfs<'a>(attached: &'a Attached, own: &'a mut Option<OwnedFd>) -> Result<&'
 
 /// Has the creator run the hooks of the host, and runs those of the container. Returns the pid that the host knows.
 fn run_hooks(setup: &Setup<'_>) -> Result<Option<i32>> {
-    let Some(hooks) = setup.spec.hooks() else {
+    let Some(hooks) = &setup.spec.hooks else {
         return Ok(None);
     };
     setup
@@ -210,7 +210,7 @@ fn run_hooks(setup: &Setup<'_>) -> Result<Option<i32>> {
         _ => return Err(Error::Vanished("the runtime ended".to_owned())),
     };
     let state = hook_state(setup.spec, setup.id, setup.bundle, pid, ContainerState::Creating);
-    hooks::run("createContainer", hooks.create_container().as_deref(), &state)?;
+    hooks::run("createContainer", &hooks.create_container, &state)?;
     Ok(pid)
 }
 
@@ -218,9 +218,9 @@ fn run_hooks(setup: &Setup<'_>) -> Result<Option<i32>> {
 fn label(setup: &Setup<'_>, attached: &Attached) -> Result<()> {
     let profile = setup
         .spec
-        .process()
+        .process
         .as_ref()
-        .and_then(|process| process.apparmor_profile().as_deref());
+        .map(|process| process.apparmor_profile.as_str());
     let Some(profile) = profile.filter(|profile| !profile.is_empty()) else {
         return Ok(());
     };
@@ -238,24 +238,14 @@ fn enter_cgroup(setup: &Setup<'_>) -> Result<()> {
 }
 
 fn finish_root(setup: &Setup<'_>) -> Result<()> {
-    mask::mask(
-        &setup.root,
-        setup.linux.masked_paths().as_deref().unwrap_or_default(),
-    )?;
-    mask::make_read_only(
-        &setup.root,
-        setup.linux.readonly_paths().as_deref().unwrap_or_default(),
-    )?;
+    mask::mask(&setup.root, &setup.linux.masked_paths)?;
+    mask::make_read_only(&setup.root, &setup.linux.readonly_paths)?;
     if setup.read_only {
         rootfs::make_read_only(&setup.root)?;
     }
     rootfs::pivot(&setup.root, setup.no_pivot)?;
-    if let Some(name) = setup
-        .linux
-        .rootfs_propagation()
-        .as_deref()
-        .filter(|name| !name.is_empty())
-    {
+    let name = setup.linux.rootfs_propagation.as_str();
+    if !name.is_empty() {
         let propagation = Propagation::from_name(name)
             .ok_or_else(|| Error::invalid("linux.rootfsPropagation", format!("{name:?} is not known")))?;
         set_propagation(&setup.root, propagation).doing(|| format!("make the root file system {name}"))?;
@@ -266,15 +256,15 @@ fn finish_root(setup: &Setup<'_>) -> Result<()> {
 fn take_identity(setup: &mut Setup<'_>, pid: Option<i32>) -> Result<Ready> {
     let process = setup
         .spec
-        .process()
+        .process
         .as_ref()
         .ok_or_else(|| Error::invalid("process", "it is missing"))?;
-    if let Some(personality) = setup.linux.personality() {
+    if let Some(personality) = &setup.linux.personality {
         personality::apply(personality)?;
     }
     setup.program.complete_environment(setup.identity.uid().as_raw());
     let filter = setup.seccomp.filter(|_| !setup.identity.no_new_privileges());
-    become_user(&setup.identity, process.cwd(), filter)?;
+    become_user(&setup.identity, &process.cwd, filter)?;
     let path = if setup.find_program_now {
         Some(setup.program.find()?)
     } else {

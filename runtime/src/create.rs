@@ -1,7 +1,6 @@
 //! Creating a container: everything up to, but not including, its program.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -85,8 +84,8 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
     let (linux, process) = check_spec(spec)?;
     let namespaces = Namespaces::new(linux, &args.namespaces)?;
     let sysctls = crate::check::sysctls(linux, &namespaces)?;
-    let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
-    let mounts = mount::prepare(spec.mounts().as_deref().unwrap_or_default(), args.bundle)?;
+    let filter = linux.seccomp.as_ref().map(seccomp::compile).transpose()?;
+    let mounts = mount::prepare(&spec.mounts, args.bundle)?;
     let root = args.rootfs.open(args.bundle)?;
     let cgroup = NewCgroup::create(linux)?;
     let (creator, process_end) = Channel::pair().doing(|| "make a socket pair".to_owned())?;
@@ -96,8 +95,7 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
         spec,
         linux,
         root,
-        read_only: args.rootfs.is_read_only()
-            || spec.root().as_ref().is_some_and(|r| r.readonly() == Some(true)),
+        read_only: args.rootfs.is_read_only() || spec.root.as_ref().is_some_and(|r| r.readonly),
         mounts,
         namespaces: &namespaces,
         sysctls,
@@ -164,10 +162,7 @@ fn accompany(
     if let Some((uids, gids)) = namespaces.new_maps() {
         idmap::write_maps(pid, uids, gids)?;
     }
-    let score = spec
-        .process()
-        .as_ref()
-        .and_then(|process| process.oom_score_adj());
+    let score = spec.process.as_ref().and_then(|process| process.oom_score_adj);
     result
         .warnings
         .extend(score.and_then(|score| set_oom_score(pid, score)));
@@ -183,7 +178,7 @@ fn accompany(
             Message::Warning(warning) => result.warnings.push(warning),
             Message::HostHooks => {
                 let state = hook_state(spec, id, bundle, Some(pid.as_raw()), ContainerState::Creating);
-                if let Some(hooks) = spec.hooks() {
+                if let Some(hooks) = &spec.hooks {
                     hooks::run_create_runtime(hooks, &state)?;
                 }
                 tell(channel, &Message::Pid(pid.as_raw()))?;
@@ -220,14 +215,13 @@ pub fn hook_state<'a>(
     pid: Option<i32>,
     status: ContainerState,
 ) -> HookState<'a> {
-    let annotations: Option<&HashMap<String, String>> = spec.annotations().as_ref();
     HookState {
-        oci_version: spec.version(),
+        oci_version: &spec.version,
         id,
         status,
         pid,
         bundle,
-        annotations,
+        annotations: Some(&spec.annotations).filter(|annotations| !annotations.is_empty()),
     }
 }
 
@@ -287,15 +281,12 @@ fn start_over(channel: &Channel) -> Result<()> {
 
 /// Whatever the rules deny, the devices that every container has may be used, as in every other runtime.
 fn with_default_devices(resources: &oci::LinuxResources) -> Cow<'_, oci::LinuxResources> {
-    match resources.devices() {
-        Some(rules) if !rules.is_empty() => {
-            let mut resources = resources.clone();
-            let all = rules.iter().cloned().chain(default_device_rules()).collect();
-            resources.set_devices(Some(all));
-            Cow::Owned(resources)
-        }
-        _ => Cow::Borrowed(resources),
+    if resources.devices.is_empty() {
+        return Cow::Borrowed(resources);
     }
+    let mut resources = resources.clone();
+    resources.devices.extend(default_device_rules());
+    Cow::Owned(resources)
 }
 
 /// A group that is deleted again unless the container comes to be.
@@ -303,8 +294,10 @@ struct NewCgroup(Option<Cgroup>);
 
 impl NewCgroup {
     fn create(linux: &oci::Linux) -> Result<NewCgroup> {
-        let path = linux.cgroups_path().as_deref().and_then(Path::to_str);
-        let path = path.ok_or_else(|| Error::invalid("linux.cgroupsPath", "it is missing or not UTF-8"))?;
+        let path = linux.cgroups_path.as_str();
+        if path.is_empty() {
+            return Err(Error::invalid("linux.cgroupsPath", "it is missing"));
+        }
         if let Some(existing) = Cgroup::open(path)?
             && !existing.pids()?.is_empty()
         {
@@ -312,7 +305,7 @@ impl NewCgroup {
             return Err(Error::invalid("linux.cgroupsPath", reason));
         }
         let cgroup = NewCgroup(Some(Cgroup::create(path)?));
-        if let (Some(group), Some(resources)) = (&cgroup.0, linux.resources()) {
+        if let (Some(group), Some(resources)) = (&cgroup.0, &linux.resources) {
             group.apply(&with_default_devices(resources))?;
         }
         Ok(cgroup)

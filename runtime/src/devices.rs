@@ -55,7 +55,7 @@ pub(crate) fn make_devices(
         // A device of the spec may replace a default one, with another mode or owner.
         if devices
             .iter()
-            .any(|d| d.path().strip_prefix("/dev").is_ok_and(|p| p == Path::new(name)))
+            .any(|d| d.path.strip_prefix("/dev").is_ok_and(|p| p == Path::new(name)))
         {
             continue;
         }
@@ -83,13 +83,13 @@ pub(crate) fn make_devices(
 }
 
 fn make_extra(root: &impl AsFd, device: &LinuxDevice, bind: bool) -> Result<()> {
-    let field = || format!("linux.devices[{}]", device.path().display());
-    let (Some(parent), Some(name)) = (device.path().parent(), device.path().file_name()) else {
+    let field = || format!("linux.devices[{}]", device.path.display());
+    let (Some(parent), Some(name)) = (device.path.parent(), device.path.file_name()) else {
         return Err(Error::invalid(field(), "the path is not that of a device"));
     };
     let number =
         |n: i64| u32::try_from(n).map_err(|_| Error::invalid(field(), format!("{n} is no device number")));
-    let kind = match device.typ() {
+    let kind = match device.typ {
         LinuxDeviceType::B => FileType::BlockDevice,
         LinuxDeviceType::C | LinuxDeviceType::U => FileType::CharacterDevice,
         LinuxDeviceType::P => FileType::Fifo,
@@ -101,11 +101,11 @@ fn make_extra(root: &impl AsFd, device: &LinuxDevice, bind: bool) -> Result<()> 
         device: if kind == FileType::Fifo {
             0
         } else {
-            makedev(number(device.major())?, number(device.minor())?)
+            makedev(number(device.major)?, number(device.minor)?)
         },
-        mode: device.file_mode().unwrap_or(0o666) & 0o7777,
-        uid: device.uid().unwrap_or(0),
-        gid: device.gid().unwrap_or(0),
+        mode: device.file_mode.unwrap_or(0o666) & 0o7777,
+        uid: device.uid.unwrap_or(0),
+        gid: device.gid.unwrap_or(0),
     };
     let parent = make_directory(root, parent)?;
     make_node(&parent, &node, bind && kind != FileType::Fifo)

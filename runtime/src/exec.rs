@@ -102,7 +102,7 @@ pub fn exec(
     let mut warnings = Vec::new();
     warnings.extend(
         process
-            .oom_score_adj()
+            .oom_score_adj
             .and_then(|score| set_oom_score(spawned.pid, score)),
     );
     match accompany(&creator, &mut warnings) {
@@ -199,18 +199,9 @@ impl Addition<'_> {
         if self.target.in_user_namespace {
             flags |= CloneFlags::CLONE_NEWUSER;
         }
-        let namespaces = self
-            .target
-            .spec
-            .linux()
-            .as_ref()
-            .and_then(|linux| linux.namespaces().as_deref());
-        if namespaces
-            .unwrap_or_default()
-            .iter()
-            .any(|n| n.typ() == LinuxNamespaceType::Time)
-        {
-            flags |= CloneFlags::from_bits_retain(LinuxNamespaceType::Time as i32);
+        let namespaces = self.target.spec.linux.iter().flat_map(|linux| &linux.namespaces);
+        if namespaces.into_iter().any(|n| n.typ == LinuxNamespaceType::Time) {
+            flags |= CloneFlags::from_bits_retain(LinuxNamespaceType::Time.clone_flag());
         }
         setns(self.target.pidfd, flags)
             .doing(|| format!("join the namespaces of container {}", self.target.id))?;
@@ -221,14 +212,9 @@ impl Addition<'_> {
     }
 
     fn label(&self) -> Result<()> {
-        match self
-            .process
-            .apparmor_profile()
-            .as_deref()
-            .filter(|profile| !profile.is_empty())
-        {
-            Some(profile) => process::apparmor(&private_proc()?, profile),
-            None => Ok(()),
+        match self.process.apparmor_profile.as_str() {
+            "" => Ok(()),
+            profile => process::apparmor(&private_proc()?, profile),
         }
     }
 
@@ -257,15 +243,15 @@ impl Addition<'_> {
         if let Some(personality) = self
             .target
             .spec
-            .linux()
+            .linux
             .as_ref()
-            .and_then(|linux| linux.personality().as_ref())
+            .and_then(|linux| linux.personality.as_ref())
         {
             crate::personality::apply(personality)?;
         }
         self.program.complete_environment(self.identity.uid().as_raw());
         let filter = self.target.seccomp.filter(|_| !self.identity.no_new_privileges());
-        process::become_user(&self.identity, self.process.cwd(), filter)
+        process::become_user(&self.identity, &self.process.cwd, filter)
     }
 
     fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {

@@ -68,7 +68,7 @@ impl Ready {
     }
 
     fn last_steps(&self, setup: &Setup<'_>) -> Result<PathBuf> {
-        if let Some(hooks) = setup.spec.hooks() {
+        if let Some(hooks) = &setup.spec.hooks {
             let state = hook_state(
                 setup.spec,
                 setup.id,
@@ -76,7 +76,7 @@ impl Ready {
                 self.pid,
                 ContainerState::Created,
             );
-            hooks::run("startContainer", hooks.start_container().as_deref(), &state)?;
+            hooks::run("startContainer", &hooks.start_container, &state)?;
         }
         let path = match &self.path {
             Some(path) => path.clone(),

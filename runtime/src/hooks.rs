@@ -1,6 +1,6 @@
 //! Programs that the configuration has run at points of a container's life.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::OwnedFd;
@@ -37,14 +37,13 @@ pub struct HookState<'a> {
     pub bundle: &'a Path,
     /// The configuration's annotations.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub annotations: Option<&'a HashMap<String, String>>,
+    pub annotations: Option<&'a BTreeMap<String, String>>,
 }
 
 /// The hooks of the host that run once the namespaces exist: `prestart`, then `createRuntime`.
 pub(crate) fn run_create_runtime(hooks: &Hooks, state: &HookState<'_>) -> Result<()> {
-    #[allow(deprecated)]
-    run("prestart", hooks.prestart().as_deref(), state)?;
-    run("createRuntime", hooks.create_runtime().as_deref(), state)
+    run("prestart", &hooks.prestart, state)?;
+    run("createRuntime", &hooks.create_runtime, state)
 }
 
 /// Runs the hooks that follow the program's start.
@@ -52,7 +51,7 @@ pub(crate) fn run_create_runtime(hooks: &Hooks, state: &HookState<'_>) -> Result
 /// # Errors
 /// When one of them fails. The container runs on.
 pub fn run_poststart(hooks: &Hooks, state: &HookState<'_>) -> Result<()> {
-    run("poststart", hooks.poststart().as_deref(), state)
+    run("poststart", &hooks.poststart, state)
 }
 
 /// Runs the hooks that follow the container's removal: all of them, whatever the others did.
@@ -60,17 +59,17 @@ pub fn run_poststart(hooks: &Hooks, state: &HookState<'_>) -> Result<()> {
 /// # Errors
 /// The first failure.
 pub fn run_poststop(hooks: &Hooks, state: &HookState<'_>) -> Result<()> {
-    let hooks = hooks.poststop().as_deref().unwrap_or_default();
+    let hooks = &hooks.poststop;
     hooks
         .iter()
-        .map(|hook| run("poststop", Some(std::slice::from_ref(hook)), state))
+        .map(|hook| run("poststop", std::slice::from_ref(hook), state))
         .fold(Ok(()), Result::and)
 }
 
 /// Runs hooks of one kind in their order, up to the first that fails.
-pub(crate) fn run(kind: &'static str, hooks: Option<&[Hook]>, state: &HookState<'_>) -> Result<()> {
-    hooks.unwrap_or_default().iter().try_for_each(|hook| {
-        let path = hook.path().display().to_string();
+pub(crate) fn run(kind: &'static str, hooks: &[Hook], state: &HookState<'_>) -> Result<()> {
+    hooks.iter().try_for_each(|hook| {
+        let path = hook.path.display().to_string();
         run_one(hook, state).map_err(|reason| Error::Hook { kind, path, reason })
     })
 }
@@ -88,7 +87,7 @@ fn run_one(hook: &Hook, state: &HookState<'_>) -> std::result::Result<(), String
         .stderr(stderr)
         .spawn()
         .map_err(|e| text(&e))?;
-    let status = match hook.timeout() {
+    let status = match hook.timeout {
         Some(seconds) if seconds > 0 => wait_until(&mut child, seconds)?,
         _ => child.wait().map_err(|e| text(&e))?,
     };
@@ -111,12 +110,12 @@ fn run_one(hook: &Hook, state: &HookState<'_>) -> std::result::Result<(), String
 }
 
 fn command(hook: &Hook) -> Command {
-    let mut command = Command::new(hook.path());
-    if let Some((name, arguments)) = hook.args().as_deref().and_then(<[String]>::split_first) {
+    let mut command = Command::new(&hook.path);
+    if let Some((name, arguments)) = hook.args.split_first() {
         command.arg0(name).args(arguments);
     }
     command.env_clear();
-    for entry in hook.env().as_deref().unwrap_or_default() {
+    for entry in &hook.env {
         if let Some((name, value)) = entry.split_once('=') {
             command.env(name, value);
         }

@@ -10,7 +10,7 @@ use rustix::thread::{
 };
 
 use crate::error::Doing;
-use crate::oci::{Capabilities, PosixRlimit, PosixRlimitType, Process};
+use crate::oci::{PosixRlimit, PosixRlimitType, Process};
 use crate::{Error, Result};
 
 /// The umask of a process whose configuration has none, as in every other runtime.
@@ -40,17 +40,17 @@ struct WantedCapabilities {
 impl Identity {
     /// Reads the identity from `process`.
     pub(crate) fn new(process: &Process) -> Result<Identity> {
-        let user = process.user();
-        let groups = user.additional_gids().as_deref().unwrap_or_default();
-        let limits = process.rlimits().as_deref().unwrap_or_default();
+        let user = &process.user;
+        let groups = &user.additional_gids;
+        let limits = &process.rlimits;
         Ok(Identity {
-            uid: Uid::from_raw(user.uid()),
-            gid: Gid::from_raw(user.gid()),
+            uid: Uid::from_raw(user.uid),
+            gid: Gid::from_raw(user.gid),
             groups: groups.iter().map(|gid| Gid::from_raw(*gid)).collect(),
-            umask: Mode::from_raw_mode(user.umask().unwrap_or(DEFAULT_UMASK) & 0o777),
+            umask: Mode::from_raw_mode(user.umask.unwrap_or(DEFAULT_UMASK) & 0o777),
             capabilities: wanted(process)?,
             limits: limits.iter().map(limit).collect::<Result<_>>()?,
-            no_new_privileges: process.no_new_privileges() == Some(true),
+            no_new_privileges: process.no_new_privileges,
         })
     }
 
@@ -171,22 +171,21 @@ impl WantedCapabilities {
 }
 
 fn wanted(process: &Process) -> Result<WantedCapabilities> {
-    let sets = process.capabilities().as_ref();
+    let sets = process.capabilities.as_ref();
     Ok(WantedCapabilities {
-        bounding: bits(sets.and_then(|s| s.bounding().as_ref()))?,
+        bounding: bits(sets.map(|s| &s.bounding))?,
         thread: CapabilitySets {
-            effective: bits(sets.and_then(|s| s.effective().as_ref()))?,
-            permitted: bits(sets.and_then(|s| s.permitted().as_ref()))?,
-            inheritable: bits(sets.and_then(|s| s.inheritable().as_ref()))?,
+            effective: bits(sets.map(|s| &s.effective))?,
+            permitted: bits(sets.map(|s| &s.permitted))?,
+            inheritable: bits(sets.map(|s| &s.inheritable))?,
         },
-        ambient: bits(sets.and_then(|s| s.ambient().as_ref()))?,
+        ambient: bits(sets.map(|s| &s.ambient))?,
     })
 }
 
-fn bits(set: Option<&Capabilities>) -> Result<CapabilitySet> {
+fn bits(set: Option<&Vec<String>>) -> Result<CapabilitySet> {
     let mut bits = 0;
-    for capability in set.into_iter().flatten() {
-        let name = format!("CAP_{capability}");
+    for name in set.into_iter().flatten() {
         let known: caps::Capability = name
             .parse()
             .map_err(|_| Error::invalid("process.capabilities", format!("{name} is not known")))?;
@@ -196,42 +195,38 @@ fn bits(set: Option<&Capabilities>) -> Result<CapabilitySet> {
 }
 
 fn limit(limit: &PosixRlimit) -> Result<(PosixRlimitType, Resource, Rlimit)> {
-    let resource = match limit.typ() {
-        PosixRlimitType::RlimitCpu => Resource::Cpu,
-        PosixRlimitType::RlimitFsize => Resource::Fsize,
-        PosixRlimitType::RlimitData => Resource::Data,
-        PosixRlimitType::RlimitStack => Resource::Stack,
-        PosixRlimitType::RlimitCore => Resource::Core,
-        PosixRlimitType::RlimitRss => Resource::Rss,
-        PosixRlimitType::RlimitNproc => Resource::Nproc,
-        PosixRlimitType::RlimitNofile => Resource::Nofile,
-        PosixRlimitType::RlimitMemlock => Resource::Memlock,
-        PosixRlimitType::RlimitAs => Resource::As,
-        PosixRlimitType::RlimitLocks => Resource::Locks,
-        PosixRlimitType::RlimitSigpending => Resource::Sigpending,
-        PosixRlimitType::RlimitMsgqueue => Resource::Msgqueue,
-        PosixRlimitType::RlimitNice => Resource::Nice,
-        PosixRlimitType::RlimitRtprio => Resource::Rtprio,
-        PosixRlimitType::RlimitRttime => Resource::Rttime,
+    let resource = match limit.typ {
+        PosixRlimitType::Cpu => Resource::Cpu,
+        PosixRlimitType::Fsize => Resource::Fsize,
+        PosixRlimitType::Data => Resource::Data,
+        PosixRlimitType::Stack => Resource::Stack,
+        PosixRlimitType::Core => Resource::Core,
+        PosixRlimitType::Rss => Resource::Rss,
+        PosixRlimitType::Nproc => Resource::Nproc,
+        PosixRlimitType::Nofile => Resource::Nofile,
+        PosixRlimitType::Memlock => Resource::Memlock,
+        PosixRlimitType::As => Resource::As,
+        PosixRlimitType::Locks => Resource::Locks,
+        PosixRlimitType::Sigpending => Resource::Sigpending,
+        PosixRlimitType::Msgqueue => Resource::Msgqueue,
+        PosixRlimitType::Nice => Resource::Nice,
+        PosixRlimitType::Rtprio => Resource::Rtprio,
+        PosixRlimitType::Rttime => Resource::Rttime,
     };
-    if limit.soft() > limit.hard() {
+    if limit.soft > limit.hard {
         let reason = format!(
             "the soft limit {} is above the hard limit {}",
-            limit.soft(),
-            limit.hard()
+            limit.soft, limit.hard
         );
-        return Err(Error::invalid(
-            format!("process.rlimits[{}]", limit.typ()),
-            reason,
-        ));
+        return Err(Error::invalid(format!("process.rlimits[{}]", limit.typ), reason));
     }
     let bound = |value: u64| (value != u64::MAX).then_some(value);
     Ok((
-        limit.typ(),
+        limit.typ,
         resource,
         Rlimit {
-            current: bound(limit.soft()),
-            maximum: bound(limit.hard()),
+            current: bound(limit.soft),
+            maximum: bound(limit.hard),
         },
     ))
 }

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 /// The text of `/proc/<pid>/uid_map`, see user_namespaces(7).
 fn map_text(mappings: &[LinuxIdMapping]) -> String {
     mappings.iter().fold(String::new(), |mut text, map| {
-        let _ = writeln!(text, "{} {} {}", map.container_id(), map.host_id(), map.size());
+        let _ = writeln!(text, "{} {} {}", map.container_id, map.host_id, map.size);
         text
     })
 }
@@ -33,10 +33,7 @@ pub(crate) fn check_maps(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Re
         if mappings.is_empty() {
             return Err(Error::invalid(field, "a new user namespace needs it"));
         }
-        if !mappings
-            .iter()
-            .any(|map| map.container_id() == 0 && map.size() > 0)
-        {
+        if !mappings.iter().any(|map| map.container_id == 0 && map.size > 0) {
             return Err(Error::invalid(
                 field,
                 "id 0 is not mapped, and the container is set up as root",

@@ -22,6 +22,7 @@ mod idmap;
 mod mask;
 mod mount;
 mod namespaces;
+pub mod oci;
 mod pause;
 mod personality;
 mod process;
@@ -34,8 +35,6 @@ mod stdio;
 mod sys;
 mod sysctl;
 mod terminal;
-
-pub use oci_spec::runtime as oci;
 
 pub use check::check_id;
 pub use copy::run_in_copy;

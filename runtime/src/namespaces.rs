@@ -1,6 +1,6 @@
 //! Which namespaces a container gets: new ones, those of a path, or those that the caller holds open.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -85,11 +85,11 @@ pub(crate) struct Namespaces {
 impl Namespaces {
     /// Reads the namespaces from the spec and opens those that are joined.
     pub(crate) fn new(linux: &Linux, joined: &JoinedNamespaces<'_>) -> Result<Namespaces> {
-        let list = linux.namespaces().as_deref().unwrap_or_default();
+        let list = &linux.namespaces;
         let mut namespaces = Namespaces {
-            uid_map: linux.uid_mappings().clone().unwrap_or_default(),
-            gid_map: linux.gid_mappings().clone().unwrap_or_default(),
-            time_offsets: offsets_text(linux.time_offsets().as_ref()),
+            uid_map: linux.uid_mappings.clone(),
+            gid_map: linux.gid_mappings.clone(),
+            time_offsets: offsets_text(&linux.time_offsets),
             ..Namespaces::default()
         };
         let mut has_mount = false;
@@ -193,7 +193,7 @@ impl Namespaces {
             Wanted::Host => {}
             Wanted::Join(fd) => join(fd, LinuxNamespaceType::Time)?,
             Wanted::New => {
-                let time = CloneFlags::from_bits_retain(LinuxNamespaceType::Time as i32);
+                let time = CloneFlags::from_bits_retain(LinuxNamespaceType::Time.clone_flag());
                 unshare(time).doing(|| "make a time namespace".to_owned())?;
                 if !self.time_offsets.is_empty() {
                     std::fs::write("/proc/self/timens_offsets", &self.time_offsets)
@@ -262,7 +262,7 @@ fn wanted(
     list: &[LinuxNamespace],
     joined: &JoinedNamespaces<'_>,
 ) -> Result<Wanted> {
-    let mut entries = list.iter().filter(|namespace| namespace.typ() == kind);
+    let mut entries = list.iter().filter(|namespace| namespace.typ == kind);
     let entry = entries.next();
     if entries.next().is_some() {
         return Err(Error::invalid(
@@ -276,15 +276,10 @@ fn wanted(
             .doing(|| format!("hold the {kind} namespace"))?;
         return Ok(Wanted::Join(fd));
     }
-    match entry.map(|namespace| {
-        namespace
-            .path()
-            .as_deref()
-            .filter(|path| !path.as_os_str().is_empty())
-    }) {
+    match entry {
         None => Ok(Wanted::Host),
-        Some(None) => Ok(Wanted::New),
-        Some(Some(path)) => open_namespace(path, kind),
+        Some(namespace) if namespace.path.as_os_str().is_empty() => Ok(Wanted::New),
+        Some(namespace) => open_namespace(&namespace.path, kind),
     }
 }
 
@@ -303,24 +298,16 @@ fn open_namespace(path: &Path, kind: LinuxNamespaceType) -> Result<Wanted> {
 }
 
 fn join(fd: &OwnedFd, kind: LinuxNamespaceType) -> Result<()> {
-    let flag = CloneFlags::from_bits_retain(kind as i32);
+    let flag = CloneFlags::from_bits_retain(kind.clone_flag());
     setns(fd, flag).doing(|| format!("join the {kind} namespace"))
 }
 
 /// The text of `/proc/self/timens_offsets`, see time_namespaces(7).
-fn offsets_text(offsets: Option<&HashMap<String, LinuxTimeOffset>>) -> String {
-    offsets
-        .into_iter()
-        .flatten()
-        .fold(String::new(), |mut text, (clock, offset)| {
-            let _ = writeln!(
-                text,
-                "{clock} {} {}",
-                offset.secs().unwrap_or(0),
-                offset.nanosecs().unwrap_or(0)
-            );
-            text
-        })
+fn offsets_text(offsets: &BTreeMap<String, LinuxTimeOffset>) -> String {
+    offsets.iter().fold(String::new(), |mut text, (clock, offset)| {
+        let _ = writeln!(text, "{clock} {} {}", offset.secs, offset.nanosecs);
+        text
+    })
 }
 
 /// While it lives, children of this process are made in another PID namespace.

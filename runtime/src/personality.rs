@@ -12,15 +12,15 @@ const LINUX32: u32 = 8;
 
 /// Sets the execution domain. The specification defines no flags.
 pub(crate) fn apply(personality: &LinuxPersonality) -> Result<()> {
-    if let Some(flag) = personality.flags().iter().flatten().next() {
+    if let Some(flag) = personality.flags.first() {
         return Err(Error::unsupported(
             format!("The personality flag {flag:?}"),
             "the specification has none",
         ));
     }
-    let domain = match personality.domain() {
-        LinuxPersonalityDomain::PerLinux => LINUX,
-        LinuxPersonalityDomain::PerLinux32 => LINUX32,
+    let domain = match personality.domain {
+        LinuxPersonalityDomain::Linux => LINUX,
+        LinuxPersonalityDomain::Linux32 => LINUX32,
     };
     set_personality(domain).doing(|| format!("set the personality {domain}"))
 }

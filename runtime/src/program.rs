@@ -33,11 +33,11 @@ pub(crate) struct Program {
 impl Program {
     /// Reads the program from `process`.
     pub(crate) fn new(process: &Process) -> Result<Program> {
-        let args = process.args().as_deref().unwrap_or_default();
+        let args = &process.args;
         let Some(name) = args.first() else {
             return Err(Error::invalid("process.args", "it is empty"));
         };
-        let env = process.env().as_deref().unwrap_or_default();
+        let env = &process.env;
         if let Some(bad) = env.iter().find(|entry| !entry.contains('=')) {
             return Err(Error::invalid(
                 "process.env",

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use berth_runtime::oci::{LinuxIdMapping, LinuxIdMappingBuilder, Process, Spec};
+use berth_runtime::oci::{LinuxIdMapping, Process, Spec};
 use berth_runtime::{
     CreateArgs, Created, Error, ExecTarget, JoinedNamespaces, Pause, PauseArgs, Rootfs, Stdio, create, exec,
     start_pause,
@@ -304,14 +304,11 @@ fn a_pause_reaps_and_ends_when_told() {
 }
 
 fn map() -> Vec<LinuxIdMapping> {
-    vec![
-        LinuxIdMappingBuilder::default()
-            .container_id(0u32)
-            .host_id(100_000u32)
-            .size(65_536u32)
-            .build()
-            .unwrap(),
-    ]
+    vec![LinuxIdMapping {
+        container_id: 0,
+        host_id: 100_000,
+        size: 65_536,
+    }]
 }
 
 #[test]

@@ -29,17 +29,13 @@ impl Bundle {
 
     /// Whether its streams are a terminal.
     pub(crate) fn wants_terminal(&self) -> bool {
-        self.spec
-            .process()
-            .as_ref()
-            .and_then(oci::Process::terminal)
-            .unwrap_or(false)
+        self.spec.process.as_ref().is_some_and(|process| process.terminal)
     }
 
     /// A terminal of the size that is asked for.
     pub(crate) fn terminal(&self) -> Stdio {
         self.spec
-            .process()
+            .process
             .as_ref()
             .map_or(Stdio::Terminal { width: 0, height: 0 }, terminal_of)
     }
@@ -74,7 +70,7 @@ impl Bundle {
                 work: work.clone(),
             },
             Rootfs::Directory => {
-                let path = self.spec.root().as_ref().map(|root| root.path().clone());
+                let path = self.spec.root.as_ref().map(|root| root.path.clone());
                 RuntimeRootfs::Path(path.unwrap_or_else(|| PathBuf::from("rootfs")))
             }
         }
@@ -83,9 +79,9 @@ impl Bundle {
 
 /// Hooks of a started or a deleted container would hold up every other container of the pod for as long as they run.
 fn refuse_late_hooks(spec: &oci::Spec, id: &str) -> Result<(), RequestError> {
-    let Some(hooks) = spec.hooks() else { return Ok(()) };
-    for (name, list) in [("poststart", hooks.poststart()), ("poststop", hooks.poststop())] {
-        if list.as_ref().is_some_and(|list| !list.is_empty()) {
+    let Some(hooks) = &spec.hooks else { return Ok(()) };
+    for (name, list) in [("poststart", &hooks.poststart), ("poststop", &hooks.poststop)] {
+        if !list.is_empty() {
             let reason = format!("hooks.{name} is not supported in pods; use the pod's lifecycle hooks");
             return Err(RequestError::Bundle {
                 id: id.to_owned(),
@@ -98,11 +94,11 @@ fn refuse_late_hooks(spec: &oci::Spec, id: &str) -> Result<(), RequestError> {
 
 /// A terminal of the size that a process asks for.
 pub(crate) fn terminal_of(process: &oci::Process) -> Stdio {
-    let size = process.console_size();
+    let size = process.console_size.as_ref();
     let cells = |count: u64| u16::try_from(count).unwrap_or(0);
     Stdio::Terminal {
-        width: size.map_or(0, |size| cells(size.width())),
-        height: size.map_or(0, |size| cells(size.height())),
+        width: size.map_or(0, |size| cells(size.width)),
+        height: size.map_or(0, |size| cells(size.height)),
     }
 }
 

@@ -34,7 +34,7 @@ impl ExecProcess {
         tree: Option<Subgroup>,
         fds: Vec<OwnedFd>,
     ) -> Result<(Self, i32, Option<OwnedFd>), RequestError> {
-        let process: oci::Process = serde_json::from_value(request.process.clone()).map_err(|error| {
+        let process: oci::Process = oci::from_value(request.process.clone()).map_err(|error| {
             RequestError::Invalid(format!(
                 "The process of exec {} makes no sense: {error}",
                 request.id
@@ -133,7 +133,7 @@ fn remove(tree: Option<Subgroup>) {
 }
 
 fn streams(process: &oci::Process, fds: Vec<OwnedFd>) -> Result<RuntimeStdio, RequestError> {
-    let terminal = process.terminal().unwrap_or(false);
+    let terminal = process.terminal;
     match <[OwnedFd; 3]>::try_from(fds) {
         Ok([stdin, stdout, stderr]) if !terminal => Ok(RuntimeStdio::Fds {
             stdin,

@@ -246,7 +246,7 @@ impl Shim {
 
     fn update(&mut self, id: &str, resources: serde_json::Value) -> Result<(), RequestError> {
         let container = self.container(id)?;
-        let resources: oci::LinuxResources = serde_json::from_value(resources).map_err(|error| {
+        let resources: oci::LinuxResources = oci::from_value(resources).map_err(|error| {
             RequestError::Invalid(format!("The resources for container {id} make no sense: {error}"))
         })?;
         if container.live_pid().is_none() {

@@ -166,10 +166,10 @@ fn mount_point_of(dir: &Path) -> io::Result<&Path> {
 }
 
 fn hold_namespaces(config: &SandboxConfig) -> berth_runtime::Result<Pause> {
-    let maps = match &config.user {
-        Some(UserNamespace { uids, gids }) => Some((mappings(uids)?, mappings(gids)?)),
-        None => None,
-    };
+    let maps = config
+        .user
+        .as_ref()
+        .map(|UserNamespace { uids, gids }| (mappings(uids), mappings(gids)));
     start_pause(&PauseArgs {
         network: config.network,
         ipc: config.ipc,
@@ -182,21 +182,11 @@ fn hold_namespaces(config: &SandboxConfig) -> berth_runtime::Result<Pause> {
     })
 }
 
-fn mappings(ranges: &[IdMapping]) -> berth_runtime::Result<Vec<oci::LinuxIdMapping>> {
-    let mapping = |range: &IdMapping| {
-        let builder = oci::LinuxIdMappingBuilder::default();
-        builder
-            .container_id(range.container)
-            .host_id(range.host)
-            .size(range.size)
-            .build()
+fn mappings(ranges: &[IdMapping]) -> Vec<oci::LinuxIdMapping> {
+    let mapping = |range: &IdMapping| oci::LinuxIdMapping {
+        container_id: range.container,
+        host_id: range.host,
+        size: range.size,
     };
-    ranges
-        .iter()
-        .map(mapping)
-        .collect::<Result<_, _>>()
-        .map_err(|error| berth_runtime::Error::Invalid {
-            field: "user".to_owned(),
-            reason: error.to_string(),
-        })
+    ranges.iter().map(mapping).collect()
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use berth_runtime::Rootfs;
-use berth_runtime::oci::Spec;
+use berth_runtime::oci::{Spec, from_slice};
 
 use crate::failure::{Attempt, Failure, usage};
 
@@ -34,10 +34,10 @@ impl Bundle {
     pub(crate) fn rootfs(&self) -> Result<Rootfs, Failure> {
         let root = self
             .spec
-            .root()
+            .root
             .as_ref()
             .ok_or_else(|| usage("config.json: root is missing."))?;
-        Ok(Rootfs::Path(self.path.join(root.path())))
+        Ok(Rootfs::Path(self.path.join(&root.path)))
     }
 
     /// The container's cgroup.
@@ -47,45 +47,37 @@ impl Bundle {
 
     /// The standard streams are a terminal.
     pub(crate) fn terminal(&self) -> bool {
-        self.spec
-            .process()
-            .as_ref()
-            .is_some_and(|process| process.terminal() == Some(true))
+        self.spec.process.as_ref().is_some_and(|process| process.terminal)
     }
 
     /// The size that the configuration wants for the terminal: columns and rows.
     pub(crate) fn terminal_size(&self) -> (u16, u16) {
         let size = self
             .spec
-            .process()
+            .process
             .as_ref()
-            .and_then(|process| process.console_size());
+            .and_then(|process| process.console_size.as_ref());
         let short = |n: u64| u16::try_from(n).unwrap_or(0);
-        size.map_or((0, 0), |size| (short(size.width()), short(size.height())))
+        size.map_or((0, 0), |size| (short(size.width), short(size.height)))
     }
 }
 
 /// The cgroup path of a spec.
 pub(crate) fn cgroup(spec: &Spec) -> Option<&str> {
-    spec.linux().as_ref()?.cgroups_path().as_deref()?.to_str()
+    Some(&spec.linux.as_ref()?.cgroups_path)
 }
 
 fn parse(text: &[u8], id: &str) -> Result<Spec, String> {
-    let mut spec: Spec = serde_json::from_slice(text).map_err(|e| e.to_string())?;
-    let linux = spec.linux_mut().as_mut().ok_or("linux is missing")?;
-    match linux
-        .cgroups_path()
-        .as_deref()
-        .and_then(Path::to_str)
-        .filter(|path| !path.is_empty())
-    {
-        Some(path) if !path.contains('/') && path.split(':').count() == 3 => {
+    let mut spec: Spec = from_slice(text)?;
+    let linux = spec.linux.as_mut().ok_or("linux is missing")?;
+    match linux.cgroups_path.as_str() {
+        "" => linux.cgroups_path = format!("/{id}"),
+        path if !path.contains('/') && path.split(':').count() == 3 => {
             return Err(format!(
                 "the cgroupsPath {path:?} is for the systemd driver, which is not supported"
             ));
         }
-        Some(_) => {}
-        None => drop(linux.set_cgroups_path(Some(PathBuf::from(format!("/{id}"))))),
+        _ => {}
     }
     Ok(spec)
 }

@@ -70,7 +70,7 @@ pub(crate) fn destroy(global: &Global, state: StateDir, spec: Option<&Spec>) -> 
     }
     let id = state.id().to_owned();
     state.remove()?;
-    if let Some((spec, hooks)) = spec.and_then(|spec| Some((spec, spec.hooks().as_ref()?))) {
+    if let Some((spec, hooks)) = spec.and_then(|spec| Some((spec, spec.hooks.as_ref()?))) {
         let bundle = record.map_or_else(PathBuf::new, |record| record.bundle);
         if let Err(error) = run_poststop(
             hooks,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use berth_runtime::cgroups::Cgroup;
-use berth_runtime::oci::{Capabilities, Capability, ContainerState, LinuxCapabilities, Process, Spec};
+use berth_runtime::oci::{self, ContainerState, Process, Spec};
 use berth_runtime::{ExecTarget, Stdio, exec};
 use lexopt::Arg;
 
@@ -52,7 +52,7 @@ pub(crate) fn main(global: &Global, parser: lexopt::Parser) -> Result<ExitCode, 
     };
     let spec = state.config()?;
     let process = process(&options, &spec)?;
-    let has_terminal = process.terminal() == Some(true);
+    let has_terminal = process.terminal;
     terminal::check_socket(has_terminal, options.console_socket.as_deref(), options.detach)?;
     let cgroup = Cgroup::open(&record.cgroup)?;
     let cgroup = cgroup.ok_or_else(|| usage(format!("The container {} has no cgroup.", options.id)))?;
@@ -62,7 +62,7 @@ pub(crate) fn main(global: &Global, parser: lexopt::Parser) -> Result<ExitCode, 
             options.id
         )));
     }
-    let filter = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let filter = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
     let filter = filter
         .map(berth_runtime::seccomp::compile)
         .transpose()
@@ -91,10 +91,10 @@ fn run(
     } else {
         Some(Foreground::new()?)
     };
-    let size = process.console_size();
+    let size = process.console_size.as_ref();
     let short = |n: u64| u16::try_from(n).unwrap_or(0);
-    let stdio = if process.terminal() == Some(true) {
-        let (width, height) = size.map_or((0, 0), |size| (short(size.width()), short(size.height())));
+    let stdio = if process.terminal {
+        let (width, height) = size.map_or((0, 0), |size| (short(size.width), short(size.height)));
         Stdio::Terminal { width, height }
     } else {
         Stdio::Inherit
@@ -151,30 +151,25 @@ fn parse(mut parser: lexopt::Parser) -> Result<Options, Failure> {
 fn process(options: &Options, spec: &Spec) -> Result<Process, Failure> {
     if let Some(path) = &options.process {
         let text = std::fs::read(path).attempt(|| format!("read {}", path.display()))?;
-        return serde_json::from_slice(&text)
+        return oci::from_slice(&text)
             .map_err(|e| usage(format!("The process in {} is not valid: {e}.", path.display())));
     }
     if options.args.is_empty() {
         return Err(usage("The command to run is missing."));
     }
-    let own = spec
-        .process()
+    let mut process = spec
+        .process
         .clone()
         .ok_or_else(|| usage("The container's configuration has no process."))?;
-    let mut process = own;
-    process.set_args(Some(options.args.clone()));
-    process.set_terminal(Some(options.terminal));
+    process.args.clone_from(&options.args);
+    process.terminal = options.terminal;
     if let Some(cwd) = &options.cwd {
-        process.set_cwd(cwd.clone());
+        process.cwd.clone_from(cwd);
     }
-    if options.no_new_privileges {
-        process.set_no_new_privileges(Some(true));
-    }
-    let mut env = process.env().clone().unwrap_or_default();
-    env.extend(options.env.iter().cloned());
-    process.set_env(Some(env));
+    process.no_new_privileges |= options.no_new_privileges;
+    process.env.extend(options.env.iter().cloned());
     set_user(&mut process, options)?;
-    add_capabilities(&mut process, &options.capabilities)?;
+    add_capabilities(&mut process, &options.capabilities);
     Ok(process)
 }
 
@@ -187,54 +182,24 @@ fn set_user(process: &mut Process, options: &Options) -> Result<(), Failure> {
             text.parse()
                 .map_err(|_| usage(format!("{text:?} is not a numeric user or group id.")))
         };
-        process.user_mut().set_uid(id(uid)?);
+        process.user.uid = id(uid)?;
         if let Some(gid) = gid {
-            process.user_mut().set_gid(id(gid)?);
+            process.user.gid = id(gid)?;
         }
     }
     if !options.groups.is_empty() {
-        process
-            .user_mut()
-            .set_additional_gids(Some(options.groups.clone()));
+        process.user.additional_gids.clone_from(&options.groups);
     }
     Ok(())
 }
 
-/// Adds capabilities to all sets but the ambient one, as runc does.
-fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), Failure> {
+/// Adds capabilities to all sets but the inheritable and the ambient one, as runc does.
+fn add_capabilities(process: &mut Process, names: &[String]) {
     if names.is_empty() {
-        return Ok(());
+        return;
     }
-    let added: Vec<Capability> = names
-        .iter()
-        .map(|name| {
-            serde_json::from_value(name.as_str().into())
-                .map_err(|_| usage(format!("There is no capability {name:?}.")))
-        })
-        .collect::<Result<_, _>>()?;
-    let with = |set: &Option<Capabilities>| {
-        let mut set = set.clone().unwrap_or_default();
-        set.extend(added.iter().copied());
-        Some(set)
-    };
-    let mut sets = process.capabilities().clone().unwrap_or_else(|| {
-        // The default of the crate is a set of its own.
-        let mut none = LinuxCapabilities::default();
-        none.set_bounding(None)
-            .set_effective(None)
-            .set_inheritable(None)
-            .set_permitted(None)
-            .set_ambient(None);
-        none
-    });
-    let (bounding, effective, permitted) = (
-        with(sets.bounding()),
-        with(sets.effective()),
-        with(sets.permitted()),
-    );
-    sets.set_bounding(bounding)
-        .set_effective(effective)
-        .set_permitted(permitted);
-    process.set_capabilities(Some(sets));
-    Ok(())
+    let sets = process.capabilities.get_or_insert_default();
+    for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
+        set.extend(names.iter().cloned());
+    }
 }

@@ -63,7 +63,7 @@ fn follow(
         let _ = nix::sys::wait::waitpid(created.pid, None);
         return Err(error.into());
     }
-    if let Some(hooks) = bundle.spec.hooks() {
+    if let Some(hooks) = &bundle.spec.hooks {
         let pid = Some(created.pid.as_raw());
         let told = hook_state(
             &bundle.spec,

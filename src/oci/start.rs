@@ -26,7 +26,7 @@ pub(crate) fn main(global: &Global, mut parser: lexopt::Parser) -> Result<ExitCo
     state.set_started()?;
     berth_runtime::start_at(socket)?;
     let spec = state.config()?;
-    if let Some(hooks) = spec.hooks() {
+    if let Some(hooks) = &spec.hooks {
         let pid = record.process.map(|process| process.pid);
         let told = hook_state(&spec, &id, &record.bundle, pid, ContainerState::Running);
         if let Err(error) = run_poststart(hooks, &told) {

@@ -1,5 +1,6 @@
 //! `state`: a container's state as JSON.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -24,8 +25,8 @@ pub(crate) struct State {
     pub(crate) bundle: PathBuf,
     rootfs: PathBuf,
     pub(crate) created: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    annotations: Option<std::collections::HashMap<String, String>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
     pub(crate) owner: String,
 }
 
@@ -49,7 +50,7 @@ pub(crate) fn state(directory: &StateDir, record: Record) -> State {
     State {
         oci_version: spec
             .as_ref()
-            .map_or_else(|| VERSION.to_owned(), |spec| spec.version().clone()),
+            .map_or_else(|| VERSION.to_owned(), |spec| spec.version.clone()),
         id: directory.id().to_owned(),
         pid: record
             .process
@@ -59,7 +60,7 @@ pub(crate) fn state(directory: &StateDir, record: Record) -> State {
         bundle: record.bundle,
         rootfs: record.rootfs,
         created: record.created,
-        annotations: spec.and_then(|spec| spec.annotations().clone()),
+        annotations: spec.map(|spec| spec.annotations).unwrap_or_default(),
         owner: String::new(),
     }
 }

@@ -1,11 +1,10 @@
 //! What a container may do: capability sets, devices, masked paths and the system call filter.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
 
-use oci_spec::runtime::Capability;
 use serde_json::{Value, json};
 
 use crate::engine::EngineError;
@@ -200,8 +199,7 @@ pub(crate) fn seccomp(
 
 /// What the default profile allows depends on the capabilities that the container could ever have.
 fn default_profile(capabilities: &BTreeSet<String>) -> serde_json::Result<Value> {
-    let bounding: HashSet<Capability> = serde_json::from_value(json!(capabilities))?;
-    serde_json::to_value(berth_runtime::seccomp::default_profile(&bounding))
+    serde_json::to_value(berth_runtime::seccomp::default_profile(capabilities))
 }
 
 fn read_profile(path: &Path) -> Result<Value, EngineError> {

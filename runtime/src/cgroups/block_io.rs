@@ -1,20 +1,19 @@
 //! `linux.resources.blockIO`.
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxThrottleDevice};
+use crate::oci::{LinuxBlockIo, LinuxThrottleDevice};
 
 use super::file::Directory;
 use super::hierarchy::Kind;
 use super::{Cgroup, CgroupError, Controller, Result};
 
 pub(super) fn apply(group: &Cgroup, spec: &LinuxBlockIo) -> Result<()> {
-    let weight_devices = spec.weight_device().as_deref().unwrap_or_default();
+    let weight_devices = &spec.weight_device;
     let throttles = throttles(spec);
-    let weight = spec.weight().filter(|w| *w != 0);
-    if weight.is_none() && weight_devices.is_empty() && throttles.is_empty() && spec.leaf_weight().is_none() {
+    let weight = spec.weight.filter(|w| *w != 0);
+    if weight.is_none() && weight_devices.is_empty() && throttles.is_empty() && spec.leaf_weight.is_none() {
         return Ok(());
     }
-    if spec.leaf_weight().is_some_and(|w| w != 0) || weight_devices.iter().any(|d| d.leaf_weight().is_some())
-    {
+    if spec.leaf_weight.is_some_and(|w| w != 0) || weight_devices.iter().any(|d| d.leaf_weight.is_some()) {
         return Err(unsupported(
             "leafWeight",
             "the CFQ scheduler that it is for is gone since Linux 5.0",
@@ -25,12 +24,8 @@ pub(super) fn apply(group: &Cgroup, spec: &LinuxBlockIo) -> Result<()> {
         apply_weight(directory, "", weight)?;
     }
     for device in weight_devices {
-        let Some(weight) = device.weight() else { continue };
-        apply_weight(
-            directory,
-            &format!("{}:{} ", device.major(), device.minor()),
-            weight,
-        )?;
+        let Some(weight) = device.weight else { continue };
+        apply_weight(directory, &format!("{}:{} ", device.major, device.minor), weight)?;
     }
     for throttle in throttles {
         throttle.apply(directory)?;
@@ -80,7 +75,7 @@ struct Throttle<'a> {
 
 impl Throttle<'_> {
     fn apply(&self, directory: &Directory) -> Result<()> {
-        let (major, minor, rate) = (self.device.major(), self.device.minor(), self.device.rate());
+        let (major, minor, rate) = (self.device.major, self.device.minor, self.device.rate);
         match (directory.hierarchy.kind == Kind::V2, rate) {
             (false, rate) => directory.write(self.v1_file, &format!("{major}:{minor} {rate}")),
             // 0 takes a limit away on v1, and is refused on v2.
@@ -93,29 +88,29 @@ impl Throttle<'_> {
 fn throttles(spec: &LinuxBlockIo) -> Vec<Throttle<'_>> {
     let kinds = [
         (
-            spec.throttle_read_bps_device(),
+            &spec.throttle_read_bps_device,
             "blkio.throttle.read_bps_device",
             "rbps",
         ),
         (
-            spec.throttle_write_bps_device(),
+            &spec.throttle_write_bps_device,
             "blkio.throttle.write_bps_device",
             "wbps",
         ),
         (
-            spec.throttle_read_iops_device(),
+            &spec.throttle_read_iops_device,
             "blkio.throttle.read_iops_device",
             "riops",
         ),
         (
-            spec.throttle_write_iops_device(),
+            &spec.throttle_write_iops_device,
             "blkio.throttle.write_iops_device",
             "wiops",
         ),
     ];
     let mut all = Vec::new();
     for (devices, v1_file, v2_key) in kinds {
-        all.extend(devices.iter().flatten().map(|device| Throttle {
+        all.extend(devices.iter().map(|device| Throttle {
             device,
             v1_file,
             v2_key,

@@ -1,7 +1,7 @@
 //! `linux.resources.cpu`, without its cpuset.
 
+use crate::oci::LinuxCpu;
 use nix::errno::Errno;
-use oci_spec::runtime::LinuxCpu;
 
 use super::file::Directory;
 use super::hierarchy::Kind;
@@ -20,13 +20,13 @@ struct Wanted {
 
 pub(super) fn apply(group: &Cgroup, spec: &LinuxCpu) -> Result<()> {
     let wanted = Wanted {
-        shares: spec.shares().filter(|n| *n != 0),
-        quota: spec.quota().filter(|n| *n != 0),
-        period: spec.period().filter(|n| *n != 0),
-        burst: spec.burst(),
-        idle: spec.idle(),
-        realtime_runtime: spec.realtime_runtime().filter(|n| *n != 0),
-        realtime_period: spec.realtime_period().filter(|n| *n != 0),
+        shares: spec.shares.filter(|n| *n != 0),
+        quota: spec.quota.filter(|n| *n != 0),
+        period: spec.period.filter(|n| *n != 0),
+        burst: spec.burst,
+        idle: spec.idle,
+        realtime_runtime: spec.realtime_runtime.filter(|n| *n != 0),
+        realtime_period: spec.realtime_period.filter(|n| *n != 0),
     };
     if wanted.is_empty() {
         return Ok(());

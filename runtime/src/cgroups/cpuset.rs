@@ -41,15 +41,14 @@ fn fill(directory: &Directory, own: (String, String), parent: (String, String)) 
 }
 
 /// Writes `cpu.cpus` and `cpu.mems` of `linux.resources`. On v1 the kernel refuses what the parent group lacks.
-pub(super) fn apply(group: &Cgroup, cpus: Option<&str>, mems: Option<&str>) -> Result<()> {
+pub(super) fn apply(group: &Cgroup, cpus: &str, mems: &str) -> Result<()> {
     for (value, file, field) in [
         (cpus, "cpuset.cpus", "linux.resources.cpu.cpus"),
         (mems, "cpuset.mems", "linux.resources.cpu.mems"),
     ] {
-        let Some(value) = value.filter(|v| !v.is_empty()) else {
-            continue;
-        };
-        group.need(Controller::CpuSet, field)?.write(file, value)?;
+        if !value.is_empty() {
+            group.need(Controller::CpuSet, field)?.write(file, value)?;
+        }
     }
     Ok(())
 }

@@ -5,8 +5,8 @@
 
 use std::os::fd::AsFd;
 
+use crate::oci::{LinuxDeviceCgroup, LinuxDeviceType};
 use nix::fcntl::OFlag;
-use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType};
 
 use super::file::{Directory, write_once};
 use super::{Cgroup, CgroupError, Controller, Result, device_program};
@@ -40,18 +40,12 @@ pub(super) struct Rule {
 /// pseudo devices and its own terminals.
 pub fn default_rules() -> Vec<LinuxDeviceCgroup> {
     use LinuxDeviceType::{A, B, C};
-    let rule = |allow, kind, major: i64, minor: i64, access: &str| {
-        let mut builder = LinuxDeviceCgroupBuilder::default()
-            .allow(allow)
-            .typ(kind)
-            .access(access);
-        if major >= 0 {
-            builder = builder.major(major);
-        }
-        if minor >= 0 {
-            builder = builder.minor(minor);
-        }
-        builder.build().ok()
+    let rule = |allow, kind, major: i64, minor: i64, access: &str| LinuxDeviceCgroup {
+        allow,
+        typ: Some(kind),
+        major: Some(major).filter(|n| *n >= 0),
+        minor: Some(minor).filter(|n| *n >= 0),
+        access: access.to_owned(),
     };
     let nodes = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2), (136, -1)];
     let mut rules = vec![
@@ -60,7 +54,7 @@ pub fn default_rules() -> Vec<LinuxDeviceCgroup> {
         rule(true, B, -1, -1, "m"),
     ];
     rules.extend(nodes.map(|(major, minor)| rule(true, C, major, minor, "rwm")));
-    rules.into_iter().flatten().collect()
+    rules
 }
 
 pub(super) fn apply(group: &Cgroup, spec: &[LinuxDeviceCgroup]) -> Result<()> {
@@ -103,18 +97,18 @@ pub(super) fn parse(spec: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
 
 /// A rule for all kinds with a narrower remainder becomes one for each kind: v1 has no other way to say it.
 fn parse_rule(entry: &LinuxDeviceCgroup) -> Result<[Option<Rule>; 2]> {
-    let kind = match entry.typ() {
+    let kind = match entry.typ {
         None | Some(LinuxDeviceType::A) => None,
         Some(LinuxDeviceType::B) => Some(Kind::Block),
         Some(LinuxDeviceType::C | LinuxDeviceType::U) => Some(Kind::Char),
         Some(LinuxDeviceType::P) => return Err(invalid("type", "p", "a FIFO is not a device")),
     };
     let rule = Rule {
-        allow: entry.allow(),
+        allow: entry.allow,
         kind,
-        major: number("major", entry.major())?,
-        minor: number("minor", entry.minor())?,
-        access: access(entry.access().as_deref())?,
+        major: number("major", entry.major)?,
+        minor: number("minor", entry.minor)?,
+        access: access(&entry.access)?,
     };
     if kind.is_some() || rule.covers_all() {
         return Ok([Some(rule), None]);
@@ -136,9 +130,9 @@ fn number(field: &str, value: Option<i64>) -> Result<Option<u32>> {
     }
 }
 
-fn access(letters: Option<&str>) -> Result<u8> {
+fn access(letters: &str) -> Result<u8> {
     let mut bits = 0;
-    for letter in letters.unwrap_or_default().chars() {
+    for letter in letters.chars() {
         bits |= match letter {
             'r' => READ,
             'w' => WRITE,
@@ -266,7 +260,7 @@ mod tests {
             },
             major: words.get(1).and_then(|s| number(s)),
             minor: words.get(2).and_then(|s| number(s)),
-            access: access(words.get(3).copied()).unwrap(),
+            access: access(words.get(3).copied().unwrap_or_default()).unwrap(),
         }
     }
 
@@ -281,12 +275,14 @@ mod tests {
 
     #[test]
     fn a_list_without_a_base_starts_from_nothing() {
-        let only = LinuxDeviceCgroupBuilder::default()
-            .allow(true)
-            .typ(LinuxDeviceType::C)
-            .major(1_i64)
-            .minor(3_i64);
-        let rules = parse(&[only.build().unwrap()]).unwrap();
+        let only = LinuxDeviceCgroup {
+            allow: true,
+            typ: Some(LinuxDeviceType::C),
+            major: Some(1),
+            minor: Some(3),
+            access: String::new(),
+        };
+        let rules = parse(&[only]).unwrap();
         assert_eq!(
             rules.iter().map(Rule::v1_text).collect::<Vec<_>>(),
             ["a", "c 1:3 rwm"]
@@ -296,11 +292,11 @@ mod tests {
 
     #[test]
     fn a_narrow_rule_for_all_kinds_is_split() {
-        let reading = LinuxDeviceCgroupBuilder::default()
-            .allow(true)
-            .access("r")
-            .build()
-            .unwrap();
+        let reading = LinuxDeviceCgroup {
+            allow: true,
+            access: "r".to_owned(),
+            ..LinuxDeviceCgroup::default()
+        };
         let texts: Vec<String> = parse(&[reading]).unwrap().iter().map(Rule::v1_text).collect();
         assert_eq!(texts, ["a", "b *:* r", "c *:* r"]);
     }

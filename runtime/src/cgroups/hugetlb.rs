@@ -1,6 +1,6 @@
 //! `linux.resources.hugepageLimits`.
 
-use oci_spec::runtime::LinuxHugepageLimit;
+use crate::oci::LinuxHugepageLimit;
 
 use super::hierarchy::Kind;
 use super::{Cgroup, CgroupError, Controller, Result, create};
@@ -18,16 +18,13 @@ pub(super) fn apply(group: &Cgroup, limits: &[LinuxHugepageLimit]) -> Result<()>
         create::enable(directory, &[Controller::HugeTlb])?;
     }
     for limit in limits {
-        let size = page_size(limit.page_size())?;
+        let size = page_size(&limit.page_size)?;
         let (usage, reserved) = if v2 {
             ("max", "rsvd.max")
         } else {
             ("limit_in_bytes", "rsvd.limit_in_bytes")
         };
-        let value = match limit.limit() {
-            ..0 if v2 => "max".to_owned(),
-            bytes => bytes.to_string(),
-        };
+        let value = limit.limit.to_string();
         let file = format!("hugetlb.{size}.{usage}");
         if !directory.has(&file) {
             return Err(CgroupError::Value {

@@ -1,7 +1,7 @@
 //! `linux.resources.memory`.
 
+use crate::oci::LinuxMemory;
 use nix::errno::Errno;
-use oci_spec::runtime::LinuxMemory;
 
 use super::file::Directory;
 use super::hierarchy::Kind;
@@ -13,7 +13,7 @@ pub(super) fn apply(group: &Cgroup, spec: &LinuxMemory) -> Result<()> {
         return Ok(());
     }
     let directory = group.need(Controller::Memory, "linux.resources.memory")?;
-    if spec.check_before_update() == Some(true) {
+    if spec.check_before_update == Some(true) {
         check_usage(directory, spec)?;
     }
     match directory.hierarchy.kind {
@@ -28,24 +28,23 @@ fn given(value: Option<i64>) -> Option<i64> {
 }
 
 fn is_empty(spec: &LinuxMemory) -> bool {
-    given(spec.limit()).is_none()
-        && given(spec.reservation()).is_none()
-        && given(spec.swap()).is_none()
-        && given(spec.kernel_tcp()).is_none()
-        && spec.swappiness().is_none()
-        && spec.disable_oom_killer() != Some(true)
+    given(spec.limit).is_none()
+        && given(spec.reservation).is_none()
+        && given(spec.swap).is_none()
+        && given(spec.kernel_tcp).is_none()
+        && spec.swappiness.is_none()
+        && spec.disable_oom_killer != Some(true)
 }
 
 fn refuse_obsolete(spec: &LinuxMemory) -> Result<()> {
-    #[allow(deprecated)] // it is read in order to refuse it
-    let kernel = spec.kernel();
+    let kernel = spec.kernel;
     if given(kernel).is_some_and(|limit| limit > 0) {
         return Err(unsupported(
             "kernel",
             "Linux has had no separate limit for kernel memory since 5.4; use limit",
         ));
     }
-    if spec.use_hierarchy() == Some(false) {
+    if spec.use_hierarchy == Some(false) {
         return Err(unsupported(
             "useHierarchy",
             "the kernel accounts memory by the whole tree only",
@@ -61,7 +60,7 @@ fn check_usage(directory: &Directory, spec: &LinuxMemory) -> Result<()> {
         "memory.usage_in_bytes"
     };
     let usage = directory.read_number(file)?;
-    match given(spec.limit()) {
+    match given(spec.limit) {
         Some(limit) if limit > 0 && limit.unsigned_abs() <= usage => Err(CgroupError::BelowUsage {
             path: directory.path.to_string(),
             limit,
@@ -72,28 +71,28 @@ fn check_usage(directory: &Directory, spec: &LinuxMemory) -> Result<()> {
 }
 
 fn apply_v2(directory: &Directory, spec: &LinuxMemory) -> Result<()> {
-    if spec.disable_oom_killer() == Some(true) {
+    if spec.disable_oom_killer == Some(true) {
         return Err(unsupported(
             "disableOOMKiller",
             "cgroup v2 can't switch the OOM killer off",
         ));
     }
-    if spec.swappiness().is_some() {
+    if spec.swappiness.is_some() {
         return Err(unsupported("swappiness", "cgroup v2 has no swappiness by group"));
     }
-    if given(spec.kernel_tcp()).is_some() {
+    if given(spec.kernel_tcp).is_some() {
         return Err(unsupported(
             "kernelTCP",
             "cgroup v2 has no separate limit for TCP buffers",
         ));
     }
-    if let Some(swap) = swap_v2(given(spec.limit()), given(spec.swap()))? {
+    if let Some(swap) = swap_v2(given(spec.limit), given(spec.swap))? {
         write_swap_v2(directory, &swap)?;
     }
-    if let Some(limit) = given(spec.limit()) {
+    if let Some(limit) = given(spec.limit) {
         directory.write("memory.max", &amount_v2(limit))?;
     }
-    if let Some(reservation) = given(spec.reservation()) {
+    if let Some(reservation) = given(spec.reservation) {
         directory.write("memory.low", &amount_v2(reservation))?;
     }
     Ok(())
@@ -143,20 +142,20 @@ fn amount_v2(bytes: i64) -> String {
 }
 
 fn apply_v1(directory: &Directory, spec: &LinuxMemory) -> Result<()> {
-    let limit = given(spec.limit());
+    let limit = given(spec.limit);
     // Unlimited memory needs unlimited memory and swap, or the kernel refuses it.
-    let swap = given(spec.swap()).or_else(|| limit.filter(|l| *l < 0));
+    let swap = given(spec.swap).or_else(|| limit.filter(|l| *l < 0));
     limit_v1(directory, limit, swap)?;
-    if let Some(reservation) = given(spec.reservation()) {
+    if let Some(reservation) = given(spec.reservation) {
         directory.write("memory.soft_limit_in_bytes", &reservation.to_string())?;
     }
-    if let Some(limit) = given(spec.kernel_tcp()) {
+    if let Some(limit) = given(spec.kernel_tcp) {
         directory.write("memory.kmem.tcp.limit_in_bytes", &limit.to_string())?;
     }
-    if let Some(swappiness) = spec.swappiness() {
+    if let Some(swappiness) = spec.swappiness {
         directory.write("memory.swappiness", &swappiness.to_string())?;
     }
-    if spec.disable_oom_killer() == Some(true) {
+    if spec.disable_oom_killer == Some(true) {
         directory.write("memory.oom_control", "1")?;
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! `linux.resources` of a container's spec, part by part.
 
-use oci_spec::runtime::{LinuxNetwork, LinuxPids, LinuxResources};
+use crate::oci::{LinuxNetwork, LinuxPids, LinuxResources};
 
 use super::{
     Cgroup, CgroupError, Controller, Result, block_io, cpu, cpuset, devices, hugetlb, memory, unified,
@@ -15,39 +15,36 @@ impl Cgroup {
     /// # Errors
     /// When the kernel refuses a value, or the host can't express a part; the error names the field.
     pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
-        if let Some(rules) = resources.devices() {
-            devices::apply(self, rules)?;
+        if !resources.devices.is_empty() {
+            devices::apply(self, &resources.devices)?;
         }
-        if let Some(spec) = resources.memory() {
+        if let Some(spec) = &resources.memory {
             memory::apply(self, spec)?;
         }
-        if let Some(spec) = resources.cpu() {
+        if let Some(spec) = &resources.cpu {
             cpu::apply(self, spec)?;
-            cpuset::apply(self, spec.cpus().as_deref(), spec.mems().as_deref())?;
+            cpuset::apply(self, &spec.cpus, &spec.mems)?;
         }
-        if let Some(spec) = resources.pids() {
-            apply_pids(self, *spec)?;
+        if let Some(spec) = &resources.pids {
+            apply_pids(self, spec)?;
         }
-        if let Some(spec) = resources.block_io() {
+        if let Some(spec) = &resources.block_io {
             block_io::apply(self, spec)?;
         }
-        if let Some(limits) = resources.hugepage_limits() {
-            hugetlb::apply(self, limits)?;
+        if !resources.hugepage_limits.is_empty() {
+            hugetlb::apply(self, &resources.hugepage_limits)?;
         }
-        if let Some(spec) = resources.network() {
+        if let Some(spec) = &resources.network {
             apply_network(self, spec)?;
         }
         apply_rdma(self, resources)?;
-        resources
-            .unified()
-            .as_ref()
-            .map_or(Ok(()), |map| unified::apply(self, map))
+        unified::apply(self, &resources.unified)
     }
 }
 
 /// The limit of processes and threads: -1 is none, 0 is "not set".
-fn apply_pids(group: &Cgroup, spec: LinuxPids) -> Result<()> {
-    let value = match spec.limit() {
+fn apply_pids(group: &Cgroup, spec: &LinuxPids) -> Result<()> {
+    let value = match spec.limit.unwrap_or(0) {
         0 => return Ok(()),
         ..0 => "max".to_owned(),
         limit => limit.to_string(),
@@ -59,27 +56,22 @@ fn apply_pids(group: &Cgroup, spec: LinuxPids) -> Result<()> {
 
 /// Packet classes and priorities, which only v1 hierarchies have.
 fn apply_network(group: &Cgroup, spec: &LinuxNetwork) -> Result<()> {
-    if let Some(class) = spec.class_id() {
+    if let Some(class) = spec.class_id {
         let directory = group.need(Controller::NetCls, "linux.resources.network.classID")?;
         directory.write("net_cls.classid", &class.to_string())?;
     }
-    for priority in spec.priorities().iter().flatten() {
+    for priority in &spec.priorities {
         let directory = group.need(Controller::NetPrio, "linux.resources.network.priorities")?;
         directory.write(
             "net_prio.ifpriomap",
-            &format!("{} {}", priority.name(), priority.priority()),
+            &format!("{} {}", priority.name, priority.priority),
         )?;
     }
     Ok(())
 }
 
 fn apply_rdma(group: &Cgroup, resources: &LinuxResources) -> Result<()> {
-    let Some(limits) = resources.rdma() else {
-        return Ok(());
-    };
-    let mut limits: Vec<_> = limits.iter().collect();
-    limits.sort_by_key(|(device, _)| *device);
-    for (device, limit) in limits {
+    for (device, limit) in &resources.rdma {
         let directory = group.need(Controller::Rdma, "linux.resources.rdma")?;
         if device.contains(char::is_whitespace) {
             return Err(CgroupError::Value {
@@ -89,11 +81,11 @@ fn apply_rdma(group: &Cgroup, resources: &LinuxResources) -> Result<()> {
             });
         }
         let handles = limit
-            .hca_handles()
+            .hca_handles
             .map(|n| format!(" hca_handle={n}"))
             .unwrap_or_default();
         let objects = limit
-            .hca_objects()
+            .hca_objects
             .map(|n| format!(" hca_object={n}"))
             .unwrap_or_default();
         directory.write("rdma.max", &format!("{device}{handles}{objects}"))?;

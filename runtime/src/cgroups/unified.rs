@@ -1,18 +1,16 @@
 //! `linux.resources.unified`: files of cgroup v2 by their names.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::{Cgroup, CgroupError, Controller, Result, create};
 
-pub(super) fn apply(group: &Cgroup, settings: &HashMap<String, String>) -> Result<()> {
+pub(super) fn apply(group: &Cgroup, settings: &BTreeMap<String, String>) -> Result<()> {
     if settings.is_empty() {
         return Ok(());
     }
     let Some(directory) = group.unified() else {
         return Err(refused("", "this host has no cgroup v2 hierarchy"));
     };
-    let mut settings: Vec<_> = settings.iter().collect();
-    settings.sort();
     for (file, value) in settings {
         let Some((prefix, _)) = file.split_once('.').filter(|_| !file.contains('/')) else {
             return Err(refused(

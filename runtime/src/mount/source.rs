@@ -51,17 +51,16 @@ pub(crate) fn prepare(mounts: &[oci::Mount], bundle: &Path) -> Result<Vec<Prepar
 }
 
 fn prepare_one(mount: &oci::Mount, bundle: &Path) -> Result<Prepared> {
-    let destination = clean(mount.destination());
+    let destination = clean(&mount.destination);
     let name = destination.display().to_string();
-    let options = Options::parse(mount.options().as_deref().unwrap_or_default())?;
-    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
+    let options = Options::parse(&mount.options)?;
+    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
         return Err(Error::unsupported(
             format!("The id mapping of the mount on {name}"),
             "remove its uidMappings and gidMappings",
         ));
     }
-    let kind = mount.typ().as_deref().unwrap_or("none");
-    let source = match (options.bind, kind) {
+    let source = match (options.bind, mount.typ.as_str()) {
         (Some(recursive), _) => bind_source(mount, bundle, recursive, &options)?,
         (None, "bind") => bind_source(mount, bundle, true, &options)?,
         (None, "cgroup" | "cgroup2") => Source::Cgroup,
@@ -70,7 +69,7 @@ fn prepare_one(mount: &oci::Mount, bundle: &Path) -> Result<Prepared> {
         }
         (None, kind) => Source::New {
             kind: kind.to_owned(),
-            source: mount.source().as_ref().map(|source| source.display().to_string()),
+            source: (!mount.source.as_os_str().is_empty()).then(|| mount.source.display().to_string()),
         },
     };
     Ok(Prepared {
@@ -81,12 +80,12 @@ fn prepare_one(mount: &oci::Mount, bundle: &Path) -> Result<Prepared> {
 }
 
 fn bind_source(mount: &oci::Mount, bundle: &Path, recursive: bool, options: &Options) -> Result<Source> {
-    let Some(source) = mount.source() else {
-        let field = format!("mounts[{}].source", mount.destination().display());
+    if mount.source.as_os_str().is_empty() {
+        let field = format!("mounts[{}].source", mount.destination.display());
         return Err(Error::invalid(field, "a bind mount needs it"));
-    };
-    options.check_bind(&mount.destination().display().to_string())?;
-    let path = bundle.join(source);
+    }
+    options.check_bind(&mount.destination.display().to_string())?;
+    let path = bundle.join(&mount.source);
     let doing = || format!("bind-mount {}", path.display());
     let tree = clone_tree(CWD, &path, recursive).doing(doing)?;
     let slave = Propagation {

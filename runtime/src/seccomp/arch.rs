@@ -1,6 +1,6 @@
 //! Architectures, as the kernel tells them apart in `seccomp_data.arch`.
 
-use oci_spec::runtime::Arch;
+use crate::oci::Arch;
 
 use super::SeccompError;
 use super::syscalls::{Column, number, x32_number};
@@ -33,8 +33,8 @@ impl Abi {
     /// can't run on this machine, and need no code.
     pub(super) fn selected(native: Self, listed: &[Arch]) -> Vec<Self> {
         let relatives: &[(Arch, Self)] = match native {
-            Self::X86_64 => &[(Arch::ScmpArchX86, Self::X86), (Arch::ScmpArchX32, Self::X32)],
-            Self::Aarch64 => &[(Arch::ScmpArchArm, Self::Arm)],
+            Self::X86_64 => &[(Arch::X86, Self::X86), (Arch::X32, Self::X32)],
+            Self::Aarch64 => &[(Arch::Arm, Self::Arm)],
             Self::X32 | Self::X86 | Self::Arm => &[],
         };
         let chosen = relatives

@@ -1,12 +1,11 @@
 //! The profile of containers that bring none (`RuntimeDefault`).
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
-use nix::errno::Errno;
-use oci_spec::runtime::{
-    Arch, Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArgBuilder, LinuxSeccompOperator,
-    LinuxSyscall,
+use crate::oci::{
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
 };
+use nix::errno::Errno;
 
 /// `CLONE_NEW*` of the namespaces that only administrators make: mount, cgroup, UTS, IPC, user, PID and network.
 const NAMESPACE_FLAGS: u64 = 0x7e02_0000;
@@ -81,89 +80,90 @@ const ARCHITECTURE: &[&str] = if cfg!(target_arch = "aarch64") {
 
 /// What comes with a capability.
 #[rustfmt::skip]
-const WITH_CAPABILITY: &[(Capability, &[&str])] = &[
-    (Capability::DacReadSearch, &["open_by_handle_at"]),
-    (Capability::SysAdmin, &[
+const WITH_CAPABILITY: &[(&str, &[&str])] = &[
+    ("CAP_DAC_READ_SEARCH", &["open_by_handle_at"]),
+    ("CAP_SYS_ADMIN", &[
         "bpf", "clone", "clone3", "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick", "listmount",
         "lookup_dcookie", "mount", "mount_setattr", "move_mount", "open_tree", "perf_event_open", "quotactl",
         "quotactl_fd", "setdomainname", "sethostname", "setns", "statmount", "syslog", "umount", "umount2", "unshare",
     ]),
-    (Capability::SysBoot, &["reboot"]),
-    (Capability::SysChroot, &["chroot"]),
-    (Capability::SysModule, &["delete_module", "finit_module", "init_module"]),
-    (Capability::SysPacct, &["acct"]),
-    (Capability::SysPtrace, &[
+    ("CAP_SYS_BOOT", &["reboot"]),
+    ("CAP_SYS_CHROOT", &["chroot"]),
+    ("CAP_SYS_MODULE", &["delete_module", "finit_module", "init_module"]),
+    ("CAP_SYS_PACCT", &["acct"]),
+    ("CAP_SYS_PTRACE", &[
         "kcmp", "pidfd_getfd", "process_madvise", "process_vm_readv", "process_vm_writev", "ptrace",
     ]),
-    (Capability::SysRawio, &["ioperm", "iopl"]),
-    (Capability::SysTime, &["clock_settime", "clock_settime64", "settimeofday", "stime"]),
-    (Capability::SysTtyConfig, &["vhangup"]),
-    (Capability::SysNice, &["get_mempolicy", "mbind", "set_mempolicy", "set_mempolicy_home_node"]),
-    (Capability::Syslog, &["syslog"]),
-    (Capability::Bpf, &["bpf"]),
-    (Capability::Perfmon, &["perf_event_open"]),
+    ("CAP_SYS_RAWIO", &["ioperm", "iopl"]),
+    ("CAP_SYS_TIME", &["clock_settime", "clock_settime64", "settimeofday", "stime"]),
+    ("CAP_SYS_TTY_CONFIG", &["vhangup"]),
+    ("CAP_SYS_NICE", &["get_mempolicy", "mbind", "set_mempolicy", "set_mempolicy_home_node"]),
+    ("CAP_SYSLOG", &["syslog"]),
+    ("CAP_BPF", &["bpf"]),
+    ("CAP_PERFMON", &["perf_event_open"]),
 ];
 
 /// The default profile for a process with these capabilities in its bounding set. Everything else fails with EPERM.
-pub fn default_profile(bounding: &HashSet<Capability>) -> LinuxSeccomp {
+pub fn default_profile(bounding: &BTreeSet<String>) -> LinuxSeccomp {
     let mut rules = vec![allow(ALWAYS), allow(ARCHITECTURE)];
-    rules.extend(allow_if("socket", LinuxSeccompOperator::ScmpCmpNe, AF_VSOCK));
+    rules.push(allow_if("socket", LinuxSeccompOperator::Ne, AF_VSOCK));
     for domain in PERSONALITIES {
-        rules.extend(allow_if("personality", LinuxSeccompOperator::ScmpCmpEq, domain));
+        rules.push(allow_if("personality", LinuxSeccompOperator::Eq, domain));
     }
     for (_, names) in WITH_CAPABILITY
         .iter()
-        .filter(|(capability, _)| bounding.contains(capability))
+        .filter(|(capability, _)| bounding.contains(*capability))
     {
         rules.push(allow(names));
     }
-    if !bounding.contains(&Capability::SysAdmin) {
-        rules.extend(allow_if(
-            "clone",
-            LinuxSeccompOperator::ScmpCmpMaskedEq,
-            NAMESPACE_FLAGS,
-        ));
+    if !bounding.contains("CAP_SYS_ADMIN") {
+        rules.push(allow_if("clone", LinuxSeccompOperator::MaskedEq, NAMESPACE_FLAGS));
         // Its flags are behind a pointer, where no filter can look: C libraries then use clone.
         rules.push(unknown("clone3"));
     }
-    let mut profile = LinuxSeccomp::default();
-    profile.set_default_action(LinuxSeccompAction::ScmpActErrno);
-    profile.set_default_errno_ret(Some(Errno::EPERM as u32));
-    profile.set_architectures(Some(architectures()));
-    profile.set_syscalls(Some(rules));
-    profile
+    LinuxSeccomp {
+        default_action: LinuxSeccompAction::Errno,
+        default_errno_ret: Some(Errno::EPERM as u32),
+        architectures: architectures(),
+        syscalls: rules,
+        ..LinuxSeccomp::default()
+    }
 }
 
 fn architectures() -> Vec<Arch> {
     if cfg!(target_arch = "aarch64") {
-        vec![Arch::ScmpArchAarch64, Arch::ScmpArchArm]
+        vec![Arch::Aarch64, Arch::Arm]
     } else {
-        vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32]
+        vec![Arch::X86_64, Arch::X86, Arch::X32]
     }
 }
 
 fn allow(names: &[&str]) -> LinuxSyscall {
-    let mut rule = LinuxSyscall::default();
-    rule.set_names(names.iter().map(|name| (*name).to_owned()).collect());
-    rule.set_action(LinuxSeccompAction::ScmpActAllow);
-    rule
+    LinuxSyscall {
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+        action: LinuxSeccompAction::Allow,
+        ..LinuxSyscall::default()
+    }
 }
 
 /// Allowed if the first argument compares; with a mask, if nothing of it is set.
-fn allow_if(name: &str, operator: LinuxSeccompOperator, value: u64) -> Option<LinuxSyscall> {
-    let condition = LinuxSeccompArgBuilder::default()
-        .index(0_usize)
-        .op(operator)
-        .value(value)
-        .value_two(0_u64);
-    let mut rule = allow(&[name]);
-    rule.set_args(Some(vec![condition.build().ok()?]));
-    Some(rule)
+fn allow_if(name: &str, operator: LinuxSeccompOperator, value: u64) -> LinuxSyscall {
+    let condition = LinuxSeccompArg {
+        index: 0,
+        value,
+        value_two: 0,
+        op: operator,
+    };
+    LinuxSyscall {
+        args: vec![condition],
+        ..allow(&[name])
+    }
 }
 
 fn unknown(name: &str) -> LinuxSyscall {
-    let mut rule = allow(&[name]);
-    rule.set_action(LinuxSeccompAction::ScmpActErrno);
-    rule.set_errno_ret(Some(Errno::ENOSYS as u32));
-    rule
+    LinuxSyscall {
+        action: LinuxSeccompAction::Errno,
+        errno_ret: Some(Errno::ENOSYS as u32),
+        ..allow(&[name])
+    }
 }

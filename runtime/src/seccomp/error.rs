@@ -36,7 +36,7 @@ pub enum SeccompError {
         /// The rule's first system call.
         syscall: String,
         /// The index in the spec.
-        index: usize,
+        index: u32,
     },
 
     /// Notification of what the runtime itself needs to set the notification up.

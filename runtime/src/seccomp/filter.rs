@@ -5,7 +5,7 @@
 //! finds out by itself that such calls are always allowed, and then does not run the filter for them at all
 //! (Linux 5.11).
 
-use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompOperator};
+use crate::oci::{LinuxSeccomp, LinuxSeccompOperator};
 
 use super::SeccompError;
 use super::arch::{Abi, X32_BIT};
@@ -27,7 +27,7 @@ struct Run {
 }
 
 pub(super) fn build(profile: &LinuxSeccomp, native: Abi) -> Result<Vec<Instruction>, SeccompError> {
-    let abis = Abi::selected(native, profile.architectures().as_deref().unwrap_or_default());
+    let abis = Abi::selected(native, &profile.architectures);
     let mut assembler = Assembler::default();
     // A process of an architecture that the profile does not know would get around all of its rules.
     let mut next = assembler.ret(KILL_PROCESS);
@@ -166,13 +166,13 @@ fn compare(
         value,
     };
     match condition.operator {
-        Op::ScmpCmpEq => word.equal(holds, fails),
-        Op::ScmpCmpNe => word.equal(fails, holds),
-        Op::ScmpCmpGt => word.ordered(JUMP_GREATER, holds, fails),
-        Op::ScmpCmpLe => word.ordered(JUMP_GREATER, fails, holds),
-        Op::ScmpCmpGe => word.ordered(JUMP_GREATER_OR_EQUAL, holds, fails),
-        Op::ScmpCmpLt => word.ordered(JUMP_GREATER_OR_EQUAL, fails, holds),
-        Op::ScmpCmpMaskedEq => word.masked(two, holds, fails),
+        Op::Eq => word.equal(holds, fails),
+        Op::Ne => word.equal(fails, holds),
+        Op::Gt => word.ordered(JUMP_GREATER, holds, fails),
+        Op::Le => word.ordered(JUMP_GREATER, fails, holds),
+        Op::Ge => word.ordered(JUMP_GREATER_OR_EQUAL, holds, fails),
+        Op::Lt => word.ordered(JUMP_GREATER_OR_EQUAL, fails, holds),
+        Op::MaskedEq => word.masked(two, holds, fails),
     }
 }
 

@@ -26,8 +26,8 @@ mod syscalls;
 
 use std::os::fd::OwnedFd;
 
+use crate::oci::{LinuxSeccomp, LinuxSeccompFilterFlag};
 use nix::errno::Errno;
-use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompFilterFlag};
 
 pub use assembler::Instruction;
 pub use default_profile::default_profile;
@@ -89,12 +89,12 @@ impl Program {
 fn flags(profile: &LinuxSeccomp) -> Result<u32, SeccompError> {
     use LinuxSeccompFilterFlag as Flag;
     let mut flags = 0;
-    for flag in profile.flags().iter().flatten() {
+    for flag in &profile.flags {
         flags |= match flag {
-            Flag::SeccompFilterFlagLog => LOG,
-            Flag::SeccompFilterFlagTsync => TSYNC,
-            Flag::SeccompFilterFlagSpecAllow => SPEC_ALLOW,
-            Flag::SeccompFilterFlagWaitKillableRecv => WAIT_KILLABLE_RECV,
+            Flag::Log => LOG,
+            Flag::Tsync => TSYNC,
+            Flag::SpecAllow => SPEC_ALLOW,
+            Flag::WaitKillableRecv => WAIT_KILLABLE_RECV,
         };
     }
     match (

@@ -1,8 +1,8 @@
 //! Tests of the compiler against the meaning of profiles, spelled out without any cleverness.
 
-use oci_spec::runtime::{
-    Arch, Capability, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompArgBuilder,
-    LinuxSeccompOperator as Op, LinuxSyscall,
+use crate::oci::{
+    Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompOperator as Op,
+    LinuxSyscall,
 };
 use proptest::prelude::*;
 
@@ -54,39 +54,33 @@ fn run(program: &[Instruction], call: Call) -> u32 {
 
 /// What the profile says about a call.
 fn decide(profile: &LinuxSeccomp, native: Abi, call: Call) -> u32 {
-    let listed = profile.architectures().as_deref().unwrap_or_default();
+    let listed = &profile.architectures;
     let abis = [Abi::X86_64, Abi::X32, Abi::X86, Abi::Aarch64, Abi::Arm];
     let is_x32 = call.number >= X32_BIT && call.arch == Abi::X32.audit_number();
     let abi = abis.into_iter().find(|abi| {
         let selected = match (native, *abi) {
             (a, b) if a == b => true,
-            (Abi::X86_64, Abi::X32) => listed.contains(&Arch::ScmpArchX32),
-            (Abi::X86_64, Abi::X86) => listed.contains(&Arch::ScmpArchX86),
-            (Abi::Aarch64, Abi::Arm) => listed.contains(&Arch::ScmpArchArm),
+            (Abi::X86_64, Abi::X32) => listed.contains(&Arch::X32),
+            (Abi::X86_64, Abi::X86) => listed.contains(&Arch::X86),
+            (Abi::Aarch64, Abi::Arm) => listed.contains(&Arch::Arm),
             _ => false,
         };
         selected && abi.audit_number() == call.arch && is_x32 == (*abi == Abi::X32)
     });
     let Some(abi) = abi else { return 0x8000_0000 };
-    let entries = profile.syscalls().as_deref().unwrap_or_default();
+    let entries = &profile.syscalls;
     let number_of = |name: &String| abi.syscall(name);
     for entry in entries {
-        let about = entry
-            .names()
-            .iter()
-            .filter_map(number_of)
-            .any(|n| n == call.number);
+        let about = entry.names.iter().filter_map(number_of).any(|n| n == call.number);
         if about && matches(entry, call, abi) {
-            return value(entry.action(), entry.errno_ret());
+            return value(entry.action, entry.errno_ret);
         }
     }
-    let default = value(profile.default_action(), profile.default_errno_ret());
-    if profile.default_action() != Action::ScmpActErrno {
+    let default = value(profile.default_action, profile.default_errno_ret);
+    if profile.default_action != Action::Errno {
         return default;
     }
-    let named = entries
-        .iter()
-        .flat_map(|e| e.names().iter().filter_map(number_of));
+    let named = entries.iter().flat_map(|e| e.names.iter().filter_map(number_of));
     let newest = named
         .map(|n| n & !X32_BIT)
         .filter(|n| *n < 0xf0000)
@@ -94,7 +88,7 @@ fn decide(profile: &LinuxSeccomp, native: Abi, call: Call) -> u32 {
         .unwrap_or(0);
     let has_rule = entries
         .iter()
-        .any(|e| e.names().iter().filter_map(number_of).any(|n| n == call.number));
+        .any(|e| e.names.iter().filter_map(number_of).any(|n| n == call.number));
     let newer = call.number & !abi.base() > newest.max(423);
     if newer && !has_rule {
         return 0x0005_0000 | 38;
@@ -103,7 +97,7 @@ fn decide(profile: &LinuxSeccomp, native: Abi, call: Call) -> u32 {
 }
 
 fn matches(entry: &LinuxSyscall, call: Call, abi: Abi) -> bool {
-    let args = entry.args().clone().unwrap_or_default();
+    let args = entry.args.clone();
     let holds = |arg: &LinuxSeccompArg| {
         let narrow = |n: u64| {
             if matches!(abi, Abi::X86 | Abi::Arm) {
@@ -112,18 +106,18 @@ fn matches(entry: &LinuxSyscall, call: Call, abi: Abi) -> bool {
                 n
             }
         };
-        let (actual, value) = (narrow(call.arguments[arg.index()]), narrow(arg.value()));
-        match arg.op() {
-            Op::ScmpCmpNe => actual != value,
-            Op::ScmpCmpLt => actual < value,
-            Op::ScmpCmpLe => actual <= value,
-            Op::ScmpCmpEq => actual == value,
-            Op::ScmpCmpGe => actual >= value,
-            Op::ScmpCmpGt => actual > value,
-            Op::ScmpCmpMaskedEq => actual & value == narrow(arg.value_two().unwrap_or(0)),
+        let (actual, value) = (narrow(call.arguments[arg.index as usize]), narrow(arg.value));
+        match arg.op {
+            Op::Ne => actual != value,
+            Op::Lt => actual < value,
+            Op::Le => actual <= value,
+            Op::Eq => actual == value,
+            Op::Ge => actual >= value,
+            Op::Gt => actual > value,
+            Op::MaskedEq => actual & value == narrow(arg.value_two),
         }
     };
-    let alternatives = (0..6).any(|index| args.iter().filter(|a| a.index() == index).count() > 1);
+    let alternatives = (0..6).any(|index| args.iter().filter(|a| a.index == index).count() > 1);
     if alternatives {
         args.iter().any(holds)
     } else {
@@ -133,14 +127,14 @@ fn matches(entry: &LinuxSyscall, call: Call, abi: Abi) -> bool {
 
 fn value(action: Action, errno: Option<u32>) -> u32 {
     match action {
-        Action::ScmpActKill | Action::ScmpActKillThread => 0,
-        Action::ScmpActKillProcess => 0x8000_0000,
-        Action::ScmpActTrap => 0x0003_0000,
-        Action::ScmpActErrno => 0x0005_0000 | errno.unwrap_or(1),
-        Action::ScmpActNotify => 0x7fc0_0000,
-        Action::ScmpActTrace => 0x7ff0_0000 | errno.unwrap_or(1),
-        Action::ScmpActLog => 0x7ffc_0000,
-        Action::ScmpActAllow => 0x7fff_0000,
+        Action::Kill | Action::KillThread => 0,
+        Action::KillProcess => 0x8000_0000,
+        Action::Trap => 0x0003_0000,
+        Action::Errno => 0x0005_0000 | errno.unwrap_or(1),
+        Action::Notify => 0x7fc0_0000,
+        Action::Trace => 0x7ff0_0000 | errno.unwrap_or(1),
+        Action::Log => 0x7ffc_0000,
+        Action::Allow => 0x7fff_0000,
     }
 }
 
@@ -175,64 +169,57 @@ fn interesting() -> impl Strategy<Value = u64> {
 
 fn action() -> impl Strategy<Value = (Action, Option<u32>)> {
     prop_oneof![
-        Just((Action::ScmpActAllow, None)),
-        Just((Action::ScmpActKillProcess, None)),
-        Just((Action::ScmpActKill, None)),
-        Just((Action::ScmpActTrap, None)),
-        Just((Action::ScmpActLog, None)),
-        (1_u32..4096).prop_map(|n| (Action::ScmpActErrno, Some(n))),
-        Just((Action::ScmpActErrno, None)),
-        (0_u32..4096).prop_map(|n| (Action::ScmpActTrace, Some(n))),
+        Just((Action::Allow, None)),
+        Just((Action::KillProcess, None)),
+        Just((Action::Kill, None)),
+        Just((Action::Trap, None)),
+        Just((Action::Log, None)),
+        (1_u32..4096).prop_map(|n| (Action::Errno, Some(n))),
+        Just((Action::Errno, None)),
+        (0_u32..4096).prop_map(|n| (Action::Trace, Some(n))),
     ]
 }
 
 fn argument() -> impl Strategy<Value = LinuxSeccompArg> {
     let op = prop_oneof![
-        Just(Op::ScmpCmpNe),
-        Just(Op::ScmpCmpLt),
-        Just(Op::ScmpCmpLe),
-        Just(Op::ScmpCmpEq),
-        Just(Op::ScmpCmpGe),
-        Just(Op::ScmpCmpGt),
-        Just(Op::ScmpCmpMaskedEq),
+        Just(Op::Ne),
+        Just(Op::Lt),
+        Just(Op::Le),
+        Just(Op::Eq),
+        Just(Op::Ge),
+        Just(Op::Gt),
+        Just(Op::MaskedEq),
     ];
-    (0_usize..6, op, interesting(), interesting()).prop_map(|(index, op, value, two)| {
-        LinuxSeccompArgBuilder::default()
-            .index(index)
-            .op(op)
-            .value(value)
-            .value_two(two)
-            .build()
-            .unwrap()
+    (0_u32..6, op, interesting(), interesting()).prop_map(|(index, op, value, two)| LinuxSeccompArg {
+        index,
+        value,
+        value_two: two,
+        op,
     })
 }
 
 fn entry() -> impl Strategy<Value = LinuxSyscall> {
     let names = prop::collection::vec(prop::sample::select(NAMES.to_vec()), 1..4);
     (names, action(), prop::collection::vec(argument(), 0..4)).prop_map(|(names, (action, errno), args)| {
-        let mut entry = LinuxSyscall::default();
-        entry.set_names(names.into_iter().map(str::to_owned).collect());
-        entry.set_action(action).set_errno_ret(errno).set_args(Some(args));
-        entry
+        LinuxSyscall {
+            names: names.into_iter().map(str::to_owned).collect(),
+            action,
+            errno_ret: errno,
+            args,
+        }
     })
 }
 
 fn profile() -> impl Strategy<Value = LinuxSeccomp> {
-    let arches = vec![
-        Arch::ScmpArchX86,
-        Arch::ScmpArchX32,
-        Arch::ScmpArchArm,
-        Arch::ScmpArchMips,
-    ];
+    let arches = vec![Arch::X86, Arch::X32, Arch::Arm, Arch::Mips];
     let arches = prop::collection::vec(prop::sample::select(arches), 0..4);
     (action(), arches, prop::collection::vec(entry(), 0..40)).prop_map(
-        |((action, errno), arches, entries)| {
-            let mut profile = LinuxSeccomp::default();
-            profile.set_default_action(action).set_default_errno_ret(errno);
-            profile
-                .set_architectures(Some(arches))
-                .set_syscalls(Some(entries));
-            profile
+        |((action, errno), arches, entries)| LinuxSeccomp {
+            default_action: action,
+            default_errno_ret: errno,
+            architectures: arches,
+            syscalls: entries,
+            ..LinuxSeccomp::default()
         },
     )
 }
@@ -273,10 +260,10 @@ proptest! {
 fn the_default_profile_call_by_call() {
     for bounding in [
         vec![],
-        vec![Capability::SysAdmin],
-        vec![Capability::SysTime, Capability::SysBoot],
+        vec!["CAP_SYS_ADMIN"],
+        vec!["CAP_SYS_TIME", "CAP_SYS_BOOT"],
     ] {
-        let profile = default_profile(&bounding.into_iter().collect());
+        let profile = default_profile(&bounding.into_iter().map(str::to_owned).collect());
         let native = Abi::native().unwrap();
         let program = filter::build(&profile, native).unwrap();
         for arch in [0xc000_003e_u32, 0x4000_0003, 0xc000_00b7] {
@@ -304,24 +291,23 @@ fn the_default_profile_call_by_call() {
 #[test]
 fn long_programs() {
     let rule = |value: u64, action| {
-        let arg = LinuxSeccompArgBuilder::default()
-            .index(1_usize)
-            .op(Op::ScmpCmpEq)
-            .value(value)
-            .build()
-            .unwrap();
-        let mut entry = LinuxSyscall::default();
-        entry
-            .set_names(vec!["read".to_owned(), "openat".to_owned()])
-            .set_action(action)
-            .set_args(Some(vec![arg]));
-        entry
+        let arg = LinuxSeccompArg {
+            index: 1,
+            value,
+            value_two: 0,
+            op: Op::Eq,
+        };
+        LinuxSyscall {
+            names: vec!["read".to_owned(), "openat".to_owned()],
+            action,
+            errno_ret: None,
+            args: vec![arg],
+        }
     };
-    let profile = |count| {
-        let mut profile = LinuxSeccomp::default();
-        profile.set_default_action(Action::ScmpActErrno);
-        profile.set_syscalls(Some((0..count).map(|n| rule(n, Action::ScmpActAllow)).collect()));
-        profile
+    let profile = |count| LinuxSeccomp {
+        default_action: Action::Errno,
+        syscalls: (0..count).map(|n| rule(n, Action::Allow)).collect(),
+        ..LinuxSeccomp::default()
     };
     let native = Abi::native().unwrap();
     let long = profile(300);

@@ -2,10 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use crate::oci::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall};
 use nix::errno::Errno;
-use oci_spec::runtime::{
-    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
-};
 
 use super::SeccompError;
 use super::arch::Abi;
@@ -63,22 +61,18 @@ pub(super) struct Rules {
 pub(super) const NO_SUCH_CALL: u32 = ERRNO | Errno::ENOSYS as u32;
 
 pub(super) fn default_action(profile: &LinuxSeccomp) -> Result<u32, SeccompError> {
-    if profile.default_action() == LinuxSeccompAction::ScmpActNotify {
+    if profile.default_action == LinuxSeccompAction::Notify {
         return Err(SeccompError::Notify("the default action"));
     }
-    action(
-        profile.default_action(),
-        profile.default_errno_ret(),
-        "defaultAction",
-    )
+    action(profile.default_action, profile.default_errno_ret, "defaultAction")
 }
 
 pub(super) fn resolve(profile: &LinuxSeccomp, abi: Abi) -> Result<Rules, SeccompError> {
     let default = default_action(profile)?;
     let mut by_number: BTreeMap<u32, Chain> = BTreeMap::new();
-    for entry in profile.syscalls().iter().flatten() {
+    for entry in &profile.syscalls {
         let rules = entry_rules(entry)?;
-        for name in entry.names() {
+        for name in &entry.names {
             // A name that this architecture, or this build, does not have can't be called by it either.
             let Some(number) = abi.syscall(name) else { continue };
             let chain = by_number.entry(number).or_default();
@@ -108,24 +102,18 @@ pub(super) fn resolve(profile: &LinuxSeccomp, abi: Abi) -> Result<Rules, Seccomp
 /// Whether any rule asks a listener.
 pub(super) fn notifies(profile: &LinuxSeccomp) -> bool {
     profile
-        .syscalls()
+        .syscalls
         .iter()
-        .flatten()
-        .any(|entry| entry.action() == LinuxSeccompAction::ScmpActNotify)
+        .any(|entry| entry.action == LinuxSeccompAction::Notify)
 }
 
 fn entry_rules(entry: &LinuxSyscall) -> Result<Vec<Rule>, SeccompError> {
-    let first = entry.names().first().map_or("", String::as_str);
-    if entry.action() == LinuxSeccompAction::ScmpActNotify && entry.names().iter().any(|name| name == "write")
-    {
+    let first = entry.names.first().map_or("", String::as_str);
+    if entry.action == LinuxSeccompAction::Notify && entry.names.iter().any(|name| name == "write") {
         return Err(SeccompError::Notify("write"));
     }
-    let action = action(
-        entry.action(),
-        entry.errno_ret(),
-        &format!("the rule for {first:?}"),
-    )?;
-    let conditions = entry.args().iter().flatten().map(|arg| condition(arg, first));
+    let action = action(entry.action, entry.errno_ret, &format!("the rule for {first:?}"))?;
+    let conditions = entry.args.iter().map(|arg| condition(arg, first));
     let conditions = conditions.collect::<Result<Vec<_>, _>>()?;
     let mut seen = HashSet::new();
     // All conditions have to hold. Where several are about the same argument, though, profiles mean alternatives: that
@@ -143,22 +131,22 @@ fn entry_rules(entry: &LinuxSyscall) -> Result<Vec<Rule>, SeccompError> {
 }
 
 fn condition(arg: &LinuxSeccompArg, syscall: &str) -> Result<Condition, SeccompError> {
-    let argument = u32::try_from(arg.index()).ok().filter(|n| *n < 6);
+    let argument = Some(arg.index).filter(|n| *n < 6);
     Ok(Condition {
         argument: argument.ok_or_else(|| SeccompError::Argument {
             syscall: syscall.to_owned(),
-            index: arg.index(),
+            index: arg.index,
         })?,
-        operator: arg.op(),
-        value: arg.value(),
-        value_two: arg.value_two().unwrap_or(0),
+        operator: arg.op,
+        value: arg.value,
+        value_two: arg.value_two,
     })
 }
 
 fn action(action: LinuxSeccompAction, errno: Option<u32>, place: &str) -> Result<u32, SeccompError> {
     use LinuxSeccompAction as A;
     let (value, name) = match action {
-        A::ScmpActErrno | A::ScmpActTrace => {
+        A::Errno | A::Trace => {
             let errno = errno.unwrap_or(Errno::EPERM as u32);
             if errno > MAX_ERRNO {
                 return Err(SeccompError::Errno {
@@ -166,15 +154,15 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>, place: &str) -> Result
                     place: place.to_owned(),
                 });
             }
-            return Ok(errno | if action == A::ScmpActErrno { ERRNO } else { TRACE });
+            return Ok(errno | if action == A::Errno { ERRNO } else { TRACE });
         }
-        A::ScmpActKill => (KILL_THREAD, "SCMP_ACT_KILL"),
-        A::ScmpActKillThread => (KILL_THREAD, "SCMP_ACT_KILL_THREAD"),
-        A::ScmpActKillProcess => (KILL_PROCESS, "SCMP_ACT_KILL_PROCESS"),
-        A::ScmpActTrap => (TRAP, "SCMP_ACT_TRAP"),
-        A::ScmpActNotify => (USER_NOTIF, "SCMP_ACT_NOTIFY"),
-        A::ScmpActLog => (LOG, "SCMP_ACT_LOG"),
-        A::ScmpActAllow => (ALLOW, "SCMP_ACT_ALLOW"),
+        A::Kill => (KILL_THREAD, "SCMP_ACT_KILL"),
+        A::KillThread => (KILL_THREAD, "SCMP_ACT_KILL_THREAD"),
+        A::KillProcess => (KILL_PROCESS, "SCMP_ACT_KILL_PROCESS"),
+        A::Trap => (TRAP, "SCMP_ACT_TRAP"),
+        A::Notify => (USER_NOTIF, "SCMP_ACT_NOTIFY"),
+        A::Log => (LOG, "SCMP_ACT_LOG"),
+        A::Allow => (ALLOW, "SCMP_ACT_ALLOW"),
     };
     match errno {
         // Profiles that were written out by programs have a zero everywhere.

@@ -377,8 +377,8 @@ fn devices_are_allowed_by_the_rules() {
     let mut spec = LinuxResources::default();
     let mut rules = default_device_rules();
     // Without /dev/zero.
-    rules.retain(|rule| rule.minor() != Some(5));
-    spec.set_devices(Some(rules));
+    rules.retain(|rule| rule.minor != Some(5));
+    spec.devices = rules;
     group.0.apply(&spec).unwrap();
     let script = "for d in null zero full; do head -c 0 < /dev/$d 2>/dev/null && echo $d; done; true";
     assert_eq!(output(group.shell(script)), "null\nfull\n");
