@@ -50,4 +50,4 @@ pub use pause::{HeldNamespaces, Pause, PauseArgs, start_pause};
 pub use rootfs::Rootfs;
 pub use state::{FirstProcess, Record, StateDir, StateRoot, process_stat};
 pub use stdio::Stdio;
-pub use sys::{give_memory_back, send_signal};
+pub use sys::{Arena, give_memory_back, send_signal};

@@ -53,6 +53,10 @@ Usage: berth-oci [--root DIR] [--log FILE] [--log-format text|json] [--debug] CO
   features
   shim     DIR";
 
+/// Every command but `shim` ends soon.
+#[global_allocator]
+static MEMORY: berth_runtime::Arena = berth_runtime::Arena::new();
+
 fn main() -> ExitCode {
     let mut parser = lexopt::Parser::from_env();
     let (global, verb) = match options::parse(&mut parser) {

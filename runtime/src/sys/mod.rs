@@ -12,7 +12,7 @@ pub(crate) mod seccomp;
 mod send_signal;
 mod signal;
 
-pub use allocator::give_memory_back;
+pub use allocator::{Arena, give_memory_back};
 pub(crate) use clone::{CloneArgs, Spawned, spawn};
 pub(crate) use exec::{CStrings, close_range, execute_descriptor, execve};
 pub(crate) use keyring::join_session_keyring;
