@@ -15,7 +15,8 @@ use crate::mount::{self, Attached, Prepared, Propagation, Source, set_propagatio
 use crate::namespaces::Namespaces;
 use crate::oci::{ContainerState, Linux, Spec};
 use crate::process::{
-    apparmor, become_root, become_user, die_with_creator, expect, join_keyring, report, reset_signals, warn,
+    apparmor, become_root, become_user, close_on_exec, die_with_creator, expect, join_keyring, report,
+    reset_signals, warn,
 };
 use crate::program::Program;
 use crate::spawn::close_others;
@@ -264,6 +265,7 @@ fn take_identity(setup: &mut Setup<'_>, pid: Option<i32>) -> Result<Ready> {
     }
     setup.program.complete_environment(setup.identity.uid().as_raw());
     let filter = setup.seccomp.filter(|_| !setup.identity.no_new_privileges());
+    close_on_exec(setup.preserve_fds)?;
     become_user(&setup.identity, &process.cwd, filter)?;
     let path = if setup.find_program_now {
         Some(setup.program.find()?)

@@ -174,11 +174,11 @@ impl Addition<'_> {
         self.open_streams()?;
         self.identity
             .raise_limits(|warning| process::warn(&self.channel, warning));
+        process::close_on_exec(self.preserve_fds)?;
         self.take_identity()?;
         process::expect(&self.channel, &Message::Mapped)?;
         process::outlive_creator()?;
         let path = self.program.find()?;
-        process::close_on_exec(self.preserve_fds)?;
         self.identity.set_limits()?;
         if let Some(filter) = self.target.seccomp.filter(|_| self.identity.no_new_privileges()) {
             process::install_filter(filter)?;

@@ -10,7 +10,7 @@ use crate::child::Setup;
 use crate::create::hook_state;
 use crate::error::Doing;
 use crate::oci::ContainerState;
-use crate::process::{close_on_exec, install_filter, outlive_creator};
+use crate::process::{install_filter, outlive_creator};
 use crate::{Error, Result, hooks};
 
 /// Where the process waits for its start.
@@ -82,7 +82,6 @@ impl Ready {
             Some(path) => path.clone(),
             None => setup.program.find()?,
         };
-        close_on_exec(setup.preserve_fds)?;
         setup.identity.set_limits()?;
         if let Some(filter) = setup.seccomp.filter(|_| setup.identity.no_new_privileges()) {
             install_filter(filter)?;

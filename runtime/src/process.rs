@@ -86,7 +86,8 @@ pub(crate) fn outlive_creator() -> Result<()> {
     set_parent_process_death_signal(None).doing(|| "outlive the runtime".to_owned())
 }
 
-/// Keeps everything but the streams and the `preserved` descriptors after them from the program.
+/// Keeps everything but the streams and the `preserved` descriptors after them from the program. Before a filter is in
+/// force: profiles from before close_range(2) was known refuse it.
 pub(crate) fn close_on_exec(preserved: u32) -> Result<()> {
     let first = i32::try_from(preserved).unwrap_or(i32::MAX - 3).saturating_add(3);
     sys::close_range(first, i32::MAX, true).doing(|| "keep descriptors from the program".to_owned())
