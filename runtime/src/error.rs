@@ -53,6 +53,9 @@ pub enum Error {
         /// How.
         reason: String,
     },
+    /// There is no container of that id.
+    #[error("The container {0:?} can't be found: container does not exist.")]
+    NoContainer(String),
     /// A control group could not be made or configured.
     #[error(transparent)]
     Cgroup(#[from] crate::cgroups::CgroupError),

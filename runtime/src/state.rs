@@ -47,6 +47,9 @@ pub struct Record {
     pub cgroup: String,
     /// When the container was created: RFC 3339, UTC.
     pub created: String,
+    /// The process that creates the container. It means nothing once the container has a process of its own.
+    #[serde(default)]
+    pub creator: u32,
     /// Its first process. Not there while the container is being created.
     #[serde(skip)]
     pub process: Option<FirstProcess>,
@@ -118,27 +121,26 @@ impl StateRoot {
         check_id(id)?;
         let path = self.0.join(id);
         let doing = || format!("make the state directory {}", path.display());
-        let made = match make_private(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir_all(&self.0).doing(doing)?;
-                make_private(&path)
+        loop {
+            let made = match make_private(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    fs::create_dir_all(&self.0).doing(doing)?;
+                    make_private(&path)
+                }
+                other => other,
+            };
+            match made {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    return Err(Error::invalid(
+                        format!("the container's id {id:?}"),
+                        "container with given ID already exists",
+                    ));
+                }
+                other => other.doing(doing)?,
             }
-            other => other,
-        };
-        match made {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(Error::invalid(
-                format!("the container's id {id:?}"),
-                "there is a container of that id already",
-            )),
-            other => {
-                other.doing(doing)?;
-                let directory = File::open(&path).doing(doing)?;
-                flock(&directory, FlockOperation::LockExclusive).doing(doing)?;
-                Ok(StateDir {
-                    id: id.to_owned(),
-                    path,
-                    directory,
-                })
+            // Before it was locked, somebody may have deleted what had no owner yet.
+            if let Some(state) = self.lock(id, &path, FlockOperation::LockExclusive)? {
+                return Ok(state);
             }
         }
     }
@@ -146,15 +148,26 @@ impl StateRoot {
     /// Opens and locks the directory of a container; waits while another command works on it.
     ///
     /// # Errors
-    /// When there is no such container.
+    /// [`Error::NoContainer`], or when the kernel refuses.
     pub fn open(&self, id: &str) -> Result<StateDir> {
         self.open_with(id, FlockOperation::LockExclusive)
+    }
+
+    /// As [`StateRoot::open`], but `None` when it would have to wait.
+    ///
+    /// # Errors
+    /// [`Error::NoContainer`], or when the kernel refuses.
+    pub fn try_open(&self, id: &str) -> Result<Option<StateDir>> {
+        match self.open_with(id, FlockOperation::NonBlockingLockExclusive) {
+            Err(Error::System { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            other => other.map(Some),
+        }
     }
 
     /// Opens the directory of a container for looking only, without waiting for commands that work on it.
     ///
     /// # Errors
-    /// When there is no such container.
+    /// [`Error::NoContainer`], or when the kernel refuses.
     pub fn look(&self, id: &str) -> Result<StateDir> {
         self.open_with(id, FlockOperation::Unlock)
     }
@@ -162,27 +175,34 @@ impl StateRoot {
     fn open_with(&self, id: &str, lock: FlockOperation) -> Result<StateDir> {
         check_id(id)?;
         let path = self.0.join(id);
-        let none = || Error::invalid(format!("the container's id {id:?}"), "there is no such container");
         loop {
-            let directory = match File::open(&path) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(none()),
-                other => other.doing(|| format!("open {}", path.display()))?,
-            };
-            flock(&directory, lock).doing(|| format!("lock {}", path.display()))?;
-            // Whoever held the lock may have deleted the container; another one may have its id by now.
-            let ours = directory.metadata().map(|m| (m.dev(), m.ino())).ok();
-            match fs::metadata(&path) {
-                Ok(now) if Some((now.dev(), now.ino())) == ours => {
-                    return Ok(StateDir {
-                        id: id.to_owned(),
-                        path,
-                        directory,
-                    });
-                }
-                Ok(_) => {}
-                Err(_) => return Err(none()),
+            if let Some(state) = self.lock(id, &path, lock)? {
+                return Ok(state);
+            }
+            if !path.exists() {
+                return Err(Error::NoContainer(id.to_owned()));
             }
         }
+    }
+
+    /// Opens and locks what is at `path` now; `None` when by then something else is, or nothing.
+    fn lock(&self, id: &str, path: &Path, lock: FlockOperation) -> Result<Option<StateDir>> {
+        let directory = match File::open(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.doing(|| format!("open {}", path.display()))?,
+        };
+        flock(&directory, lock).doing(|| format!("lock {}", path.display()))?;
+        // Whoever held the lock may have deleted the container; another one may have its id by now.
+        let inode = |m: fs::Metadata| (m.dev(), m.ino());
+        let (ours, now) = (
+            directory.metadata().map(inode).ok(),
+            fs::metadata(path).map(inode).ok(),
+        );
+        Ok((ours.is_some() && ours == now).then(|| StateDir {
+            id: id.to_owned(),
+            path: path.to_owned(),
+            directory,
+        }))
     }
 
     /// The ids of all containers, sorted.
@@ -214,6 +234,31 @@ impl StateDir {
     /// The container's id.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The directory's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The user who owns the directory, and so the container.
+    pub fn owner(&self) -> u32 {
+        self.directory.metadata().map_or(0, |m| m.uid())
+    }
+
+    /// Whether there is a record, readable or not.
+    pub fn has_record(&self) -> bool {
+        self.has(STATE)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        rustix::fs::accessat(
+            &self.directory,
+            name,
+            rustix::fs::Access::EXISTS,
+            rustix::fs::AtFlags::empty(),
+        )
+        .is_ok()
     }
 
     /// The configuration that the container was created from.
@@ -266,6 +311,24 @@ impl StateDir {
     pub fn process(&self) -> Option<FirstProcess> {
         let link = rustix::fs::readlinkat(&self.directory, PROCESS, Vec::new()).ok()?;
         FirstProcess::decode(link.to_str().ok()?)
+    }
+
+    /// The process that creates the container, if it is still at it.
+    pub fn creator(&self) -> Option<OwnedFd> {
+        let pid = i32::try_from(self.read::<Recorded>().ok()?.record.creator).ok()?;
+        let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+        // It holds this directory open; a process that was given its pid later does not.
+        let inode = |m: fs::Metadata| (m.dev(), m.ino());
+        let ours = self.directory.metadata().map(inode).ok()?;
+        fs::read_dir(format!("/proc/{pid}/fd"))
+            .ok()?
+            .flatten()
+            .any(|fd| {
+                fs::metadata(fd.path())
+                    .map(inode)
+                    .is_ok_and(|theirs| theirs == ours)
+            })
+            .then_some(pidfd)
     }
 
     fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
@@ -332,7 +395,7 @@ impl StateDir {
         };
         match open_process(process.pid, process.start_time) {
             None => (ContainerState::Stopped, None),
-            Some(pidfd) if self.path.join(SOCKET).exists() => (ContainerState::Created, Some(pidfd)),
+            Some(pidfd) if self.has(SOCKET) => (ContainerState::Created, Some(pidfd)),
             Some(pidfd) => (ContainerState::Running, Some(pidfd)),
         }
     }

@@ -8,12 +8,27 @@ use std::process::ExitCode;
 use berth_runtime::{
     CreateArgs, Created, FirstProcess, JoinedNamespaces, Record, StateDir, Stdio, process_stat,
 };
-use lexopt::Arg;
 
+use crate::arguments::{Arguments, Operands, Syntax};
 use crate::bundle::Bundle;
 use crate::failure::{Attempt, Failure, usage};
-use crate::options::{Global, flag, number, text};
-use crate::{log, terminal, time};
+use crate::notify::Notify;
+use crate::options::Global;
+use crate::{activation, delete, handover, log, terminal, time};
+
+pub(crate) const SYNTAX: Syntax = Syntax {
+    name: "create",
+    flags: &[
+        "bundle,b=DIR",
+        "console-socket=PATH",
+        "pidfd-socket=PATH",
+        "pid-file=FILE",
+        "no-pivot",
+        "no-new-keyring",
+        "preserve-fds=N",
+    ],
+    operands: (Operands::One, "ID"),
+};
 
 /// The options that `create` and `run` share.
 #[derive(Debug)]
@@ -21,73 +36,88 @@ pub(crate) struct Options {
     pub(crate) id: String,
     pub(crate) bundle: PathBuf,
     pub(crate) console_socket: Option<PathBuf>,
-    pub(crate) pid_file: Option<PathBuf>,
-    pub(crate) preserve_fds: u32,
-    pub(crate) no_pivot: bool,
-    pub(crate) new_keyring: bool,
-    /// `run` only: don't wait for the end.
+    pidfd_socket: Option<PathBuf>,
+    pid_file: Option<PathBuf>,
+    /// Sockets of the caller's service manager, which are the first descriptors after the standard streams.
+    listen_fds: u32,
+    preserve_fds: u32,
+    no_pivot: bool,
+    new_keyring: bool,
+    /// Don't wait for the end.
     pub(crate) detach: bool,
-    /// `run` only: don't delete after the end.
-    pub(crate) keep: bool,
 }
 
 impl Options {
-    /// Parses the command line of `create`, or with `run` of that.
-    pub(crate) fn parse(mut parser: lexopt::Parser, run: bool) -> Result<Options, Failure> {
-        let mut options = Options {
-            id: String::new(),
-            bundle: PathBuf::from("."),
-            console_socket: None,
-            pid_file: None,
-            preserve_fds: 0,
-            no_pivot: false,
-            new_keyring: true,
-            detach: false,
-            keep: false,
-        };
-        while let Some(argument) = parser.next()? {
-            match argument {
-                Arg::Long("bundle") | Arg::Short('b') => options.bundle = parser.value()?.into(),
-                Arg::Long("console-socket") => options.console_socket = Some(parser.value()?.into()),
-                Arg::Long("pid-file") => options.pid_file = Some(parser.value()?.into()),
-                Arg::Long("preserve-fds") => options.preserve_fds = number(&mut parser)?,
-                Arg::Long("no-pivot") => options.no_pivot = flag(&mut parser)?,
-                Arg::Long("no-new-keyring") => options.new_keyring = !flag(&mut parser)?,
-                Arg::Long("detach") | Arg::Short('d') if run => options.detach = flag(&mut parser)?,
-                Arg::Long("keep") if run => options.keep = flag(&mut parser)?,
-                Arg::Value(id) if options.id.is_empty() => options.id = text(id)?,
-                other => return Err(other.unexpected().into()),
-            }
-        }
-        if options.id.is_empty() {
-            return Err(usage("The container's id is missing."));
-        }
-        Ok(options)
+    /// What `arguments` ask for.
+    pub(crate) fn new(arguments: &Arguments, detach: bool) -> Result<Options, Failure> {
+        let (listen_fds, preserve_fds) = (activation::listen_fds(), arguments.number("preserve-fds")?);
+        Ok(Options {
+            id: arguments.id()?.to_owned(),
+            bundle: arguments.path("bundle").unwrap_or_else(|| PathBuf::from(".")),
+            console_socket: arguments.path("console-socket"),
+            pidfd_socket: arguments.path("pidfd-socket"),
+            pid_file: arguments.path("pid-file"),
+            listen_fds,
+            preserve_fds: preserve_fds.unwrap_or(0_u32).saturating_add(listen_fds),
+            no_pivot: arguments.switch("no-pivot")?,
+            new_keyring: !arguments.switch("no-new-keyring")?,
+            detach,
+        })
     }
 }
 
 /// Creates a container that waits for `start`.
-pub(crate) fn main(global: &Global, parser: lexopt::Parser) -> Result<ExitCode, Failure> {
+pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     berth_runtime::protect_executable()?;
-    let options = Options::parse(parser, false)?;
-    let bundle = Bundle::load(&options.bundle, &options.id)?;
-    terminal::check_socket(bundle.terminal(), options.console_socket.as_deref(), true)?;
-    let state = global.root.create(&options.id)?;
-    let created = create(global, &options, &bundle, &state, true).and_then(|created| {
-        terminal::hand_over(created.terminal.as_ref(), options.console_socket.as_deref())?;
-        Ok(created)
+    let options = Options::new(arguments, true)?;
+    let mut bundle = Bundle::load(&options.bundle, &options.id)?;
+    let state = check(global, &options, &bundle)?;
+    let created = prepare(&options, &mut bundle, &state).and_then(|notify| {
+        drop(notify);
+        create(global, &options, &bundle, &state, true)
     });
-    match created {
-        Ok(created) => {
-            created.detach()?;
-            Ok(ExitCode::SUCCESS)
-        }
+    let detached = match created {
+        Ok(created) => created.detach().map_err(Failure::from),
+        Err(failure) => Err(failure),
+    };
+    match detached {
+        Ok(()) => Ok(ExitCode::SUCCESS),
         Err(failure) => {
-            // The library left nothing; what went wrong matters more than a directory that stays.
-            let _ = state.remove();
+            undo(global, state, &bundle);
             Err(failure)
         }
     }
+}
+
+/// Checks what can be checked by looking, and takes the id.
+pub(crate) fn check(global: &Global, options: &Options, bundle: &Bundle) -> Result<StateDir, Failure> {
+    terminal::check_socket(
+        bundle.terminal(),
+        options.console_socket.as_deref(),
+        options.detach,
+    )?;
+    activation::check(options.preserve_fds)?;
+    Ok(global.root.create(&options.id)?)
+}
+
+/// Adds to the configuration what comes from the caller's environment.
+pub(crate) fn prepare(
+    options: &Options,
+    bundle: &mut Bundle,
+    state: &StateDir,
+) -> Result<Option<Notify>, Failure> {
+    if options.listen_fds > 0
+        && let Some(process) = &mut bundle.spec.process
+    {
+        // The program has the pid 1.
+        process.env.push(format!("LISTEN_FDS={}", options.listen_fds));
+        process.env.push("LISTEN_PID=1".to_owned());
+    }
+    let notify = Notify::from_environment(state);
+    if let Some(notify) = &notify {
+        notify.prepare(&mut bundle.spec)?;
+    }
+    Ok(notify)
 }
 
 /// Creates the container and remembers it: before anything of it exists, and again with its process.
@@ -107,12 +137,13 @@ pub(crate) fn create(
         },
         cgroup: bundle.cgroup().to_owned(),
         created: time::now(),
+        creator: std::process::id(),
         process: None,
     };
     state.write(&record, &bundle.text)?;
     let listener: Option<OwnedFd> = if listen { Some(state.listen()?) } else { None };
     let (width, height) = bundle.terminal_size();
-    let created = berth_runtime::create(CreateArgs {
+    let mut created = berth_runtime::create(CreateArgs {
         id: &options.id,
         bundle: &bundle.path,
         spec: &bundle.spec,
@@ -132,6 +163,17 @@ pub(crate) fn create(
     for warning in &created.warnings {
         log::warning(global, warning);
     }
+    match announce(options, state, &mut created) {
+        Ok(()) => Ok(created),
+        Err(failure) => {
+            abandon(created);
+            Err(failure)
+        }
+    }
+}
+
+/// Remembers the container's process, and tells the caller of it in the ways that it asked for.
+fn announce(options: &Options, state: &StateDir, created: &mut Created) -> Result<(), Failure> {
     let pid = created.pid.as_raw();
     let start_time = process_stat(pid).map(|(_, began)| began);
     let start_time =
@@ -141,10 +183,36 @@ pub(crate) fn create(
         start_time,
         in_user_namespace: created.in_user_namespace,
     })?;
-    if let Some(path) = &options.pid_file {
-        write_pid_file(path, pid)?;
+    if let Some(path) = &options.console_socket {
+        terminal::hand_over(created.terminal.take().as_ref(), Some(path))?;
     }
-    Ok(created)
+    if let Some(path) = &options.pidfd_socket {
+        handover::send_process(path, &created.pidfd)?;
+    }
+    match &options.pid_file {
+        Some(path) => write_pid_file(path, pid),
+        None => Ok(()),
+    }
+}
+
+/// Ends a container that was not started.
+fn abandon(created: Created) {
+    let _ = rustix::process::pidfd_send_signal(&created.pidfd, rustix::process::Signal::KILL);
+    let _ = nix::sys::wait::waitpid(created.pid, None);
+    // Why it is abandoned matters more than a group that stays.
+    let _ = created.cgroup.delete();
+}
+
+/// Forgets a container that did not come to be. What went wrong matters more than what can't be cleaned up after it.
+pub(crate) fn undo(global: &Global, state: StateDir, bundle: &Bundle) {
+    if state.process().is_none() {
+        // The library left nothing.
+        let _ = state.remove();
+        return;
+    }
+    if let Err(failure) = delete::destroy(global, state, Some(&bundle.spec)) {
+        log::warning(global, &failure.message);
+    }
 }
 
 /// Writes a pid file in one step.
@@ -153,6 +221,9 @@ pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<(), Failure> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let mut file = std::fs::File::create(&new).attempt(doing)?;
-    file.write_all(pid.to_string().as_bytes()).attempt(doing)?;
-    std::fs::rename(&new, path).attempt(doing)
+    let written = file.write_all(pid.to_string().as_bytes());
+    let renamed = written.and_then(|()| std::fs::rename(&new, path));
+    renamed
+        .attempt(doing)
+        .inspect_err(|_| drop(std::fs::remove_file(&new)))
 }

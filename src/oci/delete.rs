@@ -5,32 +5,36 @@ use std::process::ExitCode;
 
 use berth_runtime::cgroups::Cgroup;
 use berth_runtime::oci::{ContainerState, Spec};
-use berth_runtime::{StateDir, hook_state, run_poststop};
-use lexopt::Arg;
+use berth_runtime::{Error, StateDir, hook_state, run_poststop};
 
+use crate::arguments::{Arguments, Operands, Syntax};
 use crate::failure::{Failure, usage};
-use crate::log;
-use crate::options::{Global, flag, text};
+use crate::options::Global;
+use crate::{log, start};
+
+pub(crate) const SYNTAX: Syntax = Syntax {
+    name: "delete",
+    flags: &["force,f"],
+    operands: (Operands::One, "ID"),
+};
 
 /// Deletes a container that has stopped or was not started; with `--force` any, and none is fine too.
-pub(crate) fn main(global: &Global, mut parser: lexopt::Parser) -> Result<ExitCode, Failure> {
-    let (mut id, mut force) = (None, false);
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Arg::Long("force") | Arg::Short('f') => force = flag(&mut parser)?,
-            Arg::Value(value) if id.is_none() => id = Some(text(value)?),
-            other => return Err(other.unexpected().into()),
-        }
-    }
-    let id = id.ok_or_else(|| usage("The container's id is missing."))?;
-    berth_runtime::check_id(&id)?;
-    let state = match global.root.open(&id) {
-        Err(_) if force => return Ok(ExitCode::SUCCESS),
+pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let (id, force) = (arguments.id()?, arguments.switch("force")?);
+    let state = if force {
+        force_open(global, id)
+    } else {
+        start::open(global, id)
+    };
+    let state = match state {
+        Err(Error::NoContainer(_)) if force => return Ok(ExitCode::SUCCESS),
         other => other?,
     };
     if !force {
-        // A damaged record takes --force.
-        state.record()?;
+        // A damaged record takes --force; one that was never written does not.
+        if state.has_record() {
+            state.record()?;
+        }
         let (status, _) = state.status();
         if status == ContainerState::Running {
             return Err(usage(format!(
@@ -41,6 +45,30 @@ pub(crate) fn main(global: &Global, mut parser: lexopt::Parser) -> Result<ExitCo
     let spec = state.config().ok();
     destroy(global, state, spec.as_ref())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Locks the container, whatever its state. A command that works on it may be waiting for the container's process, or
+/// for a hook: the process is killed at once, and so is a creator that did not get that far.
+fn force_open(global: &Global, id: &str) -> Result<StateDir, Error> {
+    if let Some(state) = global.root.try_open(id)? {
+        return Ok(state);
+    }
+    let state = global.root.look(id)?;
+    match state.status() {
+        (_, Some(process)) => kill(&process),
+        (ContainerState::Creating, None) => {
+            if let Some(creator) = state.creator() {
+                kill(&creator);
+            }
+        }
+        _ => {}
+    }
+    global.root.open(id)
+}
+
+fn kill(process: &std::os::fd::OwnedFd) {
+    // It may have ended just now.
+    let _ = rustix::process::pidfd_send_signal(process, rustix::process::Signal::KILL);
 }
 
 /// Kills what still runs, removes the cgroup, runs the poststop hooks, forgets the container. Works from whatever is
@@ -57,16 +85,15 @@ pub(crate) fn destroy(global: &Global, state: StateDir, spec: Option<&Spec>) -> 
         }
         (None, ..) => None,
     };
-    if let Some(process) = alive {
-        // It may have ended just now.
-        let _ = rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL);
-        wait_for(&process);
+    let cgroup = cgroup.map(|path| Cgroup::open(&path)).transpose()?.flatten();
+    if let Some(process) = &alive {
+        kill(process);
     }
-    if let Some(path) = &cgroup
-        && let Some(cgroup) = Cgroup::open(path)?
-    {
-        cgroup.kill_all()?;
-        cgroup.delete()?;
+    if let Some(cgroup) = &cgroup {
+        remove_cgroup(global, cgroup, state.process().is_some())?;
+    }
+    if let Some(process) = &alive {
+        wait_for(process);
     }
     let id = state.id().to_owned();
     state.remove()?;
@@ -78,6 +105,19 @@ pub(crate) fn destroy(global: &Global, state: StateDir, spec: Option<&Spec>) -> 
         ) {
             log::warning(global, &error.to_string());
         }
+    }
+    Ok(())
+}
+
+/// A container that never had a process has none in its cgroup either: a process that is found there is somebody
+/// else's, whose cgroup the configuration named and the creator did not live to refuse.
+fn remove_cgroup(global: &Global, cgroup: &Cgroup, ours: bool) -> Result<(), Failure> {
+    if ours {
+        cgroup.kill_all()?;
+        return Ok(cgroup.delete()?);
+    }
+    if let Err(error) = cgroup.delete() {
+        log::warning(global, &error.to_string());
     }
     Ok(())
 }

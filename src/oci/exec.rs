@@ -1,65 +1,72 @@
 //! `exec`: one more process in a running container.
 
-use std::path::PathBuf;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use berth_runtime::cgroups::Cgroup;
 use berth_runtime::oci::{self, ContainerState, Process, Spec};
-use berth_runtime::{ExecTarget, Stdio, exec};
-use lexopt::Arg;
+use berth_runtime::{ExecTarget, Execed, Stdio, exec};
 
+use crate::arguments::{Arguments, Operands, Syntax, number};
 use crate::create::write_pid_file;
 use crate::failure::{Attempt, Failure, usage};
 use crate::foreground::Foreground;
-use crate::options::{Global, flag, number, text};
-use crate::{log, terminal};
+use crate::options::Global;
+use crate::{activation, handover, log, terminal};
 
-/// The command line.
-#[derive(Debug, Default)]
-struct Options {
-    id: String,
-    args: Vec<String>,
-    terminal: bool,
-    detach: bool,
-    env: Vec<String>,
-    user: Option<String>,
-    groups: Vec<u32>,
-    cwd: Option<PathBuf>,
-    process: Option<PathBuf>,
-    console_socket: Option<PathBuf>,
-    pid_file: Option<PathBuf>,
-    preserve_fds: u32,
-    capabilities: Vec<String>,
-    no_new_privileges: bool,
-    ignore_paused: bool,
-}
+pub(crate) const SYNTAX: Syntax = Syntax {
+    name: "exec",
+    flags: &[
+        "tty,t",
+        "detach,d",
+        "env,e=NAME=VALUE",
+        "user,u=UID[:GID]",
+        "additional-gids,g=GID",
+        "cwd=DIR",
+        "process,p=FILE",
+        "console-socket=PATH",
+        "pidfd-socket=PATH",
+        "pid-file=FILE",
+        "preserve-fds=N",
+        "cap,c=CAP",
+        "no-new-privs",
+        "process-label=LABEL",
+        "apparmor=PROFILE",
+        "cgroup=[CONTROLLER[,...]:]PATH",
+        "ignore-paused",
+    ],
+    operands: (Operands::OneAndRest, "ID [--] [COMMAND [ARG ...]]"),
+};
 
 /// Starts a process, and exits as it does unless it is detached.
-pub(crate) fn main(global: &Global, parser: lexopt::Parser) -> Result<ExitCode, Failure> {
+pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    add(global, arguments).map_err(Failure::of_exec)
+}
+
+fn add(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     berth_runtime::protect_executable()?;
-    let options = parse(parser)?;
-    let state = global.root.open(&options.id)?;
+    let id = arguments.id()?;
+    // The process is held by a descriptor: nobody can put another container in its place.
+    let state = global.root.look(id)?;
     let record = state.record()?;
     let (status, pidfd) = state.status();
     let pidfd = match (status, pidfd) {
         (ContainerState::Running | ContainerState::Created, Some(pidfd)) => pidfd,
         _ => {
             return Err(usage(format!(
-                "The container {} can't take a process: it is {status}.",
-                options.id
+                "The container {id} can't take a process: container not running, it is {status}."
             )));
         }
     };
     let spec = state.config()?;
-    let process = process(&options, &spec)?;
-    let has_terminal = process.terminal;
-    terminal::check_socket(has_terminal, options.console_socket.as_deref(), options.detach)?;
+    let process = process(arguments, &spec)?;
+    let (socket, detach) = (arguments.path("console-socket"), arguments.switch("detach")?);
+    terminal::check_socket(process.terminal, socket.as_deref(), detach)?;
     let cgroup = Cgroup::open(&record.cgroup)?;
-    let cgroup = cgroup.ok_or_else(|| usage(format!("The container {} has no cgroup.", options.id)))?;
-    if !options.ignore_paused && cgroup.is_frozen()? {
+    let cgroup = cgroup.ok_or_else(|| usage(format!("The container {id} has no cgroup.")))?;
+    if !arguments.switch("ignore-paused")? && cgroup.is_frozen()? {
         return Err(usage(format!(
-            "The container {} is paused; resume it first.",
-            options.id
+            "The container {id} is paused; resume it first, or use --ignore-paused."
         )));
     }
     let filter = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
@@ -67,26 +74,29 @@ pub(crate) fn main(global: &Global, parser: lexopt::Parser) -> Result<ExitCode, 
         .map(berth_runtime::seccomp::compile)
         .transpose()
         .map_err(|e| usage(e.to_string()))?;
+    let cgroup = match arguments.all("cgroup")?.as_slice() {
+        [] => cgroup,
+        wanted => cgroup.narrowed(&subgroups(wanted)?)?,
+    };
     let target = ExecTarget {
-        id: &options.id,
-        pidfd: std::os::fd::AsFd::as_fd(&pidfd),
+        id,
+        pidfd: pidfd.as_fd(),
         spec: &spec,
         in_user_namespace: record.process.is_some_and(|process| process.in_user_namespace),
         cgroup: &cgroup,
         seccomp: filter.as_ref(),
         subgroup: None,
     };
-    drop(state);
-    run(global, &options, &target, &process)
+    run(global, arguments, &target, &process)
 }
 
 fn run(
     global: &Global,
-    options: &Options,
+    arguments: &Arguments,
     target: &ExecTarget<'_>,
     process: &Process,
 ) -> Result<ExitCode, Failure> {
-    let foreground = if options.detach {
+    let foreground = if arguments.switch("detach")? {
         None
     } else {
         Some(Foreground::new()?)
@@ -99,16 +109,17 @@ fn run(
     } else {
         Stdio::Inherit
     };
-    let mut execed = exec(target, process, stdio, options.preserve_fds)?;
+    let preserved = arguments.number("preserve-fds")?.unwrap_or(0);
+    activation::check(preserved)?;
+    let mut execed = exec(target, process, stdio, preserved)?;
     for warning in &execed.warnings {
         log::warning(global, warning);
     }
-    if let Some(path) = &options.pid_file {
-        write_pid_file(path, execed.pid.as_raw())?;
-    }
-    if options.console_socket.is_some() {
-        terminal::hand_over(execed.terminal.as_ref(), options.console_socket.as_deref())?;
-        execed.terminal = None;
+    if let Err(failure) = announce(arguments, &mut execed) {
+        // Nobody would know of it.
+        let _ = rustix::process::pidfd_send_signal(&execed.pidfd, rustix::process::Signal::KILL);
+        let _ = nix::sys::wait::waitpid(execed.pid, None);
+        return Err(failure);
     }
     match foreground {
         Some(foreground) => foreground.wait(execed.pid, &execed.pidfd, execed.terminal.as_ref()),
@@ -116,68 +127,63 @@ fn run(
     }
 }
 
-fn parse(mut parser: lexopt::Parser) -> Result<Options, Failure> {
-    let mut options = Options::default();
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Arg::Long("tty") | Arg::Short('t') => options.terminal = flag(&mut parser)?,
-            Arg::Long("detach") | Arg::Short('d') => options.detach = flag(&mut parser)?,
-            Arg::Long("env") | Arg::Short('e') => options.env.push(text(parser.value()?)?),
-            Arg::Long("user") | Arg::Short('u') => options.user = Some(text(parser.value()?)?),
-            Arg::Long("additional-gids") | Arg::Short('g') => options.groups.push(number(&mut parser)?),
-            Arg::Long("cwd") => options.cwd = Some(parser.value()?.into()),
-            Arg::Long("process") | Arg::Short('p') => options.process = Some(parser.value()?.into()),
-            Arg::Long("console-socket") => options.console_socket = Some(parser.value()?.into()),
-            Arg::Long("pid-file") => options.pid_file = Some(parser.value()?.into()),
-            Arg::Long("preserve-fds") => options.preserve_fds = number(&mut parser)?,
-            Arg::Long("cap") | Arg::Short('c') => options.capabilities.push(text(parser.value()?)?),
-            Arg::Long("no-new-privs") => options.no_new_privileges = flag(&mut parser)?,
-            Arg::Long("ignore-paused") => options.ignore_paused = flag(&mut parser)?,
-            Arg::Value(id) => {
-                options.id = text(id)?;
-                // What follows is the program's, whatever it looks like.
-                options.args = parser.raw_args()?.map(text).collect::<Result<_, _>>()?;
-            }
-            other => return Err(other.unexpected().into()),
-        }
+/// Tells the caller of the process, in the ways that it asked for.
+fn announce(arguments: &Arguments, execed: &mut Execed) -> Result<(), Failure> {
+    if let Some(path) = arguments.path("console-socket") {
+        terminal::hand_over(execed.terminal.take().as_ref(), Some(&path))?;
     }
-    if options.id.is_empty() {
-        return Err(usage("The container's id is missing."));
+    if let Some(path) = arguments.path("pidfd-socket") {
+        handover::send_process(&path, &execed.pidfd)?;
     }
-    Ok(options)
+    match arguments.path("pid-file") {
+        Some(path) => write_pid_file(&path, execed.pid.as_raw()),
+        None => Ok(()),
+    }
 }
 
 /// The process to run: that of the file, or the container's own with another command.
-fn process(options: &Options, spec: &Spec) -> Result<Process, Failure> {
-    if let Some(path) = &options.process {
-        let text = std::fs::read(path).attempt(|| format!("read {}", path.display()))?;
-        return oci::from_slice(&text)
-            .map_err(|e| usage(format!("The process in {} is not valid: {e}.", path.display())));
-    }
-    if options.args.is_empty() {
-        return Err(usage("The command to run is missing."));
+fn process(arguments: &Arguments, spec: &Spec) -> Result<Process, Failure> {
+    if let Some(path) = arguments.path("process") {
+        let text = std::fs::read(&path).attempt(|| format!("read {}", path.display()))?;
+        let process: Process = oci::from_slice(&text)
+            .map_err(|e| usage(format!("The process in {} is not valid: {e}.", path.display())))?;
+        return Ok(process);
     }
     let mut process = spec
         .process
         .clone()
         .ok_or_else(|| usage("The container's configuration has no process."))?;
-    process.args.clone_from(&options.args);
-    process.terminal = options.terminal;
-    if let Some(cwd) = &options.cwd {
-        process.cwd.clone_from(cwd);
+    process.args = arguments.rest()?;
+    if process.args.first().is_some_and(|first| first == "--") {
+        process.args.remove(0);
     }
-    process.no_new_privileges |= options.no_new_privileges;
-    process.env.extend(options.env.iter().cloned());
-    set_user(&mut process, options)?;
-    add_capabilities(&mut process, &options.capabilities);
+    if process.args.is_empty() {
+        return Err(usage("The command to run is missing."));
+    }
+    process.terminal = arguments.switch("tty")?;
+    if let Some(cwd) = arguments.path("cwd") {
+        process.cwd = cwd;
+    }
+    if arguments.value("no-new-privs").is_some() {
+        process.no_new_privileges = arguments.switch("no-new-privs")?;
+    }
+    if let Some(label) = arguments.text("process-label")? {
+        label.clone_into(&mut process.selinux_label);
+    }
+    if let Some(profile) = arguments.text("apparmor")? {
+        profile.clone_into(&mut process.apparmor_profile);
+    }
+    process.env.extend(arguments.all("env")?);
+    set_user(&mut process, arguments)?;
+    add_capabilities(&mut process, &arguments.all("cap")?);
     Ok(process)
 }
 
-fn set_user(process: &mut Process, options: &Options) -> Result<(), Failure> {
-    if let Some(text) = &options.user {
+fn set_user(process: &mut Process, arguments: &Arguments) -> Result<(), Failure> {
+    if let Some(text) = arguments.text("user")? {
         let (uid, gid) = text
             .split_once(':')
-            .map_or((text.as_str(), None), |(uid, gid)| (uid, Some(gid)));
+            .map_or((text, None), |(uid, gid)| (uid, Some(gid)));
         let id = |text: &str| {
             text.parse()
                 .map_err(|_| usage(format!("{text:?} is not a numeric user or group id.")))
@@ -187,13 +193,16 @@ fn set_user(process: &mut Process, options: &Options) -> Result<(), Failure> {
             process.user.gid = id(gid)?;
         }
     }
-    if !options.groups.is_empty() {
-        process.user.additional_gids.clone_from(&options.groups);
+    for group in arguments.all("additional-gids")? {
+        process
+            .user
+            .additional_gids
+            .push(number("additional-gids", &group)?);
     }
     Ok(())
 }
 
-/// Adds capabilities to all sets but the inheritable and the ambient one, as runc does.
+/// Adds capabilities to all sets but the inheritable one; ambient ones have to be inheritable too.
 fn add_capabilities(process: &mut Process, names: &[String]) {
     if names.is_empty() {
         return;
@@ -201,5 +210,75 @@ fn add_capabilities(process: &mut Process, names: &[String]) {
     let sets = process.capabilities.get_or_insert_default();
     for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
         set.extend(names.iter().cloned());
+    }
+    let inheritable = names.iter().filter(|name| sets.inheritable.contains(*name));
+    sets.ambient.extend(inheritable.cloned());
+}
+
+/// The values of `--cgroup`: a path for all hierarchies, or paths for those of single controllers.
+fn subgroups(values: &[String]) -> Result<Vec<(Vec<&str>, &str)>, Failure> {
+    let wrong = |value: &str, reason: &str| usage(format!("--cgroup is {value:?}: {reason}."));
+    let mut known = Vec::new();
+    values
+        .iter()
+        .map(|value| {
+            let Some((controllers, path)) = value.split_once(':') else {
+                return if values.len() == 1 {
+                    Ok((Vec::new(), value.as_str()))
+                } else {
+                    Err(wrong(
+                        value,
+                        "of several, each needs its controllers before a colon",
+                    ))
+                };
+            };
+            let controllers: Vec<&str> = controllers.split(',').collect();
+            for controller in &controllers {
+                if controller.is_empty() || known.contains(controller) {
+                    return Err(wrong(value, "each controller is named once"));
+                }
+                known.push(controller);
+            }
+            Ok((controllers, path))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(values: &[&str]) -> Result<Vec<(Vec<String>, String)>, String> {
+        let values: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
+        let owned = |(controllers, path): (Vec<&str>, &str)| {
+            (
+                controllers.into_iter().map(str::to_owned).collect(),
+                path.to_owned(),
+            )
+        };
+        let parsed = subgroups(&values).map_err(|f| f.message)?;
+        Ok(parsed.into_iter().map(owned).collect())
+    }
+
+    #[test]
+    fn subgroups_are_for_all_controllers_or_for_some() {
+        assert_eq!(parse(&["a/b"]).unwrap(), [(vec![], "a/b".to_owned())]);
+        let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            parse(&["cpu,cpuacct:x", "memory:/"]).unwrap(),
+            [
+                (names(&["cpu", "cpuacct"]), "x".to_owned()),
+                (names(&["memory"]), "/".to_owned())
+            ]
+        );
+        for wrong in [
+            &["a", "b"][..],
+            &[":a"],
+            &["cpu,:a"],
+            &["cpu:a", "cpu:b"],
+            &["cpu:a", "b"],
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

@@ -11,6 +11,20 @@ pub(crate) struct Failure {
 
 /// The exit code of a command that was called the wrong way, or that failed.
 const FAILED: u8 = 1;
+/// That of `exec`, which else is the program's.
+const EXEC_FAILED: u8 = 255;
+/// That of a command that does not exist.
+const UNKNOWN: u8 = 3;
+
+impl Failure {
+    /// The same, as `exec` fails.
+    pub(crate) fn of_exec(self) -> Failure {
+        Failure {
+            message: self.message,
+            exit_code: EXEC_FAILED,
+        }
+    }
+}
 
 /// A command line that makes no sense.
 pub(crate) fn usage(message: impl Into<String>) -> Failure {
@@ -20,22 +34,25 @@ pub(crate) fn usage(message: impl Into<String>) -> Failure {
     }
 }
 
+/// A command that does not exist.
+pub(crate) fn unknown_command(name: &str) -> Failure {
+    Failure {
+        message: format!("There is no command {name:?}; see berth-oci --help."),
+        exit_code: UNKNOWN,
+    }
+}
+
 impl From<lexopt::Error> for Failure {
     fn from(error: lexopt::Error) -> Failure {
-        usage(format!("The command line is not understood: {error}."))
+        usage(format!(
+            "The command line is not understood: {error}; see berth-oci --help."
+        ))
     }
 }
 
 impl From<berth_runtime::Error> for Failure {
     fn from(error: berth_runtime::Error) -> Failure {
-        let exit_code = match &error {
-            berth_runtime::Error::CannotRun { exit_code, .. } => *exit_code,
-            _ => FAILED,
-        };
-        Failure {
-            message: error.to_string(),
-            exit_code,
-        }
+        usage(error.to_string())
     }
 }
 

@@ -4,12 +4,20 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use crate::arguments::{Arguments, Operands, Syntax};
 use crate::failure::Failure;
+use crate::options::Global;
 use crate::spec::VERSION;
 use crate::state::print;
 
+pub(crate) const SYNTAX: Syntax = Syntax {
+    name: "features",
+    flags: &[],
+    operands: (Operands::None, ""),
+};
+
 /// Prints the document.
-pub(crate) fn main() -> Result<ExitCode, Failure> {
+pub(crate) fn main(_: &Global, _: &Arguments) -> Result<ExitCode, Failure> {
     print(&json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": VERSION,

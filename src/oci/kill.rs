@@ -1,75 +1,112 @@
 //! `kill`: sends a signal to a container's first process, or to all of them.
 
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use berth_runtime::cgroups::Cgroup;
-use lexopt::Arg;
+use berth_runtime::send_signal;
 use nix::sys::signal::Signal;
 
+use crate::arguments::{Arguments, Operands, Syntax};
 use crate::failure::{Attempt, Failure, usage};
-use crate::options::{Global, flag, text};
+use crate::options::Global;
 
-/// Sends a signal, SIGTERM unless another is named.
-pub(crate) fn main(global: &Global, mut parser: lexopt::Parser) -> Result<ExitCode, Failure> {
-    let (mut id, mut signal, mut all) = (None, None, false);
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Arg::Long("all") | Arg::Short('a') => all = flag(&mut parser)?,
-            Arg::Value(value) if id.is_none() => id = Some(text(value)?),
-            Arg::Value(value) if signal.is_none() => signal = Some(parse_signal(&text(value)?)?),
-            other => return Err(other.unexpected().into()),
-        }
-    }
-    let id = id.ok_or_else(|| usage("The container's id is missing."))?;
-    let signal = signal.unwrap_or(Signal::SIGTERM);
-    let state = global.root.open(&id)?;
+pub(crate) const SYNTAX: Syntax = Syntax {
+    name: "kill",
+    flags: &["all,a"],
+    operands: (Operands::OneOrTwo, "ID [SIGNAL]"),
+};
+
+/// The real-time signals that programs can use: the C library keeps the kernel's first two (or three) for itself.
+const RTMIN: i32 = 34;
+const RTMAX: i32 = 64;
+
+/// Sends a signal, SIGTERM unless another is named. It needs no lock: the process is held by a descriptor.
+pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let id = arguments.id()?;
+    let signal = match arguments.rest()?.first().map(String::as_str) {
+        None | Some("") => Signal::SIGTERM as i32,
+        Some(name) => parse_signal(name)?,
+    };
+    let state = global.root.look(id)?;
     let record = state.record()?;
-    if all {
-        kill_all(&record.cgroup, signal)?;
+    let cgroup = || Cgroup::open(&record.cgroup);
+    if arguments.switch("all")? {
+        if let Some(cgroup) = cgroup()? {
+            kill_all(&cgroup, signal)?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let (status, process) = state.status();
-    let Some(process) = process else {
-        return Err(usage(format!(
-            "The container {id} can't be killed: it is {status}, it is not running."
-        )));
+    let not_running = || {
+        usage(format!(
+            "The container {id} can't be killed: container not running, it is {status}."
+        ))
     };
-    let number = rustix::process::Signal::from_named_raw(signal as i32)
-        .ok_or_else(|| usage(format!("The signal {signal} can't be sent.")))?;
-    rustix::process::pidfd_send_signal(&process, number)
-        .attempt(|| format!("send {signal} to container {id}"))?;
+    let process = process.ok_or_else(not_running)?;
+    if let Err(error) = send_signal(process.as_fd(), signal) {
+        // It ended just now.
+        if error.raw_os_error() == Some(nix::errno::Errno::ESRCH as i32) {
+            return Err(not_running());
+        }
+        return Err(error).attempt(|| format!("send signal {signal} to container {id}"));
+    }
+    if signal == Signal::SIGKILL as i32
+        && let Some(cgroup) = cgroup()?
+        && cgroup.is_frozen()?
+    {
+        // What v1 froze dies when it goes on.
+        cgroup.thaw()?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-fn kill_all(path: &str, signal: Signal) -> Result<(), Failure> {
-    let Some(cgroup) = Cgroup::open(path)? else {
-        return Ok(());
-    };
-    if signal == Signal::SIGKILL {
+fn kill_all(cgroup: &Cgroup, signal: i32) -> Result<(), Failure> {
+    if signal == Signal::SIGKILL as i32 {
         return Ok(cgroup.kill_all()?);
     }
     for pid in cgroup.pids()? {
-        match nix::sys::signal::kill(pid, signal) {
-            Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
-            Err(errno) => return Err(errno).attempt(|| format!("send {signal} to process {pid}")),
+        let process = rustix::process::Pid::from_raw(pid.as_raw())
+            .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
+        // One that ended meanwhile needs no signal.
+        let Some(process) = process else { continue };
+        match send_signal(process.as_fd(), signal) {
+            Err(error) if error.raw_os_error() != Some(nix::errno::Errno::ESRCH as i32) => {
+                return Err(error).attempt(|| format!("send signal {signal} to process {pid}"));
+            }
+            _ => {}
         }
     }
     Ok(())
 }
 
-/// A signal by number or by name, with or without "SIG".
-fn parse_signal(name: &str) -> Result<Signal, Failure> {
+/// A signal by number or by name, with or without "SIG"; 0 only asks whether there is a process. The real-time ones are
+/// counted from either end: RTMIN+3, RTMAX-2.
+fn parse_signal(name: &str) -> Result<i32, Failure> {
     let unknown = || usage(format!("There is no signal {name:?}."));
     if let Ok(number) = name.parse::<i32>() {
-        return Signal::try_from(number).map_err(|_| unknown());
+        return if (0..=RTMAX).contains(&number) {
+            Ok(number)
+        } else {
+            Err(unknown())
+        };
     }
     let upper = name.to_ascii_uppercase();
-    let full = if upper.starts_with("SIG") {
-        upper
-    } else {
-        format!("SIG{upper}")
+    let short = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let real_time = |name: &str, base: i32| {
+        let offset = short.strip_prefix(name)?;
+        let offset = if offset.is_empty() {
+            0
+        } else {
+            offset.parse::<i32>().ok()?
+        };
+        Some(base.saturating_add(offset)).filter(|number| (RTMIN..=RTMAX).contains(number))
     };
-    full.parse().map_err(|_| unknown())
+    if let Some(number) = real_time("RTMIN", RTMIN).or_else(|| real_time("RTMAX", RTMAX)) {
+        return Ok(number);
+    }
+    let signal: Result<Signal, _> = format!("SIG{short}").parse();
+    signal.map(|signal| signal as i32).map_err(|_| unknown())
 }
 
 #[cfg(test)]
@@ -79,9 +116,31 @@ mod tests {
     #[test]
     fn signals_have_numbers_and_names() {
         for name in ["9", "KILL", "SIGKILL", "kill", "sigkill"] {
-            assert_eq!(parse_signal(name).unwrap(), Signal::SIGKILL, "{name}");
+            assert_eq!(parse_signal(name).unwrap(), Signal::SIGKILL as i32, "{name}");
         }
-        for name in ["", "0", "SIGSIG", "KILLED", "-9", "1000"] {
+        for (name, number) in [
+            ("0", 0),
+            ("37", 37),
+            ("RTMIN+3", 37),
+            ("SIGRTMIN", 34),
+            ("sigrtmax-1", 63),
+            ("64", 64),
+        ] {
+            assert_eq!(parse_signal(name).unwrap(), number, "{name}");
+        }
+        for name in [
+            "",
+            "SIG",
+            "SIGSIG",
+            "SIGSIGKILL",
+            "KILLED",
+            "-9",
+            "1000",
+            "65",
+            "RTMIN-1",
+            "RTMAX+1",
+            "RTMIN+99999999999",
+        ] {
             assert!(parse_signal(name).is_err(), "{name}");
         }
     }

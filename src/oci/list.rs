@@ -2,75 +2,109 @@
 
 use std::process::ExitCode;
 
-use lexopt::Arg;
+use berth_runtime::Error;
+use serde::Serialize;
 
+use crate::arguments::{Arguments, Operands, Syntax};
 use crate::failure::{Failure, usage};
-use crate::options::{Global, flag, text};
-use crate::state::{State, print, state};
+use crate::log;
+use crate::options::Global;
+use crate::state::{State, state};
 
-/// Lists the containers as a table, as JSON, or their ids only.
-pub(crate) fn main(global: &Global, mut parser: lexopt::Parser) -> Result<ExitCode, Failure> {
-    let (mut json, mut quiet) = (false, false);
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Arg::Long("format") | Arg::Short('f') => json = format(&text(parser.value()?)?)?,
-            Arg::Long("quiet") | Arg::Short('q') => quiet = flag(&mut parser)?,
-            other => return Err(other.unexpected().into()),
+pub(crate) const SYNTAX: Syntax = Syntax {
+    name: "list",
+    flags: &["format,f=table|json", "quiet,q"],
+    operands: (Operands::None, ""),
+};
+
+/// Lists the containers as a table, as JSON, or their ids only. It waits for nobody: one that is being made or deleted
+/// right now is left out, and one whose state is damaged is only named in a warning.
+pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let (json, quiet) = (format(arguments)?, arguments.switch("quiet")?);
+    let mut states = Vec::new();
+    for id in global.root.ids()? {
+        match look(global, &id) {
+            Ok(state) => states.extend(state),
+            Err(error) => log::warning(global, &format!("The container {id} is not listed. {error}")),
         }
     }
-    let ids = global.root.ids()?;
-    if quiet {
-        ids.iter().for_each(|id| println!("{id}"));
-        return Ok(ExitCode::SUCCESS);
-    }
-    // One that is being made or deleted right now has no record.
-    let states: Vec<State> = ids
-        .iter()
-        .filter_map(|id| {
-            let directory = global.root.look(id).ok()?;
-            let record = directory.record().ok()?;
-            Some(state(&directory, record))
-        })
-        .collect();
-    if json {
-        print(&states)?;
-    } else {
-        table(&states);
+    match (quiet, json) {
+        (true, _) => states.iter().for_each(|state| println!("{}", state.id)),
+        (false, true) => print_line(&states)?,
+        (false, false) => table(&states),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether a `--format` is JSON.
-pub(crate) fn format(name: &str) -> Result<bool, Failure> {
-    match name {
-        "table" => Ok(false),
-        "json" => Ok(true),
-        other => Err(usage(format!("The format {other:?} is neither table nor json."))),
+fn look(global: &Global, id: &str) -> Result<Option<State>, Error> {
+    let directory = match global.root.look(id) {
+        Err(Error::NoContainer(_)) => return Ok(None),
+        other => other?,
+    };
+    match directory.record() {
+        Ok(record) => {
+            let mut state = state(&directory, record);
+            state.owner = owner(directory.owner());
+            Ok(Some(state))
+        }
+        // Its first act and its last are without a record.
+        Err(_) if !directory.has_record() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
+/// A user's name, or number.
+fn owner(uid: u32) -> String {
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    name.unwrap_or_else(|| format!("#{uid}"))
+}
+
+/// Whether `--format` is JSON.
+pub(crate) fn format(arguments: &Arguments) -> Result<bool, Failure> {
+    match arguments.text("format")? {
+        None | Some("table") => Ok(false),
+        Some("json") => Ok(true),
+        Some(other) => Err(usage(format!("The format {other:?} is neither table nor json."))),
+    }
+}
+
+/// Prints a value as JSON, on one line.
+pub(crate) fn print_line(value: &impl Serialize) -> Result<(), Failure> {
+    let text =
+        serde_json::to_string(value).map_err(|e| usage(format!("Could not encode the output: {e}.")))?;
+    println!("{text}");
+    Ok(())
+}
+
 fn table(states: &[State]) {
+    /// Columns are at least so wide, with the space between them.
+    const LEAST: usize = 12;
+    const SPACE: usize = 3;
     let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
     rows.extend(states.iter().map(|s| {
         let bundle = s.bundle.display().to_string();
-        [
-            s.id.clone(),
-            s.pid.to_string(),
-            s.status.clone(),
-            bundle,
-            s.created.clone(),
-            s.owner.clone(),
-        ]
+        let (pid, status, created) = (s.pid.to_string(), s.status.clone(), s.created.clone());
+        [s.id.clone(), pid, status, bundle, created, s.owner.clone()]
     }));
     let widths: Vec<usize> = (0..6)
-        .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
+        .map(|column| {
+            rows.iter()
+                .map(|row| row[column].len() + SPACE)
+                .max()
+                .unwrap_or(0)
+                .max(LEAST)
+        })
         .collect();
     for row in rows {
-        let cells: Vec<String> = row
+        let cells = row[..5]
             .iter()
             .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
-        println!("{}", cells.join("   ").trim_end());
+            .map(|(cell, width)| format!("{cell:<width$}"));
+        println!("{}{}", cells.collect::<String>(), row[5]);
     }
 }

@@ -1,66 +1,143 @@
 //! The options before the command.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use berth_runtime::StateRoot;
 use lexopt::Arg;
 
-use crate::failure::{Failure, usage};
+use crate::arguments::{as_text, boolean};
+use crate::failure::{Attempt, Failure, usage};
+use crate::log;
 
-/// Where states are kept unless `--root` says otherwise.
-const DEFAULT_ROOT: &str = "/run/berth-oci";
+/// How the program is called.
+pub(crate) const USAGE: &str = "\
+berth-oci: an OCI runtime
+
+Usage: berth-oci [--debug] [--log FILE] [--log-format text|json] [--root DIR] [--systemd-cgroup]
+                 [--rootless true|false|auto] COMMAND ...
+       berth-oci --version
+       berth-oci help [COMMAND]
+";
 
 /// What holds for every command.
 #[derive(Debug)]
 pub(crate) struct Global {
     /// Where states are kept.
     pub(crate) root: StateRoot,
-    /// A file that errors are written to as well.
+    /// A file that messages are written to.
     pub(crate) log: Option<PathBuf>,
     /// Log lines are JSON objects.
     pub(crate) log_json: bool,
+    /// Say more.
+    pub(crate) debug: bool,
 }
 
-/// Parses the options up to the command, and returns it too.
-pub(crate) fn parse(parser: &mut lexopt::Parser) -> Result<(Global, String), Failure> {
-    let mut global = Global {
-        root: StateRoot::new(DEFAULT_ROOT),
-        log: None,
-        log_json: false,
-    };
-    while let Some(argument) = parser.next()? {
+impl Default for Global {
+    fn default() -> Global {
+        Global {
+            root: StateRoot::new(default_root()),
+            log: None,
+            log_json: false,
+            debug: false,
+        }
+    }
+}
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// A command of this name.
+    Command(String),
+    /// Say how the program is called.
+    Help,
+    /// Say which version this is.
+    Version,
+}
+
+/// Parses the options up to the command. `global` gets what was understood even if something else was not, so that an
+/// error reaches the log.
+pub(crate) fn parse(parser: &mut lexopt::Parser, global: &mut Global) -> Result<Verb, Failure> {
+    let mut criu = false;
+    let verb = loop {
+        let Some(argument) = parser.next()? else {
+            break Verb::Help;
+        };
         match argument {
-            Arg::Long("root") => global.root = StateRoot::new(parser.value()?),
-            Arg::Long("log") => global.log = Some(parser.value()?.into()),
-            Arg::Long("log-format") => global.log_json = log_format(&text(parser.value()?)?)?,
-            // There is nothing more to say than what is said already.
-            Arg::Long("debug") => drop(flag(parser)?),
+            Arg::Long("root") => global.root = StateRoot::new(root(&PathBuf::from(parser.value()?))?),
+            Arg::Long("log") => {
+                global.log = Some(PathBuf::from(parser.value()?)).filter(|p| !p.as_os_str().is_empty())
+            }
+            Arg::Long("log-format") => global.log_json = log_format(as_text(&parser.value()?)?)?,
+            Arg::Long("debug") => global.debug = switch(parser, "debug")?,
+            Arg::Long("criu") => {
+                parser.value()?;
+                criu = true;
+            }
             Arg::Long("systemd-cgroup") => {
-                if flag(parser)? {
+                if switch(parser, "systemd-cgroup")? {
                     return Err(usage(
                         "--systemd-cgroup is not supported; use the cgroupfs driver.",
                     ));
                 }
             }
             Arg::Long("rootless") => {
-                let value = text(parser.value()?)?;
-                if value == "true" {
+                let value = parser.value()?;
+                let value = as_text(&value)?;
+                if !matches!(value, "" | "auto") && boolean("rootless", value)? {
                     return Err(usage("--rootless=true is not supported; run as root."));
                 }
             }
-            Arg::Long("version") | Arg::Short('v') => return Ok((global, "version".to_owned())),
-            Arg::Long("help") | Arg::Short('h') => return Ok((global, "help".to_owned())),
-            Arg::Value(verb) => return Ok((global, text(verb)?)),
+            Arg::Long("version") | Arg::Short('v') => break Verb::Version,
+            Arg::Long("help") | Arg::Short('h') => break Verb::Help,
+            Arg::Value(verb) => {
+                break match as_text(&verb)? {
+                    "help" | "h" => Verb::Help,
+                    other => Verb::Command(other.to_owned()),
+                };
+            }
             other => return Err(other.unexpected().into()),
         }
+    };
+    if criu {
+        log::warning(global, "--criu is ignored: criu is looked for in PATH.");
     }
-    Err(usage("The command is missing; see berth-oci --help."))
+    Ok(verb)
+}
+
+/// `/run/berth-oci`, or without root's powers over the machine a directory of the user's.
+fn default_root() -> PathBuf {
+    let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty());
+    match own {
+        Some(own) if !rustix::process::geteuid().is_root() => Path::new(&own).join("berth-oci"),
+        _ => PathBuf::from("/run/berth-oci"),
+    }
+}
+
+/// A directory for states, absolute and without `..`, which is not the root of the file system.
+fn root(path: &Path) -> Result<PathBuf, Failure> {
+    let mut clean = if path.is_absolute() {
+        PathBuf::from("/")
+    } else {
+        std::env::current_dir().attempt(|| "find the working directory".to_owned())?
+    };
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => drop(clean.pop()),
+            _ => {}
+        }
+    }
+    if path.as_os_str().is_empty() || clean.parent().is_none() {
+        return Err(usage(
+            "--root must not be empty, and not the root of the file system.",
+        ));
+    }
+    Ok(clean)
 }
 
 fn log_format(name: &str) -> Result<bool, Failure> {
     match name {
-        "text" => Ok(false),
+        "text" | "" => Ok(false),
         "json" => Ok(true),
         other => Err(usage(format!(
             "The log format {other:?} is neither text nor json."
@@ -69,28 +146,9 @@ fn log_format(name: &str) -> Result<bool, Failure> {
 }
 
 /// A switch, which may also be written `--name=true` and `--name=false`.
-pub(crate) fn flag(parser: &mut lexopt::Parser) -> Result<bool, Failure> {
+fn switch(parser: &mut lexopt::Parser, name: &str) -> Result<bool, Failure> {
     match parser.optional_value() {
         None => Ok(true),
-        Some(value) => match text(value)?.as_str() {
-            "true" => Ok(true),
-            "false" => Ok(false),
-            other => Err(usage(format!("A switch is true or false, not {other:?}."))),
-        },
+        Some(value) => boolean(name, as_text(&value)?),
     }
-}
-
-/// An argument that must be UTF-8.
-pub(crate) fn text(value: OsString) -> Result<String, Failure> {
-    value
-        .into_string()
-        .map_err(|value| usage(format!("The argument {value:?} is not UTF-8.")))
-}
-
-/// A number.
-pub(crate) fn number<T: std::str::FromStr>(parser: &mut lexopt::Parser) -> Result<T, Failure> {
-    let value = text(parser.value()?)?;
-    value
-        .parse()
-        .map_err(|_| usage(format!("{value:?} is not a number in range.")))
 }

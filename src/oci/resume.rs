@@ -2,25 +2,26 @@
 
 use std::process::ExitCode;
 
-use berth_runtime::cgroups::Cgroup;
-
+use crate::arguments::{Arguments, Operands, Syntax};
 use crate::failure::{Failure, usage};
-use crate::only_id;
 use crate::options::Global;
+use crate::pause::cgroup_of_living;
+
+pub(crate) const SYNTAX: Syntax = Syntax {
+    name: "resume",
+    flags: &[],
+    operands: (Operands::One, "ID"),
+};
 
 /// Thaws the container's cgroup.
-pub(crate) fn main(global: &Global, mut parser: lexopt::Parser) -> Result<ExitCode, Failure> {
-    let id = only_id(&mut parser)?;
-    let state = global.root.open(&id)?;
-    let record = state.record()?;
-    let (status, process) = state.status();
-    match (process, Cgroup::open(&record.cgroup)?) {
-        (Some(_), Some(cgroup)) => cgroup.thaw()?,
-        _ => {
-            return Err(usage(format!(
-                "The container {id} is {status}, it is not running."
-            )));
-        }
+pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let id = arguments.id()?;
+    let cgroup = cgroup_of_living(global, id, "resumed")?;
+    if !cgroup.is_frozen()? {
+        return Err(usage(format!(
+            "The container {id} can't be resumed: it is not paused."
+        )));
     }
+    cgroup.thaw()?;
     Ok(ExitCode::SUCCESS)
 }

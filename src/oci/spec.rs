@@ -2,26 +2,31 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use lexopt::Arg;
 use serde_json::{Value, json};
 
+use crate::arguments::{Arguments, Operands, Syntax};
 use crate::failure::{Attempt, Failure};
+use crate::options::Global;
 
 /// The newest version of the runtime specification that is understood.
 pub(crate) const VERSION: &str = "1.2.1";
 
+pub(crate) const SYNTAX: Syntax = Syntax {
+    name: "spec",
+    flags: &["bundle,b=DIR", "rootless"],
+    operands: (Operands::None, ""),
+};
+
 /// Writes `config.json`, unless there is one.
-pub(crate) fn main(mut parser: lexopt::Parser) -> Result<ExitCode, Failure> {
-    let mut bundle = PathBuf::from(".");
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Arg::Long("bundle") | Arg::Short('b') => bundle = parser.value()?.into(),
-            other => return Err(other.unexpected().into()),
-        }
+pub(crate) fn main(_: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let mut spec = default_spec();
+    if arguments.switch("rootless")? {
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        make_rootless(&mut spec, uid.as_raw(), gid.as_raw());
     }
+    let bundle = arguments.path("bundle").unwrap_or_default();
     let path = bundle.join("config.json");
     let doing = || format!("write {}", path.display());
     let mut file = OpenOptions::new()
@@ -29,8 +34,7 @@ pub(crate) fn main(mut parser: lexopt::Parser) -> Result<ExitCode, Failure> {
         .create_new(true)
         .open(&path)
         .attempt(doing)?;
-    file.write_all(format!("{:#}\n", default_spec()).as_bytes())
-        .attempt(doing)?;
+    file.write_all(format!("{spec:#}\n").as_bytes()).attempt(doing)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -81,4 +85,30 @@ fn mounts() -> Value {
         { "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
           "options": ["nosuid", "noexec", "nodev", "relatime", "ro"] }
     ])
+}
+
+/// For a user without root's powers: a user namespace where this user is root, the host's network, no limits, and of
+/// the mounts only what such a namespace may mount.
+fn make_rootless(spec: &mut Value, uid: u32, gid: u32) {
+    let linux = &mut spec["linux"];
+    linux["uidMappings"] = json!([{ "containerID": 0, "hostID": uid, "size": 1 }]);
+    linux["gidMappings"] = json!([{ "containerID": 0, "hostID": gid, "size": 1 }]);
+    if let Some(linux) = linux.as_object_mut() {
+        linux.remove("resources");
+    }
+    if let Some(namespaces) = linux["namespaces"].as_array_mut() {
+        namespaces.retain(|namespace| namespace["type"] != "network");
+        namespaces.push(json!({ "type": "user" }));
+    }
+    if let Some(mounts) = spec["mounts"].as_array_mut() {
+        mounts.retain(|mount| mount["destination"] != "/sys" && mount["destination"] != "/sys/fs/cgroup");
+        for mount in mounts.iter_mut() {
+            if let Some(options) = mount["options"].as_array_mut() {
+                // Only one id is mapped.
+                options.retain(|option| !option.as_str().is_some_and(|o| o.starts_with("gid=")));
+            }
+        }
+        mounts.push(json!({ "destination": "/sys", "type": "none", "source": "/sys",
+            "options": ["rbind", "nosuid", "noexec", "nodev", "ro"] }));
+    }
 }

@@ -3,35 +3,68 @@
 use std::process::ExitCode;
 
 use berth_runtime::oci::ContainerState;
-use berth_runtime::{hook_state, run_poststart};
+use berth_runtime::{Error, StateDir, hook_state, run_poststart};
 
+use crate::arguments::{Arguments, Operands, Syntax};
 use crate::failure::{Failure, usage};
+use crate::log;
+use crate::notify::Notify;
 use crate::options::Global;
-use crate::{log, only_id};
+
+pub(crate) const SYNTAX: Syntax = Syntax {
+    name: "start",
+    flags: &[],
+    operands: (Operands::One, "ID"),
+};
 
 /// Starts a container. Of several starts at once one succeeds.
-pub(crate) fn main(global: &Global, mut parser: lexopt::Parser) -> Result<ExitCode, Failure> {
-    let id = only_id(&mut parser)?;
-    let state = global.root.open(&id)?;
+pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let id = arguments.id()?;
+    let state = open(global, id)?;
     let record = state.record()?;
-    match state.status().0 {
-        ContainerState::Created => {}
-        status => {
+    let process = match (state.status(), record.process) {
+        ((ContainerState::Created, Some(pidfd)), Some(process)) => (process.pid, pidfd),
+        ((status, _), _) => {
             return Err(usage(format!(
                 "The container {id} can't be started: it is {status}, not created."
             )));
         }
-    }
+    };
+    let listener = Notify::from_environment(&state)
+        .map(Notify::listen)
+        .transpose()?
+        .flatten();
     let socket = state.connect()?;
     state.set_started()?;
     berth_runtime::start_at(socket)?;
     let spec = state.config()?;
+    // Others may work on the container from now on, above all its hooks.
+    drop(state);
+    let (pid, pidfd) = process;
     if let Some(hooks) = &spec.hooks {
-        let pid = record.process.map(|process| process.pid);
-        let told = hook_state(&spec, &id, &record.bundle, pid, ContainerState::Running);
+        let told = hook_state(&spec, id, &record.bundle, Some(pid), ContainerState::Running);
         if let Err(error) = run_poststart(hooks, &told) {
             log::warning(global, &error.to_string());
         }
     }
+    if let Some(listener) = listener {
+        listener.wait(&pidfd, pid)?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Locks a container. One that is still being created is not waited for.
+///
+/// # Errors
+/// [`Error::NoContainer`], one that says that the container is being created, or when the kernel refuses.
+pub(crate) fn open(global: &Global, id: &str) -> Result<StateDir, Error> {
+    if let Some(state) = global.root.try_open(id)? {
+        return Ok(state);
+    }
+    if global.root.look(id)?.status().0 == ContainerState::Creating {
+        return Err(Error::Setup(format!(
+            "The container {id} is still being created; wait, or use delete --force."
+        )));
+    }
+    global.root.open(id)
 }

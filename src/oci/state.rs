@@ -9,10 +9,16 @@ use berth_runtime::oci::ContainerState;
 use berth_runtime::{Record, StateDir};
 use serde::Serialize;
 
+use crate::arguments::{Arguments, Operands, Syntax};
 use crate::failure::{Failure, usage};
-use crate::only_id;
 use crate::options::Global;
 use crate::spec::VERSION;
+
+pub(crate) const SYNTAX: Syntax = Syntax {
+    name: "state",
+    flags: &[],
+    operands: (Operands::One, "ID"),
+};
 
 /// The runtime specification's state, with what runc adds to it.
 #[derive(Debug, Serialize)]
@@ -27,18 +33,17 @@ pub(crate) struct State {
     pub(crate) created: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: BTreeMap<String, String>,
+    /// Whose the state directory is; only `list` says.
     pub(crate) owner: String,
 }
 
-/// Prints the state.
-pub(crate) fn main(global: &Global, mut parser: lexopt::Parser) -> Result<ExitCode, Failure> {
-    let id = only_id(&mut parser)?;
-    let directory = global.root.look(&id)?;
+/// Prints the state, without waiting for commands that work on the container.
+pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let directory = global.root.look(arguments.id()?)?;
     let record = directory.record()?;
     print(&state(&directory, record))?;
     Ok(ExitCode::SUCCESS)
 }
-
 /// What is known of a container.
 pub(crate) fn state(directory: &StateDir, record: Record) -> State {
     let (status, process) = directory.status();

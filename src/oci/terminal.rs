@@ -1,25 +1,23 @@
 //! Terminals: handed to a caller's socket, or relayed to this process's own.
 
-use std::io::IoSlice;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
-    SocketType, connect, sendmsg, socket_with,
-};
 use rustix::stdio::{stdin, stdout};
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 
 use crate::failure::{Attempt, Failure, usage};
+use crate::handover;
 
 /// Checks that there is somebody to take a terminal, if there will be one.
 pub(crate) fn check_socket(terminal: bool, socket: Option<&Path>, detached: bool) -> Result<(), Failure> {
     match (terminal, socket) {
         (false, Some(_)) => Err(usage(
             "--console-socket needs process.terminal in the configuration.",
+        )),
+        (true, Some(_)) if !detached => Err(usage(
+            "--console-socket is for a terminal that somebody else serves; use --detach, or leave it out.",
         )),
         (true, None) if detached => Err(usage(
             "process.terminal needs --console-socket, to hand the terminal over.",
@@ -33,27 +31,9 @@ pub(crate) fn hand_over(master: Option<&OwnedFd>, socket: Option<&Path>) -> Resu
     let (Some(master), Some(path)) = (master, socket) else {
         return Ok(());
     };
-    let doing = || format!("hand the terminal to {}", path.display());
-    let connection = socket_with(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .attempt(doing)?;
-    connect(&connection, &SocketAddrUnix::new(path).attempt(doing)?).attempt(doing)?;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = [master.as_fd()];
-    control.push(SendAncillaryMessage::ScmRights(&fds));
-    sendmsg(
-        &connection,
-        &[IoSlice::new(b"/dev/ptmx")],
-        &mut control,
-        SendFlags::empty(),
-    )
-    .attempt(doing)?;
-    Ok(())
+    let connection = handover::connect_to(path)?;
+    handover::send(&connection, b"/dev/ptmx", master.as_fd())
+        .attempt(|| format!("hand the terminal to {}", path.display()))
 }
 
 /// Copies between a container's terminal and this process's standard streams, which are in raw mode meanwhile.
@@ -95,26 +75,23 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// What to wait for: the container's output, then this process's input while there is any.
+    /// What to wait for: the container's output while there is any, then this process's input likewise.
     pub(crate) fn interest(&self) -> Vec<PollFd<'a>> {
-        let output = if self.output {
-            PollFlags::IN
-        } else {
-            PollFlags::empty()
-        };
-        let mut fds = vec![PollFd::from_borrowed_fd(self.master.as_fd(), output)];
-        if self.input {
-            fds.push(PollFd::from_borrowed_fd(stdin(), PollFlags::IN));
-        }
-        fds
+        // A terminal that nobody has open would wake the poll again and again.
+        let output = self.output.then(|| self.master.as_fd());
+        let input = self.input.then(stdin);
+        let both = output.into_iter().chain(input);
+        both.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .collect()
     }
 
     /// Copies what is there.
     pub(crate) fn copy(&mut self, ready: &[bool]) -> Result<(), Failure> {
-        if ready.first() == Some(&true) && self.output {
+        let mut ready = ready.iter();
+        if self.output && ready.next() == Some(&true) {
             self.output = copy_some(self.master, stdout())?;
         }
-        if ready.get(1) == Some(&true) {
+        if self.input && ready.next() == Some(&true) {
             self.input = copy_some(stdin(), self.master)?;
             if !self.input {
                 // The end of input, as a terminal says it.

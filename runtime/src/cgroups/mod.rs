@@ -25,6 +25,7 @@ mod freeze;
 mod hierarchy;
 mod hugetlb;
 mod memory;
+mod narrow;
 mod oom;
 mod path;
 mod process;
