@@ -71,12 +71,16 @@ fn apparmor_is_enabled() -> bool {
     std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|state| state.starts_with(b"Y"))
 }
 
+/// The kernel only knows SELinux's own file system where SELinux was enabled at boot.
+pub(crate) fn selinux_is_enabled() -> bool {
+    std::fs::read_to_string("/proc/filesystems")
+        .is_ok_and(|known| known.lines().any(|line| line.ends_with("\tselinuxfs")))
+}
+
 fn refuse_unsupported(linux: &Linux) -> Result<()> {
-    if !linux.mount_label.is_empty() {
-        return Err(Error::unsupported(
-            "linux.mountLabel",
-            "this runtime does not set SELinux labels",
-        ));
+    if !linux.mount_label.is_empty() && !selinux_is_enabled() {
+        let reason = "SELinux is not enabled in this kernel; remove the label";
+        return Err(Error::unsupported("linux.mountLabel", reason));
     }
     let has_listener = linux
         .seccomp

@@ -66,7 +66,7 @@ pub(crate) fn main(mut setup: Setup<'_>) -> i32 {
 fn prepare(setup: &mut Setup<'_>) -> Result<Ready> {
     begin(setup)?;
     rootfs::attach_root(&setup.root)?;
-    let attached = mount::attach_all(&setup.root, &setup.mounts)?;
+    let mut attached = mount::attach_all(&setup.root, &setup.mounts, setup.namespaces)?;
     make_dev(setup, &attached)?;
     let streams = open_streams(setup, &attached)?;
     set_names(setup)?;
@@ -74,8 +74,8 @@ fn prepare(setup: &mut Setup<'_>) -> Result<Ready> {
     let pid = run_hooks(setup)?;
     label(setup, &attached)?;
     streams.install(setup.identity.uid())?;
-    enter_cgroup(setup)?;
-    finish_root(setup)?;
+    enter_cgroup(setup, &mut attached)?;
+    finish_root(setup, &attached)?;
     // Late, because it may leave no descriptor to spare for the steps before.
     setup
         .identity
@@ -115,12 +115,14 @@ fn make_dev(setup: &Setup<'_>, attached: &Attached) -> Result<()> {
     }
     let extra = &setup.linux.devices;
     let bind = setup.namespaces.has_user();
+    devices::make_devices(&setup.root, dev_directory(setup, attached)?, extra, bind)
+}
+
+/// The container's `/dev`: what was mounted there, or the image's own.
+fn dev_directory(setup: &Setup<'_>, attached: &Attached) -> Result<OwnedFd> {
     match &attached.dev {
-        Some(dev) => devices::make_devices(&setup.root, dev, extra, bind),
-        None => {
-            let dev = mount::make_directory(&setup.root, Path::new("/dev"))?;
-            devices::make_devices(&setup.root, &dev, extra, bind)
-        }
+        Some(dev) => dev.try_clone().doing(|| "hold the container's /dev".to_owned()),
+        None => mount::make_directory(&setup.root, Path::new("/dev")),
     }
 }
 
@@ -139,7 +141,7 @@ fn open_streams<'a>(setup: &'a Setup<'_>, attached: &Attached) -> Result<Streams
     let terminal = Terminal::open(attached.pts.as_ref(), &setup.root, width, height)?;
     terminal.give_to(setup.identity.uid())?;
     if !attached.dev_is_bound {
-        terminal.attach_as_console(devices::make_console(&setup.root)?)?;
+        terminal.attach_as_console(devices::make_console(dev_directory(setup, attached)?)?)?;
     }
     setup
         .channel
@@ -230,15 +232,16 @@ fn label(setup: &Setup<'_>, attached: &Attached) -> Result<()> {
 }
 
 /// From here on everything is charged to the container.
-fn enter_cgroup(setup: &Setup<'_>) -> Result<()> {
+fn enter_cgroup(setup: &Setup<'_>, attached: &mut Attached) -> Result<()> {
     for file in &setup.entry_files {
         rustix::io::write(file, ENTER).doing(|| "enter the container's cgroup".to_owned())?;
     }
     setup.namespaces.enter_cgroup()?;
-    mount::attach_cgroups(&setup.root, &setup.mounts)
+    mount::attach_cgroups(&setup.root, &setup.mounts, setup.namespaces, attached)
 }
 
-fn finish_root(setup: &Setup<'_>) -> Result<()> {
+fn finish_root(setup: &Setup<'_>, attached: &Attached) -> Result<()> {
+    attached.finish()?;
     mask::mask(&setup.root, &setup.linux.masked_paths)?;
     mask::make_read_only(&setup.root, &setup.linux.readonly_paths)?;
     if setup.read_only {
@@ -280,7 +283,7 @@ impl Setup<'_> {
     fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let trees = self.mounts.iter().filter_map(|mount| match &mount.source {
             Source::Tree { tree, .. } => Some(tree.as_fd()),
-            Source::New { .. } | Source::Cgroup => None,
+            Source::New { .. } | Source::Cgroup | Source::Remount => None,
         });
         let streams = match &self.stdio {
             Stdio::Fds {

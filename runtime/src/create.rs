@@ -85,7 +85,7 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
     let namespaces = Namespaces::new(linux, &args.namespaces)?;
     let sysctls = crate::check::sysctls(linux, &namespaces)?;
     let filter = linux.seccomp.as_ref().map(seccomp::compile).transpose()?;
-    let mounts = mount::prepare(&spec.mounts, args.bundle)?;
+    let mounts = mount::prepare(&spec.mounts, args.bundle, &namespaces, &linux.mount_label)?;
     let root = args.rootfs.open(args.bundle)?;
     let cgroup = NewCgroup::create(linux)?;
     let (creator, process_end) = Channel::pair().doing(|| "make a socket pair".to_owned())?;

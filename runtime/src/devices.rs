@@ -1,27 +1,28 @@
 //! Device nodes and the usual links of `/dev`.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, Uid, chownat, major, makedev, minor, mknodat, openat,
-    statat, symlinkat, unlinkat,
+    AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, major, makedev, minor, mknodat,
+    openat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
 use crate::error::Doing;
-use crate::mount::{attach_to, clone_tree, make_directory, make_file, open_inside};
+use crate::mount::{attach_to, clone_tree, file_in, make_directory, open_inside};
 use crate::oci::{LinuxDevice, LinuxDeviceType};
 use crate::{Error, Result};
 
-/// The devices that every container has: name, major, minor.
+/// The devices that every container has: path, major, minor.
 const DEFAULTS: [(&str, u32, u32); 6] = [
-    ("null", 1, 3),
-    ("zero", 1, 5),
-    ("full", 1, 7),
-    ("random", 1, 8),
-    ("urandom", 1, 9),
-    ("tty", 5, 0),
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
 ];
 
 /// The links that every container has.
@@ -35,12 +36,15 @@ const LINKS: [(&str, &str); 5] = [
 
 /// A device node to be made.
 struct Node<'a> {
-    name: &'a Path,
+    /// The whole path, in the container and, for a bind mount, on the host.
+    path: &'a Path,
+    name: &'a OsStr,
     kind: FileType,
     device: Dev,
-    mode: u32,
-    uid: u32,
-    gid: u32,
+    /// Where they are `None` the usual ones are made, and any are taken from a node that is there already.
+    mode: Option<u32>,
+    uid: Option<u32>,
+    gid: Option<u32>,
 }
 
 /// Makes the default devices and links in `dev`, the container's `/dev`, and the spec's devices anywhere in `root`.
@@ -51,34 +55,30 @@ pub(crate) fn make_devices(
     devices: &[LinuxDevice],
     bind: bool,
 ) -> Result<()> {
-    for (name, major, minor) in DEFAULTS {
+    for (path, major, minor) in DEFAULTS {
+        let path = Path::new(path);
         // A device of the spec may replace a default one, with another mode or owner.
-        if devices
-            .iter()
-            .any(|d| d.path.strip_prefix("/dev").is_ok_and(|p| p == Path::new(name)))
-        {
+        if devices.iter().any(|device| device.path == path) {
             continue;
         }
-        let device = makedev(major, minor);
-        let kind = FileType::CharacterDevice;
-        make_node(
-            &dev,
-            &Node {
-                name: Path::new(name),
-                kind,
-                device,
-                mode: 0o666,
-                uid: 0,
-                gid: 0,
-            },
-            bind,
-        )?;
+        let node = Node {
+            path,
+            name: path.file_name().unwrap_or_default(),
+            kind: FileType::CharacterDevice,
+            device: makedev(major, minor),
+            mode: None,
+            uid: None,
+            gid: None,
+        };
+        make_node(&dev, &node, bind)?;
     }
     for (name, destination) in LINKS.into_iter().chain([("ptmx", "pts/ptmx")]) {
         link(&dev, name, destination)?;
     }
     devices
         .iter()
+        // That one is the link to the container's own devpts.
+        .filter(|device| device.path != Path::new("/dev/ptmx"))
         .try_for_each(|device| make_extra(&root, device, bind))
 }
 
@@ -96,16 +96,18 @@ fn make_extra(root: &impl AsFd, device: &LinuxDevice, bind: bool) -> Result<()> 
         LinuxDeviceType::A => return Err(Error::invalid(field(), "the type \"a\" is for cgroup rules only")),
     };
     let node = Node {
-        name: Path::new(name),
+        path: &device.path,
+        name,
         kind,
         device: if kind == FileType::Fifo {
             0
         } else {
             makedev(number(device.major)?, number(device.minor)?)
         },
-        mode: device.file_mode.unwrap_or(0o666) & 0o7777,
-        uid: device.uid.unwrap_or(0),
-        gid: device.gid.unwrap_or(0),
+        // Callers may give the whole st_mode.
+        mode: device.file_mode.map(|mode| mode & 0o7777),
+        uid: device.uid,
+        gid: device.gid,
     };
     let parent = make_directory(root, parent)?;
     make_node(&parent, &node, bind && kind != FileType::Fifo)
@@ -113,88 +115,92 @@ fn make_extra(root: &impl AsFd, device: &LinuxDevice, bind: bool) -> Result<()> 
 
 /// Makes a node in an open directory, where no link can lead astray.
 fn make_node(directory: &impl AsFd, node: &Node<'_>, bind: bool) -> Result<()> {
-    let doing = || format!("make the device {}", node.name.display());
+    let doing = || format!("make the device {}", node.path.display());
     if !bind {
-        match mknodat(
-            directory,
-            node.name,
-            node.kind,
-            Mode::from_raw_mode(node.mode),
-            node.device,
-        ) {
-            Ok(()) => return own(directory, node).doing(doing),
+        let mode = Mode::from_raw_mode(node.mode.unwrap_or(0o666));
+        match mknodat(directory, node.name, node.kind, mode, node.device) {
+            Ok(()) => return own(directory, node),
             Err(Errno::EXIST) => return check_existing(directory, node),
-            Err(Errno::PERM) => {}
+            Err(Errno::PERM) if node.kind != FileType::Fifo => {}
             Err(errno) => return Err(errno).doing(doing),
         }
     }
     bind_node(directory, node)
 }
 
-fn own(directory: &impl AsFd, node: &Node<'_>) -> rustix::io::Result<()> {
-    if node.uid == 0 && node.gid == 0 {
+/// Gives a node that was just made its owner. Through a descriptor, for in a volume that is shared with others it may
+/// have been replaced already.
+fn own(directory: &impl AsFd, node: &Node<'_>) -> Result<()> {
+    let (uid, gid) = (node.uid.unwrap_or(0), node.gid.unwrap_or(0));
+    if uid == 0 && gid == 0 {
         return Ok(());
     }
-    let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
-    chownat(
-        directory,
-        node.name,
-        Some(uid),
-        Some(gid),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )
+    let doing = || format!("give the device {} its owner", node.path.display());
+    let made = open_node(directory, node).doing(doing)?;
+    let stat = statat(&made, c"", AtFlags::EMPTY_PATH).doing(doing)?;
+    if !node.is(&stat) || stat.st_nlink != 1 || stat.st_uid != 0 {
+        return Err(node.replaced());
+    }
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    chownat(&made, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH).doing(doing)
 }
 
-/// A node that is there already may be used if it is what was asked for; anything else is refused, not replaced.
+/// A node that is there already is used if it is what was asked for. It may be the host's, in a directory that is
+/// bind-mounted: nothing of it is changed.
 fn check_existing(directory: &impl AsFd, node: &Node<'_>) -> Result<()> {
-    let doing = || format!("look at {}", node.name.display());
+    let doing = || format!("look at {}", node.path.display());
     let stat = statat(directory, node.name, AtFlags::SYMLINK_NOFOLLOW).doing(doing)?;
-    if FileType::from_raw_mode(stat.st_mode) == node.kind && stat.st_rdev == node.device {
-        return Ok(());
+    if !node.is(&stat) {
+        return Err(node.replaced());
     }
-    let reason = "the image or a mount has something else in its place";
-    Err(Error::invalid(
-        format!("The device {}", node.name.display()),
-        reason,
-    ))
-}
-
-/// Shows the host's node, after making sure that it is that device.
-fn bind_node(directory: &impl AsFd, node: &Node<'_>) -> Result<()> {
-    let (major, minor) = (major(node.device), minor(node.device));
-    let doing = || {
-        format!(
-            "bind-mount the host's device {major}:{minor} as {}",
-            node.name.display()
-        )
-    };
-    let host = Path::new("/dev").join(node.name);
-    let tree = clone_tree(CWD, &host, false).doing(doing)?;
-    if !is_device(&tree, node.kind, node.device).doing(doing)? {
-        let reason = format!(
-            "{} of the host is another device than {major}:{minor}",
-            host.display()
-        );
+    let differs = |wanted: Option<u32>, there: u32| wanted.is_some_and(|wanted| wanted != there);
+    if differs(node.mode, stat.st_mode & 0o7777)
+        || differs(node.uid, stat.st_uid)
+        || differs(node.gid, stat.st_gid)
+    {
+        let reason = "it is there already, with another mode or owner, and is not changed";
         return Err(Error::invalid(
-            format!("The device {}", node.name.display()),
+            format!("linux.devices[{}]", node.path.display()),
             reason,
         ));
     }
-    let flags = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY | OFlags::NONBLOCK;
-    let place = match openat(
-        directory,
-        node.name,
-        flags | OFlags::EXCL,
-        Mode::from_raw_mode(0o600),
-    ) {
-        Ok(place) => place,
-        Err(Errno::EXIST) => {
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            openat(directory, node.name, flags, Mode::empty()).doing(doing)?
-        }
+    Ok(())
+}
+
+/// Shows the host's node, with the host's mode and owner, after making sure that it is that device.
+fn bind_node(directory: &impl AsFd, node: &Node<'_>) -> Result<()> {
+    let (major, minor) = (major(node.device), minor(node.device));
+    let host = node.path.display();
+    let doing = || format!("bind-mount the host's device {major}:{minor} as {host}");
+    let tree = clone_tree(CWD, node.path, false).doing(doing)?;
+    if !is_device(&tree, node.kind, node.device).doing(doing)? {
+        let reason = format!("{host} of the host is another device than {major}:{minor}");
+        return Err(Error::invalid(format!("linux.devices[{host}]"), reason));
+    }
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::WRONLY;
+    match openat(directory, node.name, flags, Mode::from_raw_mode(0o600)) {
+        Ok(_) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno).doing(doing),
-    };
+    }
+    // A link in its place is covered itself, and not what it leads to.
+    let place = open_node(directory, node).doing(doing)?;
     attach_to(&tree, &place).doing(doing)
+}
+
+fn open_node(directory: &impl AsFd, node: &Node<'_>) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(directory, node.name, flags, Mode::empty())
+}
+
+impl Node<'_> {
+    fn is(&self, stat: &Stat) -> bool {
+        FileType::from_raw_mode(stat.st_mode) == self.kind && stat.st_rdev == self.device
+    }
+
+    fn replaced(&self) -> Error {
+        let reason = "the image or a mount has something else in its place";
+        Error::invalid(format!("The device {}", self.path.display()), reason)
+    }
 }
 
 /// Whether an open file is that device.
@@ -229,7 +235,14 @@ pub(crate) fn open_null(root: impl AsFd) -> Result<OwnedFd> {
     ))
 }
 
-/// Makes the file of `/dev/console` and opens it, to have the terminal attached.
-pub(crate) fn make_console(root: impl AsFd) -> Result<OwnedFd> {
-    make_file(root, Path::new("/dev/console"))
+/// Makes the file `console` in the container's `/dev` and opens it, to have the terminal attached. A symbolic link in
+/// its place would have something else covered (CVE-2025-52565).
+pub(crate) fn make_console(dev: impl AsFd) -> Result<OwnedFd> {
+    match file_in(dev, "console") {
+        Err(Errno::LOOP) => Err(Error::invalid(
+            "The container's /dev/console",
+            "it is a symbolic link; the image or a mount replaced it",
+        )),
+        other => other.doing(|| "make the container's /dev/console".to_owned()),
+    }
 }

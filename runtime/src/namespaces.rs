@@ -142,6 +142,19 @@ impl Namespaces {
         matches!(self.user, Wanted::New).then_some((&self.uid_map, &self.gid_map))
     }
 
+    /// The user namespace that is joined.
+    pub(crate) fn joined_user(&self) -> Option<BorrowedFd<'_>> {
+        match &self.user {
+            Wanted::Join(fd) => Some(fd.as_fd()),
+            Wanted::Host | Wanted::New => None,
+        }
+    }
+
+    /// Process ids are the container's own.
+    pub(crate) fn has_pid(&self) -> bool {
+        !matches!(self.pid, Wanted::Host)
+    }
+
     /// The container's host name is its own.
     pub(crate) fn has_uts(&self) -> bool {
         !matches!(self.uts, Wanted::Host)

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
@@ -11,7 +11,7 @@ use rustix::mount::{
 };
 
 use crate::error::Doing;
-use crate::mount::{Propagation, clone_tree, set_propagation};
+use crate::mount::{Propagation, clone_tree, retry, set_propagation};
 use crate::sys::{MountAttr, mount_setattr};
 use crate::{Error, Result};
 
@@ -38,7 +38,7 @@ impl Rootfs {
     /// The root as a detached mount, which vanishes with its descriptor until it is attached somewhere.
     pub(crate) fn open(&self, bundle: &Path) -> Result<OwnedFd> {
         match self {
-            Rootfs::Path(path) => open_directory(&bundle.join(path)),
+            Rootfs::Path(path) => open_named(bundle, path),
             Rootfs::Overlay { lower, upper, work } => {
                 open_overlay(lower, upper.as_deref().zip(work.as_deref()))
             }
@@ -51,23 +51,39 @@ impl Rootfs {
     }
 }
 
+/// Opens the directory that the spec names. A symbolic link on the way could be changed while the container is made, and
+/// is refused, as in runc; what leads to the bundle is the caller's affair.
+fn open_named(bundle: &Path, path: &Path) -> Result<OwnedFd> {
+    let doing = || format!("open the root file system {}", bundle.join(path).display());
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let bundle = openat(CWD, bundle, flags, Mode::empty()).doing(doing)?;
+    let opened = retry(|| openat2(&bundle, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS));
+    let reason = match opened {
+        Ok(directory) => return detach(&directory, Path::new("")).doing(doing),
+        Err(Errno::LOOP) => "is a symbolic link, or lies behind one; name the directory itself",
+        Err(Errno::NOTDIR) => "is not a directory",
+        Err(errno) => return Err(errno).doing(doing),
+    };
+    Err(Error::invalid(
+        "root.path",
+        format!("{} {reason}", path.display()),
+    ))
+}
+
 fn open_directory(path: &Path) -> Result<OwnedFd> {
-    let doing = || format!("open the root file system {}", path.display());
-    let tree = clone_tree(CWD, path, true).doing(doing)?;
-    if !crate::mount::is_directory(&tree).doing(doing)? {
-        return Err(Error::invalid(
-            "root.path",
-            format!("{} is not a directory", path.display()),
-        ));
-    }
+    detach(CWD, path).doing(|| format!("open the root file system {}", path.display()))
+}
+
+/// A detached copy of a directory's mount and all below it, which sees what the host mounts later but not the reverse.
+fn detach(at: impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
+    let tree = clone_tree(at, path, true)?;
     set_propagation(
         &tree,
         Propagation {
             kind: libc::MS_SLAVE,
             recursive: true,
         },
-    )
-    .doing(doing)?;
+    )?;
     Ok(tree)
 }
 
@@ -179,7 +195,6 @@ fn by_descriptor(path: &Path, held: &mut Vec<OwnedFd>) -> Result<PathBuf> {
 }
 
 fn open_layer(path: &Path) -> Result<OwnedFd> {
-    use rustix::fs::{Mode, OFlags, open};
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     open(path, flags, Mode::empty()).doing(|| format!("open {}", path.display()))
 }
@@ -192,12 +207,8 @@ pub(crate) fn attach_root(root: impl AsFd) -> Result<()> {
         propagation: libc::MS_SLAVE,
         ..MountAttr::default()
     };
-    let host = rustix::fs::open(
-        "/",
-        rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )
-    .doing(|| "open the root directory".to_owned())?;
+    let host = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .doing(|| "open the root directory".to_owned())?;
     mount_setattr(&host, true, slave).doing(|| "keep mounts from the host".to_owned())?;
     move_mount(
         root,

@@ -1,19 +1,26 @@
 //! What the container's process does of a mount: make it, attach it, configure it.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use rustix::fs::{AtFlags, statat};
+use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
     fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
+use super::copy_up::copy_contents;
+use super::host;
 use super::options::{Options, Propagation};
+use super::proc::{check_place, mount_id};
+use super::remount::remount;
 use super::source::{Prepared, Source};
-use super::target::{make_directory, make_file};
-use crate::Result;
+use super::target::{Place, ordinary_directory, place};
 use crate::error::Doing;
+use crate::namespaces::Namespaces;
 use crate::sys::{MountAttr, mount_setattr};
+use crate::{Error, Result};
 
 /// Mounts that later steps work on, by descriptor so that no image can redirect them.
 #[derive(Debug, Default)]
@@ -26,73 +33,229 @@ pub(crate) struct Attached {
     pub(crate) pts: Option<OwnedFd>,
     /// `/dev` is the host's: it is left as it is.
     pub(crate) dev_is_bound: bool,
+    /// Mounts that become read-only when nothing has to be made in them any more.
+    pub(super) read_only_later: Vec<OwnedFd>,
+    /// The mount on `/proc`, whatever it is.
+    pub(super) proc_mount: Option<u64>,
+    /// The mounts of new file systems, if any is to be remounted.
+    pub(super) made: Option<Vec<u64>>,
 }
 
-/// Attaches the mounts in their order, all but the control groups.
-pub(crate) fn attach_all(root: impl AsFd, mounts: &[Prepared]) -> Result<Attached> {
-    let mut attached = Attached::default();
-    for mount in mounts {
-        let target = mount.destination.as_path();
-        match &mount.source {
-            Source::Cgroup => {}
-            Source::Tree { tree, directory } => {
-                attach(tree, &root, target, *directory)?;
-                attached.dev_is_bound |= target == Path::new("/dev");
-            }
-            Source::New { kind, source } => {
-                let fd = make(kind, source.as_deref(), &mount.options, target)?;
-                attach(&fd, &root, target, true)?;
-                if let Some(propagation) = mount.options.propagation {
-                    set_propagation(&fd, propagation)
-                        .doing(|| format!("set the propagation of {}", target.display()))?;
-                }
-                attached.keep(kind, target, fd);
-            }
+/// Attaches the mounts in their order, up to the control groups and what lies below them.
+pub(crate) fn attach_all(root: impl AsFd, mounts: &[Prepared], namespaces: &Namespaces) -> Result<Attached> {
+    let remounts = mounts.iter().any(|mount| matches!(mount.source, Source::Remount));
+    let mut attached = Attached {
+        made: remounts.then(Vec::new),
+        ..Attached::default()
+    };
+    for (mount, late) in in_order(mounts) {
+        if !late {
+            attach_one(&root, mount, namespaces, &mut attached)?;
         }
     }
     Ok(attached)
 }
 
+/// The mounts, and whether they have to wait until the process is in its own control group.
+pub(super) fn in_order(mounts: &[Prepared]) -> impl Iterator<Item = (&Prepared, bool)> {
+    let mut groups: Vec<&Path> = Vec::new();
+    mounts.iter().map(move |mount| {
+        let destination = mount.destination.as_path();
+        if matches!(mount.source, Source::Cgroup) {
+            groups.push(destination);
+            return (mount, true);
+        }
+        (mount, groups.iter().any(|group| destination.starts_with(group)))
+    })
+}
+
+/// Makes and attaches one mount, other than the control groups.
+pub(super) fn attach_one(
+    root: impl AsFd,
+    mount: &Prepared,
+    namespaces: &Namespaces,
+    attached: &mut Attached,
+) -> Result<()> {
+    let target = mount.destination.as_path();
+    match &mount.source {
+        Source::Cgroup => Ok(()),
+        Source::Remount => remount(root, target, &mount.options, attached),
+        Source::Tree { tree, directory } => {
+            let place = place(root, target, *directory)?;
+            check_place(&place.fd, target, attached.proc_mount)?;
+            attach_to(tree, &place.fd).doing(|| attaching(target))?;
+            attached.dev_is_bound |= target == Path::new("/dev");
+            if target == Path::new("/proc") {
+                attached.proc_mount = mount_id(tree);
+            }
+            Ok(())
+        }
+        Source::New { kind, source } => {
+            let new = New {
+                kind,
+                source: source.as_deref(),
+                options: &mount.options,
+                target,
+            };
+            new.attach(&root, namespaces, attached)
+        }
+    }
+}
+
+fn attaching(target: &Path) -> String {
+    format!("attach the mount on {}", target.display())
+}
+
+/// A new file system.
+struct New<'a> {
+    kind: &'a str,
+    source: Option<&'a str>,
+    options: &'a Options,
+    target: &'a Path,
+}
+
+impl New<'_> {
+    fn attach(&self, root: &impl AsFd, namespaces: &Namespaces, attached: &mut Attached) -> Result<()> {
+        let target = self.target;
+        let doing = || attaching(target);
+        let place = match self.kind {
+            "proc" | "sysfs" => Place {
+                fd: ordinary_directory(root, target, self.kind)?,
+                made: false,
+            },
+            _ => place(root, target, true)?,
+        };
+        check_place(&place.fd, target, attached.proc_mount)?;
+        let is_tmpfs = self.kind == "tmpfs";
+        let mut options = self.options.clone();
+        if is_tmpfs {
+            // Mounts and devices may still have to be made in it.
+            options.set &= !libc::MOUNT_ATTR_RDONLY;
+            options.set_recursive &= !libc::MOUNT_ATTR_RDONLY;
+            keep_mode(&place, &mut options).doing(doing)?;
+        }
+        let fd = self.make(&options, namespaces)?;
+        if options.copy_up {
+            copy_contents(&place.fd, &fd)
+                .doing(|| format!("copy {} of the image into the tmpfs on it", target.display()))?;
+        }
+        attach_to(&fd, &place.fd).doing(doing)?;
+        for propagation in &options.propagation {
+            set_propagation(&fd, *propagation)
+                .doing(|| format!("set the propagation of {}", target.display()))?;
+        }
+        if is_tmpfs && (self.options.set | self.options.set_recursive) & libc::MOUNT_ATTR_RDONLY != 0 {
+            let later = fd.try_clone().doing(doing)?;
+            attached.read_only_later.push(later);
+        }
+        attached.keep(self.kind, target, fd);
+        Ok(())
+    }
+
+    fn make(&self, options: &Options, namespaces: &Namespaces) -> Result<OwnedFd> {
+        let refused = match make(self.kind, self.source, options, self.target) {
+            Err(Error::System { source, .. }) if source.raw_os_error() == Some(libc::EPERM) => source,
+            other => return other,
+        };
+        let doing = || format!("mount {} on {}", self.kind, self.target.display());
+        match host::stand_in(self.kind, namespaces) {
+            Some(path) if options.data.is_empty() => host::open(path, options).doing(doing),
+            _ => Err(refused).doing(doing),
+        }
+    }
+}
+
+/// A tmpfs gets the mode of the directory that it covers, unless the options name one.
+fn keep_mode(place: &Place, options: &mut Options) -> rustix::io::Result<()> {
+    if place.made
+        || options
+            .data
+            .iter()
+            .any(|parameter| parameter.starts_with("mode="))
+    {
+        return Ok(());
+    }
+    let mode = statat(&place.fd, c"", AtFlags::EMPTY_PATH)?.st_mode & 0o7777;
+    options.data.push(format!("mode={mode:o}"));
+    Ok(())
+}
+
 impl Attached {
     fn keep(&mut self, kind: &str, target: &Path, fd: OwnedFd) {
+        if let Some(made) = &mut self.made {
+            made.extend(mount_id(&fd));
+        }
         let place = match (kind, target.to_str()) {
-            ("proc", Some("/proc")) => &mut self.proc,
+            ("proc", Some("/proc")) => {
+                self.proc_mount = mount_id(&fd);
+                &mut self.proc
+            }
             ("tmpfs", Some("/dev")) => &mut self.dev,
             ("devpts", Some("/dev/pts")) => &mut self.pts,
             _ => return,
         };
         *place = Some(fd);
     }
+
+    /// Makes read-only what was left writable for other mounts and devices to be made in it.
+    pub(crate) fn finish(&self) -> Result<()> {
+        let read_only = MountAttr {
+            set: libc::MOUNT_ATTR_RDONLY,
+            ..MountAttr::default()
+        };
+        let mut later = self.read_only_later.iter();
+        later.try_for_each(|mount| {
+            mount_setattr(mount, false, read_only).doing(|| "make a mount read-only".to_owned())
+        })
+    }
 }
 
 /// Makes a new file system, detached.
 pub(super) fn make(kind: &str, source: Option<&str>, options: &Options, target: &Path) -> Result<OwnedFd> {
     let doing = || format!("mount {kind} on {}", target.display());
-    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).doing(doing)?;
+    let context = match fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC) {
+        Err(Errno::NODEV) => {
+            let field = format!("mounts[{}].type", target.display());
+            return Err(Error::unsupported(
+                field,
+                format!("this kernel has no file system {kind:?}"),
+            ));
+        }
+        other => other.doing(doing)?,
+    };
     if let Some(source) = source {
         fsconfig_set_string(&context, "source", source).doing(doing)?;
     }
-    for parameter in &options.data {
-        let set = match parameter.split_once('=') {
-            Some((key, value)) => fsconfig_set_string(&context, key, value),
-            None => fsconfig_set_flag(&context, parameter.as_str()),
-        };
-        set.doing(|| format!("{} with the option {parameter:?}", doing()))?;
+    configure(&context, &options.data, &doing)?;
+    let attributes = options.set | options.set_recursive;
+    if attributes & libc::MOUNT_ATTR_RDONLY != 0 && !NO_DEVICE.contains(&kind) {
+        // A device may be read-only itself, and says so if it is to be mounted otherwise.
+        fsconfig_set_flag(&context, "ro").doing(doing)?;
     }
     fsconfig_create(&context).doing(doing)?;
-    let attributes = u32::try_from(options.set | options.set_recursive).unwrap_or(0);
-    let attributes = MountAttrFlags::from_bits_retain(attributes);
+    let attributes = MountAttrFlags::from_bits_retain(u32::try_from(attributes).unwrap_or(0));
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).doing(doing)
 }
 
-/// Attaches a detached mount to a place inside the root, which is made if it is missing.
-pub(super) fn attach(mount: impl AsFd, root: impl AsFd, target: &Path, directory: bool) -> Result<()> {
-    let place = if directory {
-        make_directory(root, target)?
-    } else {
-        make_file(root, target)?
-    };
-    attach_to(mount, place).doing(|| format!("attach the mount on {}", target.display()))
+/// File systems of the kernel's own, one of which may be shared by several mounts.
+const NO_DEVICE: &[&str] = &["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"];
+
+/// Gives a file system its parameters.
+pub(super) fn configure(context: &OwnedFd, parameters: &[String], doing: &impl Fn() -> String) -> Result<()> {
+    for parameter in parameters {
+        let set = match parameter.split_once('=') {
+            Some((key, value)) => fsconfig_set_string(context, key, value),
+            None => fsconfig_set_flag(context, parameter.as_str()),
+        };
+        set.doing(|| format!("{} with the option {parameter:?}", doing()))?;
+    }
+    Ok(())
+}
+
+/// Attaches a detached mount to a directory inside the root, which is made if it is missing.
+pub(super) fn attach(mount: impl AsFd, root: impl AsFd, target: &Path) -> Result<()> {
+    let place = place(root, target, true)?;
+    attach_to(mount, place.fd).doing(|| attaching(target))
 }
 
 /// Attaches a detached mount to an open place.
@@ -138,12 +301,4 @@ pub(crate) fn set_propagation(mount: impl AsFd, propagation: Propagation) -> rus
 
 fn from_io(error: std::io::Error) -> rustix::io::Errno {
     rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO)
-}
-
-/// The destinations of the control groups' mounts.
-pub(crate) fn cgroup_mounts(mounts: &[Prepared]) -> impl Iterator<Item = (&PathBuf, &Options)> {
-    mounts
-        .iter()
-        .filter(|m| matches!(m.source, Source::Cgroup))
-        .map(|m| (&m.destination, &m.options))
 }

@@ -9,10 +9,11 @@ use rustix::mount::{
     fsmount, fsopen,
 };
 
-use super::attach::{attach, attach_to, cgroup_mounts, set_attributes};
+use super::attach::{Attached, attach, attach_one, attach_to, in_order, set_attributes};
 use super::options::Options;
-use super::source::{Prepared, clone_tree};
+use super::source::{Prepared, Source, clone_tree};
 use crate::error::Doing;
+use crate::namespaces::Namespaces;
 use crate::{Error, Result};
 
 /// One line of `/proc/self/cgroup`: a hierarchy and this process's group in it.
@@ -23,22 +24,34 @@ struct Membership<'a> {
     group: &'a str,
 }
 
-/// Mounts the control groups where the spec wants them. The process must be in its own group already, and in its
-/// cgroup namespace if it gets one.
-pub(crate) fn attach_cgroups(root: impl AsFd, mounts: &[Prepared]) -> Result<()> {
-    for (destination, options) in cgroup_mounts(mounts) {
-        if let Some(option) = options.data.first() {
-            let field = format!("mounts[{}].options", destination.display());
-            return Err(Error::invalid(
-                field,
-                format!("a cgroup mount takes no option {option:?}"),
-            ));
+/// Mounts the control groups where the spec wants them, and what lies below them. The process must be in its own group
+/// already, and in its cgroup namespace if it gets one.
+pub(crate) fn attach_cgroups(
+    root: impl AsFd,
+    mounts: &[Prepared],
+    namespaces: &Namespaces,
+    attached: &mut Attached,
+) -> Result<()> {
+    for (mount, late) in in_order(mounts) {
+        match mount.source {
+            Source::Cgroup => show(&root, &mount.destination, &mount.options)?,
+            _ if late => attach_one(&root, mount, namespaces, attached)?,
+            _ => {}
         }
-        let text =
-            std::fs::read_to_string("/proc/self/cgroup").doing(|| "read /proc/self/cgroup".to_owned())?;
-        attach_one(&root, destination, options, &parse(&text))?;
     }
     Ok(())
+}
+
+fn show(root: &impl AsFd, destination: &Path, options: &Options) -> Result<()> {
+    if let Some(option) = options.data.first() {
+        let field = format!("mounts[{}].options", destination.display());
+        return Err(Error::invalid(
+            field,
+            format!("a cgroup mount takes no option {option:?}"),
+        ));
+    }
+    let text = std::fs::read_to_string("/proc/self/cgroup").doing(|| "read /proc/self/cgroup".to_owned())?;
+    mount_hierarchies(root, destination, options, &parse(&text))
 }
 
 fn parse(text: &str) -> Vec<Membership<'_>> {
@@ -54,7 +67,7 @@ fn parse(text: &str) -> Vec<Membership<'_>> {
         .collect()
 }
 
-fn attach_one(
+fn mount_hierarchies(
     root: &impl AsFd,
     destination: &Path,
     options: &Options,
@@ -64,11 +77,11 @@ fn attach_one(
         && only.controllers.is_empty()
     {
         let mount = open_hierarchy(only)?;
-        attach(&mount, root, destination, true)?;
+        attach(&mount, root, destination)?;
         return narrow(&mount, only, options);
     }
     let holder = super::attach::make("tmpfs", Some("cgroup"), &holder_options(options), destination)?;
-    attach(&holder, root, destination, true)?;
+    attach(&holder, root, destination)?;
     // Where there is a unified hierarchy, the container has no group of its own in a named one: it would show the host's.
     let has_unified = memberships.iter().any(|m| m.controllers.is_empty());
     for membership in memberships

@@ -6,7 +6,12 @@
 
 mod attach;
 mod cgroup;
+mod copy_up;
+mod host;
+mod id_mapped;
 mod options;
+mod proc;
+mod remount;
 mod source;
 mod target;
 
@@ -15,4 +20,4 @@ pub(crate) use cgroup::attach_cgroups;
 pub(crate) use options::Propagation;
 pub use options::mount_options;
 pub(crate) use source::{Prepared, Source, clone_tree, prepare};
-pub(crate) use target::{is_directory, make_directory, make_file, open_inside, retry};
+pub(crate) use target::{file_in, is_directory, make_directory, open_inside, retry};

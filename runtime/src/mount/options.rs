@@ -16,10 +16,16 @@ pub(crate) struct Options {
     pub(crate) set_recursive: u64,
     /// `MOUNT_ATTR_*` to clear on the mount and all below it.
     pub(crate) clear_recursive: u64,
-    /// `MS_SHARED` and its like.
-    pub(crate) propagation: Option<Propagation>,
+    /// `MS_SHARED` and its like, in the order in which they are set: a mount can be a slave and shared.
+    pub(crate) propagation: Vec<Propagation>,
     /// A bind mount, with (`true`) or without what is mounted below its source.
     pub(crate) bind: Option<bool>,
+    /// Ids are mapped, also of what is mounted below (`true`) or of the mount only.
+    pub(crate) idmap: Option<bool>,
+    /// A tmpfs begins with what its place in the image holds.
+    pub(crate) copy_up: bool,
+    /// The mount that is there already is changed.
+    pub(crate) remount: bool,
     /// Parameters of the file system: `key` or `key=value`.
     pub(crate) data: Vec<String>,
 }
@@ -66,11 +72,15 @@ const ATTRIBUTES: &[(&str, u64, u64)] = &[
     ("nosymfollow", libc::MOUNT_ATTR_NOSYMFOLLOW, 0),
     ("symfollow", 0, libc::MOUNT_ATTR_NOSYMFOLLOW),
     ("noatime", libc::MOUNT_ATTR_NOATIME, ATIME_MASK),
-    ("atime", 0, ATIME_MASK),
     ("relatime", libc::MOUNT_ATTR_RELATIME, ATIME_MASK),
-    ("norelatime", 0, ATIME_MASK),
     ("strictatime", libc::MOUNT_ATTR_STRICTATIME, ATIME_MASK),
-    ("nostrictatime", 0, ATIME_MASK),
+];
+
+/// The names that take one access time setting back, and leave another one alone.
+const NOT_ATIME: &[(&str, u64)] = &[
+    ("atime", libc::MOUNT_ATTR_NOATIME),
+    ("norelatime", libc::MOUNT_ATTR_RELATIME),
+    ("nostrictatime", libc::MOUNT_ATTR_STRICTATIME),
 ];
 
 /// Options that belong to the file system's superblock and have no meaning for a bind mount.
@@ -87,16 +97,22 @@ const SUPERBLOCK: &[&str] = &[
 /// Options that change nothing: they name the default, or ask the kernel to log less.
 const NOTHING: &[&str] = &["defaults", "silent", "loud"];
 
+/// Options that say what kind of mount it is.
+const KINDS: &[&str] = &["bind", "rbind", "remount", "idmap", "ridmap", "tmpcopyup"];
+
 /// The mount options that are known by name, sorted; others are parameters of the file system.
 pub fn mount_options() -> Vec<String> {
-    let attributes = ATTRIBUTES.iter().map(|(name, ..)| *name);
+    let attributes = ATTRIBUTES
+        .iter()
+        .map(|(name, ..)| *name)
+        .chain(NOT_ATIME.iter().map(|(name, _)| *name));
     let recursive = attributes.clone().map(|name| format!("r{name}"));
     let propagations = ["shared", "slave", "private", "unbindable"];
     let mut names: Vec<String> = attributes
         .chain(SUPERBLOCK.iter().copied())
         .chain(NOTHING.iter().copied())
         .chain(propagations)
-        .chain(["bind", "rbind"])
+        .chain(KINDS.iter().copied())
         .map(str::to_owned)
         .chain(recursive)
         .chain(propagations.iter().map(|name| format!("r{name}")))
@@ -127,38 +143,53 @@ impl Options {
     }
 
     fn add(&mut self, option: &str) -> Result<()> {
-        if let Some((_, set, clear)) = ATTRIBUTES.iter().find(|(name, ..)| *name == option) {
-            // The last option wins, as with mount(8).
-            self.set = self.set & !clear | set;
-            self.clear = self.clear & !set | clear;
-        } else if let Some(propagation) = Propagation::from_name(option) {
-            self.propagation = Some(propagation);
-        } else if let Some((_, set, clear)) = option
-            .strip_prefix('r')
-            .and_then(|base| ATTRIBUTES.iter().find(|(name, ..)| *name == base))
-        {
-            self.set_recursive = self.set_recursive & !clear | set;
-            self.clear_recursive = self.clear_recursive & !set | clear;
-        } else {
-            match option {
-                "bind" => self.bind = Some(self.bind.unwrap_or(false)),
-                "rbind" => self.bind = Some(true),
-                "idmap" | "ridmap" | "tmpcopyup" => {
-                    let what = format!("The mount option {option:?}");
-                    return Err(Error::unsupported(what, "remove it from the mount"));
-                }
-                "remount" => {
-                    return Err(Error::unsupported(
-                        "The mount option \"remount\"",
-                        "a mount is made once",
-                    ));
-                }
-                known if NOTHING.contains(&known) => {}
-                data => self.data.push(data.to_owned()),
+        if change(&mut self.set, &mut self.clear, option) {
+            return Ok(());
+        }
+        if let Some(propagation) = Propagation::from_name(option) {
+            self.propagation.push(propagation);
+            return Ok(());
+        }
+        let recursive = option.strip_prefix('r').unwrap_or_default();
+        if change(&mut self.set_recursive, &mut self.clear_recursive, recursive) {
+            return Ok(());
+        }
+        match option {
+            "bind" => self.bind = Some(self.bind.unwrap_or(false)),
+            "rbind" => self.bind = Some(true),
+            "idmap" => self.idmap = Some(self.idmap.unwrap_or(false)),
+            "ridmap" => self.idmap = Some(true),
+            "tmpcopyup" => self.copy_up = true,
+            "remount" => self.remount = true,
+            "" => return Err(Error::invalid("mounts[].options", "an option is empty")),
+            known if NOTHING.contains(&known) => {}
+            // Some callers join parameters as mount(8) does. One with quotes or escapes is left as it is.
+            data if data.contains(['"', '\\']) => self.data.push(data.to_owned()),
+            data => {
+                let parts = data.split(',').filter(|part| !part.is_empty());
+                self.data.extend(parts.map(str::to_owned));
             }
         }
         Ok(())
     }
+}
+
+/// Applies the name of an attribute to the bits to set and to clear. As with mount(8) the last of two contrary ones wins.
+fn change(set: &mut u64, clear: &mut u64, name: &str) -> bool {
+    if let Some((_, on, off)) = ATTRIBUTES.iter().find(|(known, ..)| *known == name) {
+        *set = *set & !off | on;
+        *clear = *clear & !on | off;
+        return true;
+    }
+    let Some((_, negated)) = NOT_ATIME.iter().find(|(known, _)| *known == name) else {
+        return false;
+    };
+    let current = *set & ATIME_MASK;
+    if current == *negated || current == 0 {
+        *set &= !ATIME_MASK;
+        *clear |= ATIME_MASK;
+    }
+    true
 }
 
 #[cfg(test)]
@@ -176,6 +207,13 @@ mod tests {
         assert_eq!(parse("ro,rw").clear, libc::MOUNT_ATTR_RDONLY);
         assert_eq!(parse("rw,ro").set, libc::MOUNT_ATTR_RDONLY);
         assert_eq!(parse("noatime,strictatime").set, libc::MOUNT_ATTR_STRICTATIME);
+        assert_eq!(parse("noatime,atime").set, 0);
+        assert_eq!(parse("noatime,atime").clear, ATIME_MASK);
+        assert_eq!(parse("noatime,nostrictatime").set, libc::MOUNT_ATTR_NOATIME);
+        assert_eq!(
+            parse("rstrictatime,ratime").set_recursive,
+            libc::MOUNT_ATTR_STRICTATIME
+        );
     }
 
     #[test]
@@ -192,17 +230,35 @@ mod tests {
         assert_eq!(parse("rw").clear, libc::MOUNT_ATTR_RDONLY);
         assert_eq!(
             parse("rslave").propagation,
-            Some(Propagation {
+            [Propagation {
                 kind: libc::MS_SLAVE,
                 recursive: true
-            })
+            }]
         );
         assert_eq!(parse("bind,rbind").bind, Some(true));
     }
 
     #[test]
+    fn every_listed_name_is_known() {
+        for name in mount_options() {
+            let parsed = parse(&name);
+            assert!(
+                parsed != Options::default() || NOTHING.contains(&name.as_str()),
+                "{name} does nothing"
+            );
+            assert!(
+                parsed.data.is_empty() || SUPERBLOCK.contains(&name.as_str()),
+                "{name} is not known"
+            );
+        }
+    }
+
+    #[test]
     fn what_is_not_known_goes_to_the_file_system_but_not_to_a_bind_mount() {
         assert_eq!(parse("mode=755,size=64k,nosuid").data, ["mode=755", "size=64k"]);
+        let joined =
+            Options::parse(&["mode=755,size=64k".to_owned(), "context=\"a:b,c\"".to_owned()]).unwrap();
+        assert_eq!(joined.data, ["mode=755", "size=64k", "context=\"a:b,c\""]);
         let options = ["bind".to_owned(), "size=64k".to_owned()];
         let parsed = Options::parse(&options).unwrap();
         assert!(

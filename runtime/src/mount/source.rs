@@ -7,9 +7,12 @@ use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::attach::{set_attributes, set_propagation};
+use super::id_mapped::IdMaps;
 use super::options::{Options, Propagation};
+use super::proc::{check_destination, is_proc};
 use super::target::is_directory;
 use crate::error::Doing;
+use crate::namespaces::Namespaces;
 use crate::oci;
 use crate::{Error, Result};
 
@@ -43,40 +46,90 @@ pub(crate) enum Source {
     },
     /// The container's view of the control groups.
     Cgroup,
+    /// The mount that is there already.
+    Remount,
 }
 
 /// Gets the spec's mounts ready.
-pub(crate) fn prepare(mounts: &[oci::Mount], bundle: &Path) -> Result<Vec<Prepared>> {
-    mounts.iter().map(|mount| prepare_one(mount, bundle)).collect()
+pub(crate) fn prepare(
+    mounts: &[oci::Mount],
+    bundle: &Path,
+    namespaces: &Namespaces,
+    label: &str,
+) -> Result<Vec<Prepared>> {
+    let mut maps = IdMaps::new(namespaces);
+    let prepare = |mount| prepare_one(mount, bundle, &mut maps, label);
+    mounts.iter().map(prepare).collect()
 }
 
-fn prepare_one(mount: &oci::Mount, bundle: &Path) -> Result<Prepared> {
+fn prepare_one(mount: &oci::Mount, bundle: &Path, maps: &mut IdMaps<'_>, label: &str) -> Result<Prepared> {
     let destination = clean(&mount.destination);
     let name = destination.display().to_string();
-    let options = Options::parse(&mount.options)?;
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(Error::unsupported(
-            format!("The id mapping of the mount on {name}"),
-            "remove its uidMappings and gidMappings",
-        ));
-    }
+    let mut options = Options::parse(&mount.options)?;
     let source = match (options.bind, mount.typ.as_str()) {
+        _ if options.remount => Source::Remount,
         (Some(recursive), _) => bind_source(mount, bundle, recursive, &options)?,
-        (None, "bind") => bind_source(mount, bundle, true, &options)?,
+        (None, "bind") => bind_source(mount, bundle, false, &options)?,
         (None, "cgroup" | "cgroup2") => Source::Cgroup,
         (None, "none" | "") => {
             return Err(Error::invalid(format!("mounts[{name}].type"), "it is missing"));
         }
-        (None, kind) => Source::New {
-            kind: kind.to_owned(),
-            source: (!mount.source.as_os_str().is_empty()).then(|| mount.source.display().to_string()),
-        },
+        (None, kind) => {
+            options.data.extend(context(kind, label));
+            Source::New {
+                kind: kind.to_owned(),
+                source: (!mount.source.as_os_str().is_empty()).then(|| mount.source.display().to_string()),
+            }
+        }
     };
+    check(mount, &destination, &source, &options)?;
+    if let Source::Tree { tree, .. } = &source {
+        maps.apply(tree, mount, &options)?;
+    }
     Ok(Prepared {
         destination,
         source,
         options,
     })
+}
+
+/// Refuses what can't be where it is asked for, or has no meaning there.
+fn check(mount: &oci::Mount, destination: &Path, source: &Source, options: &Options) -> Result<()> {
+    let name = destination.display();
+    let is_proc = match source {
+        Source::Remount => true,
+        Source::New { kind, .. } => kind == "proc",
+        Source::Tree { tree, .. } => is_proc(tree),
+        Source::Cgroup => false,
+    };
+    let is_remount = matches!(source, Source::Remount);
+    if !is_remount {
+        check_destination(destination, is_proc)?;
+    }
+    if destination == Path::new("/") && !is_remount {
+        let reason = "it would hide the root file system; name that in root.path";
+        return Err(Error::invalid("mounts[/].destination", reason));
+    }
+    let mapped = options.idmap.is_some() || !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
+    if mapped && !matches!(source, Source::Tree { .. }) {
+        let reason = "only bind mounts can be id-mapped";
+        return Err(Error::unsupported(
+            format!("The id mapping of the mount on {name}"),
+            reason,
+        ));
+    }
+    let is_tmpfs = matches!(source, Source::New { kind, .. } if kind == "tmpfs");
+    if options.copy_up && !is_tmpfs {
+        let reason = "\"tmpcopyup\" is for a tmpfs only";
+        return Err(Error::invalid(format!("mounts[{name}].options"), reason));
+    }
+    Ok(())
+}
+
+/// The parameter that labels a file system's files for SELinux, where the kernel takes one.
+fn context(kind: &str, label: &str) -> Option<String> {
+    let labelled = !matches!(kind, "proc" | "sysfs") && !label.is_empty();
+    labelled.then(|| format!("context={label}"))
 }
 
 fn bind_source(mount: &oci::Mount, bundle: &Path, recursive: bool, options: &Options) -> Result<Source> {
@@ -92,14 +145,20 @@ fn bind_source(mount: &oci::Mount, bundle: &Path, recursive: bool, options: &Opt
         kind: libc::MS_SLAVE,
         recursive: true,
     };
-    set_propagation(&tree, options.propagation.unwrap_or(slave)).doing(doing)?;
+    let wanted = match &options.propagation[..] {
+        [] => &[slave],
+        wanted => wanted,
+    };
+    for propagation in wanted {
+        set_propagation(&tree, *propagation).doing(doing)?;
+    }
     set_attributes(&tree, &granting_nothing(options)).doing(doing)?;
     let directory = is_directory(&tree).doing(doing)?;
     Ok(Source::Tree { tree, directory })
 }
 
-/// "rw" and its like say what a bind mount need not restrict. They don't lift what its source is restricted to, as no
-/// runtime lets them; only their recursive forms, which ask for a change by name, do.
+/// "rw" and its like say what a bind mount need not restrict. They don't lift what its source is restricted to: callers
+/// write them as a default. Only their recursive forms, which ask for a change by name, do.
 fn granting_nothing(options: &Options) -> Options {
     Options {
         clear: options.clear & libc::MOUNT_ATTR__ATIME,
@@ -135,6 +194,17 @@ fn clean(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn file_systems_with_files_of_their_own_get_a_label() {
+        let label = "system_u:object_r:container_file_t:s0:c1,c2";
+        let labelled = format!("context={label}");
+        assert_eq!(context("tmpfs", label).as_deref(), Some(labelled.as_str()));
+        assert_eq!(context("mqueue", label).as_deref(), Some(labelled.as_str()));
+        for (kind, label) in [("proc", label), ("sysfs", label), ("tmpfs", "")] {
+            assert_eq!(context(kind, label), None, "{kind}");
+        }
+    }
 
     #[test]
     fn destinations_can_not_climb() {
