@@ -31,7 +31,7 @@ pub(crate) fn main(_: &Global, _: &Arguments) -> Result<ExitCode, Failure> {
             "apparmor": { "enabled": true },
             "selinux": { "enabled": false },
             "intelRdt": { "enabled": false },
-            "mountExtensions": { "idmap": { "enabled": false } },
+            "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": false }
         }
     }))?;

@@ -8,6 +8,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, readlinkat};
 use rustix::io::Errno;
 
+use super::proc::is_proc;
 use crate::error::Doing;
 use crate::{Error, Result};
 
@@ -71,6 +72,7 @@ fn walk(root: &impl AsFd, path: &Path, directory: bool) -> rustix::io::Result<Ow
                 way.push(next);
                 continue;
             }
+            Err(Errno::LOOP) if is_magic(here, &name) => return Err(Errno::LOOP),
             Err(Errno::LOOP) => {
                 let link = OsString::from_vec(readlinkat(here, &*name, Vec::new())?.into_bytes());
                 if link.as_bytes().starts_with(b"/") {
@@ -105,6 +107,12 @@ fn components(path: &OsStr) -> Vec<OsString> {
 fn step(here: &OwnedFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     retry(|| openat2(here, name, flags, Mode::empty(), ONE_STEP))
+}
+
+/// Whether a link is one of those of a procfs that lead to open files instead of to what they say.
+fn is_magic(here: &OwnedFd, name: &OsStr) -> bool {
+    let open = || openat2(here, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), INSIDE);
+    is_proc(here) && retry(open).is_err_and(|errno| errno == Errno::LOOP)
 }
 
 /// Somebody else may be faster: what is there is looked at afterwards.

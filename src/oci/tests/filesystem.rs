@@ -137,8 +137,7 @@ fn unknown_options_are_refused() {
         ("tmpfs", ["nonsense"]),
         ("bind", ["size=1"]),
         ("tmpfs", ["remount"]),
-        ("tmpfs", ["tmpcopyup"]),
-        ("bind", ["idmap"]),
+        ("bind", ["tmpcopyup"]),
         ("tmpfs", ["size=x"]),
     ] {
         let mut bundle = Bundle::new("unknown", &["/bin/true"]);
