@@ -7,8 +7,8 @@ use serde_json::json;
 use crate::arguments::{Arguments, Operands, Syntax};
 use crate::failure::Failure;
 use crate::options::Global;
+use crate::output;
 use crate::spec::VERSION;
-use crate::state::print;
 
 pub(crate) const SYNTAX: Syntax = Syntax {
     name: "features",
@@ -18,7 +18,7 @@ pub(crate) const SYNTAX: Syntax = Syntax {
 
 /// Prints the document.
 pub(crate) fn main(_: &Global, _: &Arguments) -> Result<ExitCode, Failure> {
-    print(&json!({
+    output::pretty_json(&json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": VERSION,
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],

@@ -2,14 +2,12 @@
 
 use std::process::ExitCode;
 
-use berth_runtime::Error;
-use serde::Serialize;
-
 use crate::arguments::{Arguments, Operands, Syntax};
 use crate::failure::{Failure, usage};
-use crate::log;
 use crate::options::Global;
 use crate::state::{State, state};
+use crate::{log, output};
+use berth_runtime::Error;
 
 pub(crate) const SYNTAX: Syntax = Syntax {
     name: "list",
@@ -29,9 +27,9 @@ pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
         }
     }
     match (quiet, json) {
-        (true, _) => states.iter().for_each(|state| println!("{}", state.id)),
-        (false, true) => print_line(&states)?,
-        (false, false) => table(&states),
+        (true, _) => states.iter().try_for_each(|state| output::line(&state.id))?,
+        (false, true) => output::json(&states)?,
+        (false, false) => table(&states)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -73,15 +71,7 @@ pub(crate) fn format(arguments: &Arguments) -> Result<bool, Failure> {
     }
 }
 
-/// Prints a value as JSON, on one line.
-pub(crate) fn print_line(value: &impl Serialize) -> Result<(), Failure> {
-    let text =
-        serde_json::to_string(value).map_err(|e| usage(format!("Could not encode the output: {e}.")))?;
-    println!("{text}");
-    Ok(())
-}
-
-fn table(states: &[State]) {
+fn table(states: &[State]) -> Result<(), Failure> {
     /// Columns are at least so wide, with the space between them.
     const LEAST: usize = 12;
     const SPACE: usize = 3;
@@ -105,6 +95,7 @@ fn table(states: &[State]) {
             .iter()
             .zip(&widths)
             .map(|(cell, width)| format!("{cell:<width$}"));
-        println!("{}{}", cells.collect::<String>(), row[5]);
+        output::line(&format!("{}{}", cells.collect::<String>(), row[5]))?;
     }
+    Ok(())
 }

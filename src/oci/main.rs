@@ -5,6 +5,7 @@ mod arguments;
 mod bundle;
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod failure;
 mod features;
@@ -15,6 +16,7 @@ mod list;
 mod log;
 mod notify;
 mod options;
+mod output;
 mod pause;
 mod ps;
 mod resume;
@@ -39,6 +41,7 @@ type Command = fn(&Global, &Arguments) -> Result<ExitCode, Failure>;
 const COMMANDS: &[(&Syntax, Command)] = &[
     (&create::SYNTAX, create::main),
     (&delete::SYNTAX, delete::main),
+    (&events::SYNTAX, events::main),
     (&exec::SYNTAX, exec::main),
     (&features::SYNTAX, features::main),
     (&kill::SYNTAX, kill::main),
@@ -75,17 +78,14 @@ fn dispatch(global: &mut Global) -> Result<ExitCode, Failure> {
         Verb::Command(name) => name,
         Verb::Help => return help(parser),
         Verb::Version => {
-            println!(
-                "berth-oci version {}\nspec: {}",
-                env!("CARGO_PKG_VERSION"),
-                spec::VERSION
-            );
+            let version = env!("CARGO_PKG_VERSION");
+            output::line(&format!("berth-oci version {version}\nspec: {}", spec::VERSION))?;
             return Ok(ExitCode::SUCCESS);
         }
     };
     let (syntax, command) = find(&name)?;
     let Some(arguments) = syntax.parse(parser)? else {
-        println!("{}", syntax.help());
+        output::line(&syntax.help())?;
         return Ok(ExitCode::SUCCESS);
     };
     log::debug(global, || format!("{name} {arguments:?}"));
@@ -100,12 +100,12 @@ fn find(name: &str) -> Result<(&'static Syntax, Command), Failure> {
 /// Of one command, or of all.
 fn help(mut parser: lexopt::Parser) -> Result<ExitCode, Failure> {
     if let Ok(Some(lexopt::Arg::Value(name))) = parser.next() {
-        println!("{}", find(arguments::as_text(&name)?)?.0.help());
+        output::line(&find(arguments::as_text(&name)?)?.0.help())?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{}", options::USAGE);
+    output::line(options::USAGE)?;
     for (syntax, _) in COMMANDS {
-        println!("{}", syntax.help());
+        output::line(&syntax.help())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,8 +6,9 @@ use berth_runtime::cgroups::Cgroup;
 
 use crate::arguments::{Arguments, Operands, Syntax};
 use crate::failure::{Attempt, Failure, usage};
-use crate::list::{format, print_line};
+use crate::list::format;
 use crate::options::Global;
+use crate::output;
 
 pub(crate) const SYNTAX: Syntax = Syntax {
     name: "ps",
@@ -26,7 +27,7 @@ pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
     let mut pids: Vec<i32> = pids.iter().map(|pid| pid.as_raw()).collect();
     pids.sort_unstable();
     if json {
-        print_line(&pids)?;
+        output::json(&pids)?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut options = arguments.rest()?;
@@ -42,7 +43,7 @@ pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
         return Err(usage(format!("ps {}: {}", options.join(" "), said.trim())));
     }
     for line in lines_about(&pids, &String::from_utf8_lossy(&output.stdout))? {
-        println!("{line}");
+        output::line(line)?;
     }
     Ok(ExitCode::SUCCESS)
 }

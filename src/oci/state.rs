@@ -10,8 +10,9 @@ use berth_runtime::{Record, StateDir};
 use serde::Serialize;
 
 use crate::arguments::{Arguments, Operands, Syntax};
-use crate::failure::{Failure, usage};
+use crate::failure::Failure;
 use crate::options::Global;
+use crate::output;
 use crate::spec::VERSION;
 
 pub(crate) const SYNTAX: Syntax = Syntax {
@@ -41,9 +42,10 @@ pub(crate) struct State {
 pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let directory = global.root.look(arguments.id()?)?;
     let record = directory.record()?;
-    print(&state(&directory, record))?;
+    output::pretty_json(&state(&directory, record))?;
     Ok(ExitCode::SUCCESS)
 }
+
 /// What is known of a container.
 pub(crate) fn state(directory: &StateDir, record: Record) -> State {
     let (status, process) = directory.status();
@@ -75,12 +77,4 @@ fn is_paused(cgroup: &str) -> bool {
         .ok()
         .flatten()
         .is_some_and(|cgroup| cgroup.is_frozen().unwrap_or(false))
-}
-
-/// Prints a value as indented JSON.
-pub(crate) fn print(value: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|e| usage(format!("Could not encode the output: {e}.")))?;
-    println!("{text}");
-    Ok(())
 }

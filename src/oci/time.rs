@@ -7,6 +7,41 @@ pub(crate) fn now() -> String {
     format(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
+/// A span of time: numbers with units, as in `1m30s`, `1.5s` or `300ms`; at most some 68 years.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+    const UNITS: [(&str, u64); 7] = [
+        ("ns", 1),
+        ("us", 1_000),
+        ("\u{b5}s", 1_000),
+        ("ms", 1_000_000),
+        ("s", 1_000_000_000),
+        ("m", 60_000_000_000),
+        ("h", 3_600_000_000_000),
+    ];
+    const LONGEST: Duration = Duration::from_secs(u32::MAX as u64 / 2);
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() || total.is_zero() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, after) = rest.split_at(end);
+        let end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(end);
+        let nanos = UNITS.iter().find(|(name, _)| *name == unit)?.1;
+        let number: f64 = number.parse().ok()?;
+        let part = Duration::try_from_secs_f64(number).ok()?;
+        // Exact for whole numbers, and for as many digits as anybody writes.
+        let part = u64::try_from(part.as_nanos() * u128::from(nanos) / 1_000_000_000).ok()?;
+        total = total
+            .checked_add(Duration::from_nanos(part))
+            .filter(|sum| *sum <= LONGEST)?;
+        rest = after;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    Some(total)
+}
+
 fn format(since_epoch: Duration) -> String {
     let seconds = since_epoch.as_secs();
     let (days, time) = (seconds / 86_400, seconds % 86_400);
@@ -47,6 +82,35 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00.000000000Z"),
         ] {
             assert_eq!(format(Duration::from_secs(seconds)), expected);
+        }
+    }
+
+    #[test]
+    fn durations_have_units() {
+        for (text, nanos) in [
+            ("5s", 5_000_000_000),
+            ("1m30s", 90_000_000_000),
+            ("1.5s", 1_500_000_000),
+            ("300ms", 300_000_000),
+            ("2us", 2_000),
+            ("0s", 0),
+            ("1h", 3_600_000_000_000),
+        ] {
+            assert_eq!(parse_duration(text), Some(Duration::from_nanos(nanos)), "{text}");
+        }
+        for text in [
+            "",
+            "5",
+            "s",
+            "5x",
+            "-5s",
+            "1..5s",
+            "5s5",
+            "99999999999h",
+            "inf",
+            "1e9s",
+        ] {
+            assert_eq!(parse_duration(text), None, "{text}");
         }
     }
 }
