@@ -14,9 +14,14 @@ use rustix::net::{
 };
 
 use crate::Error;
+use crate::seccomp::Handover;
+use crate::sys::sendmmsg_descriptor;
 
 /// Longer messages are cut: a message is a sentence.
 const MAX_MESSAGE: usize = 4096;
+
+/// The bytes of [`Message::Listener`].
+const LISTENER: [u8; 2] = [b'l', 0];
 
 /// One end of the socket pair.
 #[derive(Debug)]
@@ -31,6 +36,8 @@ pub(crate) enum Message {
     HostHooks,
     /// Process: this is the terminal's master.
     Terminal(OwnedFd),
+    /// Process: this is the listener of my filter.
+    Listener(OwnedFd),
     /// Process: this was refused, I go on without it.
     Warning(String),
     /// Process: everything is set up. Creator: run the program.
@@ -104,6 +111,7 @@ impl Channel {
             Message::Mapped => (b'm', 0, "", None),
             Message::HostHooks => (b'h', 0, "", None),
             Message::Terminal(fd) => (b't', 0, "", Some(fd.as_fd())),
+            Message::Listener(fd) => (LISTENER[0], LISTENER[1], "", Some(fd.as_fd())),
             Message::Warning(text) => (b'w', 0, text.as_str(), None),
             Message::Ready => (b'r', 0, "", None),
             Message::Detach => (b'd', 0, "", None),
@@ -116,6 +124,14 @@ impl Channel {
         };
         let text = &text.as_bytes()[..text.len().min(MAX_MESSAGE - 2)];
         self.send_raw(&[&[tag, code], text], fd)
+    }
+
+    /// Sends [`Message::Listener`] with nothing but that one system call.
+    pub(crate) fn send_listener(&self, listener: OwnedFd, by: Handover) -> std::io::Result<()> {
+        match by {
+            Handover::SendMsg => Ok(self.send(&Message::Listener(listener))?),
+            Handover::SendMMsg => sendmmsg_descriptor(self.0.as_fd(), LISTENER, listener.as_fd()),
+        }
     }
 
     fn send_raw(&self, parts: &[&[u8]], fd: Option<std::os::fd::BorrowedFd<'_>>) -> rustix::io::Result<()> {
@@ -163,6 +179,7 @@ impl Channel {
             (b'm', _) => Message::Mapped,
             (b'h', _) => Message::HostHooks,
             (b't', Some(fd)) => Message::Terminal(fd),
+            (b'l', Some(fd)) => Message::Listener(fd),
             (b'w', _) => Message::Warning(text()),
             (b'r', _) => Message::Ready,
             (b'd', _) => Message::Detach,

@@ -82,15 +82,10 @@ fn refuse_unsupported(linux: &Linux) -> Result<()> {
         let reason = "SELinux is not enabled in this kernel; remove the label";
         return Err(Error::unsupported("linux.mountLabel", reason));
     }
-    let has_listener = linux
-        .seccomp
-        .as_ref()
-        .is_some_and(|s| !s.listener_path.as_os_str().is_empty());
     refuse(&[
         ("linux.intelRdt", linux.intel_rdt.is_some()),
         ("linux.memoryPolicy", linux.memory_policy.is_some()),
         ("linux.netDevices", !linux.net_devices.is_empty()),
-        ("linux.seccomp.listenerPath", has_listener),
     ])
 }
 

@@ -15,8 +15,8 @@ use crate::mount::{self, Attached, Prepared, Propagation, Source, set_propagatio
 use crate::namespaces::Namespaces;
 use crate::oci::{ContainerState, Linux, Spec};
 use crate::process::{
-    apparmor, become_root, become_user, close_on_exec, die_with_creator, expect, join_keyring, report,
-    reset_signals, warn,
+    FilterMoment, apparmor, become_root, become_user, close_on_exec, die_with_creator, expect,
+    install_filter, join_keyring, report, reset_signals, warn,
 };
 use crate::program::Program;
 use crate::spawn::close_others;
@@ -267,18 +267,31 @@ fn take_identity(setup: &mut Setup<'_>, pid: Option<i32>) -> Result<Ready> {
         personality::apply(personality)?;
     }
     setup.program.complete_environment(setup.identity.uid().as_raw());
-    let filter = setup.seccomp.filter(|_| !setup.identity.no_new_privileges());
+    // Before the filter, which may deny it. What is opened from here on is close-on-exec by itself.
     close_on_exec(setup.preserve_fds)?;
-    become_user(&setup.identity, &process.cwd, filter)?;
+    become_user(&setup.identity, &process.cwd, || {
+        setup.install_filter(FilterMoment::Privileged)
+    })?;
     let path = if setup.find_program_now {
         Some(setup.program.find()?)
     } else {
         None
     };
+    setup.install_filter(FilterMoment::Ready)?;
     Ok(Ready { path, pid })
 }
 
 impl Setup<'_> {
+    /// Installs the filter if this is the moment for it.
+    pub(crate) fn install_filter(&self, now: FilterMoment) -> Result<()> {
+        match self.seccomp {
+            Some(filter) if FilterMoment::of(filter, self.identity.no_new_privileges()) == now => {
+                install_filter(filter, &self.channel)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What must stay open in the process.
     fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let trees = self.mounts.iter().filter_map(|mount| match &mount.source {

@@ -15,6 +15,7 @@ use crate::error::Doing;
 use crate::gate::Gate;
 use crate::hooks::{self, HookState};
 use crate::identity::Identity;
+use crate::listener::Agent;
 use crate::namespaces::Namespaces;
 use crate::oci::{self, ContainerState};
 use crate::program::Program;
@@ -85,6 +86,10 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
     let namespaces = Namespaces::new(linux, &args.namespaces)?;
     let sysctls = crate::check::sysctls(linux, &namespaces)?;
     let filter = linux.seccomp.as_ref().map(seccomp::compile).transpose()?;
+    let agent = match (&linux.seccomp, &filter) {
+        (Some(profile), Some(filter)) => Agent::of(profile, filter, args.bundle)?,
+        _ => None,
+    };
     let mounts = mount::prepare(&spec.mounts, args.bundle, &namespaces, &linux.mount_label)?;
     let root = args.rootfs.open(args.bundle)?;
     let cgroup = NewCgroup::create(linux)?;
@@ -120,7 +125,9 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
     let begin_in = cgroup.0.as_ref().and_then(Cgroup::begin_in);
     let spawned = spawn_in(&namespaces, begin_in, move || child::main(setup))?;
     let spawned = Guard(Some(spawned));
-    let accompanied = accompany(&creator, spawned.pid(), &namespaces, args.bundle, spec, args.id)?;
+    let pid = spawned.pid().as_raw();
+    let state = hook_state(spec, args.id, args.bundle, Some(pid), ContainerState::Creating);
+    let accompanied = accompany(&creator, spawned.pid(), &namespaces, spec, agent.as_ref(), &state)?;
     let Some(Spawned { pid, pidfd }) = spawned.keep() else {
         return Err(Error::Vanished("it has no pid".to_owned()));
     };
@@ -154,9 +161,9 @@ fn accompany(
     channel: &Channel,
     pid: Pid,
     namespaces: &Namespaces,
-    bundle: &Path,
     spec: &oci::Spec,
-    id: &str,
+    agent: Option<&Agent<'_>>,
+    state: &HookState<'_>,
 ) -> Result<Accompanied> {
     let mut result = Accompanied::default();
     if let Some((uids, gids)) = namespaces.new_maps() {
@@ -175,11 +182,15 @@ fn accompany(
             .doing(|| "hear from the container's process".to_owned())?
         {
             Message::Terminal(master) => result.terminal = Some(master),
+            Message::Listener(listener) => {
+                if let Some(agent) = agent {
+                    agent.hand_over(&listener, pid.as_raw(), state)?;
+                }
+            }
             Message::Warning(warning) => result.warnings.push(warning),
             Message::HostHooks => {
-                let state = hook_state(spec, id, bundle, Some(pid.as_raw()), ContainerState::Creating);
                 if let Some(hooks) = &spec.hooks {
-                    hooks::run_create_runtime(hooks, &state)?;
+                    hooks::run_create_runtime(hooks, state)?;
                 }
                 tell(channel, &Message::Pid(pid.as_raw()))?;
             }

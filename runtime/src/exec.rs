@@ -1,6 +1,7 @@
 //! One more process in a running container.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::Pid;
@@ -8,16 +9,17 @@ use nix::unistd::Pid;
 use crate::cgroups::{Cgroup, ENTER, Subgroup};
 use crate::channel::{Channel, Message};
 use crate::check::check_process;
-use crate::create::{borrow_all, protect_creator, set_oom_score};
+use crate::create::{borrow_all, hook_state, protect_creator, set_oom_score};
 use crate::error::Doing;
 use crate::identity::Identity;
+use crate::listener::{Agent, pid_of};
 use crate::namespaces::ChildrenIn;
-use crate::oci::{self, LinuxNamespaceType, Process, Spec};
+use crate::oci::{self, ContainerState, LinuxNamespaceType, Process, Spec};
 use crate::process;
 use crate::program::Program;
 use crate::spawn::{close_others, kill_and_reap};
 use crate::stdio::Streams;
-use crate::sys::{self, CloneArgs};
+use crate::sys::{self, CloneArgs, Spawned};
 use crate::sysctl::private_proc;
 use crate::terminal::{Terminal, root_directory};
 use crate::{Result, Stdio, seccomp};
@@ -27,6 +29,8 @@ use crate::{Result, Stdio, seccomp};
 pub struct ExecTarget<'a> {
     /// The container's id.
     pub id: &'a str,
+    /// The bundle directory, absolute.
+    pub bundle: &'a Path,
     /// The container's first process, alive.
     pub pidfd: BorrowedFd<'a>,
     /// The container's configuration.
@@ -67,6 +71,7 @@ pub fn exec(
     preserve_fds: u32,
 ) -> Result<Execed> {
     check_process(process)?;
+    target.agent()?;
     protect_creator()?;
     let mut entry_files = target.cgroup.remaining_entry_files()?;
     let begin_in = match target.subgroup {
@@ -105,7 +110,7 @@ pub fn exec(
             .oom_score_adj
             .and_then(|score| set_oom_score(spawned.pid, score)),
     );
-    match accompany(&creator, &mut warnings) {
+    match accompany(&creator, target, &spawned, &mut warnings) {
         Ok(terminal) => Ok(Execed {
             pid: spawned.pid,
             pidfd: spawned.pidfd,
@@ -120,7 +125,12 @@ pub fn exec(
 }
 
 /// Listens until the program runs. Returns the terminal's master.
-fn accompany(creator: &Channel, warnings: &mut Vec<String>) -> Result<Option<OwnedFd>> {
+fn accompany(
+    creator: &Channel,
+    target: &ExecTarget<'_>,
+    spawned: &Spawned,
+    warnings: &mut Vec<String>,
+) -> Result<Option<OwnedFd>> {
     let mut terminal = None;
     // The process waits for this, so that what was written to its files in /proc came before its program.
     if let Err(errno) = creator.send(&Message::Mapped)
@@ -134,11 +144,37 @@ fn accompany(creator: &Channel, warnings: &mut Vec<String>) -> Result<Option<Own
             .doing(|| "hear from the new process".to_owned())?
         {
             Message::Terminal(master) => terminal = Some(master),
+            Message::Listener(listener) => target.hand_over(&listener, spawned.pid)?,
             Message::Warning(warning) => warnings.push(warning),
             Message::Failed(failure) => return Err(failure.into()),
             // Either the exec closed its end, or a signal ended the process first: reaping tells.
             _ => return Ok(terminal),
         }
+    }
+}
+
+impl ExecTarget<'_> {
+    fn agent(&self) -> Result<Option<Agent<'_>>> {
+        let profile = self.spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
+        match (profile, self.seccomp) {
+            (Some(profile), Some(filter)) => Agent::of(profile, filter, self.bundle),
+            _ => Ok(None),
+        }
+    }
+
+    /// Passes the listener of an added process on.
+    fn hand_over(&self, listener: &OwnedFd, pid: Pid) -> Result<()> {
+        let Some(agent) = self.agent()? else { return Ok(()) };
+        let first =
+            pid_of(self.pidfd).doing(|| format!("find the first process of container {}", self.id))?;
+        let state = hook_state(
+            self.spec,
+            self.id,
+            self.bundle,
+            Some(first),
+            ContainerState::Running,
+        );
+        agent.hand_over(listener, pid.as_raw(), &state)
     }
 }
 
@@ -174,6 +210,7 @@ impl Addition<'_> {
         self.open_streams()?;
         self.identity
             .raise_limits(|warning| process::warn(&self.channel, warning));
+        // Before the filter, which may deny it. What is opened from here on is close-on-exec by itself.
         process::close_on_exec(self.preserve_fds)?;
         self.take_identity()?;
         process::expect(&self.channel, &Message::Mapped)?;
@@ -181,7 +218,7 @@ impl Addition<'_> {
         let path = self.program.find()?;
         self.identity.set_limits()?;
         if let Some(filter) = self.target.seccomp.filter(|_| self.identity.no_new_privileges()) {
-            process::install_filter(filter)?;
+            process::install_filter(filter, &self.channel)?;
         }
         Ok(path)
     }
@@ -251,7 +288,9 @@ impl Addition<'_> {
         }
         self.program.complete_environment(self.identity.uid().as_raw());
         let filter = self.target.seccomp.filter(|_| !self.identity.no_new_privileges());
-        process::become_user(&self.identity, &self.process.cwd, filter)
+        process::become_user(&self.identity, &self.process.cwd, || {
+            filter.map_or(Ok(()), |filter| process::install_filter(filter, &self.channel))
+        })
     }
 
     fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {

@@ -10,7 +10,7 @@ use crate::child::Setup;
 use crate::create::hook_state;
 use crate::error::Doing;
 use crate::oci::ContainerState;
-use crate::process::{install_filter, outlive_creator};
+use crate::process::{FilterMoment, outlive_creator};
 use crate::{Error, Result, hooks};
 
 /// Where the process waits for its start.
@@ -67,24 +67,34 @@ impl Ready {
         }
     }
 
+    /// The hooks run under the filter, as in every other runtime.
     fn last_steps(&self, setup: &Setup<'_>) -> Result<PathBuf> {
-        if let Some(hooks) = &setup.spec.hooks {
-            let state = hook_state(
-                setup.spec,
-                setup.id,
-                setup.bundle,
-                self.pid,
-                ContainerState::Created,
-            );
-            hooks::run("startContainer", &hooks.start_container, &state)?;
-        }
         let path = match &self.path {
             Some(path) => path.clone(),
             None => setup.program.find()?,
         };
-        setup.identity.set_limits()?;
-        if let Some(filter) = setup.seccomp.filter(|_| setup.identity.no_new_privileges()) {
-            install_filter(filter)?;
+        match setup
+            .spec
+            .hooks
+            .as_ref()
+            .map(|hooks| hooks.start_container.as_slice())
+        {
+            None | Some([]) => {
+                setup.identity.set_limits()?;
+                setup.install_filter(FilterMoment::Started)?;
+            }
+            Some(hooks) => {
+                setup.install_filter(FilterMoment::Started)?;
+                let state = hook_state(
+                    setup.spec,
+                    setup.id,
+                    setup.bundle,
+                    self.pid,
+                    ContainerState::Created,
+                );
+                hooks::run("startContainer", hooks, &state)?;
+                setup.identity.set_limits()?;
+            }
         }
         Ok(path)
     }

@@ -19,6 +19,7 @@ mod gate;
 mod hooks;
 mod identity;
 mod idmap;
+mod listener;
 mod mask;
 mod mount;
 mod namespaces;

@@ -100,13 +100,17 @@ pub(crate) fn apparmor(proc: &OwnedFd, profile: &str) -> Result<()> {
         .doing(|| format!("confine the process with the AppArmor profile {profile:?}"))
 }
 
-/// Becomes the user, in its working directory. A filter that is installed here needs privileges, and holds from then
-/// on for this process too.
-pub(crate) fn become_user(identity: &Identity, cwd: &Path, filter: Option<&seccomp::Program>) -> Result<()> {
+/// Becomes the user, in its working directory. A filter that `install` installs here needs privileges, and holds from
+/// then on for this process too.
+pub(crate) fn become_user(
+    identity: &Identity,
+    cwd: &Path,
+    install: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let entered = enter_directory(cwd, true);
     identity.take_on(|| {
         die_with_creator()?;
-        filter.map_or(Ok(()), install_filter)
+        install()
     })?;
     match entered {
         // Root may be locked out where the user is not, as on a network file system.
@@ -137,9 +141,36 @@ pub(crate) fn enter_directory(cwd: &Path, make: bool) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn install_filter(filter: &seccomp::Program) -> Result<()> {
-    filter
+/// When the first process of a container installs its filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FilterMoment {
+    /// While it has its privileges: without no_new_privs the kernel wants them.
+    Privileged,
+    /// Before it waits for its start: its creator, who passes the listener on, may be gone later.
+    Ready,
+    /// Once it is started: a filter then has to allow little more than the hooks and the program need.
+    Started,
+}
+
+impl FilterMoment {
+    pub(crate) fn of(filter: &seccomp::Program, no_new_privileges: bool) -> FilterMoment {
+        match (no_new_privileges, filter.needs_listener()) {
+            (false, _) => FilterMoment::Privileged,
+            (true, true) => FilterMoment::Ready,
+            (true, false) => FilterMoment::Started,
+        }
+    }
+}
+
+/// Installs a filter, and hands its listener to the creator.
+pub(crate) fn install_filter(filter: &seccomp::Program, creator: &Channel) -> Result<()> {
+    let listener = filter
         .install()
-        .map(drop)
-        .doing(|| "install the seccomp filter".to_owned())
+        .doing(|| "install the seccomp filter".to_owned())?;
+    match (listener, filter.handover()) {
+        (Some(listener), Some(by)) => creator.send_listener(listener, by).doing(|| {
+            "hand over the listener of the seccomp filter, which must allow the system call for it".to_owned()
+        }),
+        _ => Ok(()),
+    }
 }

@@ -167,6 +167,7 @@ impl Running<'_> {
         };
         let target = ExecTarget {
             id: &self.place.id,
+            bundle: self.place.directory.path(),
             pidfd: self.created.pidfd.as_fd(),
             spec,
             in_user_namespace: self.created.in_user_namespace,

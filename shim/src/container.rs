@@ -264,6 +264,7 @@ impl Container {
         match &self.life {
             Life::Running { .. } => Ok(ExecTarget {
                 id: &self.id,
+                bundle: &self.bundle,
                 cgroup: &self.process.cgroup,
                 seccomp: self.process.seccomp.as_ref(),
                 pidfd: self.process.pidfd.as_fd(),

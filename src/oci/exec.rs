@@ -80,6 +80,7 @@ fn add(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     };
     let target = ExecTarget {
         id,
+        bundle: &record.bundle,
         pidfd: pidfd.as_fd(),
         spec: &spec,
         in_user_namespace: record.process.is_some_and(|process| process.in_user_namespace),

@@ -13,8 +13,8 @@ objects! {
         "defaultErrnoRet" default_errno_ret: Option<u32>,
         /// The architectures whose calls may be made, beside the native one.
         "architectures" architectures: Vec<Arch>,
-        /// How the filter is installed.
-        "flags" flags: Vec<LinuxSeccompFilterFlag>,
+        /// How the filter is installed; an empty list differs from none.
+        "flags" flags: Option<Vec<LinuxSeccompFilterFlag>>,
         /// The socket of who is notified of calls.
         "listenerPath" listener_path: PathBuf,
         /// What it is told about the container.

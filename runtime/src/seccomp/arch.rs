@@ -3,6 +3,7 @@
 use crate::oci::Arch;
 
 use super::SeccompError;
+use super::multiplexed::{Multiplexed, multiplexed};
 use super::syscalls::{Column, number, x32_number};
 
 /// One calling convention that a filter handles.
@@ -62,6 +63,14 @@ impl Abi {
             Self::X86 => number(name, Column::X86),
             Self::Aarch64 => number(name, Column::Aarch64),
             Self::Arm => number(name, Column::Arm),
+        }
+    }
+
+    /// How a system call is reached besides its number.
+    pub(super) fn multiplexed(self, name: &str) -> Option<Multiplexed> {
+        match self {
+            Self::X86 => multiplexed(name),
+            Self::X86_64 | Self::X32 | Self::Aarch64 | Self::Arm => None,
         }
     }
 

@@ -10,11 +10,13 @@ pub enum SeccompError {
     #[error("linux.seccomp cannot be applied: berth has no system call table for the architecture {0}.")]
     Architecture(&'static str),
 
-    /// An errno that the kernel could not return.
-    #[error("linux.seccomp: errnoRet {errno} of {place} is not an error number (1 to 4095).")]
+    /// A number that the kernel could not return, or not tell a tracer.
+    #[error("linux.seccomp: errnoRet {errno} of {place} is too large; its action takes 0 to {most}.")]
     Errno {
         /// The value that was asked for.
         errno: u32,
+        /// The largest that its action takes.
+        most: u32,
         /// Which rule.
         place: String,
     },
@@ -27,6 +29,10 @@ pub enum SeccompError {
         /// The action's name in the spec.
         action: &'static str,
     },
+
+    /// A rule for a call without a name.
+    #[error("linux.seccomp: a rule has an empty name among its syscalls; remove it.")]
+    EmptyName,
 
     /// A condition on a seventh argument.
     #[error(
@@ -41,7 +47,7 @@ pub enum SeccompError {
 
     /// Notification of what the runtime itself needs to set the notification up.
     #[error(
-        "linux.seccomp: SCMP_ACT_NOTIFY cannot be used for {0}, because the runtime could not hand its listener over."
+        "linux.seccomp: SCMP_ACT_NOTIFY cannot be used for {0}: nobody could answer before the listener was handed over."
     )]
     Notify(&'static str),
 

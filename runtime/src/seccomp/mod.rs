@@ -4,21 +4,26 @@
 //! profile ──compile──▶ Program ──install──▶ the calling process (in the container's child, right before its exec)
 //! ```
 //!
-//! Semantics, where the OCI specification leaves room:
-//! - Rules for the same system call are tried in their order; the first one whose conditions all hold decides. What no
-//!   rule decides gets the default action.
-//! - Several conditions of one rule on the same argument are alternatives, as in every other runtime.
-//! - Names that an architecture does not have are skipped. `socketcall` and `ipc` of 32-bit x86 are calls of their
-//!   own: their real arguments are behind a pointer, where no filter can look.
-//! - With `SCMP_ACT_ERRNO` as the default, calls that are newer than everything that the profile names fail with ENOSYS
-//!   rather than with the default errno, so that C libraries fall back to what they used before.
+//! Semantics, where the OCI specification leaves room, are those of runc with libseccomp:
+//! - A rule without conditions decides about its system call, wherever it is in the profile. Without one, rules are tried
+//!   in their order and the first one whose conditions all hold decides; if none does, the default action.
+//! - A rule whose action is the default action says nothing, and does not come before others.
+//! - Several conditions of one rule on the same argument are alternatives.
+//! - Names that an architecture does not have are skipped, and so are architectures that can't run on this machine.
+//! - On 32-bit x86 a rule for `socket` holds for `socketcall(SYS_SOCKET)` too, and so on for all that is behind
+//!   `socketcall` and `ipc`. The arguments there can't be looked at: the strictest of what may happen to the call does.
+//! - Unless the default action lets calls pass (ALLOW, LOG, TRACE), those that are newer than everything that the profile
+//!   names fail with ENOSYS, so that C libraries fall back to what they used before.
 //! - A process of an architecture that is not listed is killed.
+//! - Without `flags` there is SECCOMP_FILTER_FLAG_SPEC_ALLOW; an empty list means none.
 
 mod arch;
 mod assembler;
 mod default_profile;
 mod error;
 mod filter;
+mod flags;
+mod multiplexed;
 #[cfg(test)]
 mod reference;
 mod rules;
@@ -26,28 +31,32 @@ mod syscalls;
 
 use std::os::fd::OwnedFd;
 
-use crate::oci::{LinuxSeccomp, LinuxSeccompFilterFlag};
+use crate::oci::LinuxSeccomp;
 use nix::errno::Errno;
 
 pub use assembler::Instruction;
 pub use default_profile::default_profile;
 pub use error::SeccompError;
+pub use flags::supported_flags;
 
 use arch::Abi;
-
-// Flags of seccomp(2).
-const TSYNC: u32 = 1;
-const LOG: u32 = 2;
-const SPEC_ALLOW: u32 = 4;
-const NEW_LISTENER: u32 = 8;
-const TSYNC_ESRCH: u32 = 16;
-const WAIT_KILLABLE_RECV: u32 = 32;
 
 /// A compiled filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
     instructions: Vec<Instruction>,
     flags: u32,
+    handover: Option<Handover>,
+}
+
+/// The one system call by which a process under its filter hands the listener over. The filter must let it pass: nobody
+/// answers before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handover {
+    /// sendmsg(2).
+    SendMsg,
+    /// sendmmsg(2), for profiles that ask about sendmsg(2).
+    SendMMsg,
 }
 
 /// Compiles a profile for the machine that this runs on.
@@ -55,17 +64,24 @@ pub struct Program {
 /// # Errors
 /// When the profile contradicts itself or the specification, or is too long for the kernel.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Program, SeccompError> {
+    let handover = rules::handover(profile)?;
     let instructions = filter::build(profile, Abi::native()?)?;
     Ok(Program {
         instructions,
-        flags: flags(profile)?,
+        flags: flags::of(profile, handover.is_some())?,
+        handover,
     })
 }
 
 impl Program {
     /// Whether [`install`](Self::install) returns a listener, to be handed to the profile's `listenerPath`.
     pub fn needs_listener(&self) -> bool {
-        self.flags & NEW_LISTENER != 0
+        self.handover.is_some()
+    }
+
+    /// How the listener is handed over.
+    pub(crate) fn handover(&self) -> Option<Handover> {
+        self.handover
     }
 
     /// The filter's instructions.
@@ -83,29 +99,5 @@ impl Program {
     /// second listener.
     pub fn install(&self) -> Result<Option<OwnedFd>, Errno> {
         crate::sys::seccomp::install(&self.instructions, self.flags, self.needs_listener())
-    }
-}
-
-fn flags(profile: &LinuxSeccomp) -> Result<u32, SeccompError> {
-    use LinuxSeccompFilterFlag as Flag;
-    let mut flags = 0;
-    for flag in &profile.flags {
-        flags |= match flag {
-            Flag::Log => LOG,
-            Flag::Tsync => TSYNC,
-            Flag::SpecAllow => SPEC_ALLOW,
-            Flag::WaitKillableRecv => WAIT_KILLABLE_RECV,
-        };
-    }
-    match (
-        rules::notifies(profile),
-        flags & WAIT_KILLABLE_RECV != 0,
-        flags & TSYNC != 0,
-    ) {
-        (false, true, _) => Err(SeccompError::KillableWithoutListener),
-        (false, false, _) => Ok(flags),
-        (true, _, false) => Ok(flags | NEW_LISTENER),
-        // Both results would have to come back in the same number.
-        (true, _, true) => Ok(flags | NEW_LISTENER | TSYNC_ESRCH),
     }
 }

@@ -69,33 +69,93 @@ fn decide(profile: &LinuxSeccomp, native: Abi, call: Call) -> u32 {
     });
     let Some(abi) = abi else { return 0x8000_0000 };
     let entries = &profile.syscalls;
-    let number_of = |name: &String| abi.syscall(name);
-    for entry in entries {
-        let about = entry.names.iter().filter_map(number_of).any(|n| n == call.number);
-        if about && matches(entry, call, abi) {
-            return value(entry.action, entry.errno_ret);
-        }
-    }
     let default = value(profile.default_action, profile.default_errno_ret);
-    if profile.default_action != Action::Errno {
-        return default;
+    let own = |name: &str| abi.syscall(name) == Some(call.number);
+    if let Some(decided) = decide_among(entries, own, |entry| matches(entry, call, abi), default) {
+        return decided;
     }
-    let named = entries.iter().flat_map(|e| e.names.iter().filter_map(number_of));
-    let newest = named
-        .map(|n| n & !X32_BIT)
-        .filter(|n| *n < 0xf0000)
-        .max()
-        .unwrap_or(0);
-    let has_rule = entries
+    if let Some(decided) = behind_pointer(entries, call, abi, default) {
+        return decided;
+    }
+    let lets_pass = [Action::Allow, Action::Log, Action::Trace];
+    let named = entries
         .iter()
-        .any(|e| e.names.iter().filter_map(number_of).any(|n| n == call.number));
-    let newer = call.number & !abi.base() > newest.max(423);
-    if newer && !has_rule {
+        .flat_map(|e| e.names.iter().filter_map(|name| abi.syscall(name)));
+    let newest = named.map(|n| n & !X32_BIT).filter(|n| *n < 0xf0000).max();
+    let newer = newest.is_some_and(|newest| (call.number & !abi.base()) > newest);
+    let has_rule = entries.iter().any(|entry| {
+        value(entry.action, entry.errno_ret) != default && entry.names.iter().any(|name| own(name))
+    });
+    if newer && !has_rule && !lets_pass.contains(&profile.default_action) {
         return 0x0005_0000 | 38;
     }
     default
 }
 
+/// The first rule without conditions, or else the first whose conditions hold, among those about a call.
+fn decide_among(
+    entries: &[LinuxSyscall],
+    about: impl Fn(&str) -> bool,
+    holds: impl Fn(&LinuxSyscall) -> bool,
+    default: u32,
+) -> Option<u32> {
+    let speaks = |entry: &&LinuxSyscall| {
+        value(entry.action, entry.errno_ret) != default && entry.names.iter().any(|name| about(name))
+    };
+    let plain = |entry: &&LinuxSyscall| entry.args.is_empty();
+    entries
+        .iter()
+        .filter(speaks)
+        .find(plain)
+        .or_else(|| entries.iter().filter(speaks).find(|entry| holds(entry)))
+        .map(|entry| value(entry.action, entry.errno_ret))
+}
+
+/// What 32-bit x86 has behind `socketcall` and `ipc`, as far as [`NAMES`] go.
+fn behind_pointer(entries: &[LinuxSyscall], call: Call, abi: Abi, default: u32) -> Option<u32> {
+    let first = call.arguments[0] & 0xffff_ffff;
+    let meant = match (abi, call.number, first) {
+        (Abi::X86, 102, 1) => "socket",
+        (Abi::X86, 102, 5) => "accept",
+        (Abi::X86, 117, _) if first & 0xffff == 2 => "semget",
+        _ => return None,
+    };
+    let about = |entry: &&LinuxSyscall| entry.names.iter().any(|name| name == meant);
+    let actions = || {
+        let about = entries.iter().filter(about);
+        about.map(|e| (e.args.is_empty(), value(e.action, e.errno_ret)))
+    };
+    let rank = |action: u32| {
+        // From the strictest on, as seccomp(2) lists them.
+        let order = [
+            0x8000_0000_u32,
+            0,
+            0x3_0000,
+            0x5_0000,
+            0x7fc0_0000,
+            0x7ff0_0000,
+            0x7ffc_0000,
+            0x7fff_0000,
+        ];
+        order.iter().position(|known| *known == action & 0xffff_0000)
+    };
+    if let Some((_, action)) = actions().find(|(plain, action)| *plain && *action != default) {
+        return Some(action);
+    }
+    let mut strictest = None;
+    for action in actions()
+        .map(|(_, action)| action)
+        .filter(|action| *action != default)
+        .chain([default])
+    {
+        if strictest.is_none_or(|so_far| rank(action) < rank(so_far)) {
+            strictest = Some(action);
+        }
+    }
+    strictest.filter(|action| *action != default)
+}
+
+/// Whether the conditions of an entry hold.
 fn matches(entry: &LinuxSyscall, call: Call, abi: Abi) -> bool {
     let args = entry.args.clone();
     let holds = |arg: &LinuxSeccompArg| {
@@ -138,12 +198,15 @@ fn value(action: Action, errno: Option<u32>) -> u32 {
     }
 }
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 15] = [
     "read",
     "openat",
     "clone",
     "socket",
+    "accept",
     "socketcall",
+    "semget",
+    "ipc",
     "mmap",
     "execve",
     "mseal",
@@ -158,6 +221,7 @@ fn interesting() -> impl Strategy<Value = u64> {
         Just(0_u64),
         Just(1),
         Just(5),
+        Just(0x1_0002),
         Just(0x8000_0000),
         Just(0xffff_ffff),
         Just(0x1_0000_0000),
@@ -174,9 +238,10 @@ fn action() -> impl Strategy<Value = (Action, Option<u32>)> {
         Just((Action::Kill, None)),
         Just((Action::Trap, None)),
         Just((Action::Log, None)),
-        (1_u32..4096).prop_map(|n| (Action::Errno, Some(n))),
+        (0_u32..4096).prop_map(|n| (Action::Errno, Some(n))),
         Just((Action::Errno, None)),
-        (0_u32..4096).prop_map(|n| (Action::Trace, Some(n))),
+        Just((Action::KillThread, None)),
+        (0_u32..0x1_0000).prop_map(|n| (Action::Trace, Some(n))),
     ]
 }
 
@@ -368,7 +433,7 @@ fn refusals() {
         let profile: LinuxSeccomp = serde_json::from_str(json).unwrap();
         filter::build(&profile, native)
             .map(drop)
-            .and_then(|()| super::flags(&profile).map(drop))
+            .and_then(|()| super::flags::of(&profile, super::rules::handover(&profile)?.is_some()).map(drop))
             .unwrap_err()
             .to_string()
     };

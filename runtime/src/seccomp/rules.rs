@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use crate::oci::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall};
 use nix::errno::Errno;
 
-use super::SeccompError;
 use super::arch::Abi;
+use super::multiplexed::Multiplexed;
+use super::{Handover, SeccompError};
 
 // Return values of a filter, linux/seccomp.h.
 pub(super) const KILL_PROCESS: u32 = 0x8000_0000;
@@ -17,11 +18,13 @@ const USER_NOTIF: u32 = 0x7fc0_0000;
 const TRACE: u32 = 0x7ff0_0000;
 const LOG: u32 = 0x7ffc_0000;
 const ALLOW: u32 = 0x7fff_0000;
+/// The bits that are the action; the others are its data.
+const ACTION: u32 = 0xffff_0000;
 
 /// The kernel's `MAX_ERRNO`.
 const MAX_ERRNO: u32 = 4095;
-/// Since Linux 5.1 new calls have the same number everywhere, and come after all older ones.
-const FIRST_COMMON: u32 = 424;
+/// What a tracer can be told.
+const MAX_TRACE: u32 = 0xffff;
 /// ARM's private calls lie far above the others and say nothing about a profile's age.
 const ARM_PRIVATE: u32 = 0xf0000;
 
@@ -43,7 +46,8 @@ pub(super) struct Rule {
     pub(super) action: u32,
 }
 
-/// The rules of one system call, in order, ending with one without conditions if the default is never reached.
+/// The rules of one system call: one without conditions, or any number with them, which are tried in their order before
+/// the default.
 pub(super) type Chain = Vec<Rule>;
 
 /// The rules of one ABI.
@@ -57,7 +61,7 @@ pub(super) struct Rules {
 }
 
 /// What the runtime gives back for calls that are newer than a profile, so that C libraries fall back to older ones
-/// where a plain refusal (EPERM) would make them fail.
+/// where a refusal (EPERM, or worse) would make them fail.
 pub(super) const NO_SUCH_CALL: u32 = ERRNO | Errno::ENOSYS as u32;
 
 pub(super) fn default_action(profile: &LinuxSeccomp) -> Result<u32, SeccompError> {
@@ -70,28 +74,37 @@ pub(super) fn default_action(profile: &LinuxSeccomp) -> Result<u32, SeccompError
 pub(super) fn resolve(profile: &LinuxSeccomp, abi: Abi) -> Result<Rules, SeccompError> {
     let default = default_action(profile)?;
     let mut by_number: BTreeMap<u32, Chain> = BTreeMap::new();
-    for entry in &profile.syscalls {
+    let mut multiplexed: BTreeMap<Multiplexed, Chain> = BTreeMap::new();
+    let mut newest = None;
+    for entry in profile.syscalls.iter() {
         let rules = entry_rules(entry)?;
         for name in &entry.names {
+            let number = abi.syscall(name);
+            newest = newest.max(number.map(|n| n - abi.base()).filter(|n| *n < ARM_PRIVATE));
+            // A rule for what happens anyway does not even come before others.
+            if rules.iter().all(|rule| rule.action == default) {
+                continue;
+            }
             // A name that this architecture, or this build, does not have can't be called by it either.
-            let Some(number) = abi.syscall(name) else { continue };
-            let chain = by_number.entry(number).or_default();
-            // What comes after a rule without conditions is never reached.
-            if !chain.last().is_some_and(|last| last.conditions.is_empty()) {
-                chain.extend(rules.iter().cloned());
+            if let Some(number) = number {
+                add(by_number.entry(number).or_default(), &rules);
+            }
+            if let Some(call) = abi.multiplexed(name) {
+                add(multiplexed.entry(call).or_default(), &rules);
             }
         }
     }
-    let refuses = default & 0xffff_0000 == ERRNO && default != NO_SUCH_CALL;
-    let unknown_from = refuses.then(|| {
-        let known = by_number
-            .keys()
-            .map(|n| n - abi.base())
-            .filter(|n| *n < ARM_PRIVATE)
-            .max()
-            .unwrap_or(0);
-        abi.base() + FIRST_COMMON.max(known + 1)
-    });
+    for (call, chain) in &multiplexed {
+        if let Some(number) = abi.syscall(call.through) {
+            let rule = behind_pointer(*call, chain, default);
+            if rule.action != default {
+                add(by_number.entry(number).or_default(), &[rule]);
+            }
+        }
+    }
+    // A tracer emulates what it wants, newer calls too.
+    let permits = matches!(default & ACTION, ALLOW | LOG | TRACE);
+    let unknown_from = newest.filter(|_| !permits).map(|newest| abi.base() + newest + 1);
     Ok(Rules {
         by_number,
         default,
@@ -99,18 +112,63 @@ pub(super) fn resolve(profile: &LinuxSeccomp, abi: Abi) -> Result<Rules, Seccomp
     })
 }
 
-/// Whether any rule asks a listener.
-pub(super) fn notifies(profile: &LinuxSeccomp) -> bool {
-    profile
+/// Adds rules to those of a call. One without conditions decides alone, wherever in the profile it is.
+fn add(chain: &mut Chain, rules: &[Rule]) {
+    if chain.last().is_some_and(|last| last.conditions.is_empty()) {
+        return;
+    }
+    if rules.iter().any(|rule| rule.conditions.is_empty()) {
+        chain.clear();
+    }
+    chain.extend(rules.iter().cloned());
+}
+
+/// The rule for a call whose arguments can't be looked at: the strictest of what may happen to it.
+fn behind_pointer(call: Multiplexed, chain: &[Rule], default: u32) -> Rule {
+    let unconditional = chain.iter().any(|rule| rule.conditions.is_empty());
+    let otherwise = Some(default).filter(|_| !unconditional);
+    // The kernel's order too, where several filters disagree: killing is negative.
+    let strictest = chain
+        .iter()
+        .map(|rule| rule.action)
+        .chain(otherwise)
+        .min_by_key(|action| (action & ACTION).cast_signed());
+    Rule {
+        conditions: vec![Condition {
+            argument: 0,
+            operator: LinuxSeccompOperator::MaskedEq,
+            value: call.mask.into(),
+            value_two: call.call.into(),
+        }],
+        action: strictest.unwrap_or(default),
+    }
+}
+
+/// How the filter's listener gets from the process to its creator, if any rule asks one.
+pub(super) fn handover(profile: &LinuxSeccomp) -> Result<Option<Handover>, SeccompError> {
+    let mut asks = profile
         .syscalls
         .iter()
-        .any(|entry| entry.action == LinuxSeccompAction::Notify)
+        .filter(|entry| entry.action == LinuxSeccompAction::Notify)
+        .peekable();
+    if asks.peek().is_none() {
+        return Ok(None);
+    }
+    let names: Vec<&str> = asks.flat_map(|entry| &entry.names).map(String::as_str).collect();
+    if names.contains(&"write") {
+        return Err(SeccompError::Notify("the write syscall"));
+    }
+    match (names.contains(&"sendmsg"), names.contains(&"sendmmsg")) {
+        (false, _) => Ok(Some(Handover::SendMsg)),
+        (true, false) => Ok(Some(Handover::SendMMsg)),
+        (true, true) => Err(SeccompError::Notify("both sendmsg and sendmmsg")),
+    }
 }
 
 fn entry_rules(entry: &LinuxSyscall) -> Result<Vec<Rule>, SeccompError> {
     let first = entry.names.first().map_or("", String::as_str);
-    if entry.action == LinuxSeccompAction::Notify && entry.names.iter().any(|name| name == "write") {
-        return Err(SeccompError::Notify("write"));
+    if entry.names.iter().any(String::is_empty) {
+        return Err(SeccompError::EmptyName);
     }
     let action = action(entry.action, entry.errno_ret, &format!("the rule for {first:?}"))?;
     let conditions = entry.args.iter().map(|arg| condition(arg, first));
@@ -145,17 +203,20 @@ fn condition(arg: &LinuxSeccompArg, syscall: &str) -> Result<Condition, SeccompE
 
 fn action(action: LinuxSeccompAction, errno: Option<u32>, place: &str) -> Result<u32, SeccompError> {
     use LinuxSeccompAction as A;
-    let (value, name) = match action {
-        A::Errno | A::Trace => {
-            let errno = errno.unwrap_or(Errno::EPERM as u32);
-            if errno > MAX_ERRNO {
-                return Err(SeccompError::Errno {
-                    errno,
-                    place: place.to_owned(),
-                });
-            }
-            return Ok(errno | if action == A::Errno { ERRNO } else { TRACE });
+    let with_data = |action: u32, most: u32| {
+        let errno = errno.unwrap_or(Errno::EPERM as u32);
+        if errno <= most {
+            return Ok(action | errno);
         }
+        Err(SeccompError::Errno {
+            errno,
+            most,
+            place: place.to_owned(),
+        })
+    };
+    let (value, name) = match action {
+        A::Errno => return with_data(ERRNO, MAX_ERRNO),
+        A::Trace => return with_data(TRACE, MAX_TRACE),
         A::Kill => (KILL_THREAD, "SCMP_ACT_KILL"),
         A::KillThread => (KILL_THREAD, "SCMP_ACT_KILL_THREAD"),
         A::KillProcess => (KILL_PROCESS, "SCMP_ACT_KILL_PROCESS"),
@@ -165,8 +226,7 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>, place: &str) -> Result
         A::Allow => (ALLOW, "SCMP_ACT_ALLOW"),
     };
     match errno {
-        // Profiles that were written out by programs have a zero everywhere.
-        None | Some(0) => Ok(value),
+        None => Ok(value),
         Some(_) => Err(SeccompError::ErrnoWithoutUse {
             place: place.to_owned(),
             action: name,

@@ -10,6 +10,7 @@ mod mount_attr;
 mod personality;
 pub(crate) mod seccomp;
 mod send_signal;
+mod sendmmsg;
 mod signal;
 
 pub use allocator::{Arena, give_memory_back};
@@ -19,4 +20,5 @@ pub(crate) use keyring::join_session_keyring;
 pub(crate) use mount_attr::{MountAttr, mount_setattr};
 pub(crate) use personality::set_personality;
 pub use send_signal::send_signal;
+pub(crate) use sendmmsg::sendmmsg_descriptor;
 pub(crate) use signal::default_sigpipe;

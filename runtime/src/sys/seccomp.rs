@@ -31,3 +31,18 @@ pub(crate) fn install(program: &[Instruction], flags: u32, listener: bool) -> Re
     // SAFETY: with this flag the kernel returns a descriptor that it made for the caller.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
+
+/// Whether the kernel knows all these flags: it looks at them before it looks for a filter, of which there is none here.
+pub(crate) fn has_flags(flags: u32) -> bool {
+    let none = std::ptr::null::<libc::sock_fprog>();
+    // SAFETY: the kernel fails to read a filter from the null pointer, and changes nothing.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::c_ulong::from(flags),
+            none,
+        )
+    };
+    Errno::result(result) == Err(Errno::EFAULT)
+}
