@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use berth_runtime::oci::{Arch, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSeccompOperator};
 use serde_json::json;
 
 use crate::arguments::{Arguments, Operands, Syntax};
@@ -27,7 +28,14 @@ pub(crate) fn main(_: &Global, _: &Arguments) -> Result<ExitCode, Failure> {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": berth_runtime::capability_names(),
             "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false },
-            "seccomp": { "enabled": true },
+            "seccomp": {
+                "enabled": true,
+                "actions": sorted(LinuxSeccompAction::NAMES),
+                "operators": sorted(LinuxSeccompOperator::NAMES),
+                "archs": sorted(Arch::NAMES),
+                "knownFlags": sorted(LinuxSeccompFilterFlag::NAMES),
+                "supportedFlags": berth_runtime::seccomp::supported_flags()
+            },
             "apparmor": { "enabled": true },
             "selinux": { "enabled": false },
             "intelRdt": { "enabled": false },
@@ -36,4 +44,10 @@ pub(crate) fn main(_: &Global, _: &Arguments) -> Result<ExitCode, Failure> {
         }
     }))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn sorted<'a>(names: &[&'a str]) -> Vec<&'a str> {
+    let mut names = names.to_vec();
+    names.sort_unstable();
+    names
 }

@@ -10,7 +10,8 @@ pub(crate) fn sendmmsg_descriptor(
     mut bytes: [u8; 2],
     descriptor: BorrowedFd<'_>,
 ) -> io::Result<()> {
-    const FD: u32 = size_of::<libc::c_int>() as u32;
+    /// The size of a descriptor.
+    const FD: u32 = libc::c_int::BITS / 8;
     // SAFETY: computes a size.
     const SPACE: usize = unsafe { libc::CMSG_SPACE(FD) } as usize;
     let mut part = libc::iovec {

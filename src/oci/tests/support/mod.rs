@@ -7,6 +7,8 @@
     clippy::panic
 )]
 
+pub mod machine_code;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
