@@ -309,13 +309,11 @@ impl NewCgroup {
         if path.is_empty() {
             return Err(Error::invalid("linux.cgroupsPath", "it is missing"));
         }
-        if let Some(existing) = Cgroup::open(path)?
-            && !existing.pids()?.is_empty()
-        {
+        let Some(group) = Cgroup::create_unused(path)? else {
             let reason = format!("the cgroup {path} has processes in it already");
             return Err(Error::invalid("linux.cgroupsPath", reason));
-        }
-        let cgroup = NewCgroup(Some(Cgroup::create(path)?));
+        };
+        let cgroup = NewCgroup(Some(group));
         if let (Some(group), Some(resources)) = (&cgroup.0, &linux.resources) {
             group.apply(&with_default_devices(resources))?;
         }

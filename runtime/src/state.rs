@@ -400,6 +400,26 @@ impl StateDir {
         }
     }
 
+    /// Lets other commands work on the container; [`StateDir::lock_again`] when this one goes on.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn unlock(&self) -> Result<()> {
+        flock(&self.directory, FlockOperation::Unlock).doing(|| format!("unlock container {}", self.id))
+    }
+
+    /// Locks the container again; waits while another command works on it. `None` when that deleted it, whether or
+    /// not there is another container of that id by now.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn lock_again(self) -> Result<Option<StateDir>> {
+        let doing = || format!("lock container {}", self.id);
+        flock(&self.directory, FlockOperation::LockExclusive).doing(doing)?;
+        let links = self.directory.metadata().doing(doing)?.nlink();
+        Ok((links != 0).then_some(self))
+    }
+
     /// Forgets the container.
     ///
     /// # Errors
@@ -427,7 +447,16 @@ fn open_process(pid: i32, start_time: u64) -> Option<OwnedFd> {
 
 /// State and start time of a process, from `/proc/<pid>/stat`.
 pub fn process_stat(pid: i32) -> Option<(char, u64)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    /// Some fifty numbers and a name of at most 64 bytes, which the kernel gives in one piece.
+    const LONGEST: usize = 2048;
+    let mut stat = [0; LONGEST];
+    let file = rustix::fs::open(
+        format!("/proc/{pid}/stat"),
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    );
+    let length = rustix::io::read(file.ok()?, &mut stat).ok()?;
+    let stat = String::from_utf8_lossy(&stat[..length]);
     // The name, in parentheses, may hold anything.
     let mut fields = stat.get(stat.rfind(')')? + 2..)?.split(' ');
     let state = fields.next()?.chars().next()?;

@@ -1,6 +1,6 @@
 //! `delete`: removes a container and all that it left.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use berth_runtime::cgroups::Cgroup;
@@ -95,16 +95,25 @@ pub(crate) fn destroy(global: &Global, state: StateDir, spec: Option<&Spec>) -> 
     if let Some(process) = &alive {
         wait_for(process);
     }
+    let bundle = record.map_or_else(PathBuf::new, |record| record.bundle);
+    forget(global, state, spec, &bundle)
+}
+
+/// Forgets a container of which nothing else is left, and runs the poststop hooks.
+pub(crate) fn forget(
+    global: &Global,
+    state: StateDir,
+    spec: Option<&Spec>,
+    bundle: &Path,
+) -> Result<(), Failure> {
     let id = state.id().to_owned();
     state.remove()?;
-    if let Some((spec, hooks)) = spec.and_then(|spec| Some((spec, spec.hooks.as_ref()?))) {
-        let bundle = record.map_or_else(PathBuf::new, |record| record.bundle);
-        if let Err(error) = run_poststop(
-            hooks,
-            &hook_state(spec, &id, &bundle, None, ContainerState::Stopped),
-        ) {
-            log::warning(global, &error.to_string());
-        }
+    let Some((spec, hooks)) = spec.and_then(|spec| Some((spec, spec.hooks.as_ref()?))) else {
+        return Ok(());
+    };
+    let state = hook_state(spec, &id, bundle, None, ContainerState::Stopped);
+    if let Err(error) = run_poststop(hooks, &state) {
+        log::warning(global, &error.to_string());
     }
     Ok(())
 }
@@ -113,8 +122,7 @@ pub(crate) fn destroy(global: &Global, state: StateDir, spec: Option<&Spec>) -> 
 /// else's, whose cgroup the configuration named and the creator did not live to refuse.
 fn remove_cgroup(global: &Global, cgroup: &Cgroup, ours: bool) -> Result<(), Failure> {
     if ours {
-        cgroup.kill_all()?;
-        return Ok(cgroup.delete()?);
+        return Ok(cgroup.destroy()?);
     }
     if let Err(error) = cgroup.delete() {
         log::warning(global, &error.to_string());

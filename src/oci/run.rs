@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use berth_runtime::oci::ContainerState;
-use berth_runtime::{Created, Error, StateDir, hook_state, run_poststart};
+use berth_runtime::{Created, StateDir, hook_state, run_poststart};
 
 use crate::arguments::{Arguments, Operands, Syntax};
 use crate::bundle::Bundle;
@@ -47,27 +47,32 @@ pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
         let listener = notify.map(Notify::listen).transpose()?.flatten();
         Ok((create(global, &options, &bundle, &state, false)?, listener))
     });
-    let (created, listener) = match created {
+    let (mut created, listener) = match created {
         Ok(created) => created,
         Err(failure) => {
             undo(global, state, &bundle);
             return Err(failure);
         }
     };
-    let ours = state.process();
     let outcome = follow(
         global,
         &options,
         &bundle,
-        (created, listener),
-        (state, foreground),
+        &mut created,
+        &state,
+        (foreground, listener),
     );
-    if outcome.is_err() || !(options.detach || arguments.switch("keep")?) {
-        match global.root.open(&options.id) {
-            Ok(state) if state.process() == ours => delete::destroy(global, state, Some(&bundle.spec))?,
-            // Somebody else has deleted it meanwhile, and perhaps made another one.
-            Ok(_) | Err(Error::NoContainer(_)) => {}
-            Err(error) => return Err(error.into()),
+    if outcome.is_ok() && (options.detach || arguments.switch("keep")?) {
+        return outcome;
+    }
+    // Somebody else may have deleted it meanwhile, and perhaps made another one.
+    if let Some(state) = state.lock_again()? {
+        if outcome.is_ok() {
+            // Its process was reaped, and of the rest everything is known.
+            created.cgroup.destroy()?;
+            delete::forget(global, state, Some(&bundle.spec), &bundle.path)?;
+        } else {
+            delete::destroy(global, state, Some(&bundle.spec))?;
         }
     }
     outcome
@@ -78,8 +83,9 @@ fn follow(
     global: &Global,
     options: &Options,
     bundle: &Bundle,
-    (mut created, listener): (Created, Option<Listener>),
-    (state, foreground): (StateDir, Option<Foreground>),
+    created: &mut Created,
+    state: &StateDir,
+    (foreground, listener): (Option<Foreground>, Option<Listener>),
 ) -> Result<ExitCode, Failure> {
     if let Err(error) = created.start() {
         drop(created.terminal.take());
@@ -87,7 +93,7 @@ fn follow(
         return Err(error.into());
     }
     // Others may work on the container while it runs, above all its hooks.
-    drop(state);
+    state.unlock()?;
     if let Some(hooks) = &bundle.spec.hooks {
         let pid = Some(created.pid.as_raw());
         let told = hook_state(

@@ -11,9 +11,22 @@ use super::{Cgroup, CgroupError, CgroupPath, Controller, Controllers, Hierarchie
 
 const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
-/// Directories that were made, removed again unless the whole group came to be.
+/// Directories that were made, removed again unless they are kept.
 #[derive(Default)]
-struct Made(Vec<(&'static Hierarchy, String)>);
+pub(super) struct Made(Vec<(&'static Hierarchy, String)>);
+
+impl Made {
+    /// The directories stay.
+    pub(super) fn keep(mut self) {
+        self.0.clear();
+    }
+
+    /// Nothing of the group was there before.
+    pub(super) fn is_all_of(&self, group: &Cgroup) -> bool {
+        let leaves = self.0.iter().filter(|(_, path)| path == group.path.as_str());
+        leaves.count() == group.directories.len()
+    }
+}
 
 impl Drop for Made {
     fn drop(&mut self) {
@@ -23,7 +36,8 @@ impl Drop for Made {
     }
 }
 
-pub(super) fn create(path: CgroupPath) -> Result<Cgroup> {
+/// The group, and what had to be made for it.
+pub(super) fn create(path: CgroupPath) -> Result<(Cgroup, Made)> {
     let hierarchies = Hierarchies::get()?;
     let mut made = Made::default();
     let mut directories = Vec::with_capacity(hierarchies.all.len());
@@ -34,8 +48,7 @@ pub(super) fn create(path: CgroupPath) -> Result<Cgroup> {
     if hierarchies.is_unified() {
         enable_all(&group)?;
     }
-    made.0.clear();
-    Ok(group)
+    Ok((group, made))
 }
 
 pub(super) fn open(path: CgroupPath) -> Result<Option<Cgroup>> {

@@ -19,6 +19,20 @@ const FIRST_PAUSE: Duration = Duration::from_micros(500);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 impl Cgroup {
+    /// Kills what is left in the group, and [deletes](Self::delete) it. Where nothing is left, as at the end of a
+    /// container with a PID namespace of its own, this is a removal of directories and nothing else.
+    ///
+    /// # Errors
+    /// As [`Cgroup::kill_all`] and [`Cgroup::delete`].
+    pub fn destroy(&self) -> Result<()> {
+        // The kernel refuses to remove a group with processes, or with groups, in it. The hierarchy that is asked is
+        // the one by which processes are found.
+        if self.tracking().is_none_or(|group| remove(group).is_err()) {
+            self.kill_all()?;
+        }
+        self.delete()
+    }
+
     /// Removes the group, with all groups that were made below it, from every hierarchy. Waits for processes that are
     /// on their way out; it does not kill any. A group that is gone already is no error.
     ///

@@ -68,7 +68,22 @@ impl Cgroup {
     /// When no hierarchy is mounted, the path is not usable, or the kernel refuses; on v2 also when a group above
     /// holds processes itself, so that its controllers can't be passed on.
     pub fn create(path: &str) -> Result<Self> {
-        create::create(CgroupPath::new(path)?)
+        let (group, made) = create::create(CgroupPath::new(path)?)?;
+        made.keep();
+        Ok(group)
+    }
+
+    /// Like [`Cgroup::create`], but `None` when there are processes in the group already; it is left as it is then.
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`].
+    pub fn create_unused(path: &str) -> Result<Option<Self>> {
+        let (group, made) = create::create(CgroupPath::new(path)?)?;
+        if !made.is_all_of(&group) && !group.pids()?.is_empty() {
+            return Ok(None);
+        }
+        made.keep();
+        Ok(Some(group))
     }
 
     /// Opens the group where it exists; `None` when no hierarchy has it.

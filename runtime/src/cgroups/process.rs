@@ -141,7 +141,7 @@ impl Cgroup {
     }
 
     /// The directory by which processes are listed: the unified one, or a v1 hierarchy that containers never mount.
-    fn tracking(&self) -> Option<&Directory> {
+    pub(super) fn tracking(&self) -> Option<&Directory> {
         self.unified()
             .or_else(|| self.directory(Controller::Devices))
             .or_else(|| self.directory(Controller::Memory))

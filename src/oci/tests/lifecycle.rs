@@ -199,6 +199,29 @@ fn a_detached_run_leaves_a_running_container() {
 }
 
 #[test]
+fn a_run_whose_container_was_replaced_leaves_the_new_one_alone() {
+    use nix::sys::signal::{Signal, kill};
+    let bundle = Bundle::new("replaced", &["/bin/sleep", "1000"]);
+    let mut run = bundle
+        .command(&["run", "--bundle", bundle.path().to_str().unwrap(), bundle.id()])
+        .spawn()
+        .unwrap();
+    // Commands of the harness write the configuration, which must have been read by then.
+    let process = bundle.state_directory().join("process");
+    eventually("the process", || fs::symlink_metadata(&process).is_ok());
+    eventually("the start", || bundle.status() == "running");
+    // It sees the end of its container only after there is another one of the same id.
+    let pid = nix::unistd::Pid::from_raw(run.id().try_into().unwrap());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    succeeded(&bundle.oci(&["delete", "--force", bundle.id()]));
+    bundle.start();
+    kill(pid, Signal::SIGCONT).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(128 + 9));
+    assert_eq!(bundle.status(), "running");
+    assert!(!leftovers(&bundle.cgroup()).is_empty());
+}
+
+#[test]
 fn signals_are_passed_on_in_the_foreground() {
     let bundle = Bundle::script(
         "signals",
