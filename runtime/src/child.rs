@@ -232,8 +232,9 @@ fn label(setup: &Setup<'_>, attached: &Attached) -> Result<()> {
 }
 
 /// From here on everything is charged to the container.
-fn enter_cgroup(setup: &Setup<'_>, attached: &mut Attached) -> Result<()> {
-    for file in &setup.entry_files {
+fn enter_cgroup(setup: &mut Setup<'_>, attached: &mut Attached) -> Result<()> {
+    // They are closed here: a container that waits for its start holds nothing of its host's groups.
+    for file in std::mem::take(&mut setup.entry_files) {
         rustix::io::write(file, ENTER).doing(|| "enter the container's cgroup".to_owned())?;
     }
     setup.namespaces.enter_cgroup()?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::unistd::Pid;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
-use crate::cgroups::{Cgroup, default_device_rules};
+use crate::cgroups::{Cgroup, allow_default_devices};
 use crate::channel::{Channel, Message};
 use crate::check::{check_id, check_spec};
 use crate::child::{self, Setup};
@@ -296,7 +296,7 @@ fn with_default_devices(resources: &oci::LinuxResources) -> Cow<'_, oci::LinuxRe
         return Cow::Borrowed(resources);
     }
     let mut resources = resources.clone();
-    resources.devices.extend(default_device_rules());
+    allow_default_devices(&mut resources.devices);
     Cow::Owned(resources)
 }
 

@@ -41,8 +41,15 @@ pub struct HookState<'a> {
 }
 
 /// The hooks of the host that run once the namespaces exist: `prestart`, then `createRuntime`.
+///
+/// Those of the first kind are told that the container is created. They are older than the difference: for them the
+/// specification has always put the creation of the environment before, and "created" after that step.
 pub(crate) fn run_create_runtime(hooks: &Hooks, state: &HookState<'_>) -> Result<()> {
-    run("prestart", &hooks.prestart, state)?;
+    let created = HookState {
+        status: ContainerState::Created,
+        ..state.clone()
+    };
+    run("prestart", &hooks.prestart, &created)?;
     run("createRuntime", &hooks.create_runtime, state)
 }
 

@@ -18,7 +18,7 @@ pub(crate) const SYNTAX: Syntax = Syntax {
     operands: (Operands::One, "ID"),
 };
 
-/// Deletes a container that has stopped or was not started; with `--force` any, and none is fine too.
+/// Deletes a container that has stopped; with `--force` any, and none is fine too.
 pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let (id, force) = (arguments.id()?, arguments.switch("force")?);
     let state = if force {
@@ -35,10 +35,10 @@ pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
         if state.has_record() {
             state.record()?;
         }
-        let (status, _) = state.status();
-        if status == ContainerState::Running {
+        let status = state.status().0;
+        if matches!(status, ContainerState::Created | ContainerState::Running) {
             return Err(usage(format!(
-                "The container {id} can't be deleted: it is running. Kill it first, or use --force."
+                "The container {id} can't be deleted: it is {status}, not stopped. Kill it first, or use --force."
             )));
         }
     }

@@ -36,25 +36,33 @@ pub(super) struct Rule {
     pub(super) access: u8,
 }
 
-/// The rules that every container gets before those of its spec: nothing but making nodes, and using the harmless
-/// pseudo devices and its own terminals.
-pub fn default_rules() -> Vec<LinuxDeviceCgroup> {
-    use LinuxDeviceType::{A, B, C};
-    let rule = |allow, kind, major: i64, minor: i64, access: &str| LinuxDeviceCgroup {
-        allow,
-        typ: Some(kind),
-        major: Some(major).filter(|n| *n >= 0),
-        minor: Some(minor).filter(|n| *n >= 0),
+/// What every container may use, whatever its rules deny: all nodes may be made, and the harmless pseudo devices and the
+/// container's own terminals used.
+fn default_rules() -> impl Iterator<Item = LinuxDeviceCgroup> {
+    use LinuxDeviceType::{B, C};
+    let rule = |typ, major: Option<i64>, minor: Option<i64>, access: &str| LinuxDeviceCgroup {
+        allow: true,
+        typ: Some(typ),
+        major,
+        minor,
         access: access.to_owned(),
     };
-    let nodes = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2), (136, -1)];
-    let mut rules = vec![
-        rule(false, A, -1, -1, "rwm"),
-        rule(true, C, -1, -1, "m"),
-        rule(true, B, -1, -1, "m"),
-    ];
-    rules.extend(nodes.map(|(major, minor)| rule(true, C, major, minor, "rwm")));
-    rules
+    let making = [C, B].map(|typ| rule(typ, None, None, "m"));
+    let nodes = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2)];
+    let nodes = nodes.map(|(major, minor)| rule(C, Some(major), Some(minor), "rwm"));
+    let terminals = rule(C, Some(136), None, "rwm");
+    making.into_iter().chain(nodes).chain([terminals])
+}
+
+/// Adds to rules, after the last of them, what every container may use. Nothing is added where there are none, or
+/// where they begin with everything allowed: what they then deny is meant.
+pub fn allow_default_devices(rules: &mut Vec<LinuxDeviceCgroup>) {
+    let base = rules.iter().rfind(|entry| {
+        parse_rule(entry).is_ok_and(|parsed| matches!(parsed, [Some(rule), None] if rule.covers_all()))
+    });
+    if !rules.is_empty() && !base.is_some_and(|base| base.allow) {
+        rules.extend(default_rules());
+    }
 }
 
 pub(super) fn apply(group: &Cgroup, spec: &[LinuxDeviceCgroup]) -> Result<()> {
@@ -264,13 +272,34 @@ mod tests {
         }
     }
 
+    fn with_defaults(rules: &[(bool, LinuxDeviceType, Option<i64>)]) -> Vec<String> {
+        let mut list: Vec<LinuxDeviceCgroup> = rules
+            .iter()
+            .map(|(allow, typ, major)| LinuxDeviceCgroup {
+                allow: *allow,
+                typ: Some(*typ),
+                major: *major,
+                ..LinuxDeviceCgroup::default()
+            })
+            .collect();
+        allow_default_devices(&mut list);
+        parse(&list).unwrap().iter().map(Rule::v1_text).collect()
+    }
+
     #[test]
-    fn the_default_rules_are_a_whitelist() {
-        let rules = parse(&default_rules()).unwrap();
-        assert_eq!(rules.len(), 11);
-        assert!(rules[0].covers_all() && !rules[0].allow);
-        assert_eq!(rules[1].v1_text(), "c *:* m");
-        assert_eq!(rules[10].v1_text(), "c 136:* rwm");
+    fn the_default_devices_come_after_the_rules_and_take_none_of_them_back() {
+        use LinuxDeviceType::{A, B, C};
+        assert_eq!(
+            with_defaults(&[(false, A, None), (true, C, Some(10))])[..4],
+            ["a", "c 10:* rwm", "c *:* m", "b *:* m"]
+        );
+        assert_eq!(with_defaults(&[(true, C, Some(10))]).len(), 12);
+        assert_eq!(with_defaults(&[(false, A, None), (true, A, None)]), ["a"]);
+        assert_eq!(
+            with_defaults(&[(true, A, None), (false, B, Some(8))]),
+            ["a", "b 8:* rwm"]
+        );
+        assert!(with_defaults(&[]).is_empty());
     }
 
     #[test]

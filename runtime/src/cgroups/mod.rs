@@ -37,7 +37,7 @@ mod subgroup;
 mod unified;
 
 pub use controller::{Controller, Controllers};
-pub use devices::default_rules as default_device_rules;
+pub use devices::allow_default_devices;
 pub use error::{CgroupError, Result};
 pub use hierarchy::Hierarchies;
 pub use oom::OomWatch;

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use berth_runtime::cgroups::{Cgroup, CgroupError, Controller, Hierarchies, default_device_rules};
-use berth_runtime::oci::LinuxResources;
+use berth_runtime::cgroups::{Cgroup, CgroupError, Controller, Hierarchies, allow_default_devices};
+use berth_runtime::oci::{LinuxDeviceCgroup, LinuxResources};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollTimeout, poll};
 use nix::unistd::Pid;
@@ -375,7 +375,8 @@ fn groups_below_go_too_with_their_processes() {
 fn devices_are_allowed_by_the_rules() {
     let group = Group::new("devices");
     let mut spec = LinuxResources::default();
-    let mut rules = default_device_rules();
+    let mut rules = vec![LinuxDeviceCgroup::default()];
+    allow_default_devices(&mut rules);
     // Without /dev/zero.
     rules.retain(|rule| rule.minor != Some(5));
     spec.devices = rules;

@@ -74,8 +74,8 @@ fn all_kinds_run_in_order_and_are_given_the_state() {
         assert_eq!(state["bundle"], bundle.path().to_str().unwrap(), "{kind}");
         assert_eq!(state["annotations"], json!({ "a": "b" }), "{kind}");
         let status = match kind {
-            "prestart" | "createRuntime" | "createContainer" => "creating",
-            "startContainer" => "created",
+            "createRuntime" | "createContainer" => "creating",
+            "prestart" | "startContainer" => "created",
             "poststart" => "running",
             _ => "stopped",
         };

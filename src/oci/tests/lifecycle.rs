@@ -97,7 +97,7 @@ fn of_many_starts_one_wins() {
 }
 
 #[test]
-fn a_created_container_can_be_killed_and_deleted() {
+fn a_created_container_can_be_killed_but_not_deleted() {
     let bundle = Bundle::new("unstarted", &["/bin/sleep", "1000"]);
     bundle.create();
     let pid = bundle.state()["pid"].as_i64().unwrap();
@@ -106,7 +106,8 @@ fn a_created_container_can_be_killed_and_deleted() {
     assert!(failed(&bundle.oci(&["start", bundle.id()])).contains("stopped"));
     succeeded(&bundle.oci(&["delete", bundle.id()]));
     bundle.create();
-    succeeded(&bundle.oci(&["delete", bundle.id()]));
+    assert!(failed(&bundle.oci(&["delete", bundle.id()])).contains("created, not stopped"));
+    assert_eq!(bundle.status(), "created");
 }
 
 #[test]

@@ -22,3 +22,40 @@ fn a_filter_from_before_newer_system_calls_does_not_stop_the_runtime() {
         assert_eq!(bundle.output(), "ran", "noNewPrivileges {no_new_privileges}");
     }
 }
+
+#[test]
+fn rules_for_devices_hold_beside_those_that_every_container_has() {
+    let mut bundle = Bundle::script(
+        "devices",
+        "mknod /tmp/full c 1 7; mknod /tmp/loop c 10 237; head -c 1 /tmp/full | wc -c; \
+         head -c 1 /tmp/loop 2>&1 | grep -o 'not permitted'; mknod /tmp/kmsg c 1 11; head -c 0 /tmp/kmsg && echo read",
+    );
+    bundle.mount("/tmp", "tmpfs", "tmpfs", &["mode=755"]);
+    bundle.capabilities(&["CAP_MKNOD", "CAP_SYSLOG"]);
+    bundle.config["linux"]["resources"]["devices"] = json!([
+        { "allow": false, "access": "rwm" },
+        { "allow": true, "type": "c", "major": 1, "minor": 11, "access": "r" },
+    ]);
+    assert_eq!(bundle.output(), "1\nnot permitted\nread");
+}
+
+#[test]
+fn a_container_that_waits_holds_no_file_of_its_host() {
+    let bundle = Bundle::new("descriptors", &["/bin/true"]);
+    bundle.create();
+    let process = format!("/proc/{}", bundle.state()["pid"]);
+    let inside = std::fs::read_to_string(format!("{process}/mountinfo")).unwrap();
+    for entry in std::fs::read_dir(format!("{process}/fd")).unwrap() {
+        let path = entry.unwrap().path();
+        let target = std::fs::read_link(&path).unwrap();
+        let target = target.to_str().unwrap();
+        let known = ["/dev/null", "/", "socket:", "pipe:", "anon_inode:"];
+        assert!(
+            known
+                .iter()
+                .any(|name| target == *name || name.ends_with(':') && target.starts_with(name)),
+            "{} is {target}; {inside}",
+            path.display()
+        );
+    }
+}
