@@ -2,8 +2,9 @@
 
 use crate::namespaces::Namespaces;
 use crate::oci::{Linux, Process, Spec};
+use crate::schedule::Affinity;
 use crate::sysctl::{Scope, Sysctl};
-use crate::{Error, Result};
+use crate::{Error, Result, hooks, label, personality, resctrl};
 
 /// A container's id: one path component that is also a fine cgroup name.
 ///
@@ -20,7 +21,9 @@ pub fn check_id(id: &str) -> Result<()> {
 }
 
 /// Checks what can be checked by looking, and returns the two parts that every container needs.
-pub(crate) fn check_spec(spec: &Spec) -> Result<(&Linux, &Process)> {
+///
+/// A configuration without a process can be created, but not started.
+pub(crate) fn check_spec(spec: &Spec) -> Result<(&Linux, Option<&Process>)> {
     if !spec.version.starts_with("1.") {
         let reason = format!(
             "{:?} is not a 1.x version of the runtime specification",
@@ -32,13 +35,16 @@ pub(crate) fn check_spec(spec: &Spec) -> Result<(&Linux, &Process)> {
         .linux
         .as_ref()
         .ok_or_else(|| Error::invalid("linux", "it is missing"))?;
-    let process = spec
-        .process
-        .as_ref()
-        .ok_or_else(|| Error::invalid("process", "it is missing"))?;
     refuse_unsupported(linux)?;
-    check_process(process)?;
-    Ok((linux, process))
+    if let Some(rdt) = &linux.intel_rdt {
+        resctrl::check(rdt)?;
+    }
+    if let Some(personality) = &linux.personality {
+        personality::check(personality)?;
+    }
+    hooks::check(spec.hooks.as_ref())?;
+    spec.process.as_ref().map(check_process).transpose()?;
+    Ok((linux, spec.process.as_ref()))
 }
 
 /// Checks the process of a container, or one that is added to it.
@@ -46,29 +52,16 @@ pub(crate) fn check_process(process: &Process) -> Result<()> {
     if !process.cwd.is_absolute() {
         return Err(Error::invalid("process.cwd", "it must be an absolute path"));
     }
-    if !process.selinux_label.is_empty() {
-        return Err(Error::unsupported(
-            "process.selinuxLabel",
-            "this runtime does not set SELinux labels",
-        ));
-    }
-    if !process.apparmor_profile.is_empty() && !apparmor_is_enabled() {
-        return Err(Error::unsupported(
-            "process.apparmorProfile",
-            "AppArmor is not enabled in this kernel",
-        ));
-    }
-    let refused = [
-        ("process.ioPriority", process.io_priority.is_some()),
-        ("process.scheduler", process.scheduler.is_some()),
-        ("process.execCPUAffinity", process.exec_cpu_affinity.is_some()),
+    label::check(process)?;
+    Affinity::new(process)?;
+    let windows = [
         ("process.commandLine", !process.command_line.is_empty()),
+        ("process.user.username", !process.user.username.is_empty()),
     ];
-    refuse(&refused)
-}
-
-fn apparmor_is_enabled() -> bool {
-    std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|state| state.starts_with(b"Y"))
+    match windows.into_iter().find(|(_, present)| *present) {
+        Some((field, _)) => Err(Error::unsupported(field, "it is for containers of Windows")),
+        None => Ok(()),
+    }
 }
 
 /// The kernel only knows SELinux's own file system where SELinux was enabled at boot.
@@ -82,18 +75,7 @@ fn refuse_unsupported(linux: &Linux) -> Result<()> {
         let reason = "SELinux is not enabled in this kernel; remove the label";
         return Err(Error::unsupported("linux.mountLabel", reason));
     }
-    refuse(&[
-        ("linux.intelRdt", linux.intel_rdt.is_some()),
-        ("linux.memoryPolicy", linux.memory_policy.is_some()),
-        ("linux.netDevices", !linux.net_devices.is_empty()),
-    ])
-}
-
-fn refuse(fields: &[(&str, bool)]) -> Result<()> {
-    match fields.iter().find(|(_, present)| *present) {
-        Some((field, _)) => Err(Error::unsupported(*field, "remove it from the configuration")),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// The sysctls, each of a namespace that is the container's own.

@@ -11,14 +11,17 @@ use crate::create::{borrow_all, hook_state};
 use crate::error::Doing;
 use crate::gate::{Gate, Ready};
 use crate::identity::Identity;
+use crate::label::Labels;
+use crate::memory_policy::MemoryPolicy;
 use crate::mount::{self, Attached, Prepared, Propagation, Source, set_propagation};
 use crate::namespaces::Namespaces;
-use crate::oci::{ContainerState, Linux, Spec};
+use crate::oci::{ContainerState, Linux, Process, Spec};
 use crate::process::{
-    FilterMoment, apparmor, become_root, become_user, close_on_exec, die_with_creator, expect,
-    install_filter, join_keyring, report, reset_signals, warn,
+    FilterMoment, become_root, become_user, close_on_exec, die_with_creator, expect, install_filter,
+    join_keyring, report, reset_signals, warn,
 };
 use crate::program::Program;
+use crate::schedule::Schedule;
 use crate::spawn::close_others;
 use crate::stdio::Streams;
 use crate::sysctl::{Sysctl, private_proc};
@@ -37,8 +40,13 @@ pub(crate) struct Setup<'a> {
     pub(crate) mounts: Vec<Prepared>,
     pub(crate) namespaces: &'a Namespaces,
     pub(crate) sysctls: Vec<Sysctl>,
+    pub(crate) process: &'a Process,
     pub(crate) identity: Identity,
-    pub(crate) program: Program,
+    /// How it is scheduled.
+    pub(crate) schedule: Schedule,
+    pub(crate) memory_policy: Option<MemoryPolicy>,
+    /// Without one the container can't be started.
+    pub(crate) program: Option<Program>,
     pub(crate) seccomp: Option<&'a seccomp::Program>,
     pub(crate) stdio: Stdio,
     pub(crate) channel: Channel,
@@ -64,7 +72,7 @@ pub(crate) fn main(mut setup: Setup<'_>) -> i32 {
 
 /// Sets everything up.
 fn prepare(setup: &mut Setup<'_>) -> Result<Ready> {
-    begin(setup)?;
+    let labels = begin(setup)?;
     rootfs::attach_root(&setup.root)?;
     let mut attached = mount::attach_all(&setup.root, &setup.mounts, setup.namespaces)?;
     make_dev(setup, &attached)?;
@@ -72,7 +80,7 @@ fn prepare(setup: &mut Setup<'_>) -> Result<Ready> {
     set_names(setup)?;
     set_sysctls(setup, &attached)?;
     let pid = run_hooks(setup)?;
-    label(setup, &attached)?;
+    labels.apply()?;
     streams.install(setup.identity.uid())?;
     enter_cgroup(setup, &mut attached)?;
     finish_root(setup, &attached)?;
@@ -89,11 +97,12 @@ fn prepare(setup: &mut Setup<'_>) -> Result<Ready> {
 }
 
 /// Cuts the ties to the creator, and enters the namespaces.
-fn begin(setup: &Setup<'_>) -> Result<()> {
+fn begin(setup: &Setup<'_>) -> Result<Labels> {
     die_with_creator()?;
     close_others(setup.preserve_fds, setup.descriptors())?;
     rustix::process::setsid().doing(|| "start a session".to_owned())?;
     reset_signals();
+    let labels = Labels::open(setup.process)?;
     if setup.namespaces.new_maps().is_some() || setup.namespaces.needs_middle() {
         expect(&setup.channel, &Message::Mapped)?;
     }
@@ -102,10 +111,11 @@ fn begin(setup: &Setup<'_>) -> Result<()> {
     }
     setup.namespaces.enter()?;
     if setup.new_keyring {
+        labels.apply_to_keys()?;
         join_keyring(setup.id)?;
     }
     rustix::process::umask(Mode::empty());
-    Ok(())
+    Ok(labels)
 }
 
 /// Fills `/dev`, unless it is the host's own.
@@ -217,20 +227,6 @@ fn run_hooks(setup: &Setup<'_>) -> Result<Option<i32>> {
     Ok(pid)
 }
 
-/// Has the kernel confine the program with an AppArmor profile.
-fn label(setup: &Setup<'_>, attached: &Attached) -> Result<()> {
-    let profile = setup
-        .spec
-        .process
-        .as_ref()
-        .map(|process| process.apparmor_profile.as_str());
-    let Some(profile) = profile.filter(|profile| !profile.is_empty()) else {
-        return Ok(());
-    };
-    let mut own = None;
-    apparmor(procfs(attached, &mut own)?, profile)
-}
-
 /// From here on everything is charged to the container.
 fn enter_cgroup(setup: &mut Setup<'_>, attached: &mut Attached) -> Result<()> {
     // They are closed here: a container that waits for its start holds nothing of its host's groups.
@@ -259,24 +255,24 @@ fn finish_root(setup: &Setup<'_>, attached: &Attached) -> Result<()> {
 }
 
 fn take_identity(setup: &mut Setup<'_>, pid: Option<i32>) -> Result<Ready> {
-    let process = setup
-        .spec
-        .process
-        .as_ref()
-        .ok_or_else(|| Error::invalid("process", "it is missing"))?;
     if let Some(personality) = &setup.linux.personality {
         personality::apply(personality)?;
     }
-    setup.program.complete_environment(setup.identity.uid().as_raw());
+    if let Some(policy) = &setup.memory_policy {
+        policy.apply()?;
+    }
+    setup.schedule.apply()?;
+    if let Some(program) = &mut setup.program {
+        program.complete_environment(setup.identity.uid().as_raw());
+    }
     // Before the filter, which may deny it. What is opened from here on is close-on-exec by itself.
     close_on_exec(setup.preserve_fds)?;
-    become_user(&setup.identity, &process.cwd, || {
+    become_user(&setup.identity, &setup.process.cwd, &setup.channel, || {
         setup.install_filter(FilterMoment::Privileged)
     })?;
-    let path = if setup.find_program_now {
-        Some(setup.program.find()?)
-    } else {
-        None
+    let path = match &setup.program {
+        Some(program) if setup.find_program_now => Some(program.find()?),
+        _ => None,
     };
     setup.install_filter(FilterMoment::Ready)?;
     Ok(Ready { path, pid })

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::unistd::Pid;
+use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::cgroups::{Cgroup, allow_default_devices};
@@ -16,9 +17,13 @@ use crate::gate::Gate;
 use crate::hooks::{self, HookState};
 use crate::identity::Identity;
 use crate::listener::Agent;
+use crate::memory_policy::MemoryPolicy;
 use crate::namespaces::Namespaces;
+use crate::net_devices::{self, MovedDevices};
 use crate::oci::{self, ContainerState};
 use crate::program::Program;
+use crate::resctrl::Groups;
+use crate::schedule::Schedule;
 use crate::spawn::{kill_and_reap, spawn_in};
 use crate::sys::Spawned;
 use crate::{Error, JoinedNamespaces, Result, Rootfs, Stdio, idmap, mount, seccomp};
@@ -83,7 +88,13 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
     protect_creator()?;
     let spec = args.spec;
     let (linux, process) = check_spec(spec)?;
+    let nobody = oci::Process {
+        cwd: "/".into(),
+        ..oci::Process::default()
+    };
+    let identity = Identity::new(process.unwrap_or(&nobody))?;
     let namespaces = Namespaces::new(linux, &args.namespaces)?;
+    net_devices::check(linux, namespaces.has_network())?;
     let sysctls = crate::check::sysctls(linux, &namespaces)?;
     let filter = linux.seccomp.as_ref().map(seccomp::compile).transpose()?;
     let agent = match (&linux.seccomp, &filter) {
@@ -92,6 +103,7 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
     };
     let mounts = mount::prepare(&spec.mounts, args.bundle, &namespaces, &linux.mount_label)?;
     let root = args.rootfs.open(args.bundle)?;
+    let resctrl = Groups::create(linux.intel_rdt.as_ref(), args.id)?;
     let cgroup = NewCgroup::create(linux)?;
     let (creator, process_end) = Channel::pair().doing(|| "make a socket pair".to_owned())?;
     let setup = Setup {
@@ -104,8 +116,11 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
         mounts,
         namespaces: &namespaces,
         sysctls,
-        identity: Identity::new(process)?,
-        program: Program::new(process)?,
+        process: process.unwrap_or(&nobody),
+        identity,
+        schedule: Schedule::new(process.unwrap_or(&nobody))?,
+        memory_policy: linux.memory_policy.as_ref().map(MemoryPolicy::new).transpose()?,
+        program: process.map(Program::new).transpose()?,
         seccomp: filter.as_ref(),
         stdio: args.stdio,
         channel: process_end,
@@ -125,22 +140,45 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
     let begin_in = cgroup.0.as_ref().and_then(Cgroup::begin_in);
     let spawned = spawn_in(&namespaces, begin_in, move || child::main(setup))?;
     let spawned = Guard(Some(spawned));
+    if let Some(groups) = &resctrl {
+        groups.assign(spawned.pid().as_raw())?;
+    }
+    let devices = move_net_devices(linux, &namespaces, spawned.pid())?;
     let pid = spawned.pid().as_raw();
     let state = hook_state(spec, args.id, args.bundle, Some(pid), ContainerState::Creating);
     let accompanied = accompany(&creator, spawned.pid(), &namespaces, spec, agent.as_ref(), &state)?;
     let Some(Spawned { pid, pidfd }) = spawned.keep() else {
         return Err(Error::Vanished("it has no pid".to_owned()));
     };
+    let cgroup = cgroup.keep()?;
+    devices.keep();
+    if let Some(groups) = resctrl {
+        groups.keep();
+    }
     Ok(Created {
         pid,
         pidfd,
-        cgroup: cgroup.keep()?,
+        cgroup,
         terminal: accompanied.terminal,
         in_user_namespace: namespaces.has_user(),
         warnings: accompanied.warnings,
         seccomp: filter,
         channel: creator,
     })
+}
+
+/// Moves devices of the host into the network namespace that the container's process is in, or is about to join.
+fn move_net_devices(linux: &oci::Linux, namespaces: &Namespaces, pid: Pid) -> Result<MovedDevices> {
+    if linux.net_devices.is_empty() {
+        return Ok(MovedDevices::default());
+    }
+    if let Some(joined) = namespaces.joined_network() {
+        return net_devices::move_in(linux, joined);
+    }
+    let path = format!("/proc/{pid}/ns/net");
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let own = open(&path, flags, Mode::empty()).doing(|| format!("open {path}"))?;
+    net_devices::move_in(linux, own.as_fd())
 }
 
 /// The container's process begins as a copy of this one, and processes of a joined PID namespace see it from then on:

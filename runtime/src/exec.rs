@@ -12,17 +12,19 @@ use crate::check::check_process;
 use crate::create::{borrow_all, hook_state, protect_creator, set_oom_score};
 use crate::error::Doing;
 use crate::identity::Identity;
+use crate::label::Labels;
 use crate::listener::{Agent, pid_of};
+use crate::memory_policy::MemoryPolicy;
 use crate::namespaces::ChildrenIn;
 use crate::oci::{self, ContainerState, LinuxNamespaceType, Process, Spec};
 use crate::process;
 use crate::program::Program;
+use crate::schedule::{Affinity, Schedule};
 use crate::spawn::{close_others, kill_and_reap};
 use crate::stdio::Streams;
 use crate::sys::{self, CloneArgs, Spawned};
-use crate::sysctl::private_proc;
 use crate::terminal::{Terminal, root_directory};
-use crate::{Result, Stdio, seccomp};
+use crate::{Result, Stdio, resctrl, seccomp};
 
 /// Which container a process is started in.
 #[derive(Clone, Copy, Debug)]
@@ -85,9 +87,18 @@ pub fn exec(
         }
     };
     let (creator, channel) = Channel::pair().doing(|| "make a socket pair".to_owned())?;
+    let affinity = Affinity::new(process)?;
+    let policy = target
+        .spec
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.memory_policy.as_ref());
     let addition = Addition {
         target,
         process,
+        affinity: &affinity,
+        schedule: Schedule::new(process)?,
+        memory_policy: policy.map(MemoryPolicy::new).transpose()?,
         identity: Identity::new(process)?,
         program: Program::new(process)?,
         entry_files,
@@ -96,6 +107,7 @@ pub fn exec(
         channel,
     };
     let spawned = {
+        let _processors = affinity.begin()?;
         let _children = ChildrenIn::namespace(Some(target.pidfd))?;
         // What is moved into the closure is closed here when it returns in this process.
         let args = CloneArgs {
@@ -104,6 +116,10 @@ pub fn exec(
         };
         sys::spawn(args, move || addition.main()).doing(|| "make a process".to_owned())?
     };
+    if let Err(error) = assign_resctrl(target, spawned.pid) {
+        kill_and_reap(&spawned);
+        return Err(error);
+    }
     let mut warnings = Vec::new();
     warnings.extend(
         process
@@ -121,6 +137,18 @@ pub fn exec(
             kill_and_reap(&spawned);
             Err(error)
         }
+    }
+}
+
+fn assign_resctrl(target: &ExecTarget<'_>, pid: Pid) -> Result<()> {
+    match target
+        .spec
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.intel_rdt.as_ref())
+    {
+        Some(rdt) => resctrl::assign_added(rdt, target.id, pid.as_raw()),
+        None => Ok(()),
     }
 }
 
@@ -182,6 +210,9 @@ impl ExecTarget<'_> {
 struct Addition<'a> {
     target: &'a ExecTarget<'a>,
     process: &'a Process,
+    affinity: &'a Affinity,
+    schedule: Schedule,
+    memory_policy: Option<MemoryPolicy>,
     identity: Identity,
     program: Program,
     entry_files: Vec<OwnedFd>,
@@ -205,8 +236,9 @@ impl Addition<'_> {
         close_others(self.preserve_fds, self.descriptors())?;
         rustix::process::setsid().doing(|| "start a session".to_owned())?;
         process::reset_signals();
-        self.join()?;
-        self.label()?;
+        let labels = Labels::open(self.process)?;
+        self.join(&labels)?;
+        labels.apply()?;
         self.open_streams()?;
         self.identity
             .raise_limits(|warning| process::warn(&self.channel, warning));
@@ -224,10 +256,11 @@ impl Addition<'_> {
     }
 
     /// Enters the container: its cgroup, then all its namespaces at once.
-    fn join(&self) -> Result<()> {
+    fn join(&self, labels: &Labels) -> Result<()> {
         for file in &self.entry_files {
             rustix::io::write(file, ENTER).doing(|| "enter the container's cgroup".to_owned())?;
         }
+        self.affinity.finish()?;
         let mut flags = CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWNET
             | CloneFlags::CLONE_NEWIPC
@@ -245,14 +278,8 @@ impl Addition<'_> {
         if self.target.in_user_namespace {
             process::become_root()?;
         }
+        labels.apply_to_keys()?;
         process::join_keyring(self.target.id)
-    }
-
-    fn label(&self) -> Result<()> {
-        match self.process.apparmor_profile.as_str() {
-            "" => Ok(()),
-            profile => process::apparmor(&private_proc()?, profile),
-        }
     }
 
     fn open_streams(&self) -> Result<()> {
@@ -286,9 +313,13 @@ impl Addition<'_> {
         {
             crate::personality::apply(personality)?;
         }
+        if let Some(policy) = &self.memory_policy {
+            policy.apply()?;
+        }
+        self.schedule.apply()?;
         self.program.complete_environment(self.identity.uid().as_raw());
         let filter = self.target.seccomp.filter(|_| !self.identity.no_new_privileges());
-        process::become_user(&self.identity, &self.process.cwd, || {
+        process::become_user(&self.identity, &self.process.cwd, &self.channel, || {
             filter.map_or(Ok(()), |filter| process::install_filter(filter, &self.channel))
         })
     }

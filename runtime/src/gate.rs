@@ -11,6 +11,7 @@ use crate::create::hook_state;
 use crate::error::Doing;
 use crate::oci::ContainerState;
 use crate::process::{FilterMoment, outlive_creator};
+use crate::program::Program;
 use crate::{Error, Result, hooks};
 
 /// Where the process waits for its start.
@@ -61,17 +62,20 @@ impl Ready {
 
     /// Runs the program; returns only if that failed.
     pub(crate) fn run(&self, setup: &Setup<'_>) -> Error {
-        match self.last_steps(setup) {
-            Ok(path) => setup.program.execute(&path),
+        let Some(program) = &setup.program else {
+            return Error::invalid("process", "it is missing: there is nothing to start");
+        };
+        match self.last_steps(setup, program) {
+            Ok(path) => program.execute(&path),
             Err(error) => error,
         }
     }
 
     /// The hooks run under the filter, as in every other runtime.
-    fn last_steps(&self, setup: &Setup<'_>) -> Result<PathBuf> {
+    fn last_steps(&self, setup: &Setup<'_>, program: &Program) -> Result<PathBuf> {
         let path = match &self.path {
             Some(path) => path.clone(),
-            None => setup.program.find()?,
+            None => program.find()?,
         };
         match setup
             .spec

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use serde::Serialize;
 
 use crate::oci::{ContainerState, Hook, Hooks};
@@ -53,24 +53,66 @@ pub(crate) fn run_create_runtime(hooks: &Hooks, state: &HookState<'_>) -> Result
     run("createRuntime", &hooks.create_runtime, state)
 }
 
-/// Runs the hooks that follow the program's start.
+/// Runs the hooks that follow the program's start, and returns those that failed and are worth a warning only.
 ///
 /// # Errors
-/// When one of them fails. The container runs on.
-pub fn run_poststart(hooks: &Hooks, state: &HookState<'_>) -> Result<()> {
-    run("poststart", &hooks.poststart, state)
+/// When one of them fails and the configuration is written for version 1.3 of the specification or a newer one: the
+/// container has to be stopped and deleted then. Older versions want the others run, and the container to go on.
+pub fn run_poststart(hooks: &Hooks, state: &HookState<'_>) -> Result<Vec<Error>> {
+    if poststart_is_fatal(state.oci_version) {
+        return run("poststart", &hooks.poststart, state).map(|()| Vec::new());
+    }
+    Ok(run_all("poststart", &hooks.poststart, state))
 }
 
-/// Runs the hooks that follow the container's removal: all of them, whatever the others did.
-///
-/// # Errors
-/// The first failure.
-pub fn run_poststop(hooks: &Hooks, state: &HookState<'_>) -> Result<()> {
-    let hooks = &hooks.poststop;
+/// Since version 1.3 a failure of a poststart hook ends the container.
+fn poststart_is_fatal(version: &str) -> bool {
+    let minor = version
+        .strip_prefix("1.")
+        .and_then(|rest| rest.split(['.', '-', '+']).next()?.parse::<u32>().ok());
+    minor.is_some_and(|minor| minor >= 3)
+}
+
+/// Runs the hooks that follow the container's removal, and returns those that failed.
+pub fn run_poststop(hooks: &Hooks, state: &HookState<'_>) -> Vec<Error> {
+    run_all("poststop", &hooks.poststop, state)
+}
+
+/// Runs all hooks of one kind, whatever the others did.
+fn run_all(kind: &'static str, hooks: &[Hook], state: &HookState<'_>) -> Vec<Error> {
     hooks
         .iter()
-        .map(|hook| run("poststop", std::slice::from_ref(hook), state))
-        .fold(Ok(()), Result::and)
+        .filter_map(|hook| run(kind, std::slice::from_ref(hook), state).err())
+        .collect()
+}
+
+/// Checks what can be checked by looking.
+pub(crate) fn check(hooks: Option<&Hooks>) -> Result<()> {
+    let Some(hooks) = hooks else {
+        return Ok(());
+    };
+    let kinds = [
+        ("prestart", &hooks.prestart),
+        ("createRuntime", &hooks.create_runtime),
+        ("createContainer", &hooks.create_container),
+        ("startContainer", &hooks.start_container),
+        ("poststart", &hooks.poststart),
+        ("poststop", &hooks.poststop),
+    ];
+    for (kind, hook) in kinds
+        .iter()
+        .flat_map(|(kind, list)| list.iter().map(move |hook| (kind, hook)))
+    {
+        if !hook.path.is_absolute() {
+            let field = format!("hooks.{kind}[].path {:?}", hook.path);
+            return Err(Error::invalid(field, "it must be an absolute path"));
+        }
+        if hook.timeout.is_some_and(|seconds| seconds <= 0) {
+            let field = format!("hooks.{kind}[].timeout of {}", hook.path.display());
+            return Err(Error::invalid(field, "it must be greater than zero"));
+        }
+    }
+    Ok(())
 }
 
 /// Runs hooks of one kind in their order, up to the first that fails.
@@ -95,8 +137,8 @@ fn run_one(hook: &Hook, state: &HookState<'_>) -> std::result::Result<(), String
         .spawn()
         .map_err(|e| text(&e))?;
     let status = match hook.timeout {
-        Some(seconds) if seconds > 0 => wait_until(&mut child, seconds)?,
-        _ => child.wait().map_err(|e| text(&e))?,
+        Some(seconds) => wait_until(&mut child, seconds)?,
+        None => child.wait().map_err(|e| text(&e))?,
     };
     if status.success() {
         return Ok(());
@@ -121,7 +163,8 @@ fn command(hook: &Hook) -> Command {
     if let Some((name, arguments)) = hook.args.split_first() {
         command.arg0(name).args(arguments);
     }
-    command.env_clear();
+    // A group of its own: what a hook started ends with it when it takes too long.
+    command.env_clear().process_group(0);
     for entry in &hook.env {
         if let Some((name, value)) = entry.split_once('=') {
             command.env(name, value);
@@ -159,7 +202,28 @@ fn wait_until(child: &mut Child, seconds: i64) -> std::result::Result<std::proce
             Err(errno) => return Err(refused(errno.into())),
         }
     }
-    child.kill().map_err(refused)?;
+    // It is not reaped: neither its pid nor its group can be another's.
+    rustix::process::kill_process_group(pid, Signal::KILL).map_err(|e| refused(e.into()))?;
     child.wait().map_err(refused)?;
     Err(format!("it took longer than its timeout of {seconds} s"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_specification_changed_its_mind_in_1_3() {
+        for (version, fatal) in [
+            ("1.0.0", false),
+            ("1.2.1", false),
+            ("1.2.1-dev", false),
+            ("1.3.0", true),
+            ("1.3", true),
+            ("1.3-rc1", true),
+            ("1.10.0", true),
+        ] {
+            assert_eq!(poststart_is_fatal(version), fatal, "{version}");
+        }
+    }
 }

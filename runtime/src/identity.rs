@@ -10,7 +10,7 @@ use rustix::thread::{
 };
 
 use crate::error::Doing;
-use crate::oci::{PosixRlimit, PosixRlimitType, Process};
+use crate::oci::{LinuxCapabilities, PosixRlimit, PosixRlimitType, Process};
 use crate::{Error, Result};
 
 /// The umask of a process whose configuration has none, as in every other runtime.
@@ -25,6 +25,8 @@ pub(crate) struct Identity {
     umask: Mode,
     /// Without any in the spec the process has none.
     capabilities: WantedCapabilities,
+    /// Names of capabilities that nobody knows.
+    unknown_capabilities: Vec<String>,
     limits: Vec<(PosixRlimitType, Resource, Rlimit)>,
     no_new_privileges: bool,
 }
@@ -43,12 +45,17 @@ impl Identity {
         let user = &process.user;
         let groups = &user.additional_gids;
         let limits = &process.rlimits;
+        let mut unknown_capabilities = Vec::new();
+        let capabilities = wanted(process, &mut unknown_capabilities);
+        unknown_capabilities.sort_unstable();
+        unknown_capabilities.dedup();
         Ok(Identity {
             uid: Uid::from_raw(user.uid),
             gid: Gid::from_raw(user.gid),
             groups: groups.iter().map(|gid| Gid::from_raw(*gid)).collect(),
             umask: Mode::from_raw_mode(user.umask.unwrap_or(DEFAULT_UMASK) & 0o777),
-            capabilities: wanted(process)?,
+            capabilities,
+            unknown_capabilities,
             limits: limits.iter().map(limit).collect::<Result<_>>()?,
             no_new_privileges: process.no_new_privileges,
         })
@@ -97,8 +104,19 @@ impl Identity {
     }
 
     /// Becomes the user with its groups, umask and capabilities. `before_drop` runs as the user, while the process
-    /// still has all its privileges.
-    pub(crate) fn take_on(&self, before_drop: impl FnOnce() -> Result<()>) -> Result<()> {
+    /// still has all its privileges. What can't be granted is left out and told to `warn`, as the specification wants
+    /// it for capabilities.
+    pub(crate) fn take_on(
+        &self,
+        before_drop: impl FnOnce() -> Result<()>,
+        mut warn: impl FnMut(String),
+    ) -> Result<()> {
+        if !self.unknown_capabilities.is_empty() {
+            let names = self.unknown_capabilities.join(", ");
+            warn(format!(
+                "process.capabilities: {names} is not known and left out."
+            ));
+        }
         self.capabilities.limit_bounding()?;
         set_keep_capabilities(true).doing(|| "keep capabilities".to_owned())?;
         self.change_user()?;
@@ -111,7 +129,7 @@ impl Identity {
             restore_effective()?;
         }
         before_drop()?;
-        self.capabilities.apply()
+        self.capabilities.apply(&mut warn)
     }
 
     fn change_user(&self) -> Result<()> {
@@ -155,43 +173,83 @@ impl WantedCapabilities {
         Ok(())
     }
 
-    fn apply(&self) -> Result<()> {
-        set_capabilities(None, self.thread).doing(|| {
-            format!(
-                "set the capabilities {:#x}; the runtime has not got all of them",
-                self.thread.permitted.bits()
-            )
-        })?;
+    fn apply(&self, warn: &mut impl FnMut(String)) -> Result<()> {
+        let doing = || "set the capabilities".to_owned();
+        match set_capabilities(None, self.thread) {
+            // The runtime has not got all of them itself.
+            Err(Errno::PERM) => {
+                let own = rustix::thread::capabilities(None).doing(doing)?.permitted;
+                let permitted = self.thread.permitted & own;
+                let given = CapabilitySets {
+                    effective: self.thread.effective & permitted,
+                    permitted,
+                    inheritable: self.thread.inheritable & own,
+                };
+                let left_out = (self.thread.permitted | self.thread.inheritable) - own;
+                warn(format!(
+                    "process.capabilities: {} can't be granted, since the runtime has not got them itself.",
+                    names_of(left_out)
+                ));
+                set_capabilities(None, given).doing(doing)?;
+            }
+            other => other.doing(doing)?,
+        }
+        let mut refused = CapabilitySet::empty();
         for capability in self.ambient.iter() {
-            configure_capability_in_ambient_set(capability, true)
-                .doing(|| format!("raise the ambient capability {capability:?}"))?;
+            match configure_capability_in_ambient_set(capability, true) {
+                Ok(()) => {}
+                Err(Errno::PERM | Errno::INVAL) => refused |= capability,
+                Err(errno) => {
+                    return Err(errno).doing(|| format!("raise the ambient capability {capability:?}"));
+                }
+            }
+        }
+        if !refused.is_empty() {
+            warn(format!(
+                "process.capabilities.ambient: {} can't be raised; an ambient capability has to be permitted and \
+                 inheritable too.",
+                names_of(refused)
+            ));
         }
         Ok(())
     }
 }
 
-fn wanted(process: &Process) -> Result<WantedCapabilities> {
-    let sets = process.capabilities.as_ref();
-    Ok(WantedCapabilities {
-        bounding: bits(sets.map(|s| &s.bounding))?,
-        thread: CapabilitySets {
-            effective: bits(sets.map(|s| &s.effective))?,
-            permitted: bits(sets.map(|s| &s.permitted))?,
-            inheritable: bits(sets.map(|s| &s.inheritable))?,
-        },
-        ambient: bits(sets.map(|s| &s.ambient))?,
-    })
+/// The names of the capabilities in a set, for a message.
+fn names_of(set: CapabilitySet) -> String {
+    let mut names: Vec<String> = caps::all()
+        .into_iter()
+        .filter(|capability| set.bits() & capability.bitmask() != 0)
+        .map(|capability| capability.to_string())
+        .collect();
+    names.sort_unstable();
+    names.join(", ")
 }
 
-fn bits(set: Option<&Vec<String>>) -> Result<CapabilitySet> {
-    let mut bits = 0;
-    for name in set.into_iter().flatten() {
-        let known: caps::Capability = name
-            .parse()
-            .map_err(|_| Error::invalid("process.capabilities", format!("{name} is not known")))?;
-        bits |= known.bitmask();
+fn wanted(process: &Process, unknown: &mut Vec<String>) -> WantedCapabilities {
+    let none = LinuxCapabilities::default();
+    let sets = process.capabilities.as_ref().unwrap_or(&none);
+    let mut bits = |set: &[String]| bits(set, unknown);
+    WantedCapabilities {
+        bounding: bits(&sets.bounding),
+        thread: CapabilitySets {
+            effective: bits(&sets.effective),
+            permitted: bits(&sets.permitted),
+            inheritable: bits(&sets.inheritable),
+        },
+        ambient: bits(&sets.ambient),
     }
-    Ok(CapabilitySet::from_bits_retain(bits))
+}
+
+fn bits(set: &[String], unknown: &mut Vec<String>) -> CapabilitySet {
+    let mut bits = 0;
+    for name in set {
+        match name.parse::<caps::Capability>() {
+            Ok(known) => bits |= known.bitmask(),
+            Err(_) => unknown.push(name.clone()),
+        }
+    }
+    CapabilitySet::from_bits_retain(bits)
 }
 
 fn limit(limit: &PosixRlimit) -> Result<(PosixRlimitType, Resource, Rlimit)> {

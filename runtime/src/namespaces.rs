@@ -199,6 +199,14 @@ impl Namespaces {
         }
     }
 
+    /// The network namespace that the container's process joins.
+    pub(crate) fn joined_network(&self) -> Option<BorrowedFd<'_>> {
+        match &self.network {
+            Wanted::Join(fd) => Some(fd.as_fd()),
+            Wanted::Host | Wanted::New => None,
+        }
+    }
+
     /// What a process between creator and container does: everything that takes effect on children only, or that
     /// only a process that never comes back can do.
     pub(crate) fn enter_middle(&self) -> Result<()> {

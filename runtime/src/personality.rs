@@ -10,14 +10,19 @@ const LINUX: u32 = 0;
 /// `PER_LINUX32` of personality(2).
 const LINUX32: u32 = 8;
 
-/// Sets the execution domain. The specification defines no flags.
-pub(crate) fn apply(personality: &LinuxPersonality) -> Result<()> {
-    if let Some(flag) = personality.flags.first() {
-        return Err(Error::unsupported(
-            format!("The personality flag {flag:?}"),
-            "the specification has none",
-        ));
+/// Refuses flags, of which the specification defines none.
+pub(crate) fn check(personality: &LinuxPersonality) -> Result<()> {
+    match personality.flags.first() {
+        Some(flag) => {
+            let reason = format!("the specification has no flag {flag:?}, nor any other");
+            Err(Error::unsupported("linux.personality.flags", reason))
+        }
+        None => Ok(()),
     }
+}
+
+/// Sets the execution domain.
+pub(crate) fn apply(personality: &LinuxPersonality) -> Result<()> {
     let domain = match personality.domain {
         LinuxPersonalityDomain::Linux => LINUX,
         LinuxPersonalityDomain::Linux32 => LINUX32,

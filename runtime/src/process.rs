@@ -1,8 +1,7 @@
 //! What every process that this one makes does to itself before its program: its ties to its creator, its privileges,
 //! its user and its working directory.
 
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -10,7 +9,6 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use crate::channel::{Channel, Failure, Message};
 use crate::error::Doing;
 use crate::identity::Identity;
-use crate::sysctl::write_proc;
 use crate::{Error, Result, mount, seccomp, sys};
 
 /// The exit code of a process that failed before its program, other than for lack of it.
@@ -93,25 +91,20 @@ pub(crate) fn close_on_exec(preserved: u32) -> Result<()> {
     sys::close_range(first, i32::MAX, true).doing(|| "keep descriptors from the program".to_owned())
 }
 
-/// Sets the AppArmor profile for the next exec, through a procfs of this process's own PID namespace.
-pub(crate) fn apparmor(proc: &OwnedFd, profile: &str) -> Result<()> {
-    let path = PathBuf::from(format!("{}/attr/apparmor/exec", std::process::id()));
-    write_proc(proc, &path, format!("exec {profile}").as_bytes())
-        .doing(|| format!("confine the process with the AppArmor profile {profile:?}"))
-}
-
 /// Becomes the user, in its working directory. A filter that `install` installs here needs privileges, and holds from
-/// then on for this process too.
+/// then on for this process too. What is refused and left out is told to `creator`.
 pub(crate) fn become_user(
     identity: &Identity,
     cwd: &Path,
+    creator: &Channel,
     install: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     let entered = enter_directory(cwd, true);
-    identity.take_on(|| {
+    let before_drop = || {
         die_with_creator()?;
         install()
-    })?;
+    };
+    identity.take_on(before_drop, |warning| warn(creator, warning))?;
     match entered {
         // Root may be locked out where the user is not, as on a network file system.
         Err(Error::System { .. }) => enter_directory(cwd, false),

@@ -83,7 +83,7 @@ pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
     match detached {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(failure) => {
-            undo(global, state, &bundle);
+            undo(global, state, &bundle, &failure);
             Err(failure)
         }
     }
@@ -204,10 +204,15 @@ fn abandon(created: Created) {
 }
 
 /// Forgets a container that did not come to be. What went wrong matters more than what can't be cleaned up after it.
-pub(crate) fn undo(global: &Global, state: StateDir, bundle: &Bundle) {
+/// What hooks did before that, others may undo.
+pub(crate) fn undo(global: &Global, state: StateDir, bundle: &Bundle, failure: &Failure) {
     if state.process().is_none() {
         // The library left nothing.
+        let id = state.id().to_owned();
         let _ = state.remove();
+        if failure.had_begun {
+            delete::poststop(global, &bundle.spec, &id, &bundle.path);
+        }
         return;
     }
     if let Err(failure) = delete::destroy(global, state, Some(&bundle.spec)) {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use berth_runtime::cgroups::Cgroup;
 use berth_runtime::oci::{ContainerState, Spec};
-use berth_runtime::{Error, StateDir, hook_state, run_poststop};
+use berth_runtime::{Error, StateDir, hook_state, remove_resctrl_groups, run_poststop};
 
 use crate::arguments::{Arguments, Operands, Syntax};
 use crate::failure::{Failure, usage};
@@ -66,7 +66,7 @@ fn force_open(global: &Global, id: &str) -> Result<StateDir, Error> {
     global.root.open(id)
 }
 
-fn kill(process: &std::os::fd::OwnedFd) {
+pub(crate) fn kill(process: &std::os::fd::OwnedFd) {
     // It may have ended just now.
     let _ = rustix::process::pidfd_send_signal(process, rustix::process::Signal::KILL);
 }
@@ -107,15 +107,24 @@ pub(crate) fn forget(
     bundle: &Path,
 ) -> Result<(), Failure> {
     let id = state.id().to_owned();
+    if let Some(spec) = spec {
+        remove_resctrl_groups(spec, &id)?;
+    }
     state.remove()?;
-    let Some((spec, hooks)) = spec.and_then(|spec| Some((spec, spec.hooks.as_ref()?))) else {
-        return Ok(());
-    };
-    let state = hook_state(spec, &id, bundle, None, ContainerState::Stopped);
-    if let Err(error) = run_poststop(hooks, &state) {
-        log::warning(global, &error.to_string());
+    if let Some(spec) = spec {
+        poststop(global, spec, &id, bundle);
     }
     Ok(())
+}
+
+/// Runs the hooks that follow a container's removal.
+pub(crate) fn poststop(global: &Global, spec: &Spec, id: &str, bundle: &Path) {
+    if let Some(hooks) = &spec.hooks {
+        let told = hook_state(spec, id, bundle, None, ContainerState::Stopped);
+        for error in run_poststop(hooks, &told) {
+            log::warning(global, &error.to_string());
+        }
+    }
 }
 
 /// A container that never had a process has none in its cgroup either: a process that is found there is somebody
@@ -144,7 +153,7 @@ fn cgroup_of(pid: &str) -> Option<String> {
 }
 
 /// Waits for the end of a process that was killed.
-fn wait_for(process: &std::os::fd::OwnedFd) {
+pub(crate) fn wait_for(process: &std::os::fd::OwnedFd) {
     use rustix::event::{PollFd, PollFlags, poll};
     while matches!(
         poll(&mut [PollFd::new(process, PollFlags::IN)], None),

@@ -7,6 +7,8 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// The program's exit code.
     pub(crate) exit_code: u8,
+    /// A container had begun to be when it happened, and its hooks may have run.
+    pub(crate) had_begun: bool,
 }
 
 /// The exit code of a command that was called the wrong way, or that failed.
@@ -20,8 +22,8 @@ impl Failure {
     /// The same, as `exec` fails.
     pub(crate) fn of_exec(self) -> Failure {
         Failure {
-            message: self.message,
             exit_code: EXEC_FAILED,
+            ..self
         }
     }
 }
@@ -31,6 +33,7 @@ pub(crate) fn usage(message: impl Into<String>) -> Failure {
     Failure {
         message: message.into(),
         exit_code: FAILED,
+        had_begun: false,
     }
 }
 
@@ -39,6 +42,7 @@ pub(crate) fn unknown_command(name: &str) -> Failure {
     Failure {
         message: format!("There is no command {name:?}; see berth-oci --help."),
         exit_code: UNKNOWN,
+        had_begun: false,
     }
 }
 
@@ -52,7 +56,14 @@ impl From<lexopt::Error> for Failure {
 
 impl From<berth_runtime::Error> for Failure {
     fn from(error: berth_runtime::Error) -> Failure {
-        usage(error.to_string())
+        let refused = matches!(
+            error,
+            berth_runtime::Error::Invalid { .. } | berth_runtime::Error::Unsupported { .. }
+        );
+        Failure {
+            had_begun: !refused,
+            ..usage(error.to_string())
+        }
     }
 }
 

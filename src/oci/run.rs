@@ -3,16 +3,17 @@
 use std::process::ExitCode;
 
 use berth_runtime::oci::ContainerState;
-use berth_runtime::{Created, StateDir, hook_state, run_poststart};
+use berth_runtime::{Created, StateDir, hook_state};
 
 use crate::arguments::{Arguments, Operands, Syntax};
 use crate::bundle::Bundle;
 use crate::create::{Options, check, create, prepare, undo};
+use crate::delete;
 use crate::failure::Failure;
 use crate::foreground::Foreground;
 use crate::notify::{Listener, Notify};
 use crate::options::Global;
-use crate::{delete, log};
+use crate::start::poststart;
 
 pub(crate) const SYNTAX: Syntax = Syntax {
     name: "run",
@@ -50,7 +51,7 @@ pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
     let (mut created, listener) = match created {
         Ok(created) => created,
         Err(failure) => {
-            undo(global, state, &bundle);
+            undo(global, state, &bundle, &failure);
             return Err(failure);
         }
     };
@@ -103,9 +104,7 @@ fn follow(
             pid,
             ContainerState::Running,
         );
-        if let Err(error) = run_poststart(hooks, &told) {
-            log::warning(global, &error.to_string());
-        }
+        poststart(global, hooks, &told, &created.pidfd)?;
     }
     match (foreground, listener) {
         (Some(foreground), listener) => foreground.with_notifications(listener).wait(

@@ -1,11 +1,13 @@
 //! `start`: lets the program of a created container run.
 
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
-use berth_runtime::oci::ContainerState;
-use berth_runtime::{Error, StateDir, hook_state, run_poststart};
+use berth_runtime::oci::{ContainerState, Hooks};
+use berth_runtime::{Error, HookState, StateDir, hook_state, run_poststart};
 
 use crate::arguments::{Arguments, Operands, Syntax};
+use crate::delete::{kill, wait_for};
 use crate::failure::{Failure, usage};
 use crate::log;
 use crate::notify::Notify;
@@ -43,14 +45,35 @@ pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
     let (pid, pidfd) = process;
     if let Some(hooks) = &spec.hooks {
         let told = hook_state(&spec, id, &record.bundle, Some(pid), ContainerState::Running);
-        if let Err(error) = run_poststart(hooks, &told) {
-            log::warning(global, &error.to_string());
-        }
+        poststart(global, hooks, &told, &pidfd)?;
     }
     if let Some(listener) = listener {
         listener.wait(&pidfd, pid)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the hooks that follow the program's start. A failure that the specification does not let pass ends `process`;
+/// the container is left stopped, to be deleted as any other.
+pub(crate) fn poststart(
+    global: &Global,
+    hooks: &Hooks,
+    told: &HookState<'_>,
+    process: &OwnedFd,
+) -> Result<(), Failure> {
+    match run_poststart(hooks, told) {
+        Ok(warnings) => {
+            for warning in warnings {
+                log::warning(global, &warning.to_string());
+            }
+            Ok(())
+        }
+        Err(error) => {
+            kill(process);
+            wait_for(process);
+            Err(error.into())
+        }
+    }
 }
 
 /// Locks a container. One that is still being created is not waited for.

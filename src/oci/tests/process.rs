@@ -281,6 +281,42 @@ fn no_descriptor_leaks_but_those_that_are_preserved() {
 }
 
 #[test]
+fn unknown_capabilities_are_a_warning() {
+    let script = "grep -E '^Cap(Bnd|Eff)' /proc/self/status";
+    let mut bundle = Bundle::script("unknown-caps", script);
+    bundle.capabilities(&["CAP_KILL", "CAP_OF_TOMORROW", "kill"]);
+    let output = bundle.run();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("CAP_OF_TOMORROW") && said.contains("left out"),
+        "{said}"
+    );
+    let mask = "0000000000000020";
+    assert_eq!(succeeded(&output), format!("CapEff:\t{mask}\nCapBnd:\t{mask}"));
+}
+
+#[test]
+fn an_ambient_capability_that_is_not_inheritable_is_a_warning() {
+    let mut bundle = Bundle::script("ambient", "grep CapAmb /proc/self/status");
+    bundle.capabilities(&["CAP_KILL"]);
+    bundle.config["process"]["capabilities"]["ambient"] = json!(["CAP_KILL"]);
+    let output = bundle.run();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("ambient") && said.contains("CAP_KILL"), "{said}");
+    assert_eq!(succeeded(&output), "CapAmb:\t0000000000000000");
+}
+
+#[test]
+fn a_configuration_without_a_process_is_created_but_not_started() {
+    let mut bundle = Bundle::new("no-process", &["/bin/true"]);
+    bundle.config.as_object_mut().unwrap().remove("process");
+    bundle.create();
+    assert_eq!(bundle.status(), "created");
+    assert!(failed(&bundle.oci(&["start", bundle.id()])).contains("process"));
+    support::eventually("the end", || bundle.status() == "stopped");
+}
+
+#[test]
 fn unsupported_settings_are_refused_by_name() {
     for (pointer, value, name) in [
         (
@@ -289,11 +325,12 @@ fn unsupported_settings_are_refused_by_name() {
             "process.selinuxLabel",
         ),
         ("/linux/mountLabel", json!("x"), "linux.mountLabel"),
-        ("/linux/intelRdt", json!({}), "linux.intelRdt"),
+        ("/process/commandLine", json!("cmd.exe"), "process.commandLine"),
+        ("/process/user/username", json!("web"), "process.user.username"),
         (
-            "/process/ioPriority",
-            json!({ "class": "IOPRIO_CLASS_IDLE", "priority": 1 }),
-            "process.ioPriority",
+            "/linux/personality",
+            json!({ "domain": "LINUX", "flags": ["X"] }),
+            "linux.personality.flags",
         ),
         ("/ociVersion", json!("2.0.0"), "ociVersion"),
         ("/process/cwd", json!("relative"), "process.cwd"),
@@ -322,6 +359,18 @@ fn unsupported_settings_are_refused_by_name() {
         assert!(said.contains(name), "{name}: {said}");
     }
     let bundle = Bundle::new("apparmor", &["/bin/true"]);
+    if !fs::read_to_string("/proc/self/mountinfo")
+        .unwrap()
+        .contains(" - resctrl ")
+    {
+        let mut bundle = Bundle::new("rdt", &["/bin/true"]);
+        bundle.config["linux"]["intelRdt"] = json!({});
+        let said = failed(&bundle.run());
+        assert!(
+            said.contains("linux.intelRdt") && said.contains("mounted"),
+            "{said}"
+        );
+    }
     if !std::path::Path::new("/sys/module/apparmor").exists() {
         let mut bundle = bundle;
         bundle.config["process"]["apparmorProfile"] = json!("docker-default");
