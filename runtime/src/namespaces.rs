@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -89,7 +89,7 @@ impl Namespaces {
         let mut namespaces = Namespaces {
             uid_map: linux.uid_mappings.clone(),
             gid_map: linux.gid_mappings.clone(),
-            time_offsets: offsets_text(&linux.time_offsets),
+            time_offsets: offsets_text(&linux.time_offsets)?,
             ..Namespaces::default()
         };
         let mut has_mount = false;
@@ -307,6 +307,17 @@ fn wanted(
 fn open_namespace(path: &Path, kind: LinuxNamespaceType) -> Result<Wanted> {
     let doing = || format!("open the {kind} namespace {}", path.display());
     let fd = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
+    // The file of a namespace has its kind in its name, as in "net:[4026531840]".
+    let name = rustix::fs::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new()).doing(doing)?;
+    let of_kind = name
+        .to_bytes()
+        .strip_prefix(file_name(kind).as_bytes())
+        .is_some_and(|rest| rest.starts_with(b":["));
+    if !of_kind {
+        let field = format!("linux.namespaces[{kind}].path");
+        let reason = format!("{} is not a {kind} namespace", path.display());
+        return Err(Error::invalid(field, reason));
+    }
     // Joining the user namespace that one is in already is refused by the kernel; it is nothing to do.
     if kind == LinuxNamespaceType::User {
         let own = rustix::fs::stat("/proc/self/ns/user").doing(doing)?;
@@ -318,17 +329,42 @@ fn open_namespace(path: &Path, kind: LinuxNamespaceType) -> Result<Wanted> {
     Ok(Wanted::Join(fd))
 }
 
+/// What `/proc/<pid>/ns` calls a kind.
+fn file_name(kind: LinuxNamespaceType) -> &'static str {
+    match kind {
+        LinuxNamespaceType::Mount => "mnt",
+        LinuxNamespaceType::Cgroup => "cgroup",
+        LinuxNamespaceType::Uts => "uts",
+        LinuxNamespaceType::Ipc => "ipc",
+        LinuxNamespaceType::User => "user",
+        LinuxNamespaceType::Pid => "pid",
+        LinuxNamespaceType::Network => "net",
+        LinuxNamespaceType::Time => "time",
+    }
+}
+
 fn join(fd: &OwnedFd, kind: LinuxNamespaceType) -> Result<()> {
     let flag = CloneFlags::from_bits_retain(kind.clone_flag());
     setns(fd, flag).doing(|| format!("join the {kind} namespace"))
 }
 
 /// The text of `/proc/self/timens_offsets`, see time_namespaces(7).
-fn offsets_text(offsets: &BTreeMap<String, LinuxTimeOffset>) -> String {
-    offsets.iter().fold(String::new(), |mut text, (clock, offset)| {
+fn offsets_text(offsets: &BTreeMap<String, LinuxTimeOffset>) -> Result<String> {
+    let mut text = String::new();
+    for (clock, offset) in offsets {
+        let field = || format!("linux.timeOffsets[{clock:?}]");
+        if !matches!(clock.as_str(), "monotonic" | "boottime") {
+            return Err(Error::invalid(
+                field(),
+                "the clocks are \"monotonic\" and \"boottime\"",
+            ));
+        }
+        if offset.nanosecs >= 1_000_000_000 {
+            return Err(Error::invalid(field(), "nanosecs must be less than a second"));
+        }
         let _ = writeln!(text, "{clock} {} {}", offset.secs, offset.nanosecs);
-        text
-    })
+    }
+    Ok(text)
 }
 
 /// While it lives, children of this process are made in another PID namespace.

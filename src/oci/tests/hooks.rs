@@ -121,6 +121,140 @@ fn a_hook_that_takes_too_long_is_killed() {
 }
 
 #[test]
+fn what_a_hook_started_ends_with_it_when_it_takes_too_long() {
+    let mut bundle = Bundle::new("timeout-group", &["/bin/true"]);
+    let pid_file = bundle.path().join("pid");
+    let text = format!("sleep 1000 & echo $! > {}; wait", pid_file.display());
+    let path = script(&bundle, "hook", &text, false);
+    let hook = json!({ "path": path, "env": ["PATH=/bin:/usr/bin"], "timeout": 1 });
+    bundle.config["hooks"] = json!({ "createRuntime": [hook] });
+    assert!(failed(&bundle.run()).contains("timeout of 1 s"));
+    let pid = fs::read_to_string(pid_file).unwrap().trim().parse().unwrap();
+    support::eventually("the end of the hook's child", || !support::lives(pid));
+}
+
+#[test]
+fn hooks_that_can_not_be_run_are_refused_by_name() {
+    for (hook, name) in [
+        (json!({ "path": "bin/true" }), "hooks.prestart[].path"),
+        (
+            json!({ "path": "/bin/true", "timeout": 0 }),
+            "hooks.prestart[].timeout",
+        ),
+        (
+            json!({ "path": "/bin/true", "timeout": -1 }),
+            "hooks.prestart[].timeout",
+        ),
+        (json!({}), "path"),
+    ] {
+        let mut bundle = Bundle::new("bad-hook", &["/bin/true"]);
+        let ran = bundle.path().join("ran");
+        bundle.config["hooks"] = json!({
+            "prestart": [hook],
+            "poststop": [{ "path": "/bin/sh", "args": ["sh", "-c", format!("touch {}", ran.display())] }]
+        });
+        let said = failed(&bundle.run());
+        assert!(said.contains(name), "{name}: {said}");
+        assert!(!ran.exists(), "nothing had begun that a hook could end");
+    }
+}
+
+/// Logs its kind and then what another command of the runtime says about the container.
+fn asking(bundle: &Bundle, kind: &str, arguments: &str) -> Value {
+    let command = bundle.command(&[]);
+    let program: Vec<_> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| word.to_str().unwrap().to_owned())
+        .collect();
+    let log = bundle.path().join(kind);
+    let text = format!(
+        "{} {} > {} 2>&1; exit 0",
+        program.join(" "),
+        arguments.replace("ID", bundle.id()),
+        log.display()
+    );
+    let path = script(bundle, &format!("ask-{kind}"), &text, false);
+    json!([{ "path": path, "env": ["PATH=/bin:/usr/bin"], "timeout": 20 }])
+}
+
+#[test]
+fn a_hook_may_ask_for_the_state() {
+    let mut bundle = Bundle::new("asking", &["/bin/sleep", "1000"]);
+    bundle.config["hooks"] = json!({
+        "prestart": asking(&bundle, "prestart", "state ID"),
+        "createRuntime": asking(&bundle, "createRuntime", "state ID"),
+        "createContainer": asking(&bundle, "createContainer", "state ID"),
+        "poststart": asking(&bundle, "poststart", "state ID"),
+        "poststop": asking(&bundle, "poststop", "state ID"),
+    });
+    bundle.start();
+    succeeded(&bundle.oci(&["delete", "--force", bundle.id()]));
+    for (kind, status) in [
+        ("prestart", "creating"),
+        ("createRuntime", "creating"),
+        ("createContainer", "creating"),
+        ("poststart", "running"),
+    ] {
+        let text = fs::read_to_string(bundle.path().join(kind)).unwrap();
+        let state: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{kind}: {text}"));
+        assert_eq!(state["status"], status, "{kind}");
+    }
+    let text = fs::read_to_string(bundle.path().join("poststop")).unwrap();
+    assert!(text.contains("does not exist"), "{text}");
+}
+
+#[test]
+fn a_hook_may_work_on_the_container_once_it_runs() {
+    let mut bundle = Bundle::new("working", &["/bin/sleep", "1000"]);
+    bundle.config["hooks"] = json!({ "poststart": asking(&bundle, "poststart", "kill ID KILL") });
+    bundle.start();
+    support::eventually("the end", || bundle.status() == "stopped");
+}
+
+#[test]
+fn a_failing_creation_is_undone_by_poststop_hooks() {
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        let mut bundle = Bundle::new("undone", &["/bin/true"]);
+        let told = bundle.path().join("told");
+        let text = format!("cat > {}", told.display());
+        let path = script(&bundle, "poststop", &text, false);
+        bundle.config["hooks"] = json!({
+            kind: [{ "path": "/bin/false" }],
+            "poststop": [{ "path": "/bin/false" }, { "path": path, "env": ["PATH=/bin:/usr/bin"] }]
+        });
+        let bundle_path = bundle.path().to_str().unwrap().to_owned();
+        let said = failed(&bundle.oci(&["create", "--bundle", &bundle_path, bundle.id()]));
+        assert!(
+            said.contains(kind) && said.contains("The poststop hook /bin/false failed"),
+            "{said}"
+        );
+        let state: Value = serde_json::from_str(&fs::read_to_string(&told).unwrap()).unwrap();
+        assert_eq!(state["status"], "stopped");
+        assert!(!bundle.state_directory().exists());
+    }
+}
+
+#[test]
+fn since_1_3_a_failing_poststart_hook_ends_the_container() {
+    for (version, fatal) in [("1.2.1", false), ("1.3.0", true)] {
+        let mut bundle = Bundle::new("poststart", &["/bin/sleep", "1000"]);
+        let ran = bundle.path().join("ran");
+        let path = script(&bundle, "second", &format!("touch {}", ran.display()), false);
+        bundle.config["ociVersion"] = json!(version);
+        bundle.config["hooks"] = json!({
+            "poststart": [{ "path": "/bin/false" }, { "path": path, "env": ["PATH=/bin:/usr/bin"] }]
+        });
+        bundle.create();
+        let output = bundle.oci(&["start", bundle.id()]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("The poststart hook /bin/false failed"), "{said}");
+        assert_eq!(output.status.success(), !fatal, "{version}");
+        assert_eq!(ran.exists(), !fatal, "{version}");
+        assert_eq!(bundle.status(), if fatal { "stopped" } else { "running" });
+    }
+}
+
+#[test]
 fn hooks_after_the_fact_only_warn() {
     let mut bundle = Bundle::new("warn", &["/bin/true"]);
     bundle.config["hooks"] =

@@ -71,7 +71,9 @@ fn namespaces_of_another_container_are_joined() {
     let mut wrong = joiner(&first, &[]);
     let pid = first.state()["pid"].as_i64().unwrap();
     wrong.namespace(json!({ "type": "network", "path": format!("/proc/{pid}/ns/uts") }));
-    assert!(failed(&wrong.run()).contains("join the net"));
+    assert!(failed(&wrong.run()).contains("is not a network namespace"));
+    wrong.namespace(json!({ "type": "network", "path": "/dev/null" }));
+    assert!(failed(&wrong.run()).contains("is not a network namespace"));
     wrong.namespace(json!({ "type": "network", "path": "/no/such" }));
     assert!(failed(&wrong.run()).contains("/no/such"));
 }
@@ -156,4 +158,40 @@ fn a_time_namespace_with_offsets() {
     let (uptime, namespace) = output.split_once('\n').unwrap();
     assert!(uptime.parse::<u64>().unwrap() >= 1_000_000_000, "{uptime}");
     assert_ne!(namespace, own("time"));
+}
+
+#[test]
+fn offsets_are_checked() {
+    for (offsets, said) in [
+        (
+            json!({ "realtime": { "secs": 1 } }),
+            "linux.timeOffsets[\"realtime\"]",
+        ),
+        (
+            json!({ "monotonic": { "nanosecs": 1_000_000_000 } }),
+            "linux.timeOffsets[\"monotonic\"]",
+        ),
+        (json!({ "boottime": { "secs": i64::MIN } }), "time offsets"),
+    ] {
+        let mut bundle = Bundle::new("offsets", &["/bin/true"]);
+        bundle.namespace(json!({ "type": "time" }));
+        bundle.config["linux"]["timeOffsets"] = offsets;
+        let output = failed(&bundle.run());
+        assert!(output.contains(said), "{said}: {output}");
+    }
+}
+
+#[test]
+fn a_time_namespace_is_joined_by_path() {
+    let mut first = Bundle::new("time-first", &["/bin/sleep", "1000"]);
+    first.namespace(json!({ "type": "time" }));
+    first.config["linux"]["timeOffsets"] = json!({ "boottime": { "secs": 1_000_000_000 } });
+    first.start();
+    let theirs = succeeded(&first.exec(SHOW));
+    let kinds = [("time", "time"), ("pid", "pid"), ("uts", "uts")];
+    let second = joiner(&first, &kinds);
+    for line in second.output().lines() {
+        let joined = kinds.iter().any(|(_, file)| *file == kind_of(line)) || kind_of(line) == "user";
+        assert_eq!(theirs.contains(line), joined, "{line}");
+    }
 }
