@@ -162,8 +162,8 @@ impl Channel {
                 &mut control,
                 RecvFlags::CMSG_CLOEXEC,
             ) {
-                Err(Errno::INTR) => {}
-                Err(Errno::CONNRESET) => return Ok(Message::End),
+                // The other end closed without reading all: said once, and before what it had sent by then.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 other => break other?.bytes,
             }
         };
@@ -196,5 +196,24 @@ impl Channel {
 impl AsFd for Channel {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_words_arrive_though_the_speaker_did_not_listen() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        ours.send(&Message::Mapped).unwrap();
+        let failure = Failure {
+            exit_code: 0,
+            text: "why".to_owned(),
+        };
+        theirs.send(&Message::Failed(failure)).unwrap();
+        drop(theirs);
+        assert!(matches!(ours.receive().unwrap(), Message::Failed(failure) if failure.text == "why"));
+        assert!(matches!(ours.receive().unwrap(), Message::End));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use berth_runtime::cgroups::Cgroup;
 use berth_runtime::oci::{ContainerState, Spec};
@@ -127,16 +128,27 @@ pub(crate) fn poststop(global: &Global, spec: &Spec, id: &str, bundle: &Path) {
     }
 }
 
-/// A container that never had a process has none in its cgroup either: a process that is found there is somebody
-/// else's, whose cgroup the configuration named and the creator did not live to refuse.
+/// A container that never had a process has none in its cgroup either, or one that dies with its creator: what stays
+/// there is somebody else's, whose cgroup the configuration named and the creator did not live to refuse.
 fn remove_cgroup(global: &Global, cgroup: &Cgroup, ours: bool) -> Result<(), Failure> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const PAUSE: Duration = Duration::from_millis(5);
     if ours {
         return Ok(cgroup.destroy()?);
     }
-    if let Err(error) = cgroup.delete() {
-        log::warning(global, &error.to_string());
+    let deadline = Instant::now() + PATIENCE;
+    while !cgroup.pids()?.is_empty() {
+        if Instant::now() >= deadline {
+            let path = cgroup.path();
+            log::warning(
+                global,
+                &format!("The cgroup {path} stays: there are other processes in it."),
+            );
+            return Ok(());
+        }
+        std::thread::sleep(PAUSE);
     }
-    Ok(())
+    Ok(cgroup.delete()?)
 }
 
 /// The cgroup that a process is in: the path that most hierarchies agree on, since in some it stays where it began.

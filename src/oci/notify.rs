@@ -11,7 +11,8 @@ use berth_runtime::oci::{Mount, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, chmodat, mkdirat, open};
 use rustix::net::{
-    AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, recv, send, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, recv, send,
+    socket_with,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -109,7 +110,10 @@ impl Listener {
                 other => other.attempt(|| "wait for the program to be ready".to_owned())?,
             };
             let (said, ended) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
-            if said && self.hear(pid)? || ended {
+            if said && self.hear(pid)? {
+                return self.wait_for_host();
+            }
+            if ended {
                 return Ok(());
             }
         }
@@ -134,25 +138,34 @@ impl Listener {
         Ok(true)
     }
 
-    /// Tells the host, and waits until it has read that: the sender's pid is looked at while it reads.
     fn tell(&self, ready: &[u8], pid: i32) -> rustix::io::Result<()> {
+        let host = self.connect()?;
+        send(&host, &[ready, b"\n"].concat(), SendFlags::NOSIGNAL)?;
+        send(&host, format!("MAINPID={pid}\n").as_bytes(), SendFlags::NOSIGNAL).map(drop)
+    }
+
+    /// Waits until the host has read what it was told: it looks at the sender, who must not have ended by then.
+    fn wait_for_host(&self) -> Result<(), Failure> {
+        let barrier = || {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+            handover::send(&self.connect()?, b"BARRIER=1", write.as_fd())?;
+            drop(write);
+            // Whoever does not know barriers closes the pipe with the message, or keeps it for a while.
+            poll(&mut [PollFd::new(&read, PollFlags::IN)], Some(&BARRIER))
+        };
+        barrier()
+            .map(drop)
+            .attempt(|| format!("notify {}", self.host.display()))
+    }
+
+    fn connect(&self) -> rustix::io::Result<OwnedFd> {
         let host = datagram_socket()?;
         let address = match self.host.as_bytes() {
             [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name)?,
             path => SocketAddrUnix::new(path)?,
         };
         connect(&host, &address)?;
-        send(&host, &[ready, b"\n"].concat(), rustix::net::SendFlags::NOSIGNAL)?;
-        send(
-            &host,
-            format!("MAINPID={pid}\n").as_bytes(),
-            rustix::net::SendFlags::NOSIGNAL,
-        )?;
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-        handover::send(&host, b"BARRIER=1", write.as_fd())?;
-        drop(write);
-        // Whoever does not know barriers closes the pipe with the message, or keeps it for a while.
-        poll(&mut [PollFd::new(&read, PollFlags::IN)], Some(&BARRIER)).map(drop)
+        Ok(host)
     }
 }
 

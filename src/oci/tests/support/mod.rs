@@ -117,6 +117,11 @@ impl Bundle {
         if !self.config.is_null() {
             fs::write(self.path().join("config.json"), self.config.to_string()).unwrap();
         }
+        self.command_as_written(arguments)
+    }
+
+    /// A command, with the configuration as it was written last: for many threads.
+    pub fn command_as_written(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_berth-oci"));
         command
             .arg("--root")
