@@ -34,7 +34,7 @@ pub(crate) fn attach_cgroups(
 ) -> Result<()> {
     for (mount, late) in in_order(mounts) {
         match mount.source {
-            Source::Cgroup => show(&root, &mount.destination, &mount.options)?,
+            Source::Cgroup => show(&root, &mount.destination, &mount.options, attached)?,
             _ if late => attach_one(&root, mount, namespaces, attached)?,
             _ => {}
         }
@@ -42,7 +42,7 @@ pub(crate) fn attach_cgroups(
     Ok(())
 }
 
-fn show(root: &impl AsFd, destination: &Path, options: &Options) -> Result<()> {
+fn show(root: &impl AsFd, destination: &Path, options: &Options, attached: &mut Attached) -> Result<()> {
     if let Some(option) = options.data.first() {
         let field = format!("mounts[{}].options", destination.display());
         return Err(Error::invalid(
@@ -51,7 +51,7 @@ fn show(root: &impl AsFd, destination: &Path, options: &Options) -> Result<()> {
         ));
     }
     let text = std::fs::read_to_string("/proc/self/cgroup").doing(|| "read /proc/self/cgroup".to_owned())?;
-    mount_hierarchies(root, destination, options, &parse(&text))
+    mount_hierarchies(root, destination, options, &parse(&text), attached)
 }
 
 fn parse(text: &str) -> Vec<Membership<'_>> {
@@ -72,6 +72,7 @@ fn mount_hierarchies(
     destination: &Path,
     options: &Options,
     memberships: &[Membership<'_>],
+    attached: &mut Attached,
 ) -> Result<()> {
     if let [only] = memberships
         && only.controllers.is_empty()
@@ -90,12 +91,15 @@ fn mount_hierarchies(
     {
         attach_hierarchy(&holder, membership, options)?;
     }
-    set_attributes(&holder, options).doing(|| format!("configure the mount on {}", destination.display()))
+    if (options.set | options.set_recursive) & libc::MOUNT_ATTR_RDONLY != 0 {
+        attached.read_only_later.push(holder);
+    }
+    Ok(())
 }
 
-/// The directory of the hierarchies is written before it becomes read-only.
+/// The directory of the hierarchies is written before it becomes read-only: other mounts may get their places in it.
 fn holder_options(options: &Options) -> Options {
-    let set = options.set & !libc::MOUNT_ATTR_RDONLY;
+    let set = (options.set | options.set_recursive) & !libc::MOUNT_ATTR_RDONLY;
     Options {
         set,
         data: vec!["mode=755".to_owned()],
