@@ -11,6 +11,7 @@ mod check;
 mod child;
 mod copy;
 mod create;
+mod dbus;
 mod devices;
 mod error;
 mod exec;
