@@ -168,7 +168,7 @@ impl Rule {
         (self.kind, self.major, self.minor) == (other.kind, other.major, other.minor)
     }
 
-    fn overlaps(&self, other: &Self) -> bool {
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
         fn meet<T: PartialEq>(a: Option<T>, b: Option<T>) -> bool {
             a.is_none() || b.is_none() || a == b
         }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use thiserror::Error;
 
+pub use crate::dbus::DbusError;
+
 /// Any failure of this module. Each message names the cgroup and, where there is one, the way out.
 #[derive(Debug, Error)]
 pub enum CgroupError {
@@ -116,6 +118,48 @@ pub enum CgroupError {
         state: &'static str,
         /// For how long.
         waited: Duration,
+    },
+
+    /// systemd, which is to make the group, can't be reached.
+    #[error("The scope {unit} needs systemd: {error}")]
+    NoSystemd {
+        /// The unit.
+        unit: String,
+        /// Why not.
+        error: DbusError,
+    },
+
+    /// systemd refused something.
+    #[error("systemd could not {action} the scope {unit}: {error}.")]
+    Systemd {
+        /// What was asked for, as a verb.
+        action: &'static str,
+        /// The unit.
+        unit: String,
+        /// systemd's answer.
+        error: DbusError,
+    },
+
+    /// systemd tried, and it didn't work.
+    #[error(
+        "systemd could not {action} the scope {unit}: the job's result is {outcome:?}; its journal says more."
+    )]
+    SystemdJob {
+        /// What was asked for, as a verb.
+        action: &'static str,
+        /// The unit.
+        unit: String,
+        /// The job's result.
+        outcome: String,
+    },
+
+    /// The process that a scope begins with could not be made.
+    #[error("Could not make the first process of the scope {unit}: {error}.")]
+    Placeholder {
+        /// The unit.
+        unit: String,
+        /// The kernel's answer.
+        error: std::io::Error,
     },
 
     /// A limit below what is used already, with `checkBeforeUpdate`.

@@ -86,8 +86,8 @@ fn apply_v2(directory: &Directory, spec: &LinuxMemory) -> Result<()> {
             "cgroup v2 has no separate limit for TCP buffers",
         ));
     }
-    if let Some(swap) = swap_v2(given(spec.limit), given(spec.swap))? {
-        write_swap_v2(directory, &swap)?;
+    if let Some(swap) = swap_alone(spec.limit, spec.swap)? {
+        write_swap_v2(directory, &amount_v2(swap))?;
     }
     if let Some(limit) = given(spec.limit) {
         directory.write("memory.max", &amount_v2(limit))?;
@@ -98,18 +98,15 @@ fn apply_v2(directory: &Directory, spec: &LinuxMemory) -> Result<()> {
     Ok(())
 }
 
-/// The spec's `swap` is memory and swap together, as v1 has it; v2 limits swap alone.
-fn swap_v2(limit: Option<i64>, swap: Option<i64>) -> Result<Option<String>> {
-    match (limit, swap) {
+/// The spec's `swap` is memory and swap together, as v1 has it; v2 limits swap alone. -1 is no limit, `None` stays as it
+/// is. Memory without a limit takes that of swap away too.
+pub(super) fn swap_alone(limit: Option<i64>, swap: Option<i64>) -> Result<Option<i64>> {
+    match (given(limit), given(swap)) {
+        (Some(..0), None) | (_, Some(..0)) => Ok(Some(-1)),
         (_, None) => Ok(None),
-        (_, Some(..0)) => Ok(Some("max".to_owned())),
-        (None, Some(_)) => Err(unsupported(
+        (None | Some(..0), Some(_)) => Err(unsupported(
             "swap",
-            "on cgroup v2 it is limited beside memory, so limit is needed too",
-        )),
-        (Some(..0), Some(_)) => Err(unsupported(
-            "swap",
-            "it can't be limited together with unlimited memory",
+            "on cgroup v2 it is limited beside memory, so a limit of memory is needed too",
         )),
         (Some(limit), Some(swap)) if swap < limit => Err(CgroupError::Value {
             resource: "linux.resources.memory.swap".to_owned(),
@@ -118,7 +115,7 @@ fn swap_v2(limit: Option<i64>, swap: Option<i64>) -> Result<Option<String>> {
                 "it is memory and swap together, so it can't be below the memory limit of {limit}"
             ),
         }),
-        (Some(limit), Some(swap)) => Ok(Some((swap - limit).to_string())),
+        (Some(limit), Some(swap)) => Ok(Some(swap - limit)),
     }
 }
 
@@ -214,19 +211,20 @@ mod tests {
     fn swap_of_v2_is_the_difference() {
         let cases = [
             (None, None, Ok(None)),
+            (Some(0), Some(0), Ok(None)),
             (Some(100), None, Ok(None)),
-            (Some(100), Some(100), Ok(Some("0"))),
-            (Some(100), Some(250), Ok(Some("150"))),
-            (Some(100), Some(-1), Ok(Some("max"))),
-            (None, Some(-1), Ok(Some("max"))),
+            (Some(100), Some(100), Ok(Some(0))),
+            (Some(100), Some(250), Ok(Some(150))),
+            (Some(100), Some(-1), Ok(Some(-1))),
+            (None, Some(-1), Ok(Some(-1))),
+            (Some(-1), None, Ok(Some(-1))),
             (None, Some(5), Err(())),
             (Some(-1), Some(5), Err(())),
             (Some(100), Some(50), Err(())),
         ];
         for (limit, swap, expected) in cases {
-            let expected = expected.map(|value| value.map(str::to_owned));
             assert_eq!(
-                swap_v2(limit, swap).map_err(|_| ()),
+                swap_alone(limit, swap).map_err(|_| ()),
                 expected,
                 "{limit:?} {swap:?}"
             );

@@ -34,11 +34,12 @@ mod resources;
 pub mod statistics;
 mod stats;
 mod subgroup;
+pub mod systemd;
 mod unified;
 
 pub use controller::{Controller, Controllers};
 pub use devices::allow_default_devices;
-pub use error::{CgroupError, Result};
+pub use error::{CgroupError, DbusError, Result};
 pub use hierarchy::Hierarchies;
 pub use oom::OomWatch;
 pub use path::CgroupPath;

@@ -15,6 +15,8 @@ pub(crate) enum Reply {
         to: Option<u32>,
         member: &'static str,
         error: &'static str,
+        /// The body's types, where they are not those of the values: an object path is written as a string.
+        types: Option<&'static str>,
         body: Vec<Value>,
     },
     Raw(Vec<u8>),
@@ -23,7 +25,25 @@ pub(crate) enum Reply {
 
 impl Reply {
     pub(crate) fn values(body: Vec<Value>) -> Reply {
-        Reply::message(METHOD_RETURN, body)
+        Reply::Message {
+            kind: METHOD_RETURN,
+            to: None,
+            member: "",
+            error: "",
+            types: None,
+            body,
+        }
+    }
+
+    pub(crate) fn typed(types: &'static str, body: Vec<Value>) -> Reply {
+        Reply::Message {
+            kind: METHOD_RETURN,
+            to: None,
+            member: "",
+            error: "",
+            types: Some(types),
+            body,
+        }
     }
 
     pub(crate) fn text(text: &str) -> Reply {
@@ -37,6 +57,7 @@ impl Reply {
             to: Some(u32::MAX),
             member: "",
             error: "",
+            types: None,
             body: Vec::new(),
         }
     }
@@ -47,20 +68,22 @@ impl Reply {
             to: None,
             member: "",
             error: name,
+            types: None,
             body: vec![Value::Text(text.to_owned())],
         }
     }
 
     pub(crate) fn signal(member: &'static str, text: &str) -> Reply {
-        Reply::signal_of(member, vec![Value::Text(text.to_owned())])
+        Reply::signal_typed(member, "s", vec![Value::Text(text.to_owned())])
     }
 
-    pub(crate) fn signal_of(member: &'static str, body: Vec<Value>) -> Reply {
+    pub(crate) fn signal_typed(member: &'static str, types: &'static str, body: Vec<Value>) -> Reply {
         Reply::Message {
             kind: SIGNAL,
             to: None,
             member,
             error: "",
+            types: Some(types),
             body,
         }
     }
@@ -71,16 +94,6 @@ impl Reply {
 
     pub(crate) fn close() -> Reply {
         Reply::Close
-    }
-
-    fn message(kind: u8, body: Vec<Value>) -> Reply {
-        Reply::Message {
-            kind,
-            to: None,
-            member: "",
-            error: "",
-            body,
-        }
     }
 }
 
@@ -128,8 +141,9 @@ fn serve(stream: UnixStream, answer: &mut dyn FnMut(&Incoming) -> Vec<Reply>) {
                     to,
                     member,
                     error,
+                    types,
                     body,
-                } => output.write_all(&build(kind, to.unwrap_or(serial), [member, error], &body)),
+                } => output.write_all(&build(kind, to.unwrap_or(serial), [member, error], types, &body)),
                 Reply::Raw(bytes) => output.write_all(&bytes),
                 Reply::Close => return,
             };
@@ -150,7 +164,7 @@ fn receive(input: &mut impl Read) -> Option<(u32, Incoming)> {
     Some((reader.u32().unwrap(), Incoming::parse(&bytes).unwrap()))
 }
 
-fn build(kind: u8, to: u32, [member, error]: [&str; 2], body: &[Value]) -> Vec<u8> {
+fn build(kind: u8, to: u32, [member, error]: [&str; 2], types: Option<&str>, body: &[Value]) -> Vec<u8> {
     let mut content = Writer::default();
     body.iter().for_each(|value| value.write(&mut content));
     let mut writer = Writer::default();
@@ -171,7 +185,8 @@ fn build(kind: u8, to: u32, [member, error]: [&str; 2], body: &[Value]) -> Vec<u
                 field(code, Value::Text(text.to_owned()));
             }
         }
-        let signature: String = body.iter().map(Value::signature).collect();
+        let own = || body.iter().map(Value::signature).collect::<String>();
+        let signature = types.map_or_else(own, str::to_owned);
         fields.align(8);
         fields.byte(8);
         fields.signature("g");
