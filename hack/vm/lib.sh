@@ -3,7 +3,7 @@
 
 cache=${BERTH_VM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/berth-vm}
 # Part of the image's name: raise it when what is below changes.
-generation=2
+generation=3
 
 say() { printf 'hack/vm: %s\n' "$*" >&2; }
 die() { say "$*"; exit 125; }
@@ -44,7 +44,7 @@ make_image() {
     [ -n "$mirror" ] || die "apt has no source for Debian 12 (bookworm)"
     say "making the guest's root with debootstrap (a minute or two, once)"
     work=$(mktemp -d "$cache/root.XXXXXX")
-    debootstrap --variant=minbase --include=iproute2,nftables,procps,kmod,busybox-static bookworm "$work" "$mirror" \
+    debootstrap --variant=minbase --include=iproute2,nftables,procps,kmod,busybox-static,systemd,dbus bookworm "$work" "$mirror" \
         >"$cache/debootstrap.log" 2>&1 || die "debootstrap failed; see $cache/debootstrap.log"
     rm -rf "$work"/var/cache/apt/* "$work"/var/lib/apt/lists/* "$work"/usr/share/{doc,locale,man}
     cp -r "$cache"/kernel/root/lib/modules "$work/lib/"
@@ -57,17 +57,23 @@ make_image() {
     mv "$image.new" "$image"
 }
 
-# Our init is put into the image whenever it changed: that takes no time, where a new image takes minutes.
+# Our init and systemd's units are put into the image whenever they changed: that takes no time, where a new image takes
+# minutes.
 update_init() {
-    cmp -s "$here/init" "$cache/init" && [ "$cache/init" -nt "$image" ] && return
+    cat "$here/init" "$here"/berth.* >"$cache/init.new"
+    cmp -s "$cache/init.new" "$cache/init" && [ "$cache/init" -nt "$image" ] && return
     cp "$image" "$image.new"
     debugfs -w "$image.new" >"$cache/debugfs.log" 2>&1 <<EOT
 rm /berth-init
 write $here/init /berth-init
 sif /berth-init mode 0100755
+rm /etc/systemd/system/berth.service
+write $here/berth.service /etc/systemd/system/berth.service
+rm /etc/systemd/system/berth.target
+write $here/berth.target /etc/systemd/system/berth.target
 EOT
     mv "$image.new" "$image"
-    cp "$here/init" "$cache/init"
+    mv "$cache/init.new" "$cache/init"
 }
 
 prepare() {

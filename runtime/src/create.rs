@@ -1,6 +1,5 @@
 //! Creating a container: everything up to, but not including, its program.
 
-use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -8,12 +7,14 @@ use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
-use crate::cgroups::{Cgroup, allow_default_devices};
+use crate::cgroups::Cgroup;
+use crate::cgroups::systemd::Scope;
 use crate::channel::{Channel, Message};
 use crate::check::{check_id, check_spec};
 use crate::child::{self, Setup};
 use crate::error::Doing;
 use crate::gate::Gate;
+use crate::group::NewCgroup;
 use crate::hooks::{self, HookState};
 use crate::identity::Identity;
 use crate::listener::Agent;
@@ -41,6 +42,8 @@ pub struct CreateArgs<'a> {
     pub rootfs: Rootfs,
     /// The standard streams. The spec's `process.terminal` is not looked at.
     pub stdio: Stdio,
+    /// The scope that systemd makes for the container. `linux.cgroupsPath` is then [`Scope::cgroup_path`].
+    pub scope: Option<&'a Scope>,
     /// Namespaces that the caller holds.
     pub namespaces: JoinedNamespaces<'a>,
     /// How many descriptors from 3 on the program inherits.
@@ -104,7 +107,7 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
     let mounts = mount::prepare(&spec.mounts, args.bundle, &namespaces, &linux.mount_label)?;
     let root = args.rootfs.open(args.bundle)?;
     let resctrl = Groups::create(linux.intel_rdt.as_ref(), args.id)?;
-    let cgroup = NewCgroup::create(linux)?;
+    let cgroup = NewCgroup::create(linux, args.scope, &spec.annotations)?;
     let (creator, process_end) = Channel::pair().doing(|| "make a socket pair".to_owned())?;
     let setup = Setup {
         id: args.id,
@@ -124,12 +127,7 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
         seccomp: filter.as_ref(),
         stdio: args.stdio,
         channel: process_end,
-        entry_files: cgroup
-            .0
-            .as_ref()
-            .map(Cgroup::remaining_entry_files)
-            .transpose()?
-            .unwrap_or_default(),
+        entry_files: cgroup.entry_files()?,
         gate: args.listener.map_or(Gate::Channel, Gate::Listener),
         preserve_fds: args.preserve_fds,
         no_pivot: args.no_pivot,
@@ -137,9 +135,9 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
         find_program_now: args.find_program_now,
     };
     // What only the container's process needs, above all its ends of pipes, is closed here when the closure returns.
-    let begin_in = cgroup.0.as_ref().and_then(Cgroup::begin_in);
-    let spawned = spawn_in(&namespaces, begin_in, move || child::main(setup))?;
+    let spawned = spawn_in(&namespaces, cgroup.begin_in(), move || child::main(setup))?;
     let spawned = Guard(Some(spawned));
+    cgroup.attach(spawned.pid())?;
     if let Some(groups) = &resctrl {
         groups.assign(spawned.pid().as_raw())?;
     }
@@ -325,52 +323,6 @@ fn start_over(channel: &Channel) -> Result<()> {
         Message::Failed(failure) => Err(failure.into()),
         // Either the exec closed its end, or a signal ended the process first: reaping tells.
         _ => Ok(()),
-    }
-}
-
-/// Whatever the rules deny, the devices that every container has may be used, as in every other runtime.
-fn with_default_devices(resources: &oci::LinuxResources) -> Cow<'_, oci::LinuxResources> {
-    if resources.devices.is_empty() {
-        return Cow::Borrowed(resources);
-    }
-    let mut resources = resources.clone();
-    allow_default_devices(&mut resources.devices);
-    Cow::Owned(resources)
-}
-
-/// A group that is deleted again unless the container comes to be.
-struct NewCgroup(Option<Cgroup>);
-
-impl NewCgroup {
-    fn create(linux: &oci::Linux) -> Result<NewCgroup> {
-        let path = linux.cgroups_path.as_str();
-        if path.is_empty() {
-            return Err(Error::invalid("linux.cgroupsPath", "it is missing"));
-        }
-        let Some(group) = Cgroup::create_unused(path)? else {
-            let reason = format!("the cgroup {path} has processes in it already");
-            return Err(Error::invalid("linux.cgroupsPath", reason));
-        };
-        let cgroup = NewCgroup(Some(group));
-        if let (Some(group), Some(resources)) = (&cgroup.0, &linux.resources) {
-            group.apply(&with_default_devices(resources))?;
-        }
-        Ok(cgroup)
-    }
-
-    fn keep(mut self) -> Result<Cgroup> {
-        self.0
-            .take()
-            .ok_or_else(|| Error::Vanished("its cgroup is gone".to_owned()))
-    }
-}
-
-impl Drop for NewCgroup {
-    fn drop(&mut self) {
-        if let Some(cgroup) = &self.0 {
-            // The error that led here matters more than what can't be cleaned up after it.
-            let _ = cgroup.delete();
-        }
     }
 }
 

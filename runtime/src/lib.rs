@@ -17,6 +17,7 @@ mod error;
 mod exec;
 mod executable;
 mod gate;
+mod group;
 mod hooks;
 mod identity;
 mod idmap;

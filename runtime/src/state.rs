@@ -22,6 +22,7 @@ use rustix::net::{
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use crate::cgroups::systemd::Scope;
 use crate::check::check_id;
 use crate::error::Doing;
 use crate::oci::{ContainerState, Spec};
@@ -45,6 +46,9 @@ pub struct Record {
     pub rootfs: PathBuf,
     /// The control group, relative to the root of each hierarchy.
     pub cgroup: String,
+    /// The scope that systemd made for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
     /// When the container was created: RFC 3339, UTC.
     pub created: String,
     /// The process that creates the container. It means nothing once the container has a process of its own.

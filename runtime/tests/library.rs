@@ -110,6 +110,7 @@ impl Place {
             spec,
             rootfs,
             stdio,
+            scope: None,
             namespaces,
             preserve_fds: 0,
             no_pivot: false,

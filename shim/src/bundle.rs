@@ -53,6 +53,7 @@ impl Bundle {
             spec: &self.spec,
             rootfs: self.rootfs(root),
             stdio,
+            scope: None,
             namespaces,
             preserve_fds: 0,
             no_pivot: false,

@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use berth_runtime::Rootfs;
-use berth_runtime::oci::{Spec, from_slice};
+use berth_runtime::cgroups;
+use berth_runtime::cgroups::systemd::Scope;
+use berth_runtime::oci::{Linux, Spec, from_slice};
 
 use crate::failure::{Attempt, Failure, usage};
+use crate::options::Global;
 
 /// A configuration and where it was found.
 #[derive(Debug)]
@@ -16,18 +19,28 @@ pub(crate) struct Bundle {
     pub(crate) text: Vec<u8>,
     /// The same, understood, with a cgroup path.
     pub(crate) spec: Spec,
+    /// The scope that systemd is to make for it.
+    pub(crate) scope: Option<Scope>,
 }
 
 impl Bundle {
     /// Reads `config.json` of the container `id`.
-    pub(crate) fn load(path: &Path, id: &str) -> Result<Bundle, Failure> {
+    pub(crate) fn load(global: &Global, path: &Path, id: &str) -> Result<Bundle, Failure> {
         let path = path
             .canonicalize()
             .attempt(|| format!("find the bundle {}", path.display()))?;
         let config = path.join("config.json");
         let text = std::fs::read(&config).attempt(|| format!("read {}", config.display()))?;
-        let spec = parse(&text, id).map_err(|e| usage(format!("{} is not valid: {e}.", config.display())))?;
-        Ok(Bundle { path, text, spec })
+        let invalid = |reason: &str| usage(format!("{} is not valid: {reason}.", config.display()));
+        let mut spec: Spec = from_slice(&text).map_err(|e| invalid(&e))?;
+        let linux = spec.linux.as_mut().ok_or_else(|| invalid("linux is missing"))?;
+        let scope = place(linux, id, global.systemd_cgroup)?;
+        Ok(Bundle {
+            path,
+            text,
+            spec,
+            scope,
+        })
     }
 
     /// The root file system's directory.
@@ -67,17 +80,13 @@ pub(crate) fn cgroup(spec: &Spec) -> Option<&str> {
     Some(&spec.linux.as_ref()?.cgroups_path)
 }
 
-fn parse(text: &[u8], id: &str) -> Result<Spec, String> {
-    let mut spec: Spec = from_slice(text)?;
-    let linux = spec.linux.as_mut().ok_or("linux is missing")?;
-    match linux.cgroups_path.as_str() {
-        "" => linux.cgroups_path = format!("/{id}"),
-        path if !path.contains('/') && path.split(':').count() == 3 => {
-            return Err(format!(
-                "the cgroupsPath {path:?} is for the systemd driver, which is not supported"
-            ));
-        }
-        _ => {}
+/// Puts into `cgroupsPath` where the group is below the root of each hierarchy.
+fn place(linux: &mut Linux, id: &str, systemd: bool) -> Result<Option<Scope>, Failure> {
+    if !systemd {
+        linux.cgroups_path = cgroups::path_for(&linux.cgroups_path, id)?;
+        return Ok(None);
     }
-    Ok(spec)
+    let scope = Scope::parse(&linux.cgroups_path, id, !cgroups::is_host_root())?;
+    linux.cgroups_path = scope.cgroup_path()?;
+    Ok(Some(scope))
 }

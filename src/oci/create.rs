@@ -70,7 +70,7 @@ impl Options {
 pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     berth_runtime::protect_executable()?;
     let options = Options::new(arguments, true)?;
-    let mut bundle = Bundle::load(&options.bundle, &options.id)?;
+    let mut bundle = Bundle::load(global, &options.bundle, &options.id)?;
     let state = check(global, &options, &bundle)?;
     let created = prepare(&options, &mut bundle, &state).and_then(|notify| {
         drop(notify);
@@ -136,6 +136,7 @@ pub(crate) fn create(
             berth_runtime::Rootfs::Overlay { .. } => PathBuf::new(),
         },
         cgroup: bundle.cgroup().to_owned(),
+        scope: bundle.scope.clone(),
         created: time::now(),
         creator: std::process::id(),
         process: None,
@@ -153,6 +154,7 @@ pub(crate) fn create(
         } else {
             Stdio::Inherit
         },
+        scope: bundle.scope.as_ref(),
         namespaces: JoinedNamespaces::default(),
         preserve_fds: options.preserve_fds,
         no_pivot: options.no_pivot,

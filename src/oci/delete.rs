@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use berth_runtime::cgroups::Cgroup;
+use berth_runtime::cgroups::systemd::Scope;
 use berth_runtime::oci::{ContainerState, Spec};
-use berth_runtime::{Error, StateDir, hook_state, remove_resctrl_groups, run_poststop};
+use berth_runtime::{Error, Record, StateDir, hook_state, remove_resctrl_groups, run_poststop};
 
 use crate::arguments::{Arguments, Operands, Syntax};
 use crate::failure::{Failure, usage};
@@ -91,7 +92,10 @@ pub(crate) fn destroy(global: &Global, state: StateDir, spec: Option<&Spec>) -> 
         kill(process);
     }
     if let Some(cgroup) = &cgroup {
-        remove_cgroup(global, cgroup, state.process().is_some())?;
+        remove_cgroup(global, cgroup, record.as_ref(), state.process().is_some())?;
+    } else if let Some(scope) = record.as_ref().and_then(|record| record.scope.as_ref()) {
+        // It stays without a group if it failed.
+        stop(global, scope);
     }
     if let Some(process) = &alive {
         wait_for(process);
@@ -130,11 +134,22 @@ pub(crate) fn poststop(global: &Global, spec: &Spec, id: &str, bundle: &Path) {
 
 /// A container that never had a process has none in its cgroup either, or one that dies with its creator: what stays
 /// there is somebody else's, whose cgroup the configuration named and the creator did not live to refuse.
-fn remove_cgroup(global: &Global, cgroup: &Cgroup, ours: bool) -> Result<(), Failure> {
+fn remove_cgroup(
+    global: &Global,
+    cgroup: &Cgroup,
+    record: Option<&Record>,
+    ours: bool,
+) -> Result<(), Failure> {
     const PATIENCE: Duration = Duration::from_secs(1);
     const PAUSE: Duration = Duration::from_millis(5);
+    let scope = record.and_then(|record| record.scope.as_ref());
     if ours {
-        return Ok(cgroup.destroy()?);
+        let Some(scope) = scope else {
+            return Ok(cgroup.destroy()?);
+        };
+        cgroup.kill_all()?;
+        stop(global, scope);
+        return Ok(cgroup.delete()?);
     }
     let deadline = Instant::now() + PATIENCE;
     while !cgroup.pids()?.is_empty() {
@@ -148,7 +163,17 @@ fn remove_cgroup(global: &Global, cgroup: &Cgroup, ours: bool) -> Result<(), Fai
         }
         std::thread::sleep(PAUSE);
     }
+    if let Some(scope) = scope {
+        stop(global, scope);
+    }
     Ok(cgroup.delete()?)
+}
+
+/// Makes systemd forget the container's scope. Where it can't be reached, the scope ends with its last process.
+fn stop(global: &Global, scope: &Scope) {
+    if let Err(error) = scope.stop() {
+        log::warning(global, &error.to_string());
+    }
 }
 
 /// The cgroup that a process is in: the path that most hierarchies agree on, since in some it stays where it began.

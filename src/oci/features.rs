@@ -27,7 +27,7 @@ pub(crate) fn main(_: &Global, _: &Arguments) -> Result<ExitCode, Failure> {
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": berth_runtime::capability_names(),
-            "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false },
+            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": true },
             "seccomp": {
                 "enabled": true,
                 "actions": sorted(LinuxSeccompAction::NAMES),

@@ -30,6 +30,8 @@ pub(crate) struct Global {
     pub(crate) log_json: bool,
     /// Say more.
     pub(crate) debug: bool,
+    /// systemd makes the groups of new containers.
+    pub(crate) systemd_cgroup: bool,
 }
 
 impl Default for Global {
@@ -39,6 +41,7 @@ impl Default for Global {
             log: None,
             log_json: false,
             debug: false,
+            systemd_cgroup: false,
         }
     }
 }
@@ -74,11 +77,7 @@ pub(crate) fn parse(parser: &mut lexopt::Parser, global: &mut Global) -> Result<
                 criu = true;
             }
             Arg::Long("systemd-cgroup") => {
-                if switch(parser, "systemd-cgroup")? {
-                    return Err(usage(
-                        "--systemd-cgroup is not supported; use the cgroupfs driver.",
-                    ));
-                }
+                global.systemd_cgroup = switch(parser, "systemd-cgroup")?;
             }
             Arg::Long("rootless") => {
                 let value = parser.value()?;

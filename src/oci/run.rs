@@ -36,7 +36,7 @@ pub(crate) const SYNTAX: Syntax = Syntax {
 pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     berth_runtime::protect_executable()?;
     let options = Options::new(arguments, arguments.switch("detach")?)?;
-    let mut bundle = Bundle::load(&options.bundle, &options.id)?;
+    let mut bundle = Bundle::load(global, &options.bundle, &options.id)?;
     let state = check(global, &options, &bundle)?;
     // Signals that come from now on wait until there is a process to pass them on to.
     let foreground = if options.detach {

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::process::ExitCode;
 
 use berth_runtime::cgroups::Cgroup;
+use berth_runtime::cgroups::systemd::Scope;
 use berth_runtime::oci::{self, ContainerState, LinuxResources};
 use serde_json::{Value, json};
 
@@ -100,10 +101,21 @@ pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
         )));
     }
     match Cgroup::open(&record.cgroup)? {
-        Some(cgroup) => cgroup.apply(&resources)?,
+        Some(cgroup) => apply(&cgroup, record.scope.as_ref(), &resources)?,
         None => return Err(usage(format!("The container {id} has no cgroup."))),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// systemd first: it would set its own idea of the limits over ours.
+fn apply(cgroup: &Cgroup, scope: Option<&Scope>, resources: &LinuxResources) -> Result<(), Failure> {
+    match scope {
+        Some(scope) => {
+            scope.update(resources)?;
+            Ok(cgroup.apply(&scope.rounded(resources))?)
+        }
+        None => Ok(cgroup.apply(resources)?),
+    }
 }
 
 fn from_flags(arguments: &Arguments) -> Result<Value, Failure> {

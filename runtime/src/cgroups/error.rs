@@ -120,6 +120,13 @@ pub enum CgroupError {
         waited: Duration,
     },
 
+    /// A group that was there is frozen.
+    #[error("Cgroup {path:?} is frozen, so that no container can begin in it; thaw it first.")]
+    Frozen {
+        /// The group's path below its hierarchy's root.
+        path: String,
+    },
+
     /// systemd, which is to make the group, can't be reached.
     #[error("The scope {unit} needs systemd: {error}")]
     NoSystemd {

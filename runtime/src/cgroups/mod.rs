@@ -16,6 +16,7 @@ mod controller;
 mod cpu;
 mod cpuset;
 mod create;
+mod delegation;
 mod delete;
 mod device_program;
 mod devices;
@@ -38,6 +39,7 @@ pub mod systemd;
 mod unified;
 
 pub use controller::{Controller, Controllers};
+pub use delegation::{is_host_root, path_for};
 pub use devices::allow_default_devices;
 pub use error::{CgroupError, DbusError, Result};
 pub use hierarchy::Hierarchies;
@@ -77,11 +79,18 @@ impl Cgroup {
     /// Like [`Cgroup::create`], but `None` when there are processes in the group already; it is left as it is then.
     ///
     /// # Errors
-    /// As [`Cgroup::create`].
+    /// As [`Cgroup::create`], and when the group was there and is frozen, so that nothing could begin in it.
     pub fn create_unused(path: &str) -> Result<Option<Self>> {
         let (group, made) = create::create(CgroupPath::new(path)?)?;
-        if !made.is_all_of(&group) && !group.pids()?.is_empty() {
-            return Ok(None);
+        if !made.is_all_of(&group) {
+            if !group.pids()?.is_empty() {
+                return Ok(None);
+            }
+            if group.is_frozen()? {
+                return Err(CgroupError::Frozen {
+                    path: group.path.to_string(),
+                });
+            }
         }
         made.keep();
         Ok(Some(group))

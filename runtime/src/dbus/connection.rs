@@ -75,11 +75,6 @@ impl Connection {
         Connection::open(endpoint, true)
     }
 
-    /// No bus is in between.
-    pub(crate) fn is_direct(&self) -> bool {
-        self.direct
-    }
-
     fn open(endpoint: &Endpoint, direct: bool) -> Result<Connection> {
         let file = connect_to(endpoint).map_err(|error| DbusError::Connect {
             address: endpoint.text(),
@@ -243,7 +238,6 @@ mod tests {
             }
         });
         let mut connection = Connection::direct(&server.endpoint()).unwrap();
-        assert!(connection.is_direct());
         assert_eq!(ask(&mut connection).unwrap(), "answer");
         let text = |signal: &Incoming| Some(signal.body("s").ok()?.string().ok()?.to_owned());
         assert_eq!(connection.signal(PATIENCE, text).unwrap(), "first");

@@ -1,0 +1,121 @@
+//! The control group of a container that is being created.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use nix::unistd::Pid;
+
+use crate::cgroups::systemd::{Placeholder, Scope};
+use crate::cgroups::{Cgroup, allow_default_devices};
+use crate::oci;
+use crate::{Error, Result};
+
+/// A group that is deleted again unless the container comes to be.
+pub(crate) struct NewCgroup {
+    group: Option<Cgroup>,
+    /// systemd made it, and forgets it.
+    scope: Option<Scope>,
+    /// What the scope holds until the container is in it.
+    placeholder: Option<Placeholder>,
+}
+
+impl NewCgroup {
+    /// Makes the group with its limits.
+    pub(crate) fn create(
+        linux: &oci::Linux,
+        scope: Option<&Scope>,
+        annotations: &BTreeMap<String, String>,
+    ) -> Result<NewCgroup> {
+        let path = linux.cgroups_path.as_str();
+        if path.is_empty() {
+            return Err(Error::invalid("linux.cgroupsPath", "it is missing"));
+        }
+        let used = || {
+            let reason = format!("the cgroup {path} has processes in it already");
+            Error::invalid("linux.cgroupsPath", reason)
+        };
+        let resources = linux.resources.as_ref().map(with_default_devices);
+        let mut new = NewCgroup {
+            group: None,
+            scope: None,
+            placeholder: None,
+        };
+        let Some(scope) = scope else {
+            let group = new.group.insert(Cgroup::create_unused(path)?.ok_or_else(used)?);
+            if let Some(resources) = &resources {
+                group.apply(resources)?;
+            }
+            return Ok(new);
+        };
+        if let Some(existing) = Cgroup::open(path)?
+            && !existing.pids()?.is_empty()
+        {
+            return Err(used());
+        }
+        new.placeholder = Some(scope.start(resources.as_deref(), annotations)?);
+        new.scope = Some(scope.clone());
+        let group = new.group.insert(Cgroup::create(path)?);
+        if let Some(resources) = &resources {
+            group.apply(&scope.rounded(resources))?;
+        }
+        Ok(new)
+    }
+
+    /// The files by which the container's process enters the group, where it does so itself.
+    pub(crate) fn entry_files(&self) -> Result<Vec<OwnedFd>> {
+        match &self.group {
+            Some(group) if !self.is_users() => Ok(group.remaining_entry_files()?),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The directory of the unified hierarchy in which the container's process begins.
+    pub(crate) fn begin_in(&self) -> Option<BorrowedFd<'_>> {
+        self.group.as_ref().filter(|_| !self.is_users())?.begin_in()
+    }
+
+    /// Has the container's process moved into a user's scope. The user may not move it there: the group that the
+    /// session and the user's services have in common is the system's.
+    pub(crate) fn attach(&self, pid: Pid) -> Result<()> {
+        match &self.scope {
+            Some(scope) if scope.user => Ok(scope.attach(pid)?),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_users(&self) -> bool {
+        self.scope.as_ref().is_some_and(|scope| scope.user)
+    }
+
+    /// The group is the container's from here on.
+    pub(crate) fn keep(mut self) -> Result<Cgroup> {
+        self.scope = None;
+        self.group
+            .take()
+            .ok_or_else(|| Error::Vanished("its cgroup is gone".to_owned()))
+    }
+}
+
+impl Drop for NewCgroup {
+    fn drop(&mut self) {
+        // The error that led here matters more than what can't be cleaned up after it.
+        drop(self.placeholder.take());
+        if let Some(scope) = &self.scope {
+            let _ = scope.stop();
+        }
+        if let Some(group) = &self.group {
+            let _ = group.delete();
+        }
+    }
+}
+
+/// Whatever the rules deny, the devices that every container has may be used, as in every other runtime.
+fn with_default_devices(resources: &oci::LinuxResources) -> Cow<'_, oci::LinuxResources> {
+    if resources.devices.is_empty() {
+        return Cow::Borrowed(resources);
+    }
+    let mut resources = resources.clone();
+    allow_default_devices(&mut resources.devices);
+    Cow::Owned(resources)
+}
