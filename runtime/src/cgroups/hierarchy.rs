@@ -8,6 +8,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, fstatfs};
 
+use super::layout::{self, Mount};
 use super::{CgroupError, Controller, Controllers, Result, file};
 
 /// What a hierarchy is.
@@ -50,7 +51,7 @@ impl Hierarchies {
     /// The hierarchies as this process's mount namespace showed them at the first call.
     ///
     /// # Errors
-    /// When `/proc/self/mountinfo` can't be read, or no hierarchy is mounted.
+    /// When no hierarchy is mounted, or what is mounted can't be read.
     pub fn get() -> Result<&'static Self> {
         static FOUND: OnceLock<Hierarchies> = OnceLock::new();
         if let Some(found) = FOUND.get() {
@@ -76,15 +77,10 @@ impl Hierarchies {
     }
 
     fn detect() -> Result<Self> {
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let mounts = open("/proc/self/mountinfo", flags, Mode::empty())
-            .and_then(|file| file::read_all(file.as_fd()))
-            .map_err(CgroupError::MountInfo)?;
-        let mut all = Vec::new();
-        for mount in candidates(&mounts) {
-            if let Some(hierarchy) = open_root(&mount) {
-                all.push(hierarchy);
-            }
+        let open_all = |mounts: Vec<Mount>| mounts.iter().filter_map(open_root).collect::<Vec<_>>();
+        let mut all = layout::usual().map(open_all).unwrap_or_default();
+        if all.is_empty() {
+            all = open_all(layout::mounted()?);
         }
         // Where there is no unified hierarchy, systemd tracks its units in its named one: a container that stayed in
         // the service's group there would be killed with the service. Everywhere else that directory is a cost only.
@@ -99,43 +95,6 @@ impl Hierarchies {
             Ok(Self { all })
         }
     }
-}
-
-/// A line of mountinfo that is a cgroup mount.
-struct Mount {
-    point: String,
-    v2: bool,
-    options: String,
-}
-
-/// The cgroup mounts, each hierarchy once; the first mount of a hierarchy's own root wins over bind mounts of parts.
-fn candidates(mountinfo: &str) -> Vec<Mount> {
-    let mut found: Vec<(String, bool, Mount)> = Vec::new();
-    for line in mountinfo.lines() {
-        let Some((before, after)) = line.split_once(" - ") else {
-            continue;
-        };
-        let fields: Vec<&str> = before.split(' ').collect();
-        let rest: Vec<&str> = after.split(' ').collect();
-        let (&[_, _, device, root, point, ..], &[kind, _, options, ..]) = (&fields[..], &rest[..]) else {
-            continue;
-        };
-        if kind != "cgroup" && kind != "cgroup2" {
-            continue;
-        }
-        let mount = Mount {
-            point: unescape(point),
-            v2: kind == "cgroup2",
-            options: options.to_owned(),
-        };
-        let whole = root == "/";
-        match found.iter_mut().find(|(known, _, _)| known == device) {
-            Some(entry) if whole && !entry.1 => *entry = (device.to_owned(), true, mount),
-            Some(_) => {}
-            None => found.push((device.to_owned(), whole, mount)),
-        }
-    }
-    found.into_iter().map(|(_, _, mount)| mount).collect()
 }
 
 fn open_root(mount: &Mount) -> Option<Hierarchy> {
@@ -171,54 +130,9 @@ fn open_root(mount: &Mount) -> Option<Hierarchy> {
     })
 }
 
-/// Undoes mountinfo's octal escapes (`\040` for a space).
-fn unescape(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let octal = tail
-            .get(..3)
-            .and_then(|d| std::str::from_utf8(d).ok())
-            .filter(|_| *first == b'\\');
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[3..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_hierarchy_once_and_whole_roots_first() {
-        let mountinfo = "\
-31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw
-40 31 0:40 /docker/x /bind rw - cgroup cgroup rw,memory
-32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:3 - cgroup cgroup rw,cpu,cpuacct
-33 31 0:40 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
-34 31 0:38 / /sys/fs/cgroup/un\\040ified rw - cgroup2 cgroup2 rw,nsdelegate
-35 31 0:38 / /elsewhere rw - cgroup2 cgroup2 rw,nsdelegate
-";
-        let found: Vec<(String, bool)> = candidates(mountinfo)
-            .into_iter()
-            .map(|m| (m.point, m.v2))
-            .collect();
-        let expected = [
-            ("/sys/fs/cgroup/memory".to_owned(), false),
-            ("/sys/fs/cgroup/cpu,cpuacct".to_owned(), false),
-            ("/sys/fs/cgroup/un ified".to_owned(), true),
-        ];
-        assert_eq!(found, expected);
-    }
 
     #[test]
     fn this_host_has_hierarchies() {

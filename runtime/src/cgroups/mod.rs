@@ -25,6 +25,7 @@ mod file;
 mod freeze;
 mod hierarchy;
 mod hugetlb;
+mod layout;
 mod memory;
 mod narrow;
 mod oom;
