@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString, NulError, c_char};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
 use std::ptr;
 
 /// A null-terminated array of C strings, as execve(2) takes them.
@@ -41,24 +42,25 @@ pub(crate) fn execve(path: &CStr, argv: &CStrings, envp: &CStrings) -> io::Error
     io::Error::last_os_error()
 }
 
-/// Replaces the process's program by an open file; returns only upon failure.
-pub(crate) fn execute_descriptor<S: Into<Vec<u8>>>(
-    program: &OwnedFd,
-    arguments: impl IntoIterator<Item = S>,
-    environment: impl IntoIterator<Item = S>,
-) -> io::Error {
-    let (argv, envp) = match (CStrings::new(arguments), CStrings::new(environment)) {
-        (Ok(argv), Ok(envp)) => (argv, envp),
-        (Err(error), _) | (_, Err(error)) => return error.into(),
+/// Replaces the process's program by an open file, with the same arguments and environment; returns only upon failure.
+pub(crate) fn execute_again(program: &OwnedFd) -> io::Error {
+    unsafe extern "C" {
+        /// environ(7)
+        static environ: *const *const c_char;
+    }
+    let argv = match CStrings::new(std::env::args_os().map(OsStringExt::into_vec)) {
+        Ok(argv) => argv,
+        Err(error) => return error.into(),
     };
-    // SAFETY: as in `execve`; the path is an empty C string.
+    // SAFETY: as in `execve`; the path is an empty C string. The environment is the one that this process began with,
+    // or what setenv(3) made of it, and nobody changes it now: the process is single-threaded.
     unsafe {
         libc::syscall(
             libc::SYS_execveat,
             program.as_raw_fd(),
             c"".as_ptr(),
             argv.pointers.as_ptr(),
-            envp.pointers.as_ptr(),
+            environ,
             libc::AT_EMPTY_PATH,
         )
     };

@@ -16,7 +16,7 @@ mod signal;
 
 pub use allocator::{Arena, give_memory_back};
 pub(crate) use clone::{CloneArgs, Spawned, spawn};
-pub(crate) use exec::{CStrings, close_range, execute_descriptor, execve};
+pub(crate) use exec::{CStrings, close_range, execute_again, execve};
 pub(crate) use keyring::join_session_keyring;
 pub(crate) use mount_attr::{MountAttr, mount_setattr};
 pub(crate) use personality::set_personality;
