@@ -24,20 +24,20 @@ pub(crate) fn sendmmsg_descriptor(
     message.msg_hdr.msg_iov = &raw mut part;
     message.msg_hdr.msg_iovlen = 1;
     message.msg_hdr.msg_control = control.as_mut_ptr().cast();
-    message.msg_hdr.msg_controllen = SPACE;
+    message.msg_hdr.msg_controllen = SPACE as _;
     // SAFETY: `control` is aligned for a header and has room for one with a descriptor, so that the first header and
     // its data are inside of it.
     unsafe {
         let header = libc::CMSG_FIRSTHDR(&raw const message.msg_hdr);
         (*header).cmsg_level = libc::SOL_SOCKET;
         (*header).cmsg_type = libc::SCM_RIGHTS;
-        (*header).cmsg_len = libc::CMSG_LEN(FD) as usize;
+        (*header).cmsg_len = libc::CMSG_LEN(FD) as _;
         libc::CMSG_DATA(header)
             .cast::<libc::c_int>()
             .write_unaligned(descriptor.as_raw_fd());
     }
     // SAFETY: one message, whose buffers live until the call returns.
-    let result = unsafe { libc::sendmmsg(socket.as_raw_fd(), &raw mut message, 1, libc::MSG_NOSIGNAL) };
+    let result = unsafe { libc::sendmmsg(socket.as_raw_fd(), &raw mut message, 1, libc::MSG_NOSIGNAL as _) };
     if result == 1 {
         Ok(())
     } else {
