@@ -1,5 +1,6 @@
 //! What of a configuration is refused before anything is made.
 
+use crate::mount::Propagation;
 use crate::namespaces::Namespaces;
 use crate::oci::{Linux, Process, Spec};
 use crate::schedule::Affinity;
@@ -64,15 +65,22 @@ pub(crate) fn check_process(process: &Process) -> Result<()> {
     }
 }
 
-/// The kernel only knows SELinux's own file system where SELinux was enabled at boot.
-pub(crate) fn selinux_is_enabled() -> bool {
-    std::fs::read_to_string("/proc/filesystems")
-        .is_ok_and(|known| known.lines().any(|line| line.ends_with("\tselinuxfs")))
+/// How mounts propagate between the container's root and others.
+pub(crate) fn root_propagation(linux: &Linux) -> Result<Option<Propagation>> {
+    let name = linux.rootfs_propagation.as_str();
+    match Propagation::from_name(name) {
+        None if !name.is_empty() => {
+            let reason =
+                format!("{name:?} is not shared, slave, private or unbindable, nor one of them after an r");
+            Err(Error::invalid("linux.rootfsPropagation", reason))
+        }
+        known => Ok(known),
+    }
 }
 
 fn refuse_unsupported(linux: &Linux) -> Result<()> {
-    if !linux.mount_label.is_empty() && !selinux_is_enabled() {
-        let reason = "SELinux is not enabled in this kernel; remove the label";
+    if !linux.mount_label.is_empty() && !label::selinux_is_enabled() {
+        let reason = "SELinux is not enabled on this host; remove the label";
         return Err(Error::unsupported("linux.mountLabel", reason));
     }
     Ok(())

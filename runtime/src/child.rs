@@ -13,7 +13,7 @@ use crate::gate::{Gate, Ready};
 use crate::identity::Identity;
 use crate::label::Labels;
 use crate::memory_policy::MemoryPolicy;
-use crate::mount::{self, Attached, Prepared, Propagation, Source, set_propagation};
+use crate::mount::{self, Attached, Prepared, Propagation, Source};
 use crate::namespaces::Namespaces;
 use crate::oci::{ContainerState, Linux, Process, Spec};
 use crate::process::{
@@ -26,7 +26,7 @@ use crate::spawn::close_others;
 use crate::stdio::Streams;
 use crate::sysctl::{Sysctl, private_proc};
 use crate::terminal::Terminal;
-use crate::{Error, Result, Stdio, devices, hooks, mask, personality, rootfs, seccomp};
+use crate::{Error, Result, Stdio, devices, hooks, mask, personality, pivot, seccomp};
 
 /// Everything that the process needs, made by its creator.
 #[derive(Debug)]
@@ -36,6 +36,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) linux: &'a Linux,
     pub(crate) root: OwnedFd,
+    pub(crate) propagation: Option<Propagation>,
     pub(crate) read_only: bool,
     pub(crate) mounts: Vec<Prepared>,
     pub(crate) namespaces: &'a Namespaces,
@@ -73,7 +74,7 @@ pub(crate) fn main(mut setup: Setup<'_>) -> i32 {
 /// Sets everything up.
 fn prepare(setup: &mut Setup<'_>) -> Result<Ready> {
     let labels = begin(setup)?;
-    rootfs::attach_root(&setup.root)?;
+    pivot::attach_root(&setup.root)?;
     let mut attached = mount::attach_all(&setup.root, &setup.mounts, setup.namespaces)?;
     make_dev(setup, &attached)?;
     let streams = open_streams(setup, &attached)?;
@@ -239,19 +240,13 @@ fn enter_cgroup(setup: &mut Setup<'_>, attached: &mut Attached) -> Result<()> {
 
 fn finish_root(setup: &Setup<'_>, attached: &Attached) -> Result<()> {
     attached.finish()?;
-    mask::mask(&setup.root, &setup.linux.masked_paths)?;
+    mask::mask(&setup.root, &setup.linux.masked_paths, &setup.linux.mount_label)?;
     mask::make_read_only(&setup.root, &setup.linux.readonly_paths)?;
     if setup.read_only {
-        rootfs::make_read_only(&setup.root)?;
+        pivot::make_read_only(&setup.root)?;
     }
-    rootfs::pivot(&setup.root, setup.no_pivot)?;
-    let name = setup.linux.rootfs_propagation.as_str();
-    if !name.is_empty() {
-        let propagation = Propagation::from_name(name)
-            .ok_or_else(|| Error::invalid("linux.rootfsPropagation", format!("{name:?} is not known")))?;
-        set_propagation(&setup.root, propagation).doing(|| format!("make the root file system {name}"))?;
-    }
-    Ok(())
+    pivot::pivot(&setup.root, setup.no_pivot)?;
+    pivot::propagate(&setup.root, setup.propagation)
 }
 
 fn take_identity(setup: &mut Setup<'_>, pid: Option<i32>) -> Result<Ready> {

@@ -104,8 +104,15 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
         (Some(profile), Some(filter)) => Agent::of(profile, filter, args.bundle)?,
         _ => None,
     };
-    let mounts = mount::prepare(&spec.mounts, args.bundle, &namespaces, &linux.mount_label)?;
-    let root = args.rootfs.open(args.bundle)?;
+    let propagation = crate::check::root_propagation(linux)?;
+    let origin = mount::Origin {
+        bundle: args.bundle,
+        namespaces: &namespaces,
+        label: &linux.mount_label,
+        propagation,
+    };
+    let mounts = mount::prepare(&spec.mounts, &origin)?;
+    let root = args.rootfs.open(args.bundle, propagation)?;
     let resctrl = Groups::create(linux.intel_rdt.as_ref(), args.id)?;
     let cgroup = NewCgroup::create(linux, args.scope, &spec.annotations)?;
     let (creator, process_end) = Channel::pair().doing(|| "make a socket pair".to_owned())?;
@@ -115,6 +122,7 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
         spec,
         linux,
         root,
+        propagation,
         read_only: args.rootfs.is_read_only() || spec.root.as_ref().is_some_and(|r| r.readonly),
         mounts,
         namespaces: &namespaces,

@@ -4,25 +4,22 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
-};
 
 use crate::Result;
 use crate::devices::open_null;
 use crate::error::Doing;
-use crate::mount::{attach_to, clone_tree, is_directory, open_inside};
+use crate::mount::{attach_to, clone_tree, empty_directory, is_directory, open_inside};
 use crate::sys::{MountAttr, mount_setattr};
 
-/// Covers files with the null device and directories with an empty one. Paths that don't exist need no cover.
-pub(crate) fn mask(root: impl AsFd, paths: &[String]) -> Result<()> {
+/// Covers files with the null device and directories with an empty one, which gets the label. Paths that don't exist need no cover.
+pub(crate) fn mask(root: impl AsFd, paths: &[String], label: &str) -> Result<()> {
     let mut null = None;
     let mut empty = None;
     for path in paths {
         let doing = || format!("mask {path}");
         let Some(place) = find(&root, path)? else { continue };
         if is_directory(&place).doing(doing)? {
-            cover_directory(&place, &mut empty).doing(doing)?;
+            cover_directory(&place, &mut empty, label).doing(doing)?;
         } else {
             let null = match &mut null {
                 Some(null) => null,
@@ -35,19 +32,11 @@ pub(crate) fn mask(root: impl AsFd, paths: &[String]) -> Result<()> {
 }
 
 /// The first directory is covered with a new file system, the others with copies of its mount.
-fn cover_directory(place: &OwnedFd, empty: &mut Option<OwnedFd>) -> rustix::io::Result<()> {
+fn cover_directory(place: &OwnedFd, empty: &mut Option<OwnedFd>, label: &str) -> rustix::io::Result<()> {
     if let Some(empty) = empty {
         return attach_to(clone_tree(empty, Path::new(""), false)?, place);
     }
-    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(&context, "mode", "755")?;
-    fsconfig_set_string(&context, "nr_inodes", "1")?;
-    fsconfig_create(&context)?;
-    let cover = fsmount(
-        &context,
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::MOUNT_ATTR_RDONLY,
-    )?;
+    let cover = empty_directory(label)?;
     attach_to(&cover, place)?;
     *empty = Some(cover);
     Ok(())

@@ -1,4 +1,4 @@
-//! A container's root file system: where it comes from, and how a process moves into it.
+//! A container's root file system: where it comes from.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -6,13 +6,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
 };
 
 use crate::error::Doing;
 use crate::mount::{Propagation, clone_tree, retry, set_propagation};
-use crate::sys::{MountAttr, mount_setattr};
 use crate::{Error, Result};
 
 /// fsconfig(2) takes no longer value.
@@ -35,14 +33,19 @@ pub enum Rootfs {
 }
 
 impl Rootfs {
-    /// The root as a detached mount, which vanishes with its descriptor until it is attached somewhere.
-    pub(crate) fn open(&self, bundle: &Path) -> Result<OwnedFd> {
-        match self {
+    /// The root as a detached mount, which vanishes with its descriptor until it is attached somewhere. It sees what
+    /// the host mounts below it later, but not the reverse, and with a private propagation neither.
+    pub(crate) fn open(&self, bundle: &Path, propagation: Option<Propagation>) -> Result<OwnedFd> {
+        let root = match self {
             Rootfs::Path(path) => open_named(bundle, path),
             Rootfs::Overlay { lower, upper, work } => {
                 open_overlay(lower, upper.as_deref().zip(work.as_deref()))
             }
+        }?;
+        if let Some(private) = propagation.filter(|p| p.kind == libc::MS_PRIVATE) {
+            set_propagation(&root, private).doing(|| "make the root file system private".to_owned())?;
         }
+        Ok(root)
     }
 
     /// The root can't be written whatever the spec says.
@@ -74,7 +77,7 @@ fn open_directory(path: &Path) -> Result<OwnedFd> {
     detach(CWD, path).doing(|| format!("open the root file system {}", path.display()))
 }
 
-/// A detached copy of a directory's mount and all below it, which sees what the host mounts later but not the reverse.
+/// A detached copy of a directory's mount and all below it, as a slave of them.
 fn detach(at: impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
     let tree = clone_tree(at, path, true)?;
     set_propagation(
@@ -197,48 +200,6 @@ fn by_descriptor(path: &Path, held: &mut Vec<OwnedFd>) -> Result<PathBuf> {
 fn open_layer(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     open(path, flags, Mode::empty()).doing(|| format!("open {}", path.display()))
-}
-
-/// Attaches the root where it can be found without a path: on top of the mount namespace's own root. Paths still lead
-/// into the old root, because the process's root directory lies below the new mount.
-pub(crate) fn attach_root(root: impl AsFd) -> Result<()> {
-    // Nothing that is mounted from now on may be seen by the host, nor be unmounted there.
-    let slave = MountAttr {
-        propagation: libc::MS_SLAVE,
-        ..MountAttr::default()
-    };
-    let host = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .doing(|| "open the root directory".to_owned())?;
-    mount_setattr(&host, true, slave).doing(|| "keep mounts from the host".to_owned())?;
-    move_mount(
-        root,
-        c"",
-        &host,
-        c"",
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
-    )
-    .doing(|| "attach the container's root file system".to_owned())
-}
-
-/// Makes the attached root the process's root directory, and drops the old one from its mount namespace.
-pub(crate) fn pivot(root: impl AsFd, no_pivot: bool) -> Result<()> {
-    let doing = || "move into the container's root file system".to_owned();
-    rustix::process::fchdir(root).doing(doing)?;
-    if no_pivot {
-        return rustix::process::chroot(".").doing(doing);
-    }
-    // With both places the same the old root ends up on top of the new one, from where it is detached.
-    rustix::process::pivot_root(".", ".").doing(doing)?;
-    unmount(".", UnmountFlags::DETACH).doing(doing)
-}
-
-/// Makes the root mount read-only; mounts below it keep their own setting.
-pub(crate) fn make_read_only(root: impl AsFd) -> Result<()> {
-    let attr = MountAttr {
-        set: libc::MOUNT_ATTR_RDONLY,
-        ..MountAttr::default()
-    };
-    mount_setattr(root, false, attr).doing(|| "make the root file system read-only".to_owned())
 }
 
 #[cfg(test)]

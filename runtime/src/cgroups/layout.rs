@@ -12,6 +12,7 @@ use nix::sys::stat::Mode;
 use rustix::fs::{CWD, FileType, OFlags, RawDir, fstatfs, openat};
 
 use super::{CgroupError, Controllers, Result, file};
+use crate::mountinfo;
 
 /// The directory of the unified hierarchy, or of those of v1.
 const USUAL: &str = "/sys/fs/cgroup";
@@ -96,54 +97,23 @@ pub(super) fn mounted() -> Result<Vec<Mount>> {
 /// The cgroup mounts, each hierarchy once; the first mount of a hierarchy's own root wins over bind mounts of parts.
 fn listed(mountinfo: &str) -> Vec<Mount> {
     let mut found: Vec<(String, bool, Mount)> = Vec::new();
-    for line in mountinfo.lines() {
-        let Some((before, after)) = line.split_once(" - ") else {
-            continue;
-        };
-        let fields: Vec<&str> = before.split(' ').collect();
-        let rest: Vec<&str> = after.split(' ').collect();
-        let (&[_, _, device, root, point, ..], &[kind, _, options, ..]) = (&fields[..], &rest[..]) else {
-            continue;
-        };
-        if kind != "cgroup" && kind != "cgroup2" {
+    for line in mountinfo::parse(mountinfo) {
+        if line.kind != "cgroup" && line.kind != "cgroup2" {
             continue;
         }
         let mount = Mount {
-            point: unescape(point),
-            v2: kind == "cgroup2",
-            options: options.to_owned(),
+            point: line.point,
+            v2: line.kind == "cgroup2",
+            options: line.options.to_owned(),
         };
-        let whole = root == "/";
-        match found.iter_mut().find(|(known, _, _)| known == device) {
-            Some(entry) if whole && !entry.1 => *entry = (device.to_owned(), true, mount),
+        let whole = line.root == "/";
+        match found.iter_mut().find(|(known, _, _)| known == line.device) {
+            Some(entry) if whole && !entry.1 => *entry = (line.device.to_owned(), true, mount),
             Some(_) => {}
-            None => found.push((device.to_owned(), whole, mount)),
+            None => found.push((line.device.to_owned(), whole, mount)),
         }
     }
     found.into_iter().map(|(_, _, mount)| mount).collect()
-}
-
-/// Undoes mountinfo's octal escapes (`\040` for a space).
-fn unescape(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let octal = tail
-            .get(..3)
-            .and_then(|d| std::str::from_utf8(d).ok())
-            .filter(|_| *first == b'\\');
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[3..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

@@ -158,9 +158,10 @@ impl New<'_> {
             other => return other,
         };
         let doing = || format!("mount {} on {}", self.kind, self.target.display());
-        match host::stand_in(self.kind, namespaces) {
-            Some(path) if options.data.is_empty() => host::open(path, options).doing(doing),
-            _ => Err(refused).doing(doing),
+        let stand_in = host::stand_in(self.kind, namespaces).filter(|_| options.data.is_empty());
+        match stand_in.map(|path| host::open(path, options)) {
+            None | Some(Err(Errno::NOENT)) => Err(refused).doing(doing),
+            Some(opened) => opened.doing(doing),
         }
     }
 }

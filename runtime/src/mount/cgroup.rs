@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, mkdirat, openat, symlinkat};
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, symlinkat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
     fsmount, fsopen,
@@ -14,7 +14,7 @@ use super::options::Options;
 use super::source::{Prepared, Source, clone_tree};
 use crate::error::Doing;
 use crate::namespaces::Namespaces;
-use crate::{Error, Result};
+use crate::{Error, Result, mountinfo};
 
 /// One line of `/proc/self/cgroup`: a hierarchy and this process's group in it.
 struct Membership<'a> {
@@ -77,9 +77,9 @@ fn mount_hierarchies(
     if let [only] = memberships
         && only.controllers.is_empty()
     {
-        let mount = open_hierarchy(only)?;
-        attach(&mount, root, destination)?;
-        return narrow(&mount, only, options);
+        let view = View::open(only)?;
+        attach(&view.mount, root, destination)?;
+        return view.finish(only, options);
     }
     let holder = super::attach::make("tmpfs", Some("cgroup"), &holder_options(options), destination)?;
     attach(&holder, root, destination)?;
@@ -113,12 +113,12 @@ fn attach_hierarchy(holder: &OwnedFd, membership: &Membership<'_>, options: &Opt
         named => named.strip_prefix("name=").unwrap_or(named),
     };
     let doing = || format!("mount the {name} cgroup hierarchy");
-    let mount = open_hierarchy(membership)?;
+    let view = View::open(membership)?;
     mkdirat(holder, name, Mode::from_raw_mode(0o755)).doing(doing)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let place = openat(holder, name, flags, Mode::empty()).doing(doing)?;
-    attach_to(&mount, &place).doing(doing)?;
-    narrow(&mount, membership, options)?;
+    attach_to(&view.mount, &place).doing(doing)?;
+    view.finish(membership, options)?;
     if name.contains(',') {
         // Programs look for "cpu" where the hierarchy is "cpu,cpuacct".
         for controller in name.split(',') {
@@ -149,15 +149,58 @@ fn open_hierarchy(membership: &Membership<'_>) -> Result<OwnedFd> {
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).doing(doing)
 }
 
-/// Applies the options, and without a cgroup namespace covers the hierarchy's root with the container's own group.
-fn narrow(mount: &OwnedFd, membership: &Membership<'_>, options: &Options) -> Result<()> {
-    let doing = || format!("show the cgroup {} to the container", membership.group);
-    let own = membership.group.trim_start_matches('/');
-    set_attributes(mount, options).doing(doing)?;
-    // In a cgroup namespace that was joined the group may lie outside of what can be seen.
-    if own.is_empty() || own.starts_with("..") {
-        return Ok(());
+/// What a container is shown of a hierarchy.
+struct View {
+    mount: OwnedFd,
+    /// Its root is the container's own group already.
+    own: bool,
+}
+
+impl View {
+    fn open(membership: &Membership<'_>) -> Result<View> {
+        match open_hierarchy(membership) {
+            // A user namespace that shares the host's cgroup namespace may not mount the hierarchy.
+            Err(Error::System { doing, source }) if source.raw_os_error() == Some(libc::EPERM) => {
+                match hosts_view(membership).doing(|| doing.clone())? {
+                    Some(mount) => Ok(View { mount, own: true }),
+                    None => Err(Error::System { doing, source }),
+                }
+            }
+            other => other.map(|mount| View { mount, own: false }),
+        }
     }
-    let tree = clone_tree(mount, Path::new(own), false).doing(doing)?;
-    attach_to(&tree, mount).doing(doing)
+
+    /// Applies the options, and without a cgroup namespace covers the hierarchy's root with the container's own group.
+    fn finish(&self, membership: &Membership<'_>, options: &Options) -> Result<()> {
+        let doing = || format!("show the cgroup {} to the container", membership.group);
+        let own = membership.group.trim_start_matches('/');
+        set_attributes(&self.mount, options).doing(doing)?;
+        // In a cgroup namespace that was joined the group may lie outside of what can be seen.
+        if self.own || own.is_empty() || own.starts_with("..") {
+            return Ok(());
+        }
+        let tree = clone_tree(&self.mount, Path::new(own), false).doing(doing)?;
+        attach_to(&tree, &self.mount).doing(doing)
+    }
+}
+
+/// The container's own group, of the host's mount of the hierarchy.
+fn hosts_view(membership: &Membership<'_>) -> std::io::Result<Option<OwnedFd>> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let controllers = membership.controllers.split(',').filter(|name| !name.is_empty());
+    for line in mountinfo::parse(&text) {
+        let same = match line.kind {
+            "cgroup2" => membership.controllers.is_empty(),
+            "cgroup" => {
+                let mut has = |name| line.options.split(',').any(|option| option == name);
+                !membership.controllers.is_empty() && controllers.clone().all(&mut has)
+            }
+            _ => false,
+        };
+        let below = Path::new(membership.group).strip_prefix(&line.root);
+        if let (true, Ok(below)) = (same, below) {
+            return Ok(Some(clone_tree(CWD, &Path::new(&line.point).join(below), false)?));
+        }
+    }
+    Ok(None)
 }

@@ -7,6 +7,7 @@
 mod attach;
 mod cgroup;
 mod copy_up;
+mod empty;
 mod host;
 mod id_mapped;
 mod options;
@@ -17,7 +18,8 @@ mod target;
 
 pub(crate) use attach::{Attached, attach_all, attach_to, set_propagation};
 pub(crate) use cgroup::attach_cgroups;
+pub(crate) use empty::empty_directory;
 pub(crate) use options::Propagation;
 pub use options::mount_options;
-pub(crate) use source::{Prepared, Source, clone_tree, prepare};
+pub(crate) use source::{Origin, Prepared, Source, clone_tree, prepare};
 pub(crate) use target::{file_in, is_directory, make_directory, open_inside, retry};

@@ -50,32 +50,40 @@ pub(crate) enum Source {
     Remount,
 }
 
+/// What mounts are made from, besides their own fields.
+#[derive(Debug)]
+pub(crate) struct Origin<'a> {
+    /// Where relative sources begin.
+    pub(crate) bundle: &'a Path,
+    /// The container's namespaces.
+    pub(crate) namespaces: &'a Namespaces,
+    /// The SELinux label for files, or nothing.
+    pub(crate) label: &'a str,
+    /// The root's propagation.
+    pub(crate) propagation: Option<Propagation>,
+}
+
 /// Gets the spec's mounts ready.
-pub(crate) fn prepare(
-    mounts: &[oci::Mount],
-    bundle: &Path,
-    namespaces: &Namespaces,
-    label: &str,
-) -> Result<Vec<Prepared>> {
-    let mut maps = IdMaps::new(namespaces);
-    let prepare = |mount| prepare_one(mount, bundle, &mut maps, label);
+pub(crate) fn prepare(mounts: &[oci::Mount], origin: &Origin<'_>) -> Result<Vec<Prepared>> {
+    let mut maps = IdMaps::new(origin.namespaces);
+    let prepare = |mount| prepare_one(mount, origin, &mut maps);
     mounts.iter().map(prepare).collect()
 }
 
-fn prepare_one(mount: &oci::Mount, bundle: &Path, maps: &mut IdMaps<'_>, label: &str) -> Result<Prepared> {
+fn prepare_one(mount: &oci::Mount, origin: &Origin<'_>, maps: &mut IdMaps<'_>) -> Result<Prepared> {
     let destination = clean(&mount.destination);
     let name = destination.display().to_string();
     let mut options = Options::parse(&mount.options)?;
     let source = match (options.bind, mount.typ.as_str()) {
         _ if options.remount => Source::Remount,
-        (Some(recursive), _) => bind_source(mount, bundle, recursive, &options)?,
-        (None, "bind") => bind_source(mount, bundle, false, &options)?,
+        (Some(recursive), _) => bind_source(mount, origin, recursive, &options)?,
+        (None, "bind") => bind_source(mount, origin, false, &options)?,
         (None, "cgroup" | "cgroup2") => Source::Cgroup,
         (None, "none" | "") => {
             return Err(Error::invalid(format!("mounts[{name}].type"), "it is missing"));
         }
         (None, kind) => {
-            options.data.extend(context(kind, label));
+            options.data.extend(context(kind, origin.label));
             Source::New {
                 kind: kind.to_owned(),
                 source: (!mount.source.as_os_str().is_empty()).then(|| mount.source.display().to_string()),
@@ -132,21 +140,30 @@ fn context(kind: &str, label: &str) -> Option<String> {
     labelled.then(|| format!("context={label}"))
 }
 
-fn bind_source(mount: &oci::Mount, bundle: &Path, recursive: bool, options: &Options) -> Result<Source> {
+fn bind_source(
+    mount: &oci::Mount,
+    origin: &Origin<'_>,
+    recursive: bool,
+    options: &Options,
+) -> Result<Source> {
     if mount.source.as_os_str().is_empty() {
         let field = format!("mounts[{}].source", mount.destination.display());
         return Err(Error::invalid(field, "a bind mount needs it"));
     }
     options.check_bind(&mount.destination.display().to_string())?;
-    let path = bundle.join(&mount.source);
+    let path = origin.bundle.join(&mount.source);
     let doing = || format!("bind-mount {}", path.display());
     let tree = clone_tree(CWD, &path, recursive).doing(doing)?;
-    let slave = Propagation {
-        kind: libc::MS_SLAVE,
+    // Without an option of its own it hears of the host's mounts, unless the whole container does not.
+    let private = origin
+        .propagation
+        .is_some_and(|root| root.kind == libc::MS_PRIVATE);
+    let usual = Propagation {
+        kind: if private { libc::MS_PRIVATE } else { libc::MS_SLAVE },
         recursive: true,
     };
     let wanted = match &options.propagation[..] {
-        [] => &[slave],
+        [] => &[usual],
         wanted => wanted,
     };
     for propagation in wanted {

@@ -526,3 +526,102 @@ fn every_advertised_option_works() {
     }
     assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], true);
 }
+
+/// What of a user namespace can't be mounted in it is the host's.
+#[test]
+fn in_a_user_namespace_the_hosts_file_systems_stand_in() {
+    let script = "cat /proc/self/mounts; ls /sys/class/net; cat /proc/1/comm; cat /sys/fs/cgroup/pids/cgroup.procs /sys/fs/cgroup/cgroup.procs 2>/dev/null; true";
+    let mut bundle = writable("stand-in", script);
+    with_user(&mut bundle);
+    let kept = ["mount", "user", "uts"];
+    let namespaces = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|n| kept.contains(&n["type"].as_str().unwrap()));
+    let host = fs::read_to_string("/proc/self/mounts").unwrap();
+    let has_queues = host.contains(" /dev/mqueue mqueue ");
+    if !has_queues {
+        // There is nothing to show.
+        assert!(failed(&bundle.run()).contains("mount mqueue on /dev/mqueue: Operation not permitted"));
+        let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+        mounts.retain(|mount| mount["type"] != "mqueue");
+    }
+    let output = bundle.output();
+    assert!(
+        flags(&output, "/sys").starts_with("ro,nosuid,nodev,noexec"),
+        "{output}"
+    );
+    assert_eq!(output.contains(" /dev/mqueue mqueue "), has_queues, "{output}");
+    // The host's network and processes, but its own group.
+    for entry in fs::read_dir("/sys/class/net").unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(output.lines().any(|line| line == name), "{name}: {output}");
+    }
+    let first = fs::read_to_string("/proc/1/comm").unwrap();
+    assert!(output.contains(first.trim()), "{output}");
+    let own = output.lines().last().unwrap().parse::<u32>();
+    assert!(own.is_ok_and(|pid| pid > 1), "{output}");
+    let groups = output.lines().filter(|line| line.parse::<u32>().is_ok()).count();
+    assert!(groups <= 3, "{output}");
+}
+
+/// The propagation of the root, and of what is mounted in it, in optional fields of mountinfo.
+#[test]
+fn the_root_propagates_as_it_is_told() {
+    let script = "cut -d' ' -f5- /proc/self/mountinfo | grep -E '^/(b|s|t)? '; mkdir -p /c; mount -o bind / /c 2>&1 && echo bound; true";
+    for (propagation, root, bind) in [
+        (None, "master", "master"),
+        (Some("slave"), "master", "master"),
+        (Some("rslave"), "master", "master"),
+        (Some("private"), "", ""),
+        (Some("rprivate"), "", ""),
+        (Some("shared"), "shared", "master"),
+        (Some("rshared"), "shared", "shared"),
+        (Some("unbindable"), "unbindable", "master"),
+        (Some("runbindable"), "unbindable", "unbindable"),
+    ] {
+        let mut bundle = writable("root-propagation", script);
+        bundle.capabilities(&["CAP_SYS_ADMIN"]);
+        bundle.mount("/b", "bind", "source", &["bind"]);
+        bundle.mount("/s", "bind", "source", &["bind", "rshared"]);
+        bundle.mount("/t", "tmpfs", "t", &[]);
+        if let Some(propagation) = propagation {
+            bundle.config["linux"]["rootfsPropagation"] = json!(propagation);
+        }
+        let prepare = "B=$(dirname $S); mount --bind $B $B; mount --make-rshared /; cat /proc/self/mountinfo >$B/before\n\
+                       \"$@\"; grep -v resolved /proc/self/mountinfo | diff $B/before -; exit 0";
+        let output = run_after(&bundle, prepare);
+        let mounts = succeeded(&output);
+        assert!(!mounts.contains(['<', '>']), "{propagation:?} leaked: {mounts}");
+        let fields = |target: &str| {
+            let line = mounts
+                .lines()
+                .find(|line| line.starts_with(&format!("{target} ")));
+            let fields = line.unwrap_or_else(|| panic!("{propagation:?}: {target}: {mounts}"));
+            fields.split(" - ").next().unwrap().to_owned()
+        };
+        for (target, wanted) in [("/", root), ("/b", bind)] {
+            let found = fields(target);
+            let others = ["shared", "unbindable", "master"].into_iter();
+            // A mount that became shared or unbindable may be a slave besides.
+            for kind in others.filter(|kind| *kind == wanted || (*kind != "master" || wanted.is_empty())) {
+                assert_eq!(
+                    found.contains(kind),
+                    kind == wanted,
+                    "{propagation:?} {target}: {found}"
+                );
+            }
+        }
+        // A mount's own option holds, too.
+        assert!(
+            fields("/s").contains("shared") || propagation == Some("runbindable"),
+            "{mounts}"
+        );
+        assert_eq!(
+            mounts.contains("bound"),
+            root != "unbindable",
+            "{propagation:?}: {mounts}"
+        );
+    }
+    let mut bundle = writable("root-propagation-bad", "true");
+    bundle.config["linux"]["rootfsPropagation"] = json!("sideways");
+    assert!(failed(&bundle.run()).contains("linux.rootfsPropagation: \"sideways\""));
+}
