@@ -16,7 +16,6 @@ MIB = 1 << 20
 def run(e):
     done = e.do("run", "--rm", "--runc-binary", e.runtime, IMAGE, e.new_name(), "sh", "-c", "echo out; echo err >&2; exit 7")
     same("The output", (done.code, done.out, done.err), (7, "out\n", "err\n"))
-    same("What cat printed", e.box([], "cat", stdin="input"), "input")
     done = e.do("run", "--rm", "--runc-binary", e.runtime, IMAGE, e.new_name(), "no-such-program")
     true(done.code != 0, "A missing program can be run.")
     contains("The message", done.err + done.out, "no-such-program")
@@ -69,7 +68,7 @@ def tasks(e):
     e.ok("tasks", "kill", name)
     eventually("The end", lambda: e.status(name) == "STOPPED")
     eventually("The end of the other process", lambda: not alive("4325"))
-    same("The exit code of tasks rm", e.do("tasks", "rm", name).code, 3)
+    e.ok("tasks", "rm", name)
     e.ok("containers", "rm", name)
     name = e.background([])
     e.ok("tasks", "kill", "--all", "-s", "KILL", name)

@@ -179,8 +179,8 @@ def privileged(e):
                     "&& mount -t tmpfs x /mnt && echo mounted; touch /proc/sys/kernel/hostname && echo writable")
     contains("The output", text, "mounted", "writable", "Seccomp:\t0")
     true(capabilities(text) & SYS_ADMIN, "CAP_SYS_ADMIN is missing.")
-    devices = e.script(["--privileged"], "ls /dev")
-    contains("The devices", devices, "kmsg", "loop-control")
+    devices = e.script(["--privileged"], "ls /dev; (exec 3</dev/loop-control) && echo opened")
+    contains("The devices", devices, "kmsg", "loop-control", "opened")
     same("Masked files", e.script(["--privileged"], "mount | grep -c 'on /proc/' || true"), "0")
 
 
