@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags, open};
 use crate::error::Doing;
 use crate::idmap::check_maps;
 use crate::oci::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, LinuxTimeOffset};
+use crate::sys::namespace_kind;
 use crate::{Error, Result};
 
 /// Namespaces that the caller holds open and that a container joins, whatever its spec says about their kinds.
@@ -306,13 +307,12 @@ fn wanted(
 
 fn open_namespace(path: &Path, kind: LinuxNamespaceType) -> Result<Wanted> {
     let doing = || format!("open the {kind} namespace {}", path.display());
-    let fd = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(doing)?;
-    // The file of a namespace has its kind in its name, as in "net:[4026531840]".
-    let name = rustix::fs::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new()).doing(doing)?;
-    let of_kind = name
-        .to_bytes()
-        .strip_prefix(file_name(kind).as_bytes())
-        .is_some_and(|rest| rest.starts_with(b":["));
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = open(path, flags, Mode::empty()).doing(doing)?;
+    // Only such files are asked for their kind: another driver's file may understand the same number otherwise. A
+    // name tells nothing, as that of a namespace which ip-netns(8) or an engine mounted somewhere is the place's.
+    let is_namespace = rustix::fs::fstatfs(&fd).doing(doing)?.f_type == libc::NSFS_MAGIC;
+    let of_kind = is_namespace && namespace_kind(&fd).doing(doing)? == kind.clone_flag();
     if !of_kind {
         let field = format!("linux.namespaces[{kind}].path");
         let reason = format!("{} is not a {kind} namespace", path.display());
@@ -327,20 +327,6 @@ fn open_namespace(path: &Path, kind: LinuxNamespaceType) -> Result<Wanted> {
         }
     }
     Ok(Wanted::Join(fd))
-}
-
-/// What `/proc/<pid>/ns` calls a kind.
-fn file_name(kind: LinuxNamespaceType) -> &'static str {
-    match kind {
-        LinuxNamespaceType::Mount => "mnt",
-        LinuxNamespaceType::Cgroup => "cgroup",
-        LinuxNamespaceType::Uts => "uts",
-        LinuxNamespaceType::Ipc => "ipc",
-        LinuxNamespaceType::User => "user",
-        LinuxNamespaceType::Pid => "pid",
-        LinuxNamespaceType::Network => "net",
-        LinuxNamespaceType::Time => "time",
-    }
 }
 
 fn join(fd: &OwnedFd, kind: LinuxNamespaceType) -> Result<()> {
