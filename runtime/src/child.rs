@@ -7,7 +7,7 @@ use rustix::fs::Mode;
 
 use crate::cgroups::ENTER;
 use crate::channel::{Channel, Message};
-use crate::create::{borrow_all, hook_state};
+use crate::create::{borrow_all, hook_state, protect_creator};
 use crate::error::Doing;
 use crate::gate::{Gate, Ready};
 use crate::identity::Identity;
@@ -26,7 +26,7 @@ use crate::spawn::close_others;
 use crate::stdio::Streams;
 use crate::sysctl::{Sysctl, private_proc};
 use crate::terminal::Terminal;
-use crate::{Error, Result, Stdio, devices, hooks, mask, personality, pivot, seccomp};
+use crate::{Error, Result, Rootfs, Stdio, devices, hooks, mask, personality, pivot, seccomp};
 
 /// Everything that the process needs, made by its creator.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) linux: &'a Linux,
     pub(crate) root: OwnedFd,
     pub(crate) propagation: Option<Propagation>,
+    /// What `root` and `mounts` are opened from in the container's user namespace, where the creator may not.
+    pub(crate) unopened: Option<Rootfs>,
     pub(crate) read_only: bool,
     pub(crate) mounts: Vec<Prepared>,
     pub(crate) namespaces: &'a Namespaces,
@@ -74,6 +76,7 @@ pub(crate) fn main(mut setup: Setup<'_>) -> i32 {
 /// Sets everything up.
 fn prepare(setup: &mut Setup<'_>) -> Result<Ready> {
     let labels = begin(setup)?;
+    open_sources(setup)?;
     pivot::attach_root(&setup.root)?;
     let mut attached = mount::attach_all(&setup.root, &setup.mounts, setup.namespaces)?;
     make_dev(setup, &attached)?;
@@ -107,6 +110,9 @@ fn begin(setup: &Setup<'_>) -> Result<Labels> {
     if setup.namespaces.new_maps().is_some() || setup.namespaces.needs_middle() {
         expect(&setup.channel, &Message::Mapped)?;
     }
+    if setup.namespaces.is_rootless() {
+        protect_creator()?;
+    }
     if setup.namespaces.has_user() {
         become_root()?;
     }
@@ -117,6 +123,21 @@ fn begin(setup: &Setup<'_>) -> Result<Labels> {
     }
     rustix::process::umask(Mode::empty());
     Ok(labels)
+}
+
+/// Opens what a creator without privileges left to this process, which has them in its own namespaces.
+fn open_sources(setup: &mut Setup<'_>) -> Result<()> {
+    if let Some(rootfs) = setup.unopened.take() {
+        let origin = mount::Origin {
+            bundle: setup.bundle,
+            namespaces: setup.namespaces,
+            label: &setup.linux.mount_label,
+            propagation: setup.propagation,
+        };
+        setup.mounts = mount::prepare(&setup.spec.mounts, &origin)?;
+        setup.root = rootfs.open(setup.bundle, setup.propagation)?;
+    }
+    Ok(())
 }
 
 /// Fills `/dev`, unless it is the host's own.

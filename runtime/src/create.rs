@@ -105,14 +105,21 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
         _ => None,
     };
     let propagation = crate::check::root_propagation(linux)?;
-    let origin = mount::Origin {
-        bundle: args.bundle,
-        namespaces: &namespaces,
-        label: &linux.mount_label,
-        propagation,
+    let read_only = args.rootfs.is_read_only() || spec.root.as_ref().is_some_and(|r| r.readonly);
+    let (root, mounts, unopened) = if namespaces.is_rootless() {
+        let root = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .doing(|| "open the root directory".to_owned())?;
+        (root, Vec::new(), Some(args.rootfs))
+    } else {
+        let origin = mount::Origin {
+            bundle: args.bundle,
+            namespaces: &namespaces,
+            label: &linux.mount_label,
+            propagation,
+        };
+        let mounts = mount::prepare(&spec.mounts, &origin)?;
+        (args.rootfs.open(args.bundle, propagation)?, mounts, None)
     };
-    let mounts = mount::prepare(&spec.mounts, &origin)?;
-    let root = args.rootfs.open(args.bundle, propagation)?;
     let resctrl = Groups::create(linux.intel_rdt.as_ref(), args.id)?;
     let cgroup = NewCgroup::create(linux, args.scope, &spec.annotations)?;
     let (creator, process_end) = Channel::pair().doing(|| "make a socket pair".to_owned())?;
@@ -123,7 +130,8 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
         linux,
         root,
         propagation,
-        read_only: args.rootfs.is_read_only() || spec.root.as_ref().is_some_and(|r| r.readonly),
+        unopened,
+        read_only,
         mounts,
         namespaces: &namespaces,
         sysctls,
@@ -143,7 +151,15 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
         find_program_now: args.find_program_now,
     };
     // What only the container's process needs, above all its ends of pipes, is closed here when the closure returns.
+    let shows_maps = namespaces.is_rootless() && namespaces.new_maps().is_some();
+    if shows_maps {
+        // A user may only write the maps of a process that hides nothing. It hides again before it enters anything.
+        show_creator()?;
+    }
     let spawned = spawn_in(&namespaces, cgroup.begin_in(), move || child::main(setup))?;
+    if shows_maps {
+        protect_creator()?;
+    }
     let spawned = Guard(Some(spawned));
     cgroup.attach(spawned.pid())?;
     if let Some(groups) = &resctrl {
@@ -191,6 +207,10 @@ fn move_net_devices(linux: &oci::Linux, namespaces: &Namespaces, pid: Pid) -> Re
 /// they may neither trace it nor open its files in /proc, such as its executable.
 pub(crate) fn protect_creator() -> Result<()> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).doing(|| "keep the process private".to_owned())
+}
+
+fn show_creator() -> Result<()> {
+    set_dumpable_behavior(DumpableBehavior::Dumpable).doing(|| "show the process to its user".to_owned())
 }
 
 /// What came from the container's process while it set itself up.
@@ -256,7 +276,10 @@ fn tell(channel: &Channel, message: &Message) -> Result<()> {
 /// A score below the creator's own needs CAP_SYS_RESOURCE, which root may lack: the container then starts without it.
 pub(crate) fn set_oom_score(pid: Pid, score: i32) -> Option<String> {
     let path = format!("/proc/{pid}/oom_score_adj");
-    let refused = std::fs::write(path, score.to_string()).err()?;
+    let refused = std::fs::write(&path, score.to_string()).err()?;
+    if std::fs::read_to_string(&path).is_ok_and(|now| now.trim() == score.to_string()) {
+        return None;
+    }
     Some(format!(
         "The OOM score adjustment could not be set to {score}: {refused}."
     ))

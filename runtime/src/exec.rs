@@ -20,7 +20,7 @@ use crate::oci::{self, ContainerState, LinuxNamespaceType, Process, Spec};
 use crate::process;
 use crate::program::Program;
 use crate::schedule::{Affinity, Schedule};
-use crate::spawn::{close_others, kill_and_reap};
+use crate::spawn::{close_others, kill_and_reap, spawn_through};
 use crate::stdio::Streams;
 use crate::sys::{self, CloneArgs, Spawned};
 use crate::terminal::{Terminal, root_directory};
@@ -93,8 +93,10 @@ pub fn exec(
         .linux
         .as_ref()
         .and_then(|linux| linux.memory_policy.as_ref());
+    let is_rootless = !rustix::process::geteuid().is_root();
     let addition = Addition {
         target,
+        is_in_user_namespace: is_rootless,
         process,
         affinity: &affinity,
         schedule: Schedule::new(process)?,
@@ -108,13 +110,18 @@ pub fn exec(
     };
     let spawned = {
         let _processors = affinity.begin()?;
-        let _children = ChildrenIn::namespace(Some(target.pidfd))?;
         // What is moved into the closure is closed here when it returns in this process.
         let args = CloneArgs {
             flags: 0,
             cgroup: begin_in,
         };
-        sys::spawn(args, move || addition.main()).doing(|| "make a process".to_owned())?
+        if is_rootless {
+            let enter = || enter_as_user(target);
+            spawn_through(enter, args, move || addition.main())?
+        } else {
+            let _children = ChildrenIn::namespace(Some(target.pidfd))?;
+            sys::spawn(args, move || addition.main()).doing(|| "make a process".to_owned())?
+        }
     };
     if let Err(error) = assign_resctrl(target, spawned.pid) {
         kill_and_reap(&spawned);
@@ -138,6 +145,12 @@ pub fn exec(
             Err(error)
         }
     }
+}
+
+/// Enters what a user has to be in to be let into anything else of the container.
+fn enter_as_user(target: &ExecTarget<'_>) -> Result<()> {
+    setns(target.pidfd, CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID)
+        .doing(|| format!("join the user namespace of container {}", target.id))
 }
 
 fn assign_resctrl(target: &ExecTarget<'_>, pid: Pid) -> Result<()> {
@@ -209,6 +222,8 @@ impl ExecTarget<'_> {
 /// A process to be added.
 struct Addition<'a> {
     target: &'a ExecTarget<'a>,
+    /// The process between it and the creator has entered that.
+    is_in_user_namespace: bool,
     process: &'a Process,
     affinity: &'a Affinity,
     schedule: Schedule,
@@ -255,12 +270,17 @@ impl Addition<'_> {
         Ok(path)
     }
 
-    /// Enters the container: its cgroup, then all its namespaces at once.
-    fn join(&self, labels: &Labels) -> Result<()> {
-        for file in &self.entry_files {
-            rustix::io::write(file, ENTER).doing(|| "enter the container's cgroup".to_owned())?;
+    /// The kinds of namespaces to join.
+    fn namespaces(&self) -> CloneFlags {
+        let listed = self.target.spec.linux.iter().flat_map(|linux| &linux.namespaces);
+        let listed = listed.fold(CloneFlags::empty(), |flags, namespace| {
+            flags | CloneFlags::from_bits_retain(namespace.typ.clone_flag())
+        });
+        let here = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID;
+        if self.is_in_user_namespace {
+            // Those that the container shares with the host can't be joined from here, but this is in them already.
+            return (listed | CloneFlags::CLONE_NEWNS) - here;
         }
-        self.affinity.finish()?;
         let mut flags = CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWNET
             | CloneFlags::CLONE_NEWIPC
@@ -269,11 +289,16 @@ impl Addition<'_> {
         if self.target.in_user_namespace {
             flags |= CloneFlags::CLONE_NEWUSER;
         }
-        let namespaces = self.target.spec.linux.iter().flat_map(|linux| &linux.namespaces);
-        if namespaces.into_iter().any(|n| n.typ == LinuxNamespaceType::Time) {
-            flags |= CloneFlags::from_bits_retain(LinuxNamespaceType::Time.clone_flag());
+        flags | (listed & CloneFlags::from_bits_retain(LinuxNamespaceType::Time.clone_flag()))
+    }
+
+    /// Enters the container: its cgroup, then all its namespaces at once.
+    fn join(&self, labels: &Labels) -> Result<()> {
+        for file in &self.entry_files {
+            rustix::io::write(file, ENTER).doing(|| "enter the container's cgroup".to_owned())?;
         }
-        setns(self.target.pidfd, flags)
+        self.affinity.finish()?;
+        setns(self.target.pidfd, self.namespaces())
             .doing(|| format!("join the namespaces of container {}", self.target.id))?;
         if self.target.in_user_namespace {
             process::become_root()?;

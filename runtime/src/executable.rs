@@ -5,7 +5,14 @@
 //! runs it any more, write to it (CVE-2019-5736). A program that was executed from a read-only mount can't be written
 //! that way, whatever privileges the container has: the mount is in no mount namespace, so nothing can change it.
 
-use rustix::fs::{CWD, StatVfs, StatVfsMountFlags, fstatvfs, statvfs};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{
+    Access, AtFlags, CWD, MemfdFlags, Mode, OFlags, SealFlags, StatVfs, StatVfsMountFlags, accessat,
+    fcntl_add_seals, fcntl_get_seals, fstatvfs, memfd_create, openat, stat, statvfs,
+};
 
 use crate::error::Doing;
 use crate::mount::clone_tree;
@@ -15,17 +22,35 @@ use crate::{Error, Result};
 /// The executable of this process.
 const SELF: &str = "/proc/self/exe";
 
+/// What a file in memory can't be rid of, once it can't be written any more.
+const SEALS: SealFlags = SealFlags::SEAL
+    .union(SealFlags::SHRINK)
+    .union(SealFlags::GROW)
+    .union(SealFlags::WRITE);
+
 /// Makes sure that the executable of this process can't be written through it: executes it once more from a read-only
-/// mount that nobody else sees, unless it was executed from one. To be called before anything else is done.
+/// mount that nobody else sees, unless it was executed from one. To be called before anything else is done. A user
+/// without CAP_SYS_ADMIN can't make such a mount, and executes a sealed copy in memory, unless the file is root's.
 ///
 /// # Errors
-/// When the kernel refuses, which takes a process without CAP_SYS_ADMIN.
+/// When the kernel refuses.
 pub fn protect_executable() -> Result<()> {
     let doing = || "protect the runtime's executable".to_owned();
     if is_read_only(&statvfs(SELF).doing(doing)?) {
         return Ok(());
     }
-    let tree = clone_tree(CWD, std::path::Path::new(SELF), false).doing(doing)?;
+    if rustix::process::geteuid().is_root() {
+        return Err(sys::execute_again(&read_only_mount()?)).doing(doing);
+    }
+    if is_roots().doing(doing)? || is_sealed().doing(doing)? {
+        return Ok(());
+    }
+    Err(sys::execute_again(&sealed_copy().doing(doing)?)).doing(doing)
+}
+
+fn read_only_mount() -> Result<OwnedFd> {
+    let doing = || "protect the runtime's executable".to_owned();
+    let tree = clone_tree(CWD, Path::new(SELF), false).doing(doing)?;
     let read_only = MountAttr {
         set: libc::MOUNT_ATTR_RDONLY,
         ..MountAttr::default()
@@ -38,9 +63,29 @@ pub fn protect_executable() -> Result<()> {
             "its mount stays writable",
         ));
     }
-    Err(sys::execute_again(&tree)).doing(doing)
+    Ok(tree)
 }
 
 fn is_read_only(mount: &StatVfs) -> bool {
     mount.f_flag.contains(StatVfsMountFlags::RDONLY)
+}
+
+/// Neither the user nor anybody whose id they may map can write to the file or change its mode: it belongs to root.
+fn is_roots() -> rustix::io::Result<bool> {
+    let writable = accessat(CWD, SELF, Access::WRITE_OK, AtFlags::EACCESS).is_ok();
+    Ok(stat(SELF)?.st_uid == 0 && !writable)
+}
+
+fn is_sealed() -> rustix::io::Result<bool> {
+    let file = openat(CWD, SELF, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    // Only files in memory have seals.
+    Ok(fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SEALS)))
+}
+
+fn sealed_copy() -> std::io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut copy = File::from(memfd_create(c"berth-oci", flags)?);
+    std::io::copy(&mut File::open(SELF)?, &mut copy)?;
+    fcntl_add_seals(&copy, SEALS)?;
+    Ok(copy.into())
 }

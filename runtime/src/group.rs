@@ -21,7 +21,8 @@ pub(crate) struct NewCgroup {
 }
 
 impl NewCgroup {
-    /// Makes the group with its limits.
+    /// Makes the group with its limits. Who is not root of the machine, and may not make the group, does without it,
+    /// unless there are limits to be set.
     pub(crate) fn create(
         linux: &oci::Linux,
         scope: Option<&Scope>,
@@ -42,9 +43,13 @@ impl NewCgroup {
             placeholder: None,
         };
         let Some(scope) = scope else {
-            let group = new.group.insert(Cgroup::create_unused(path)?.ok_or_else(used)?);
+            let made = match Cgroup::create_unused(path) {
+                Err(error) if error.is_denied() && !is_machines_root() => Cgroup::none(path)?,
+                other => other?.ok_or_else(used)?,
+            };
+            let group = new.group.insert(made);
             if let Some(resources) = &resources {
-                group.apply(resources)?;
+                apply(group, resources)?;
             }
             return Ok(new);
         };
@@ -108,6 +113,30 @@ impl Drop for NewCgroup {
             let _ = group.delete();
         }
     }
+}
+
+/// Sets the limits. Rules for devices take root of the machine; who is not that can't make device nodes either, and may
+/// open in a container what they may open outside of it.
+fn apply(group: &Cgroup, resources: &oci::LinuxResources) -> Result<()> {
+    let without_devices = || oci::LinuxResources {
+        devices: Vec::new(),
+        ..resources.clone()
+    };
+    if !rustix::process::geteuid().is_root() {
+        return Ok(group.apply(&without_devices())?);
+    }
+    match group.apply(resources) {
+        Err(_) if !resources.devices.is_empty() && !is_machines_root() => {
+            Ok(group.apply(&without_devices())?)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Root in the first user namespace, and not only in one that a user made.
+fn is_machines_root() -> bool {
+    let all = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
+    rustix::process::geteuid().is_root() && std::fs::read_to_string("/proc/self/uid_map").is_ok_and(all)
 }
 
 /// Whatever the rules deny, the devices that every container has may be used, as in every other runtime.

@@ -81,6 +81,7 @@ pub(crate) struct Namespaces {
     uid_map: Vec<LinuxIdMapping>,
     gid_map: Vec<LinuxIdMapping>,
     time_offsets: String,
+    is_rootless: bool,
 }
 
 impl Namespaces {
@@ -90,6 +91,7 @@ impl Namespaces {
         let mut namespaces = Namespaces {
             uid_map: linux.uid_mappings.clone(),
             gid_map: linux.gid_mappings.clone(),
+            is_rootless: !rustix::process::geteuid().is_root(),
             time_offsets: offsets_text(&linux.time_offsets)?,
             ..Namespaces::default()
         };
@@ -106,6 +108,9 @@ impl Namespaces {
                 LinuxNamespaceType::Time => namespaces.time = wanted,
                 LinuxNamespaceType::Mount => has_mount = matches!(wanted, Wanted::New),
             }
+        }
+        if namespaces.is_rootless {
+            namespaces.check_rootless()?;
         }
         if !has_mount {
             let reason = "a container needs a new mount namespace, and can't join one or share the host's";
@@ -129,6 +134,25 @@ impl Namespaces {
                 "linux.timeOffsets",
                 "they need a new time namespace",
             ));
+        }
+        Ok(())
+    }
+
+    /// The creator is an ordinary user: what takes privileges can be done in the container's user namespace only.
+    pub(crate) fn is_rootless(&self) -> bool {
+        self.is_rootless
+    }
+
+    /// Refuses what a user without privileges can't have.
+    fn check_rootless(&self) -> Result<()> {
+        let user = rustix::process::geteuid().as_raw();
+        if matches!(self.user, Wanted::Host) {
+            let reason = format!("a container of user {user}, who is not root, needs a user namespace");
+            return Err(Error::invalid("linux.namespaces", reason));
+        }
+        if !matches!(self.time, Wanted::Host) {
+            let reason = format!("the runtime is run by user {user}, and it takes root to make or join one");
+            return Err(Error::unsupported("linux.namespaces[time]", reason));
         }
         Ok(())
     }
@@ -223,13 +247,22 @@ impl Namespaces {
                 }
             }
         }
-        if let Wanted::Join(pid) = &self.pid {
-            join(pid, LinuxNamespaceType::Pid)?;
+        let join_user = || match &self.user {
+            Wanted::Join(user) => join(user, LinuxNamespaceType::User),
+            Wanted::Host | Wanted::New => Ok(()),
+        };
+        let join_pid = || match &self.pid {
+            Wanted::Join(pid) => join(pid, LinuxNamespaceType::Pid),
+            Wanted::Host | Wanted::New => Ok(()),
+        };
+        // Root may join any PID namespace, until it is in a user namespace that does not own it. Others have to be in
+        // the one that owns it.
+        if self.is_rootless {
+            join_user()?;
+            return join_pid();
         }
-        if let Wanted::Join(user) = &self.user {
-            join(user, LinuxNamespaceType::User)?;
-        }
-        Ok(())
+        join_pid()?;
+        join_user()
     }
 
     /// Joins the namespaces that a process can enter itself.

@@ -25,11 +25,21 @@ pub(crate) fn spawn_in(
         let _children = ChildrenIn::namespace(namespaces.joined_pid())?;
         return sys::spawn(CloneArgs { flags, cgroup }, child).doing(doing);
     }
+    spawn_through(|| namespaces.enter_middle(), CloneArgs { flags, cgroup }, child)
+}
+
+/// Runs `child` in a new process, as a child of this one, that a process between them makes after it did `enter`.
+pub(crate) fn spawn_through(
+    enter: impl FnOnce() -> Result<()>,
+    args: CloneArgs<'_>,
+    child: impl FnOnce() -> i32,
+) -> Result<Spawned> {
+    let doing = || "make the container's process".to_owned();
     let (ours, theirs) = Channel::pair().doing(doing)?;
     let middle = sys::spawn(CloneArgs::default(), move || {
-        let outcome = namespaces.enter_middle().and_then(|()| {
-            let flags = flags | u64::from(libc::CLONE_PARENT.unsigned_abs());
-            sys::spawn(CloneArgs { flags, cgroup }, child).doing(doing)
+        let outcome = enter().and_then(|()| {
+            let flags = args.flags | u64::from(libc::CLONE_PARENT.unsigned_abs());
+            sys::spawn(CloneArgs { flags, ..args }, child).doing(doing)
         });
         let message = match &outcome {
             Ok(spawned) => Message::Pid(spawned.pid.as_raw()),

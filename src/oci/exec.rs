@@ -63,7 +63,12 @@ fn add(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let (socket, detach) = (arguments.path("console-socket"), arguments.switch("detach")?);
     terminal::check_socket(process.terminal, socket.as_deref(), detach)?;
     let cgroup = Cgroup::open(&record.cgroup)?;
-    let cgroup = cgroup.ok_or_else(|| usage(format!("The container {id} has no cgroup.")))?;
+    let cgroup = match cgroup {
+        Some(cgroup) => cgroup,
+        // A user may have had to leave it out.
+        None if !rustix::process::geteuid().is_root() => Cgroup::none(&record.cgroup)?,
+        None => return Err(usage(format!("The container {id} has no cgroup."))),
+    };
     if !arguments.switch("ignore-paused")? && cgroup.is_frozen()? {
         return Err(usage(format!(
             "The container {id} is paused; resume it first, or use --ignore-paused."

@@ -82,8 +82,9 @@ pub(crate) fn parse(parser: &mut lexopt::Parser, global: &mut Global) -> Result<
             Arg::Long("rootless") => {
                 let value = parser.value()?;
                 let value = as_text(&value)?;
-                if !matches!(value, "" | "auto") && boolean("rootless", value)? {
-                    return Err(usage("--rootless=true is not supported; run as root."));
+                if !matches!(value, "" | "auto") {
+                    // Whether it is decides who runs the program.
+                    boolean("rootless", value)?;
                 }
             }
             Arg::Long("version") | Arg::Short('v') => break Verb::Version,

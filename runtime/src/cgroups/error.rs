@@ -188,6 +188,17 @@ pub enum CgroupError {
 pub type Result<T> = std::result::Result<T, CgroupError>;
 
 impl CgroupError {
+    /// Whether the caller may not do that: the group is not theirs, or the hierarchy is mounted read-only.
+    pub(crate) fn is_denied(&self) -> bool {
+        matches!(
+            self,
+            Self::File {
+                errno: Errno::EACCES | Errno::EPERM | Errno::EROFS,
+                ..
+            }
+        )
+    }
+
     /// Whether the group, or the file of it, is not there (any more).
     pub(super) fn is_gone(&self) -> bool {
         matches!(

@@ -97,6 +97,17 @@ impl Cgroup {
         Ok(Some(group))
     }
 
+    /// A group that exists in no hierarchy: nothing can be limited, and there is nothing to enter or to delete.
+    ///
+    /// # Errors
+    /// When the path is not usable.
+    pub fn none(path: &str) -> Result<Self> {
+        Ok(Cgroup {
+            path: CgroupPath::new(path)?,
+            directories: Vec::new(),
+        })
+    }
+
     /// Opens the group where it exists; `None` when no hierarchy has it.
     ///
     /// # Errors

@@ -1,0 +1,282 @@
+//! The runtime run by a user who is not root.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+use support::{Bundle, failed, succeeded};
+
+/// Debian's `nobody` and `nogroup`: newuidmap(1) wants a name for the caller.
+const USER: u32 = 65534;
+
+/// A bundle that belongs to the user, with the configuration that the runtime writes for them.
+fn bundle(name: &str, args: &[&str]) -> Bundle {
+    let mut bundle = Bundle::new(name, args);
+    fs::remove_file(bundle.path().join("config.json")).unwrap();
+    give(bundle.path());
+    let spec = as_user(&mut Command::new(env!("CARGO_BIN_EXE_berth-oci")))
+        .args(["spec", "--rootless", "--bundle"])
+        .arg(bundle.path())
+        .output()
+        .unwrap();
+    succeeded(&spec);
+    let text = fs::read(bundle.path().join("config.json")).unwrap();
+    bundle.config = serde_json::from_slice(&text).unwrap();
+    bundle.config["process"]["terminal"] = json!(false);
+    bundle.config["process"]["args"] = json!(args);
+    bundle.config["root"]["readonly"] = json!(false);
+    bundle
+}
+
+fn script(name: &str, script: &str) -> Bundle {
+    bundle(name, &["/bin/sh", "-c", script])
+}
+
+/// Gives all that a path has in it to the user.
+fn give(path: &Path) {
+    let owner = format!("{USER}:{USER}");
+    let output = Command::new("chown")
+        .args(["-hR", &owner])
+        .arg(path)
+        .output()
+        .unwrap();
+    succeeded(&output);
+}
+
+fn as_user(command: &mut Command) -> &mut Command {
+    command.uid(USER).gid(USER).env_remove("XDG_RUNTIME_DIR")
+}
+
+fn oci(bundle: &Bundle, arguments: &[&str]) -> Output {
+    as_user(&mut bundle.command(arguments)).output().unwrap()
+}
+
+fn run(bundle: &Bundle) -> Output {
+    oci(
+        bundle,
+        &["run", "--bundle", bundle.path().to_str().unwrap(), bundle.id()],
+    )
+}
+
+/// Creates and starts, detached.
+fn start(bundle: &Bundle) {
+    let mut create = bundle.command(&["create", "--bundle", bundle.path().to_str().unwrap(), bundle.id()]);
+    let created = as_user(&mut create)
+        .stdout(Stdio::null())
+        .stderr(Stdio::inherit())
+        .status();
+    assert!(created.unwrap().success());
+    succeeded(&oci(bundle, &["start", bundle.id()]));
+}
+
+#[test]
+fn a_container_of_a_user() {
+    let bundle = script(
+        "user",
+        "id -u; cat /proc/self/uid_map /proc/self/setgroups; hostname; echo x >/dev/null && touch /tmp-file && \
+         stat -c %u /tmp-file; ls /sys/class | wc -l; ls -d /dev/mqueue /dev/shm /dev/pts/ptmx; echo $$",
+    );
+    let output = succeeded(&run(&bundle));
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(lines[0], "0", "{output}");
+    assert_eq!(
+        lines[1].split_whitespace().collect::<Vec<_>>(),
+        ["0", "65534", "1"],
+        "{output}"
+    );
+    assert_eq!(lines[2..5], ["deny", "berth", "0"], "{output}");
+    assert_ne!(lines[5], "0", "{output}");
+    assert_eq!(
+        lines[6..],
+        ["/dev/mqueue", "/dev/pts/ptmx", "/dev/shm", "1"],
+        "{output}"
+    );
+    let file = fs::metadata(bundle.root().join("tmp-file")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&file), USER);
+}
+
+#[test]
+fn the_life_of_a_users_container() {
+    let mut bundle = bundle("life", &["/bin/sleep", "1000"]);
+    bundle.config["process"]["oomScoreAdj"] = json!(500);
+    start(&bundle);
+    let state: Value = serde_json::from_str(&succeeded(&oci(&bundle, &["state", bundle.id()]))).unwrap();
+    assert_eq!(state["status"], "running");
+    let pid = state["pid"].as_i64().unwrap();
+    let score = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+    assert_eq!(score.trim(), "500");
+    let script = "id -u; echo $$ >/dev/null; ls /proc | grep -c '^1$'; readlink /proc/self/ns/user; hostname";
+    let exec = succeeded(&oci(&bundle, &["exec", bundle.id(), "/bin/sh", "-c", script]));
+    let theirs = fs::read_link(format!("/proc/{pid}/ns/user")).unwrap();
+    assert_eq!(exec, format!("0\n1\n{}\nberth", theirs.display()));
+    succeeded(&oci(&bundle, &["kill", bundle.id(), "KILL"]));
+    support::eventually("the end", || !support::lives(pid));
+    succeeded(&oci(&bundle, &["delete", bundle.id()]));
+    assert!(!bundle.state_directory().exists());
+}
+
+/// Runs the container where the user has subordinate ids, in a mount namespace of its own.
+fn run_with_ranges(bundle: &Bundle) -> Output {
+    let ids = bundle.path().join("subids");
+    fs::write(&ids, "nobody:200000:65536\n").unwrap();
+    let inner = bundle.command(&["run", "--bundle", bundle.path().to_str().unwrap(), bundle.id()]);
+    let user = USER.to_string();
+    Command::new("unshare")
+        .args(["--mount", "sh", "-c"])
+        .arg(format!(
+            "touch /etc/subuid /etc/subgid && mount --bind {0} /etc/subuid && mount --bind {0} /etc/subgid && \
+             exec setpriv --reuid {user} --regid {user} --clear-groups \"$@\"",
+            ids.display()
+        ))
+        .arg("sh")
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .output()
+        .unwrap()
+}
+
+fn with_ranges(bundle: &mut Bundle, first: u32) {
+    let map = json!([
+        { "containerID": 0, "hostID": USER, "size": 1 }, { "containerID": 1, "hostID": first, "size": 65536 }
+    ]);
+    bundle.config["linux"]["uidMappings"] = map.clone();
+    bundle.config["linux"]["gidMappings"] = map;
+}
+
+#[test]
+fn ranges_of_ids_come_from_newuidmap() {
+    let mut bundle = script("ranges", "id -u; id -G; touch /tmp/f; stat -c %u:%g /tmp/f");
+    with_ranges(&mut bundle, 200_000);
+    bundle.config["process"]["user"] = json!({ "uid": 1000, "gid": 1001, "additionalGids": [7, 8] });
+    bundle.mount("/tmp", "tmpfs", "tmpfs", &["mode=1777"]);
+    assert_eq!(succeeded(&run_with_ranges(&bundle)), "1000\n1001 7 8\n1000:1001");
+    with_ranges(&mut bundle, 300_000);
+    let said = failed(&run_with_ranges(&bundle));
+    assert!(
+        said.contains("linux.uidMappings") && said.contains("newuidmap refused it"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_takes_root_is_refused_by_name() {
+    let limits = |field: &str, value: Value| (format!("/linux/resources/{field}"), value);
+    for ((pointer, value), said) in [
+        (
+            limits("memory", json!({ "limit": 10_000_000 })),
+            "linux.resources.memory cannot be set",
+        ),
+        (limits("pids", json!({ "limit": 10 })), "linux.resources.pids"),
+        (
+            ("/linux/namespaces".to_owned(), json!([{ "type": "mount" }])),
+            "needs a user namespace",
+        ),
+        (
+            (
+                "/linux/namespaces".to_owned(),
+                json!([{ "type": "mount" }, { "type": "user" }, { "type": "time" }]),
+            ),
+            "linux.namespaces[time]",
+        ),
+    ] {
+        let mut bundle = bundle("refused", &["/bin/true"]);
+        bundle.config["linux"]["resources"] = json!({});
+        let (parent, field) = pointer.rsplit_once('/').unwrap();
+        bundle.config.pointer_mut(parent).unwrap()[field] = value;
+        let output = failed(&run(&bundle));
+        assert!(output.contains(said), "{said}: {output}");
+        assert!(!bundle.state_directory().exists());
+    }
+}
+
+#[test]
+fn rules_for_devices_do_not_stand_in_the_way() {
+    let mut bundle = bundle("rules", &["/bin/true"]);
+    bundle.config["linux"]["resources"] = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
+    succeeded(&run(&bundle));
+}
+
+#[test]
+fn the_usual_configuration_runs_in_a_user_namespace_too() {
+    let mut bundle = Bundle::script(
+        "usual",
+        "ls /sys/class/net; id -u; ls /sys/fs/cgroup >/dev/null && echo ok",
+    );
+    give(bundle.path());
+    bundle.namespace(json!({ "type": "user" }));
+    let map = json!([{ "containerID": 0, "hostID": USER, "size": 1 }]);
+    bundle.config["linux"]["uidMappings"] = map.clone();
+    bundle.config["linux"]["gidMappings"] = map;
+    // The group of terminals is not mapped.
+    for mount in bundle.config["mounts"].as_array_mut().unwrap() {
+        if let Some(options) = mount["options"].as_array_mut() {
+            options.retain(|option| option != "gid=5");
+        }
+    }
+    let output = succeeded(&run(&bundle));
+    assert_eq!(output, "lo\n0\nok");
+    // Without a network namespace of its own a sysfs is refused by the kernel.
+    let list = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+    list.retain(|namespace| namespace["type"] != "network");
+    assert!(succeeded(&run(&bundle)).ends_with("0\nok"));
+}
+
+#[test]
+fn a_copy_of_the_runtime_that_belongs_to_the_user_can_not_be_overwritten() {
+    let bundle = bundle("own-exe", &["/proc/self/exe", "--version"]);
+    let copy = bundle.path().join("berth-oci");
+    fs::copy(env!("CARGO_BIN_EXE_berth-oci"), &copy).unwrap();
+    give(&copy);
+    let mut run = Command::new(&copy);
+    run.arg("--root")
+        .arg(bundle.path().join("state"))
+        .args(["create", "--bundle"])
+        .arg(bundle.path())
+        .arg(bundle.id())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    fs::write(bundle.path().join("config.json"), bundle.config.to_string()).unwrap();
+    assert!(as_user(&mut run).status().unwrap().success());
+    let state: Value = serde_json::from_str(&succeeded(&oci(&bundle, &["state", bundle.id()]))).unwrap();
+    let executable = fs::read_link(format!("/proc/{}/exe", state["pid"])).unwrap();
+    assert!(
+        executable.to_str().unwrap().starts_with("/memfd:"),
+        "{}",
+        executable.display()
+    );
+}
+
+#[test]
+fn root_of_a_namespace_that_a_user_made() {
+    // As engines without root do it: they run the runtime in a user namespace of theirs.
+    let mut bundle = Bundle::script(
+        "nested",
+        "id -u; echo x >/dev/null && echo ok; stat -c %t:%T /dev/zero",
+    );
+    give(bundle.path());
+    for mount in bundle.config["mounts"].as_array_mut().unwrap() {
+        if let Some(options) = mount["options"].as_array_mut() {
+            options.retain(|option| option != "gid=5");
+        }
+    }
+    let user = USER.to_string();
+    let run_nested = |bundle: &Bundle| {
+        let inner = bundle.command(&["run", "--bundle", bundle.path().to_str().unwrap(), bundle.id()]);
+        Command::new("setpriv")
+            .args(["--reuid", &user, "--regid", &user, "--clear-groups"])
+            .args(["unshare", "--map-root-user", "--mount"])
+            .arg(inner.get_program())
+            .args(inner.get_args())
+            .output()
+            .unwrap()
+    };
+    assert_eq!(succeeded(&run_nested(&bundle)), "0\nok\n1:5");
+    bundle.config["linux"]["resources"]["pids"] = json!({ "limit": 10 });
+    let said = failed(&run_nested(&bundle));
+    assert!(said.contains("linux.resources.pids"), "{said}");
+}
