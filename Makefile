@@ -16,7 +16,9 @@ hello:
 	$(SUDO) $(RELEASE)/berth run examples/hello.yaml
 
 build:
-	cargo build --release --package berth --package berth-oci
+	cargo build --release --package berth
+	cargo build --profile small --package berth-oci
+	install $(TARGET_DIR)/$(TRIPLE)/small/berth-oci $(RELEASE)/
 
 test: setup check programs tests vm
 

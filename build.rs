@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The profile, in the workspace's Cargo.toml.
-const PROFILE: &str = "helper";
+const PROFILE: &str = "small";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");

@@ -63,4 +63,4 @@ pub use resctrl::remove_resctrl_groups;
 pub use rootfs::Rootfs;
 pub use state::{FirstProcess, Record, StateDir, StateRoot, process_stat};
 pub use stdio::Stdio;
-pub use sys::{Arena, give_memory_back, send_signal};
+pub use sys::{Arena, give_memory_back, send_signal, small_libc};

@@ -61,6 +61,10 @@ const COMMANDS: &[(&Syntax, Command)] = &[
 #[global_allocator]
 static MEMORY: berth_runtime::Arena = berth_runtime::Arena::new();
 
+// A third of the program would be parts of the C library that never run. Unit tests have threads, and keep them.
+#[cfg(not(test))]
+berth_runtime::small_libc!();
+
 fn main() -> ExitCode {
     let mut global = Global::default();
     match dispatch(&mut global) {

@@ -1,8 +1,10 @@
 //! Memory: an arena for commands that end soon, and settings for a process that lives long.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::heap::{self, Heap};
 
 /// What a command needs to create and delete a container is a fraction of this. Only pages that are used exist.
 const ARENA: usize = 256 << 10;
@@ -11,8 +13,8 @@ const ARENA: usize = 256 << 10;
 static CLOSED: AtomicBool = AtomicBool::new(false);
 
 /// An allocator for a program whose commands end soon: it hands out one fixed piece of memory from its beginning to
-/// its end, and takes back only the block that was handed out last. What does not fit comes from the C library, and
-/// so does everything after [`give_memory_back`].
+/// its end, and takes back only the block that was handed out last. What does not fit comes from the heap, and so
+/// does everything after [`give_memory_back`].
 ///
 /// A container's life then costs no system call for memory, and its process, a copy of the runtime's, shares pages
 /// that nobody writes to any more instead of a heap whose bookkeeping both sides change.
@@ -89,7 +91,7 @@ unsafe impl GlobalAlloc for Arena {
         match self.take(layout) {
             Some(block) => block,
             // SAFETY: the caller's promise about the layout is passed on.
-            None => unsafe { System.alloc(layout) },
+            None => unsafe { Heap.alloc(layout) },
         }
     }
 
@@ -102,7 +104,7 @@ unsafe impl GlobalAlloc for Arena {
                 block
             }
             // SAFETY: as above.
-            None => unsafe { System.alloc_zeroed(layout) },
+            None => unsafe { Heap.alloc_zeroed(layout) },
         }
     }
 
@@ -112,15 +114,15 @@ unsafe impl GlobalAlloc for Arena {
                 // Any other block stays taken.
                 let _ = self.move_end(offset + layout.size(), offset);
             }
-            // SAFETY: a block that is not the arena's was handed out by `System` for that layout.
-            None => unsafe { System.dealloc(block, layout) },
+            // SAFETY: a block that is not the arena's was handed out by the heap for that layout.
+            None => unsafe { Heap.dealloc(block, layout) },
         }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let Some(offset) = self.offset(block) else {
             // SAFETY: as in `dealloc`; the size is the caller's promise.
-            return unsafe { System.realloc(block, layout, size) };
+            return unsafe { Heap.realloc(block, layout, size) };
         };
         if self.move_end(offset + layout.size(), offset + size) {
             return block;
@@ -138,20 +140,11 @@ unsafe impl GlobalAlloc for Arena {
     }
 }
 
-/// For a process that lives long and works little: has large buffers mapped and unmapped one by one, and gives free
-/// memory back soon, so that a burst of work leaves nothing behind. An [`Arena`] hands out nothing any more.
+/// For a process that lives long and works little: free memory goes back to the kernel soon, so that a burst of work
+/// leaves nothing behind. An [`Arena`] hands out nothing any more.
 pub fn give_memory_back() {
     CLOSED.store(true, Ordering::Relaxed);
-    #[cfg(target_env = "gnu")]
-    {
-        const LARGE: i32 = 32 << 10;
-        // SAFETY: mallopt(3) takes two integers and only changes the allocator's own settings; the process is
-        // single-threaded by this crate's contract. A refusal leaves the settings as they were.
-        unsafe {
-            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
-            libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE);
-        }
-    }
+    heap::give_back();
 }
 
 #[cfg(test)]
@@ -192,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_comes_from_the_c_library() {
+    fn what_does_not_fit_comes_from_the_heap() {
         let arena = arena();
         // SAFETY: as above.
         unsafe {

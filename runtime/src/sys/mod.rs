@@ -5,6 +5,7 @@ mod allocator;
 pub(crate) mod bpf;
 mod clone;
 mod exec;
+mod heap;
 mod keyring;
 mod mount_attr;
 mod namespace;
@@ -14,6 +15,7 @@ pub(crate) mod seccomp;
 mod send_signal;
 mod sendmmsg;
 mod signal;
+pub mod small_libc;
 
 pub use allocator::{Arena, give_memory_back};
 pub(crate) use clone::{CloneArgs, Spawned, spawn};

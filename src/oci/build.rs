@@ -1,0 +1,13 @@
+//! Leaves out of a build for size what a program that aborts on panic has no use for.
+
+use std::env;
+
+fn main() {
+    println!("cargo::rerun-if-changed=discard.ld");
+    println!("cargo::rerun-if-env-changed=OPT_LEVEL");
+    let for_size = env::var("OPT_LEVEL").is_ok_and(|level| level == "z");
+    if let (true, Ok(here)) = (for_size, env::var("CARGO_MANIFEST_DIR")) {
+        println!("cargo::rustc-link-arg-bins=-Wl,-T,{here}/discard.ld");
+        println!("cargo::rustc-link-arg-bins=-Wl,--no-eh-frame-hdr");
+    }
+}
