@@ -159,7 +159,7 @@ fn dev_directory(setup: &Setup<'_>, attached: &Attached) -> Result<OwnedFd> {
 }
 
 fn open_streams<'a>(setup: &'a Setup<'_>, attached: &Attached) -> Result<Streams<'a>> {
-    let (width, height) = match &setup.stdio {
+    let (size, carriage_returns) = match &setup.stdio {
         Stdio::Inherit => return Ok(Streams::Inherited),
         Stdio::Fds {
             stdin,
@@ -168,9 +168,13 @@ fn open_streams<'a>(setup: &'a Setup<'_>, attached: &Attached) -> Result<Streams
         } => {
             return Ok(Streams::Files([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]));
         }
-        Stdio::Terminal { width, height } => (*width, *height),
+        Stdio::Terminal {
+            width,
+            height,
+            carriage_returns,
+        } => ((*width, *height), *carriage_returns),
     };
-    let terminal = Terminal::open(attached.pts.as_ref(), &setup.root, width, height)?;
+    let terminal = Terminal::open(attached.pts.as_ref(), &setup.root, size, carriage_returns)?;
     terminal.give_to(setup.identity.uid())?;
     if !attached.dev_is_bound {
         terminal.attach_as_console(devices::make_console(dev_directory(setup, attached)?)?)?;

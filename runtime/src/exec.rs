@@ -315,8 +315,13 @@ impl Addition<'_> {
                 stdout,
                 stderr,
             } => Streams::Files([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]),
-            Stdio::Terminal { width, height } => {
-                let terminal = Terminal::open(None, root_directory()?, *width, *height)?;
+            Stdio::Terminal {
+                width,
+                height,
+                carriage_returns,
+            } => {
+                let size = (*width, *height);
+                let terminal = Terminal::open(None, root_directory()?, size, *carriage_returns)?;
                 terminal.give_to(self.identity.uid())?;
                 let message = Message::Terminal(terminal.master);
                 self.channel

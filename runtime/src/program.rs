@@ -1,5 +1,6 @@
 //! The program of a container: found, given its environment, executed.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -37,13 +38,13 @@ impl Program {
         let Some(name) = args.first() else {
             return Err(Error::invalid("process.args", "it is empty"));
         };
-        let env = &process.env;
-        if let Some(bad) = env.iter().find(|entry| !entry.contains('=')) {
+        if let Some(bad) = process.env.iter().find(|entry| !entry.contains('=')) {
             return Err(Error::invalid(
                 "process.env",
                 format!("{bad:?} is not of the form NAME=value"),
             ));
         }
+        let env = last_of_each(&process.env);
         let no_zero = |field: &str| Error::invalid(field, "it contains a zero byte");
         let search = env
             .iter()
@@ -54,8 +55,8 @@ impl Program {
             name: name.clone(),
             search: search.to_owned(),
             argv: CStrings::new(args.iter().map(String::as_str)).map_err(|_| no_zero("process.args"))?,
-            envp: CStrings::new(env.iter().map(String::as_str)).map_err(|_| no_zero("process.env"))?,
             needs_home: !env.iter().any(|e| e.starts_with("HOME=")),
+            envp: CStrings::new(env).map_err(|_| no_zero("process.env"))?,
         })
     }
 
@@ -126,6 +127,19 @@ impl Program {
     }
 }
 
+/// What an environment says in the end: of entries with one name the last, and no empty `HOME`, which says nothing.
+fn last_of_each(env: &[String]) -> Vec<&str> {
+    let mut names = BTreeSet::new();
+    let mut kept: Vec<&str> = env
+        .iter()
+        .rev()
+        .map(String::as_str)
+        .filter(|entry| names.insert(entry.split('=').next()) && *entry != "HOME=")
+        .collect();
+    kept.reverse();
+    kept
+}
+
 fn check(path: &Path) -> rustix::io::Result<()> {
     let found = stat(path)?;
     if FileType::from_raw_mode(found.st_mode).is_dir() {
@@ -178,6 +192,18 @@ fn home_in(passwd: &str, uid: u32) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_of_several_values_counts() {
+        let kept = |env: &[&str]| {
+            let env: Vec<String> = env.iter().map(|entry| (*entry).to_owned()).collect();
+            last_of_each(&env).join(" ")
+        };
+        assert_eq!(kept(&["A=1", "B=2", "A=3=4"]), "B=2 A=3=4");
+        assert_eq!(kept(&["ONE=two", "ONE="]), "ONE=");
+        assert_eq!(kept(&["HOME=/x", "A=1", "HOME="]), "A=1");
+        assert_eq!(kept(&["HOME=", "HOME=/x", "HOMES="]), "HOME=/x HOMES=");
+    }
 
     #[test]
     fn the_home_directory_comes_from_the_line_of_the_uid() {

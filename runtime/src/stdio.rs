@@ -29,6 +29,9 @@ pub enum Stdio {
         width: u16,
         /// Rows.
         height: u16,
+        /// A newline goes out as a carriage return and a newline. Otherwise as it is, for a caller whose own terminal
+        /// adds the carriage return.
+        carriage_returns: bool,
     },
 }
 

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Uid, fchown, fstatfs, openat, openat2, statat};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{OptionalActions, OutputModes, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 
 use crate::error::Doing;
 use crate::mount::{attach_to, clone_tree, retry};
@@ -26,7 +26,12 @@ pub(crate) struct Terminal {
 
 impl Terminal {
     /// Opens a pair: of the devpts that was just mounted, or of the one that is found at `/dev/pts` below `root`.
-    pub(crate) fn open(pts: Option<&OwnedFd>, root: impl AsFd, width: u16, height: u16) -> Result<Terminal> {
+    pub(crate) fn open(
+        pts: Option<&OwnedFd>,
+        root: impl AsFd,
+        (width, height): (u16, u16),
+        carriage_returns: bool,
+    ) -> Result<Terminal> {
         let doing = || "open a terminal of the container's /dev/pts".to_owned();
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         let master = match pts {
@@ -47,6 +52,12 @@ impl Terminal {
             slave: slave.doing(doing)?,
             master,
         };
+        if !carriage_returns {
+            let doing = || "set up the container's terminal".to_owned();
+            let mut settings = tcgetattr(&terminal.slave).doing(doing)?;
+            settings.output_modes -= OutputModes::ONLCR;
+            tcsetattr(&terminal.slave, OptionalActions::Now, &settings).doing(doing)?;
+        }
         if width != 0 && height != 0 {
             let size = Winsize {
                 ws_row: height,

@@ -414,6 +414,7 @@ fn a_terminal_is_returned() {
     let stdio = Stdio::Terminal {
         width: 80,
         height: 24,
+        carriage_returns: true,
     };
     let mut created = create(place.args(&spec, place.overlay(), stdio, JoinedNamespaces::default())).unwrap();
     let mut terminal = File::from(created.terminal.take().unwrap());

@@ -37,7 +37,7 @@ impl Bundle {
         self.spec
             .process
             .as_ref()
-            .map_or(Stdio::Terminal { width: 0, height: 0 }, terminal_of)
+            .map_or_else(|| terminal_of(&oci::Process::default()), terminal_of)
     }
 
     /// Makes the container, stopped before its program.
@@ -100,6 +100,7 @@ pub(crate) fn terminal_of(process: &oci::Process) -> Stdio {
     Stdio::Terminal {
         width: size.map_or(0, |size| cells(size.width)),
         height: size.map_or(0, |size| cells(size.height)),
+        carriage_returns: true,
     }
 }
 

@@ -150,7 +150,11 @@ pub(crate) fn create(
         spec: &bundle.spec,
         rootfs,
         stdio: if bundle.terminal() {
-            Stdio::Terminal { width, height }
+            Stdio::Terminal {
+                width,
+                height,
+                carriage_returns: options.console_socket.is_some(),
+            }
         } else {
             Stdio::Inherit
         },

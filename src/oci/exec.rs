@@ -111,7 +111,11 @@ fn run(
     let short = |n: u64| u16::try_from(n).unwrap_or(0);
     let stdio = if process.terminal {
         let (width, height) = size.map_or((0, 0), |size| (short(size.width), short(size.height)));
-        Stdio::Terminal { width, height }
+        Stdio::Terminal {
+            width,
+            height,
+            carriage_returns: arguments.path("console-socket").is_some(),
+        }
     } else {
         Stdio::Inherit
     };

@@ -11,7 +11,7 @@ use crate::failure::{Attempt, Failure};
 use crate::options::Global;
 
 /// The newest version of the runtime specification that is understood.
-pub(crate) const VERSION: &str = "1.2.1";
+pub(crate) const VERSION: &str = "1.3.0";
 
 pub(crate) const SYNTAX: Syntax = Syntax {
     name: "spec",
@@ -22,6 +22,12 @@ pub(crate) const SYNTAX: Syntax = Syntax {
 /// Writes `config.json`, unless there is one.
 pub(crate) fn main(_: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let mut spec = default_spec();
+    if let Some(namespaces) = spec["linux"]["namespaces"]
+        .as_array_mut()
+        .filter(|_| has_unified_hierarchy())
+    {
+        namespaces.push(json!({ "type": "cgroup" }));
+    }
     if arguments.switch("rootless")? {
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
         make_rootless(&mut spec, uid.as_raw(), gid.as_raw());
@@ -36,6 +42,13 @@ pub(crate) fn main(_: &Global, arguments: &Arguments) -> Result<ExitCode, Failur
         .attempt(doing)?;
     file.write_all(format!("{spec:#}\n").as_bytes()).attempt(doing)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The host's control groups are version 2 only. On version 1 containers usually see their host's groups.
+fn has_unified_hierarchy() -> bool {
+    const CGROUP2_MAGIC: u64 = 0x6367_7270;
+    let found = rustix::fs::statfs("/sys/fs/cgroup");
+    found.is_ok_and(|stat| u64::try_from(stat.f_type).is_ok_and(|kind| kind == CGROUP2_MAGIC))
 }
 
 fn default_spec() -> Value {
@@ -58,8 +71,7 @@ fn default_spec() -> Value {
         "linux": {
             "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
             "namespaces": [
-                { "type": "pid" }, { "type": "network" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" },
-                { "type": "cgroup" }
+                { "type": "pid" }, { "type": "network" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" }
             ],
             "maskedPaths": [
                 "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",

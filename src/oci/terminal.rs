@@ -5,7 +5,9 @@ use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::stdio::{stdin, stdout};
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{
+    OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 
 use crate::failure::{Attempt, Failure, usage};
 use crate::handover;
@@ -52,6 +54,7 @@ impl<'a> Relay<'a> {
             let saved = tcgetattr(stdin()).attempt(doing)?;
             let mut raw = saved.clone();
             raw.make_raw();
+            raw.output_modes |= OutputModes::OPOST;
             tcsetattr(stdin(), OptionalActions::Now, &raw).attempt(doing)?;
             Some(saved)
         } else {

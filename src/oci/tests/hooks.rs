@@ -257,6 +257,7 @@ fn since_1_3_a_failing_poststart_hook_ends_the_container() {
 #[test]
 fn hooks_after_the_fact_only_warn() {
     let mut bundle = Bundle::new("warn", &["/bin/true"]);
+    bundle.config["ociVersion"] = json!("1.2.1");
     bundle.config["hooks"] =
         json!({ "poststart": [{ "path": "/bin/false" }], "poststop": [{ "path": "/no/such" }] });
     let output = bundle.run();

@@ -59,3 +59,34 @@ fn a_container_that_waits_holds_no_file_of_its_host() {
         );
     }
 }
+
+#[test]
+fn of_a_variable_that_is_there_twice_the_last_value_is_passed_on() {
+    let mut bundle = Bundle::new("environment", &["/bin/env"]);
+    bundle.config["process"]["env"] = json!(["ONE=two", "HOME=", "PATH=/bin", "ONE="]);
+    assert_eq!(bundle.output(), "PATH=/bin\nONE=\nHOME=/");
+}
+
+#[test]
+fn without_a_cgroup_namespace_a_user_namespace_sees_its_own_group_too() {
+    let mut bundle = Bundle::script(
+        "own-group",
+        "cd /sys/fs/cgroup; [ -e pids ] && cd pids; cat cgroup.procs | wc -l; grep -q own-group /proc/self/cgroup && echo in",
+    );
+    let namespaces = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| namespace["type"] != "cgroup");
+    bundle.namespace(json!({ "type": "user" }));
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
+    bundle.config["linux"]["uidMappings"] = map.clone();
+    bundle.config["linux"]["gidMappings"] = map;
+    // Nothing can be made in the root file system: its owner is not mapped.
+    for place in ["dev", "proc", "sys"] {
+        std::fs::create_dir_all(bundle.root().join(place)).unwrap();
+    }
+    let output = bundle.output();
+    // The shell and what it runs.
+    assert!(
+        matches!(output.split_once('\n'), Some(("2" | "3", "in"))),
+        "{output}"
+    );
+}

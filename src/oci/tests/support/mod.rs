@@ -64,6 +64,7 @@ impl Bundle {
         );
         bundle.config =
             serde_json::from_slice(&fs::read(bundle.path().join("config.json")).unwrap()).unwrap();
+        bundle.namespace(json!({ "type": "cgroup" }));
         bundle.config["process"]["terminal"] = json!(false);
         bundle.config["process"]["args"] = json!(args);
         bundle.config["linux"]["cgroupsPath"] = json!(format!("/berth-oci-{}", bundle.id));
