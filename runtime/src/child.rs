@@ -37,7 +37,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) linux: &'a Linux,
     pub(crate) root: OwnedFd,
     pub(crate) propagation: Option<Propagation>,
-    /// What `root` and `mounts` are opened from in the container's user namespace, where the creator may not.
+    /// What `root` and `mounts` are opened from in the container's namespaces, where the creator can't.
     pub(crate) unopened: Option<Rootfs>,
     pub(crate) read_only: bool,
     pub(crate) mounts: Vec<Prepared>,
@@ -125,7 +125,7 @@ fn begin(setup: &Setup<'_>) -> Result<Labels> {
     Ok(labels)
 }
 
-/// Opens what a creator without privileges left to this process, which has them in its own namespaces.
+/// Opens what the creator left to this process: it had no privileges, or is in another mount namespace.
 fn open_sources(setup: &mut Setup<'_>) -> Result<()> {
     if let Some(rootfs) = setup.unopened.take() {
         let origin = mount::Origin {
@@ -271,7 +271,11 @@ fn finish_root(setup: &Setup<'_>, attached: &Attached) -> Result<()> {
         pivot::make_read_only(&setup.root)?;
     }
     pivot::pivot(&setup.root, setup.no_pivot)?;
-    pivot::propagate(&setup.root, setup.propagation)
+    pivot::propagate(&setup.root, setup.propagation)?;
+    match setup.namespaces.joined_mount() {
+        Some(namespace) => pivot::take_along(namespace),
+        None => Ok(()),
+    }
 }
 
 fn take_identity(setup: &mut Setup<'_>, pid: Option<i32>) -> Result<Ready> {

@@ -106,7 +106,7 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
     };
     let propagation = crate::check::root_propagation(linux)?;
     let read_only = args.rootfs.is_read_only() || spec.root.as_ref().is_some_and(|r| r.readonly);
-    let (root, mounts, unopened) = if namespaces.is_rootless() {
+    let (root, mounts, unopened) = if namespaces.opens_inside() {
         let root = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .doing(|| "open the root directory".to_owned())?;
         (root, Vec::new(), Some(args.rootfs))

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::Pid;
+use rustix::fs::{Mode, OFlags, open};
 
 use crate::cgroups::{Cgroup, ENTER, Subgroup};
 use crate::channel::{Channel, Message};
@@ -24,7 +25,7 @@ use crate::spawn::{close_others, kill_and_reap, spawn_through};
 use crate::stdio::Streams;
 use crate::sys::{self, CloneArgs, Spawned};
 use crate::terminal::{Terminal, root_directory};
-use crate::{Result, Stdio, resctrl, seccomp};
+use crate::{Result, Stdio, pivot, resctrl, seccomp};
 
 /// Which container a process is started in.
 #[derive(Clone, Copy, Debug)]
@@ -270,6 +271,19 @@ impl Addition<'_> {
         Ok(path)
     }
 
+    /// The root of a container without a mount namespace of its own, where the root is another one.
+    fn detached_root(&self) -> Result<Option<OwnedFd>> {
+        let mut listed = self.target.spec.linux.iter().flat_map(|linux| &linux.namespaces);
+        let has_new = listed.any(|n| n.typ == LinuxNamespaceType::Mount && n.path.as_os_str().is_empty());
+        if has_new {
+            return Ok(None);
+        }
+        let doing = || format!("open the root directory of container {}", self.target.id);
+        let path = format!("/proc/{}/root", pid_of(self.target.pidfd).doing(doing)?);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        open(path, flags, Mode::empty()).doing(doing).map(Some)
+    }
+
     /// The kinds of namespaces to join.
     fn namespaces(&self) -> CloneFlags {
         let listed = self.target.spec.linux.iter().flat_map(|linux| &linux.namespaces);
@@ -298,11 +312,13 @@ impl Addition<'_> {
             rustix::io::write(file, ENTER).doing(|| "enter the container's cgroup".to_owned())?;
         }
         self.affinity.finish()?;
+        let root = self.detached_root()?;
         setns(self.target.pidfd, self.namespaces())
             .doing(|| format!("join the namespaces of container {}", self.target.id))?;
         if self.target.in_user_namespace {
             process::become_root()?;
         }
+        root.map_or(Ok(()), pivot::enter)?;
         labels.apply_to_keys()?;
         process::join_keyring(self.target.id)
     }

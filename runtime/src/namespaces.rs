@@ -72,6 +72,7 @@ pub(crate) enum Wanted {
 #[derive(Debug, Default)]
 pub(crate) struct Namespaces {
     user: Wanted,
+    mount: Wanted,
     network: Wanted,
     ipc: Wanted,
     uts: Wanted,
@@ -95,7 +96,6 @@ impl Namespaces {
             time_offsets: offsets_text(&linux.time_offsets)?,
             ..Namespaces::default()
         };
-        let mut has_mount = false;
         for kind in KINDS {
             let wanted = wanted(kind, list, joined)?;
             match kind {
@@ -106,21 +106,26 @@ impl Namespaces {
                 LinuxNamespaceType::Pid => namespaces.pid = wanted,
                 LinuxNamespaceType::Cgroup => namespaces.cgroup = wanted,
                 LinuxNamespaceType::Time => namespaces.time = wanted,
-                LinuxNamespaceType::Mount => has_mount = matches!(wanted, Wanted::New),
+                LinuxNamespaceType::Mount => {
+                    namespaces.mount = match wanted {
+                        Wanted::Host => open_namespace(Path::new("/proc/self/ns/mnt"), kind)?,
+                        other => other,
+                    }
+                }
             }
         }
         if namespaces.is_rootless {
             namespaces.check_rootless()?;
-        }
-        if !has_mount {
-            let reason = "a container needs a new mount namespace, and can't join one or share the host's";
-            return Err(Error::invalid("linux.namespaces", reason));
         }
         namespaces.check()?;
         Ok(namespaces)
     }
 
     fn check(&self) -> Result<()> {
+        if self.joined_mount().is_some() && self.has_user() {
+            let reason = "a container in another user namespace than its creator needs a new one";
+            return Err(Error::invalid("linux.namespaces[mount]", reason));
+        }
         if matches!(self.user, Wanted::New) {
             check_maps(&self.uid_map, &self.gid_map)?;
         } else if matches!(self.user, Wanted::Host) && !(self.uid_map.is_empty() && self.gid_map.is_empty()) {
@@ -136,6 +141,19 @@ impl Namespaces {
             ));
         }
         Ok(())
+    }
+
+    /// The mount namespace, with others in it, that the container ends up in.
+    pub(crate) fn joined_mount(&self) -> Option<BorrowedFd<'_>> {
+        match &self.mount {
+            Wanted::Join(fd) => Some(fd.as_fd()),
+            Wanted::Host | Wanted::New => None,
+        }
+    }
+
+    /// The container's sources are found by its process, not by its creator.
+    pub(crate) fn opens_inside(&self) -> bool {
+        self.is_rootless || self.joined_mount().is_some()
     }
 
     /// The creator is an ordinary user: what takes privileges can be done in the container's user namespace only.
@@ -204,6 +222,7 @@ impl Namespaces {
     pub(crate) fn clone_flags(&self) -> u64 {
         let kinds = [
             (&self.user, libc::CLONE_NEWUSER),
+            (&self.mount, libc::CLONE_NEWNS),
             (&self.network, libc::CLONE_NEWNET),
             (&self.ipc, libc::CLONE_NEWIPC),
             (&self.uts, libc::CLONE_NEWUTS),
@@ -212,7 +231,7 @@ impl Namespaces {
         let new = kinds
             .into_iter()
             .filter(|(wanted, _)| matches!(wanted, Wanted::New));
-        let flags = new.fold(libc::CLONE_NEWNS, |flags, (_, flag)| flags | flag);
+        let flags = new.fold(0, |flags, (_, flag)| flags | flag);
         u64::from(flags.unsigned_abs())
     }
 
@@ -276,6 +295,11 @@ impl Namespaces {
                 join(fd, kind)?;
             }
         }
+        if let Wanted::Join(mount) = &self.mount {
+            // What the container is made of is put together out of the others' sight.
+            join(mount, LinuxNamespaceType::Mount)?;
+            unshare(CloneFlags::CLONE_NEWNS).doing(|| "make a passing mount namespace".to_owned())?;
+        }
         Ok(())
     }
 
@@ -294,6 +318,7 @@ impl Namespaces {
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         [
             &self.user,
+            &self.mount,
             &self.network,
             &self.ipc,
             &self.uts,

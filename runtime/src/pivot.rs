@@ -1,14 +1,15 @@
 //! How a process moves into its root file system, and what becomes of the old one.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use rustix::fs::{FsWord, Mode, OFlags, PROC_SUPER_MAGIC, fstatfs, open};
+use nix::sched::{CloneFlags, setns};
+use rustix::fs::{CWD, FsWord, Mode, OFlags, PROC_SUPER_MAGIC, fstatfs, open};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 
 use crate::error::Doing;
-use crate::mount::{Propagation, attach_to, empty_directory, set_propagation};
+use crate::mount::{Propagation, attach_to, clone_tree, empty_directory, set_propagation};
 use crate::sys::{MountAttr, mount_setattr};
 use crate::{Result, mountinfo};
 
@@ -41,13 +42,27 @@ pub(crate) fn pivot(root: impl AsFd, no_pivot: bool) -> Result<()> {
     let doing = || "move into the container's root file system".to_owned();
     if no_pivot {
         hide_kernel_views()?;
-        rustix::process::fchdir(root).doing(doing)?;
-        return rustix::process::chroot(".").doing(doing);
+        return enter(root);
     }
     rustix::process::fchdir(root).doing(doing)?;
     // With both places the same the old root ends up on top of the new one, from where it is detached.
     rustix::process::pivot_root(".", ".").doing(doing)?;
     unmount(".", UnmountFlags::DETACH).doing(doing)
+}
+
+/// Makes a directory the process's root directory.
+pub(crate) fn enter(root: impl AsFd) -> Result<()> {
+    let doing = || "enter the container's root file system".to_owned();
+    rustix::process::fchdir(root).doing(doing)?;
+    rustix::process::chroot(".").doing(doing)
+}
+
+/// Moves into a mount namespace of others, and takes the root directory along with all that is mounted in it. There it is
+/// attached nowhere: nobody else finds it, and it is gone with the last process that has it.
+pub(crate) fn take_along(namespace: BorrowedFd<'_>) -> Result<()> {
+    let root = clone_tree(CWD, Path::new("/"), true).doing(|| "copy the container's mounts".to_owned())?;
+    setns(namespace, CloneFlags::CLONE_NEWNS).doing(|| "join the mount namespace".to_owned())?;
+    enter(root)
 }
 
 /// After chroot(2) the host's mounts stay in the mount namespace, under the container's root. A procfs or sysfs among

@@ -35,8 +35,6 @@ fn new_namespaces_and_those_of_the_host() {
     for line in bundle.output().lines() {
         assert_eq!(line != own(kind_of(line)), kind_of(line) == "mnt", "{line}");
     }
-    bundle.config["linux"]["namespaces"] = json!([{ "type": "pid" }]);
-    assert!(failed(&bundle.run()).contains("mount namespace"));
     bundle.config["linux"]["namespaces"] = json!([{ "type": "mount" }, { "type": "mount" }]);
     assert!(failed(&bundle.run()).contains("twice"));
 }
@@ -194,4 +192,59 @@ fn a_time_namespace_is_joined_by_path() {
         let joined = kinds.iter().any(|(_, file)| *file == kind_of(line)) || kind_of(line) == "user";
         assert_eq!(theirs.contains(line), joined, "{line}");
     }
+}
+
+#[test]
+fn without_a_mount_namespace_nothing_of_the_host_changes() {
+    let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mut bundle = Bundle::new("shared-mounts", &["/bin/sleep", "1000"]);
+    bundle.config["linux"]["namespaces"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|namespace| namespace["type"] != "mount");
+    bundle.mount("/tmp", "tmpfs", "tmpfs", &[]);
+    bundle.start();
+    let pid = bundle.state()["pid"].as_i64().unwrap();
+    let theirs = fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap();
+    assert_eq!(theirs.to_str().unwrap(), own("mnt"));
+    let script = "ls -d /tmp /bin/busybox; ls /proc/1/root/bin/busybox; cat /proc/sys/kernel/hostname; touch /dev/x; \
+                  touch /proc/sys/x; ls /etc/debian_version";
+    let output = bundle.exec(script);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text, "/bin/busybox\n/tmp\n/proc/1/root/bin/busybox\nberth\n");
+    let after = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn a_mount_namespace_is_joined_by_path() {
+    let first = Bundle::new("mounts-first", &["/bin/true"]);
+    // A mount that only that namespace has.
+    let mark = first.path().join("mark");
+    fs::create_dir(&mark).unwrap();
+    let mut other = std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-c"])
+        .arg(format!(
+            "mount -t tmpfs mark {0} && echo there > {0}/file && echo ready && exec sleep 1000",
+            mark.display()
+        ))
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = [0; 6];
+    std::io::Read::read_exact(other.stdout.as_mut().unwrap(), &mut ready).unwrap();
+    let mut bundle = Bundle::new("mounts-second", &["/bin/sleep", "1000"]);
+    bundle.namespace(json!({ "type": "mount", "path": format!("/proc/{}/ns/mnt", other.id()) }));
+    bundle.mount("/mark", "bind", mark.to_str().unwrap(), &["rbind"]);
+    bundle.start();
+    let pid = bundle.state()["pid"].as_i64().unwrap();
+    let [ours, theirs] = [u64::from(other.id()), pid.unsigned_abs()]
+        .map(|pid| fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap());
+    let read = bundle.exec("cat /mark/file");
+    let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", other.id())).unwrap();
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert_eq!(ours, theirs);
+    assert_eq!(succeeded(&read), "there");
+    assert!(!mounts.contains("/rootfs"), "{mounts}");
 }
