@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::Mode;
+use rustix::process::Rlimit;
 
 use crate::cgroups::ENTER;
 use crate::channel::{Channel, Message};
@@ -26,7 +27,7 @@ use crate::spawn::close_others;
 use crate::stdio::Streams;
 use crate::sysctl::{Sysctl, private_proc};
 use crate::terminal::Terminal;
-use crate::{Error, Result, Rootfs, Stdio, devices, hooks, mask, personality, pivot, seccomp};
+use crate::{Error, Result, Rootfs, Stdio, descriptors, devices, hooks, mask, personality, pivot, seccomp};
 
 /// Everything that the process needs, made by its creator.
 #[derive(Debug)]
@@ -56,6 +57,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) entry_files: Vec<OwnedFd>,
     pub(crate) gate: Gate,
     pub(crate) preserve_fds: u32,
+    pub(crate) usual_descriptors: Option<Rlimit>,
     pub(crate) no_pivot: bool,
     pub(crate) new_keyring: bool,
     pub(crate) find_program_now: bool,
@@ -88,6 +90,10 @@ fn prepare(setup: &mut Setup<'_>) -> Result<Ready> {
     streams.install(setup.identity.uid())?;
     enter_cgroup(setup, &mut attached)?;
     finish_root(setup, &attached)?;
+    if let Some(limit) = setup.usual_descriptors {
+        setup.mounts.clear();
+        descriptors::restore(limit);
+    }
     // Late, because it may leave no descriptor to spare for the steps before.
     setup
         .identity

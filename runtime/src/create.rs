@@ -12,6 +12,7 @@ use crate::cgroups::systemd::Scope;
 use crate::channel::{Channel, Message};
 use crate::check::{check_id, check_spec};
 use crate::child::{self, Setup};
+use crate::descriptors::MoreDescriptors;
 use crate::error::Doing;
 use crate::gate::Gate;
 use crate::group::NewCgroup;
@@ -106,6 +107,7 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
     };
     let propagation = crate::check::root_propagation(linux)?;
     let read_only = args.rootfs.is_read_only() || spec.root.as_ref().is_some_and(|r| r.readonly);
+    let descriptors = MoreDescriptors::for_mounts(spec.mounts.len());
     let (root, mounts, unopened) = if namespaces.opens_inside() {
         let root = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .doing(|| "open the root directory".to_owned())?;
@@ -146,6 +148,7 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
         entry_files: cgroup.entry_files()?,
         gate: args.listener.map_or(Gate::Channel, Gate::Listener),
         preserve_fds: args.preserve_fds,
+        usual_descriptors: descriptors.before(),
         no_pivot: args.no_pivot,
         new_keyring: args.new_keyring,
         find_program_now: args.find_program_now,

@@ -12,6 +12,7 @@ mod child;
 mod copy;
 mod create;
 mod dbus;
+mod descriptors;
 mod devices;
 mod error;
 mod exec;

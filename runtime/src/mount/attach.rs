@@ -140,10 +140,7 @@ impl New<'_> {
                 .doing(|| format!("copy {} of the image into the tmpfs on it", target.display()))?;
         }
         attach_to(&fd, &place.fd).doing(doing)?;
-        for propagation in &options.propagation {
-            set_propagation(&fd, *propagation)
-                .doing(|| format!("set the propagation of {}", target.display()))?;
-        }
+        propagate(&fd, target, &options)?;
         if is_tmpfs && (self.options.set | self.options.set_recursive) & libc::MOUNT_ATTR_RDONLY != 0 {
             let later = fd.try_clone().doing(doing)?;
             attached.read_only_later.push(later);
@@ -289,6 +286,14 @@ pub(crate) fn set_attributes(mount: impl AsFd, options: &Options) -> rustix::io:
         .map_err(from_io)?;
     }
     Ok(())
+}
+
+/// Sets how mounts propagate, as the options of a mount say.
+pub(super) fn propagate(mount: &OwnedFd, target: &Path, options: &Options) -> Result<()> {
+    let set = |propagation: &Propagation| set_propagation(mount, *propagation);
+    let mut all = options.propagation.iter();
+    all.try_for_each(set)
+        .doing(|| format!("set the propagation of {}", target.display()))
 }
 
 /// Sets how mounts propagate.

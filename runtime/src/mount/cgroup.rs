@@ -9,7 +9,7 @@ use rustix::mount::{
     fsmount, fsopen,
 };
 
-use super::attach::{Attached, attach, attach_one, attach_to, in_order, set_attributes};
+use super::attach::{Attached, attach, attach_one, attach_to, in_order, propagate, set_attributes};
 use super::options::Options;
 use super::source::{Prepared, Source, clone_tree};
 use crate::error::Doing;
@@ -79,7 +79,8 @@ fn mount_hierarchies(
     {
         let view = View::open(only)?;
         attach(&view.mount, root, destination)?;
-        return view.finish(only, options);
+        view.finish(only, options)?;
+        return propagate(&view.mount, destination, options);
     }
     let holder = super::attach::make("tmpfs", Some("cgroup"), &holder_options(options), destination)?;
     attach(&holder, root, destination)?;
@@ -91,6 +92,7 @@ fn mount_hierarchies(
     {
         attach_hierarchy(&holder, membership, options)?;
     }
+    propagate(&holder, destination, options)?;
     if (options.set | options.set_recursive) & libc::MOUNT_ATTR_RDONLY != 0 {
         attached.read_only_later.push(holder);
     }

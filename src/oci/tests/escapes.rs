@@ -257,6 +257,27 @@ fn a_bundle_that_is_gone_does_not_keep_its_container() {
     succeeded(&bundle.oci(&["delete", bundle.id()]));
 }
 
+/// CVE-2021-30465, CVE-2023-27561: a place that is there on the host and in the container is that in the container.
+#[test]
+fn links_lead_to_places_inside() {
+    let outside = tempfile::tempdir().unwrap();
+    let path = outside.path().to_str().unwrap();
+    for link in [path.to_owned(), format!("{}{path}", "../".repeat(12))] {
+        let mut bundle = Bundle::script("inside", "cat /link/file /link/directory/data");
+        let inside = bundle.root().join(path.trim_start_matches('/'));
+        for root in [outside.path(), inside.as_path()] {
+            fs::create_dir_all(root.join("directory")).unwrap();
+            fs::write(root.join("file"), "covered\n").unwrap();
+        }
+        fs::create_dir(bundle.path().join("source")).unwrap();
+        fs::write(bundle.path().join("source/data"), "bound\n").unwrap();
+        symlink(&link, bundle.root().join("link")).unwrap();
+        bundle.mount("/link/file", "bind", "source/data", &["bind"]);
+        bundle.mount("/link/directory", "bind", "source", &["bind"]);
+        assert_eq!(bundle.output(), "bound\nbound");
+    }
+}
+
 /// CVE-2021-30465: places are made where a link says, but never outside of the root.
 #[test]
 fn links_that_lead_nowhere_are_not_made_on_the_host() {

@@ -439,6 +439,22 @@ fn mounts_are_made_in_their_order() {
 }
 
 #[test]
+fn there_may_be_more_mounts_than_descriptors() {
+    let mut bundle = writable("thousand", "grep -c ' /m/' /proc/self/mounts; ulimit -Sn");
+    for number in 0..700 {
+        bundle.mount(&format!("/m/{number}"), "bind", "source", &["bind"]);
+    }
+    let limited = "ulimit -Sn 300";
+    bundle.config["process"]["rlimits"] = json!([]);
+    assert_eq!(succeeded(&run_after(&bundle, limited)), "700\n300");
+    // A limit of the configuration's own is set from there, and a hard one that is too low is told.
+    bundle.config["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 200, "hard": 250 }]);
+    assert_eq!(succeeded(&run_after(&bundle, limited)), "700\n200");
+    let said = failed(&run_after(&bundle, "ulimit -n 300"));
+    assert!(said.contains("Too many open files"), "{said}");
+}
+
+#[test]
 fn missing_and_empty_fields_are_named() {
     for (mount, said) in [
         (json!({ "destination": "/m" }), "mounts[/m].type"),
