@@ -8,7 +8,7 @@ TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
 RELEASE := $(TARGET_DIR)/$(TRIPLE)/release
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: hello build test setup check fmt lint deny advisories programs tests vm
+.PHONY: hello build test setup check fmt lint deny advisories programs tests fuzz vm
 
 hello:
 	$(SUDO) hack/setup --hello
@@ -20,7 +20,7 @@ build:
 	cargo build --profile small --package berth-oci
 	install $(TARGET_DIR)/$(TRIPLE)/small/berth-oci $(RELEASE)/
 
-test: setup check programs tests vm
+test: setup check programs tests fuzz vm
 
 # Debian packages and the test runner, if they are missing.
 setup:
@@ -50,6 +50,10 @@ programs:
 # Unit tests, and black-box tests on this machine's kernel.
 tests: programs
 	cargo nextest run --workspace
+
+# Readers of input from outside, for a fixed number of executions: no time, so that a run is like another.
+fuzz:
+	hack/fuzz
 
 # The tests that need cgroup v2, in a virtual machine: of the runtime and the shim, and of whole pods.
 vm:

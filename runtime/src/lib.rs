@@ -17,6 +17,8 @@ mod devices;
 mod error;
 mod exec;
 mod executable;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod gate;
 mod group;
 mod hooks;

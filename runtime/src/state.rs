@@ -111,6 +111,13 @@ pub struct StateDir {
     directory: File,
 }
 
+/// Reads what a state file could be.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn decode(text: &[u8]) -> Option<(Record, Spec)> {
+    let record = serde_json::from_slice::<Recorded>(text).ok()?.record;
+    Some((record, serde_json::from_slice::<Configured>(text).ok()?.config))
+}
+
 impl StateRoot {
     /// A directory that keeps states; it is made when first needed.
     pub fn new(path: impl Into<PathBuf>) -> StateRoot {

@@ -12,6 +12,7 @@ use berth_runtime::seccomp::{Program, compile, default_profile};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use serde_json::json;
 
 fn program(json: &str) -> Program {
     compile(&serde_json::from_str::<LinuxSeccomp>(json).unwrap()).unwrap()
@@ -92,6 +93,41 @@ fn arguments_are_compared_in_all_ways() {
     for (json, expected) in cases {
         assert_eq!(family(json), expected, "{json}");
     }
+}
+
+/// Rules for two calls each, for pids that there are none of.
+fn long_profile(rules: u64) -> LinuxSeccomp {
+    let rule = |n: u64| {
+        json!({
+            "names": ["getpgid", "getsid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 20 + n % 100,
+            "args": [{ "index": 0, "value": FIRST_PID + n, "op": "SCMP_CMP_EQ" }]
+        })
+    };
+    let rules: Vec<_> = (0..rules).map(rule).collect();
+    serde_json::from_value(json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules })).unwrap()
+}
+
+/// Above the kernel's PID_MAX_LIMIT.
+const FIRST_PID: u64 = 5_000_000;
+
+#[test]
+fn a_filter_may_be_as_long_as_the_kernel_takes() {
+    let longest = (1..)
+        .take_while(|n| compile(&long_profile(*n)).is_ok())
+        .last()
+        .unwrap();
+    let program = compile(&long_profile(longest)).unwrap();
+    let length = program.instructions().len();
+    assert!((4080..=4096).contains(&length), "{length}");
+    let errnos = filtered(program, move || {
+        [0, longest - 1, longest].map(|n| {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(FIRST_PID + n).unwrap());
+            nix::unistd::getpgid(Some(pid)).unwrap_err() as u64
+        })
+    });
+    assert_eq!(errnos, [20, 20 + (longest - 1) % 100, Errno::ESRCH as u64]);
+    let refused = compile(&long_profile(longest + 1)).unwrap_err().to_string();
+    assert!(refused.contains("the kernel takes at most 4096"), "{refused}");
 }
 
 #[test]

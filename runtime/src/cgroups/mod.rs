@@ -50,6 +50,13 @@ pub use process::ENTER;
 pub use stats::{CpuStats, MemoryStats, Stats};
 pub use subgroup::{Subgroup, leave_all};
 
+/// Understands device rules, and compiles them for cgroup v2.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn check_devices(rules: &[crate::oci::LinuxDeviceCgroup]) -> Result<()> {
+    device_program::compile(&devices::parse(rules)?);
+    Ok(())
+}
+
 use file::Directory;
 use hierarchy::Kind;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -19,6 +19,8 @@ mod target;
 pub(crate) use attach::{Attached, attach_all, attach_to, set_propagation};
 pub(crate) use cgroup::attach_cgroups;
 pub(crate) use empty::empty_directory;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use options::Options;
 pub(crate) use options::Propagation;
 pub use options::mount_options;
 pub(crate) use source::{Origin, Prepared, Source, clone_tree, prepare};

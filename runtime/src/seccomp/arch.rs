@@ -8,7 +8,7 @@ use super::syscalls::{Column, number, x32_number};
 
 /// One calling convention that a filter handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Abi {
+pub(crate) enum Abi {
     X86_64,
     /// Shares x86_64's audit number; its calls have a bit set.
     X32,
@@ -46,7 +46,7 @@ impl Abi {
     }
 
     /// `AUDIT_ARCH_*`.
-    pub(super) const fn audit_number(self) -> u32 {
+    pub(crate) const fn audit_number(self) -> u32 {
         match self {
             Self::X86_64 | Self::X32 => 0xc000_003e,
             Self::X86 => 0x4000_0003,
@@ -56,7 +56,7 @@ impl Abi {
     }
 
     /// The number of a system call, as `seccomp_data.nr` has it.
-    pub(super) fn syscall(self, name: &str) -> Option<u32> {
+    pub(crate) fn syscall(self, name: &str) -> Option<u32> {
         match self {
             Self::X86_64 => number(name, Column::X86_64),
             Self::X32 => x32_number(name).map(|n| n | X32_BIT),
@@ -79,9 +79,9 @@ impl Abi {
         if matches!(self, Self::X32) { X32_BIT } else { 0 }
     }
 
-    /// Whether arguments are 32 bits wide; only that many bits of a rule's values count then, so that `-1` means
-    /// the same in a 32-bit process.
+    /// Whether arguments are 32 bits wide; only that many bits of them and of a rule's values count then, so that `-1`
+    /// means the same in a 32-bit process. That of x32 has whole registers, but programs and the kernel use half.
     pub(super) const fn narrow(self) -> bool {
-        matches!(self, Self::X86 | Self::Arm)
+        matches!(self, Self::X86 | Self::X32 | Self::Arm)
     }
 }

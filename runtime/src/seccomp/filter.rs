@@ -10,7 +10,7 @@ use crate::oci::{LinuxSeccomp, LinuxSeccompOperator};
 use super::SeccompError;
 use super::arch::{Abi, X32_BIT};
 use super::assembler::{Assembler, Instruction, JUMP_EQUAL, JUMP_GREATER, JUMP_GREATER_OR_EQUAL, Label};
-use super::rules::{Chain, Condition, KILL_PROCESS, NO_SUCH_CALL, Rule, Rules, resolve};
+use super::rules::{Chain, Condition, KILL_PROCESS, NO_SUCH_CALL, Rule, Rules, default_action, resolve};
 
 /// Offsets in `struct seccomp_data`.
 const NUMBER: u32 = 0;
@@ -24,9 +24,14 @@ const MOST_INSTRUCTIONS: usize = 4096;
 struct Run {
     first: u32,
     chain: Chain,
+    /// Arguments have 32 bits.
+    narrow: bool,
 }
 
-pub(super) fn build(profile: &LinuxSeccomp, native: Abi) -> Result<Vec<Instruction>, SeccompError> {
+/// What a tracer makes of the number of a call that it has the kernel skip.
+const SKIPPED: u32 = u32::MAX;
+
+pub(crate) fn build(profile: &LinuxSeccomp, native: Abi) -> Result<Vec<Instruction>, SeccompError> {
     let abis = Abi::selected(native, &profile.architectures);
     let mut assembler = Assembler::default();
     // A process of an architecture that the profile does not know would get around all of its rules.
@@ -37,11 +42,7 @@ pub(super) fn build(profile: &LinuxSeccomp, native: Abi) -> Result<Vec<Instructi
             .copied()
             .filter(|abi| abi.audit_number() == audit_number)
             .collect();
-        let start = lookup(
-            &mut assembler,
-            &runs(profile, &here)?,
-            here.iter().all(|abi| abi.narrow()),
-        );
+        let start = lookup(&mut assembler, &runs(profile, &here)?);
         let start = assembler.load(NUMBER, start);
         next = assembler.branch(JUMP_EQUAL, audit_number, start, next);
     }
@@ -66,31 +67,35 @@ fn audit_numbers(abis: &[Abi]) -> Vec<u32> {
 fn runs(profile: &LinuxSeccomp, abis: &[Abi]) -> Result<Vec<Run>, SeccompError> {
     let mut runs = Vec::new();
     for abi in abis {
-        runs.extend(abi_runs(&resolve(profile, *abi)?, abi.base()));
+        runs.extend(abi_runs(&resolve(profile, *abi)?, *abi));
     }
     if abis == [Abi::X86_64] {
-        runs.push(Run {
-            first: X32_BIT,
-            chain: always(KILL_PROCESS),
-        });
+        let x32 = [(X32_BIT, KILL_PROCESS), (SKIPPED, default_action(profile)?)];
+        runs.extend(x32.map(|(first, action)| Run {
+            first,
+            chain: always(action),
+            narrow: false,
+        }));
     }
-    runs.dedup_by(|later, earlier| later.chain == earlier.chain);
+    runs.dedup_by(|later, earlier| later.chain == earlier.chain && later.narrow == earlier.narrow);
     Ok(runs)
 }
 
-fn abi_runs(rules: &Rules, base: u32) -> Vec<Run> {
+fn abi_runs(rules: &Rules, abi: Abi) -> Vec<Run> {
+    let narrow = abi.narrow();
     let otherwise = |number| match rules.unknown_from {
         Some(from) if number >= from => NO_SUCH_CALL,
         _ => rules.default,
     };
     let mut runs = vec![];
-    let mut next = base;
+    let mut next = abi.base();
     let gap = |runs: &mut Vec<Run>, from: u32, to: u32| {
         let border = rules.unknown_from.filter(|border| from < *border && *border < to);
         for first in [Some(from).filter(|_| from < to), border].into_iter().flatten() {
             runs.push(Run {
                 first,
                 chain: always(otherwise(first)),
+                narrow,
             });
         }
     };
@@ -103,6 +108,7 @@ fn abi_runs(rules: &Rules, base: u32) -> Vec<Run> {
         runs.push(Run {
             first: *number,
             chain,
+            narrow,
         });
         next = number + 1;
     }
@@ -118,15 +124,15 @@ fn always(action: u32) -> Chain {
 }
 
 /// Bisects; the number is loaded already.
-fn lookup(assembler: &mut Assembler, runs: &[Run], narrow: bool) -> Label {
+fn lookup(assembler: &mut Assembler, runs: &[Run]) -> Label {
     match runs {
         [] => assembler.ret(KILL_PROCESS),
-        [only] => chain(assembler, &only.chain, narrow),
+        [only] => chain(assembler, &only.chain, only.narrow),
         _ => {
             let (low, high) = runs.split_at(runs.len() / 2);
             let border = high[0].first;
-            let high = lookup(assembler, high, narrow);
-            let low = lookup(assembler, low, narrow);
+            let high = lookup(assembler, high);
+            let low = lookup(assembler, low);
             assembler.branch(JUMP_GREATER_OR_EQUAL, border, high, low)
         }
     }

@@ -25,7 +25,9 @@ mod filter;
 mod flags;
 mod multiplexed;
 #[cfg(test)]
-mod reference;
+mod properties;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod reference;
 mod rules;
 mod syscalls;
 

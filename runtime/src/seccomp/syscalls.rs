@@ -1,4 +1,4 @@
-//! The numbers of the system calls on each architecture, up to Linux 6.18.
+//! The numbers of the system calls on each architecture, up to Linux 7.0.
 //!
 //! One table for all of them, because a filter for the machine's architecture covers its 32-bit relatives too, whose
 //! numbers no crate has for a 64-bit build.
@@ -32,6 +32,12 @@ pub(super) fn x32_number(name: &str) -> Option<u32> {
     } else {
         number(name, Column::X86_64)
     }
+}
+
+/// All names.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|(name, _)| *name)
 }
 
 /// Calls that x32 numbers differently from x86_64.
@@ -76,13 +82,13 @@ const X32: [(&str, u32); 36] = [
 
 /// Calls of x86_64 that x32 never had.
 #[rustfmt::skip]
-const NOT_X32: [&str; 13] = [
+const NOT_X32: [&str; 11] = [
     "_sysctl", "create_module", "epoll_ctl_old", "epoll_wait_old", "get_kernel_syms", "get_thread_area",
-    "nfsservctl", "query_module", "set_thread_area", "uprobe", "uretprobe", "uselib", "vserver",
+    "nfsservctl", "query_module", "set_thread_area", "uselib", "vserver",
 ];
 
 /// Name, and number on x86_64, x86, aarch64 and arm; -1 where there is none. Sorted by name.
-const TABLE: [(&str, [i32; 4]); 484] = [
+const TABLE: [(&str, [i32; 4]); 486] = [
     ("_llseek", [-1, 140, -1, 140]),
     ("_newselect", [-1, 142, -1, 142]),
     ("_sysctl", [156, 149, -1, 149]),
@@ -273,6 +279,7 @@ const TABLE: [(&str, [i32; 4]); 484] = [
     ("linkat", [265, 303, 37, 330]),
     ("listen", [50, 363, 201, 284]),
     ("listmount", [458, 458, 458, 458]),
+    ("listns", [470, 470, 470, 470]),
     ("listxattr", [194, 232, 11, 232]),
     ("listxattrat", [465, 465, 465, 465]),
     ("llistxattr", [195, 233, 12, 233]),
@@ -291,7 +298,7 @@ const TABLE: [(&str, [i32; 4]); 484] = [
     ("mbind", [237, 274, 235, 319]),
     ("membarrier", [324, 375, 283, 389]),
     ("memfd_create", [319, 356, 279, 385]),
-    ("memfd_secret", [447, 447, 447, 447]),
+    ("memfd_secret", [447, 447, 447, -1]),
     ("migrate_pages", [256, 294, 238, 400]),
     ("mincore", [27, 218, 232, 219]),
     ("mkdir", [83, 39, -1, 39]),
@@ -405,6 +412,7 @@ const TABLE: [(&str, [i32; 4]); 484] = [
     ("restart_syscall", [219, 0, 128, 0]),
     ("rmdir", [84, 40, -1, 40]),
     ("rseq", [334, 386, 293, 398]),
+    ("rseq_slice_yield", [471, 471, 471, 471]),
     ("rt_sigaction", [13, 174, 134, 174]),
     ("rt_sigpending", [127, 176, 136, 176]),
     ("rt_sigprocmask", [14, 175, 135, 175]),
