@@ -114,6 +114,45 @@ fn an_agent_answers_for_a_container() {
 }
 
 #[test]
+fn an_agent_answers_whatever_the_flags() {
+    for flags in [
+        &[][..],
+        &["SECCOMP_FILTER_FLAG_TSYNC"],
+        &["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"],
+        &[
+            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+            "SECCOMP_FILTER_FLAG_TSYNC",
+        ],
+    ] {
+        let mut bundle = Bundle::script("flags", "mkdir /x");
+        let socket = notify(&mut bundle, true, &MKDIR);
+        bundle.config["linux"]["seccomp"]["flags"] = json!(flags);
+        let _agent = Agent::new(&socket, &MKDIR_NUMBERS);
+        let said = failed(&bundle.run());
+        assert!(said.contains("No medium found"), "{flags:?}: {said}");
+    }
+}
+
+/// The process has no privileges on the host there, and hands its listener over all the same.
+#[test]
+fn an_agent_answers_for_a_user_namespace() {
+    for no_new_privileges in [true, false] {
+        let mut bundle = Bundle::script("userns", "mkdir /x");
+        let socket = notify(&mut bundle, no_new_privileges, &MKDIR);
+        bundle.namespace(json!({ "type": "user" }));
+        let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
+        bundle.config["linux"]["uidMappings"] = map.clone();
+        bundle.config["linux"]["gidMappings"] = map;
+        fs::set_permissions(bundle.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::chown(bundle.root(), Some(100_000), Some(100_000)).unwrap();
+        let mut agent = Agent::new(&socket, &MKDIR_NUMBERS);
+        let said = failed(&bundle.run());
+        assert!(said.contains("No medium found"), "{said}");
+        assert_eq!(agent.state()["fds"], json!(["seccompFd"]));
+    }
+}
+
+#[test]
 fn an_agent_answers_for_added_processes() {
     for no_new_privileges in [true, false] {
         let mut bundle = Bundle::new("exec-asks", &["/bin/sleep", "1000"]);
@@ -455,6 +494,42 @@ mod conventions {
             Some(88),
             "socketcall(SYS_SOCKET)"
         );
+    }
+
+    /// All that is allowed is to begin and to end.
+    #[test]
+    fn calls_newer_than_the_profile_do_not_exist() {
+        for (default, refused) in [
+            ("SCMP_ACT_ERRNO", Some(1)),
+            ("SCMP_ACT_KILL_PROCESS", KILLED),
+            ("SCMP_ACT_TRAP", KILLED),
+            ("SCMP_ACT_LOG", Some(14)),
+        ] {
+            let profile = json!({
+                "defaultAction": default,
+                "syscalls": [{ "names": ["execve", "exit"], "action": "SCMP_ACT_ALLOW" }]
+            });
+            // A null path is EFAULT.
+            let (rename, unlink, open, exit) = (82, 87, 2, 60);
+            assert_eq!(
+                end(&profile, Convention::X86_64, open, [0; 3]),
+                refused,
+                "{default}"
+            );
+            assert_eq!(
+                end(&profile, Convention::X86_64, exit, [3, 0, 0]),
+                Some(3),
+                "{default}"
+            );
+            let newer = if default == "SCMP_ACT_LOG" { 14 } else { 38 };
+            for number in [rename, unlink] {
+                assert_eq!(
+                    end(&profile, Convention::X86_64, number, [0; 3]),
+                    Some(newer),
+                    "{default}"
+                );
+            }
+        }
     }
 
     #[test]
