@@ -2,7 +2,10 @@
 
 use std::process::ExitCode;
 
-use berth_runtime::oci::{Arch, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSeccompOperator};
+use berth_runtime::oci::{
+    Arch, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSeccompOperator, MemoryPolicyFlagType,
+    MemoryPolicyModeType,
+};
 use serde_json::json;
 
 use crate::arguments::{Arguments, Operands, Syntax};
@@ -37,10 +40,14 @@ pub(crate) fn main(_: &Global, _: &Arguments) -> Result<ExitCode, Failure> {
                 "supportedFlags": berth_runtime::seccomp::supported_flags()
             },
             "apparmor": { "enabled": true },
-            "selinux": { "enabled": false },
-            "intelRdt": { "enabled": false },
+            "selinux": { "enabled": true },
+            "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
+            "memoryPolicy": {
+                "modes": sorted(MemoryPolicyModeType::NAMES),
+                "flags": sorted(MemoryPolicyFlagType::NAMES)
+            },
             "mountExtensions": { "idmap": { "enabled": true } },
-            "netDevices": { "enabled": false }
+            "netDevices": { "enabled": true }
         }
     }))?;
     Ok(ExitCode::SUCCESS)

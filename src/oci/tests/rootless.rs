@@ -280,3 +280,92 @@ fn root_of_a_namespace_that_a_user_made() {
     let said = failed(&run_nested(&bundle));
     assert!(said.contains("linux.resources.pids"), "{said}");
 }
+
+/// A group in every hierarchy that belongs to the user, and is gone at the end. The group below it that the runtime
+/// begins in leaves the other one free of processes, as cgroup v2 wants it.
+struct Delegated(String);
+
+impl Delegated {
+    fn new(name: &str) -> Delegated {
+        let group = Delegated(format!("berth-oci-{name}-{}", std::process::id()));
+        for root in hierarchies() {
+            let above = root.join(&group.0);
+            for (parent, directory) in [(&root, &above), (&above, &above.join("runtime"))] {
+                fs::create_dir(directory).unwrap();
+                // A v1 group without processors and memory nodes takes no process.
+                for file in ["cpuset.cpus", "cpuset.mems"] {
+                    let inherited = fs::read(parent.join(file)).unwrap_or_default();
+                    if directory.join(file).exists() && !inherited.is_empty() {
+                        fs::write(directory.join(file), inherited).unwrap();
+                    }
+                }
+            }
+            give(&above);
+        }
+        group
+    }
+
+    /// Runs a command of the user whose first process is in the group.
+    fn oci(&self, bundle: &Bundle, arguments: &[&str]) -> Output {
+        let inner = bundle.command(arguments);
+        let enter: String = hierarchies()
+            .iter()
+            .map(|root| format!("echo $$ > {}/{}/runtime/cgroup.procs && ", root.display(), self.0))
+            .collect();
+        let user = USER.to_string();
+        Command::new("sh")
+            .arg("-c")
+            .arg(format!(
+                "{enter} exec setpriv --reuid {user} --regid {user} --clear-groups \"$@\""
+            ))
+            .arg("sh")
+            .arg(inner.get_program())
+            .args(inner.get_args())
+            .output()
+            .unwrap()
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        for root in hierarchies() {
+            for directory in [root.join(&self.0).join("runtime"), root.join(&self.0)] {
+                let _ = fs::remove_dir(directory);
+            }
+        }
+    }
+}
+
+/// Where the control groups are mounted: one hierarchy, or many.
+fn hierarchies() -> Vec<std::path::PathBuf> {
+    let base = Path::new("/sys/fs/cgroup");
+    if base.join("cgroup.procs").exists() {
+        return vec![base.to_owned()];
+    }
+    let entries = fs::read_dir(base).unwrap().flatten();
+    let directories = entries.map(|entry| entry.path()).filter(|path| {
+        let is_link = fs::symlink_metadata(path).unwrap().is_symlink();
+        !is_link && path.join("cgroup.procs").exists()
+    });
+    directories.collect()
+}
+
+#[test]
+fn limits_hold_where_control_groups_are_the_users() {
+    let delegated = Delegated::new("delegated");
+    let mut bundle = bundle("delegated", &["/bin/cat", "/proc/self/cgroup"]);
+    let path = format!("/{}/container", delegated.0);
+    bundle.config["linux"]["cgroupsPath"] = json!(path);
+    bundle.config["linux"]["resources"] = json!({ "pids": { "limit": 10 } });
+    let list = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+    list.retain(|namespace| namespace["type"] != "cgroup");
+    let output = delegated.oci(
+        &bundle,
+        &["run", "--bundle", bundle.path().to_str().unwrap(), bundle.id()],
+    );
+    let said = succeeded(&output);
+    // Beside a unified hierarchy a container leaves the named one alone.
+    let mut groups = said.lines().filter(|line| !line.contains(":name="));
+    assert!(groups.all(|line| line.ends_with(&path)), "{said}");
+    assert!(support::leftovers(&path).is_empty());
+}
