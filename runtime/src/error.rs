@@ -44,10 +44,12 @@ pub enum Error {
     #[error("The container's process ended before it was set up: {0}.")]
     Vanished(String),
     /// A hook failed or took too long.
-    #[error("The {kind} hook {path} failed: {reason}.")]
+    #[error("error running {kind} hook #{number}: {path}: {reason}.")]
     Hook {
         /// Which of the six kinds.
         kind: &'static str,
+        /// Its place in the list, from 0.
+        number: usize,
         /// The hook's program.
         path: String,
         /// How.

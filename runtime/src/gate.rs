@@ -81,9 +81,9 @@ impl Ready {
             .spec
             .hooks
             .as_ref()
-            .map(|hooks| hooks.start_container.as_slice())
+            .filter(|hooks| !hooks.start_container.is_empty())
         {
-            None | Some([]) => {
+            None => {
                 setup.identity.set_limits()?;
                 setup.install_filter(FilterMoment::Started)?;
             }
@@ -96,7 +96,7 @@ impl Ready {
                     self.pid,
                     ContainerState::Created,
                 );
-                hooks::run("startContainer", hooks, &state)?;
+                hooks::run_start_container(hooks, &state, &program.environment())?;
                 setup.identity.set_limits()?;
             }
         }

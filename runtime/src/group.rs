@@ -33,7 +33,7 @@ impl NewCgroup {
             return Err(Error::invalid("linux.cgroupsPath", "it is missing"));
         }
         let used = || {
-            let reason = format!("the cgroup {path} has processes in it already");
+            let reason = format!("container's cgroup is not empty: {path} has processes in it already");
             Error::invalid("linux.cgroupsPath", reason)
         };
         let resources = linux.resources.as_ref().map(with_default_devices);

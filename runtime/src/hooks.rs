@@ -80,10 +80,9 @@ pub fn run_poststop(hooks: &Hooks, state: &HookState<'_>) -> Vec<Error> {
 
 /// Runs all hooks of one kind, whatever the others did.
 fn run_all(kind: &'static str, hooks: &[Hook], state: &HookState<'_>) -> Vec<Error> {
-    hooks
-        .iter()
-        .filter_map(|hook| run(kind, std::slice::from_ref(hook), state).err())
-        .collect()
+    let numbered = hooks.iter().enumerate();
+    let outcomes = numbered.map(|(number, hook)| run_numbered(kind, number, hook, state, &[]));
+    outcomes.filter_map(Result::err).collect()
 }
 
 /// Checks what can be checked by looking.
@@ -117,20 +116,45 @@ pub(crate) fn check(hooks: Option<&Hooks>) -> Result<()> {
 
 /// Runs hooks of one kind in their order, up to the first that fails.
 pub(crate) fn run(kind: &'static str, hooks: &[Hook], state: &HookState<'_>) -> Result<()> {
-    hooks.iter().try_for_each(|hook| {
-        let path = hook.path.display().to_string();
-        run_one(hook, state).map_err(|reason| Error::Hook { kind, path, reason })
+    let mut numbered = hooks.iter().enumerate();
+    numbered.try_for_each(|(number, hook)| run_numbered(kind, number, hook, state, &[]))
+}
+
+/// Runs the hooks of the container that come right before its program. One that names no environment has the
+/// program's, as it has in other runtimes.
+pub(crate) fn run_start_container(
+    hooks: &Hooks,
+    state: &HookState<'_>,
+    environment: &[String],
+) -> Result<()> {
+    let mut numbered = hooks.start_container.iter().enumerate();
+    numbered.try_for_each(|(number, hook)| run_numbered("startContainer", number, hook, state, environment))
+}
+
+fn run_numbered(
+    kind: &'static str,
+    number: usize,
+    hook: &Hook,
+    state: &HookState<'_>,
+    environment: &[String],
+) -> Result<()> {
+    run_one(hook, state, environment).map_err(|reason| Error::Hook {
+        kind,
+        number,
+        path: hook.path.display().to_string(),
+        reason,
     })
 }
 
-fn run_one(hook: &Hook, state: &HookState<'_>) -> std::result::Result<(), String> {
+/// `environment` is for a hook that has none of its own.
+fn run_one(hook: &Hook, state: &HookState<'_>, environment: &[String]) -> std::result::Result<(), String> {
     let text = |e: &dyn std::fmt::Display| e.to_string();
     let input = input(state).map_err(|e| text(&e))?;
     // Files in memory, not pipes: a hook that does not read its input, or whose child keeps its output open, can't
     // block the runtime.
     let mut errors = memory_file(c"hook-stderr").map_err(|e| text(&e))?;
     let stderr = errors.try_clone().map_err(|e| text(&e))?;
-    let mut child = command(hook)
+    let mut child = command(hook, environment)
         .stdin(input)
         .stdout(Stdio::null())
         .stderr(stderr)
@@ -158,14 +182,18 @@ fn run_one(hook: &Hook, state: &HookState<'_>) -> std::result::Result<(), String
     })
 }
 
-fn command(hook: &Hook) -> Command {
+fn command(hook: &Hook, environment: &[String]) -> Command {
     let mut command = Command::new(&hook.path);
     if let Some((name, arguments)) = hook.args.split_first() {
         command.arg0(name).args(arguments);
     }
     // A group of its own: what a hook started ends with it when it takes too long.
     command.env_clear().process_group(0);
-    for entry in &hook.env {
+    for entry in if hook.env.is_empty() {
+        environment
+    } else {
+        &hook.env
+    } {
         if let Some((name, value)) = entry.split_once('=') {
             command.env(name, value);
         }

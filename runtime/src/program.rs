@@ -71,6 +71,12 @@ impl Program {
         }
     }
 
+    /// The environment, for programs that run before it.
+    pub(crate) fn environment(&self) -> Vec<String> {
+        let texts = self.envp.iter().map(|entry| entry.to_string_lossy().into_owned());
+        texts.collect()
+    }
+
     /// Finds the program as the process would run it. The root directory must be the container's.
     pub(crate) fn find(&self) -> Result<PathBuf> {
         if self.name.contains('/') {
@@ -104,12 +110,19 @@ impl Program {
     /// Replaces this process's program; returns only upon failure.
     pub(crate) fn execute(&self, path: &Path) -> Error {
         match CString::new(path.as_os_str().as_bytes()) {
-            Ok(path) => self.cannot_run(execve(&path, &self.argv, &self.envp)),
+            Ok(path) => {
+                let error = execve(&path, &self.argv, &self.envp);
+                self.cannot_run_as(&path.to_string_lossy(), error)
+            }
             Err(_) => self.cannot_run(io::Error::from(Errno::INVAL)),
         }
     }
 
     fn cannot_run(&self, error: io::Error) -> Error {
+        self.cannot_run_as(&format!("{:?}", self.name), error)
+    }
+
+    fn cannot_run_as(&self, name: &str, error: io::Error) -> Error {
         let exit_code = match error.raw_os_error() {
             Some(libc::ENOENT | libc::ENOTDIR) => NOT_FOUND,
             _ => NOT_EXECUTABLE,
@@ -122,7 +135,7 @@ impl Program {
         };
         Error::CannotRun {
             exit_code,
-            message: format!("exec: {:?}: {reason}", self.name),
+            message: format!("exec {name}: {reason}"),
         }
     }
 }

@@ -71,7 +71,7 @@ fn add(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     };
     if !arguments.switch("ignore-paused")? && cgroup.is_frozen()? {
         return Err(usage(format!(
-            "The container {id} is paused; resume it first, or use --ignore-paused."
+            "cannot exec in a paused container: resume {id} first, or use --ignore-paused."
         )));
     }
     let filter = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());

@@ -4,7 +4,8 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use berth_runtime::cgroups::Cgroup;
-use berth_runtime::send_signal;
+use berth_runtime::oci::{LinuxNamespaceType, Spec};
+use berth_runtime::{StateDir, send_signal};
 use nix::sys::signal::Signal;
 
 use crate::arguments::{Arguments, Operands, Syntax};
@@ -37,6 +38,13 @@ pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
         }
         return Ok(ExitCode::SUCCESS);
     }
+    if signal == Signal::SIGKILL as i32
+        && shares_pids(&state)
+        && let Some(cgroup) = cgroup()?.filter(|cgroup| cgroup.pids().is_ok_and(|pids| !pids.is_empty()))
+    {
+        // The end of the first process takes nobody along, and may have come before that of others.
+        return Ok(cgroup.kill_all().map(|()| ExitCode::SUCCESS)?);
+    }
     let (status, process) = state.status();
     let not_running = || {
         usage(format!(
@@ -59,6 +67,18 @@ pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
         cgroup.thaw()?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The container has no PID namespace that is only its own.
+fn shares_pids(state: &StateDir) -> bool {
+    let own = |spec: Spec| {
+        let list = spec.linux.map(|linux| linux.namespaces).unwrap_or_default();
+        let mut pid = list
+            .iter()
+            .filter(|namespace| namespace.typ == LinuxNamespaceType::Pid);
+        pid.any(|namespace| namespace.path.as_os_str().is_empty())
+    };
+    state.config().is_ok_and(|spec| !own(spec))
 }
 
 fn kill_all(cgroup: &Cgroup, signal: i32) -> Result<(), Failure> {

@@ -121,7 +121,7 @@ pub enum CgroupError {
     },
 
     /// A group that was there is frozen.
-    #[error("Cgroup {path:?} is frozen, so that no container can begin in it; thaw it first.")]
+    #[error("container's cgroup unexpectedly frozen: none can begin in {path:?}; thaw it first.")]
     Frozen {
         /// The group's path below its hierarchy's root.
         path: String,

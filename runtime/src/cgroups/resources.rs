@@ -42,12 +42,12 @@ impl Cgroup {
     }
 }
 
-/// The limit of processes and threads: -1 is none, 0 is "not set".
+/// The limit of processes and threads: -1 is none. 0 can't be: a container has one process, and so becomes 1.
 fn apply_pids(group: &Cgroup, spec: &LinuxPids) -> Result<()> {
-    let value = match spec.limit.unwrap_or(0) {
-        0 => return Ok(()),
-        ..0 => "max".to_owned(),
-        limit => limit.to_string(),
+    let value = match spec.limit {
+        None => return Ok(()),
+        Some(..0) => "max".to_owned(),
+        Some(limit) => limit.max(1).to_string(),
     };
     group
         .need(Controller::Pids, "linux.resources.pids.limit")?

@@ -27,6 +27,11 @@ impl CStrings {
         Ok(CStrings { strings, pointers })
     }
 
+    /// The strings.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &CStr> {
+        self.strings.iter().map(CString::as_c_str)
+    }
+
     /// Adds one more string.
     pub(crate) fn push(&mut self, string: CString) {
         self.pointers.pop();

@@ -225,7 +225,7 @@ fn a_failing_creation_is_undone_by_poststop_hooks() {
         let bundle_path = bundle.path().to_str().unwrap().to_owned();
         let said = failed(&bundle.oci(&["create", "--bundle", &bundle_path, bundle.id()]));
         assert!(
-            said.contains(kind) && said.contains("The poststop hook /bin/false failed"),
+            said.contains(kind) && said.contains("error running poststop hook #0: /bin/false"),
             "{said}"
         );
         let state: Value = serde_json::from_str(&fs::read_to_string(&told).unwrap()).unwrap();
@@ -247,7 +247,10 @@ fn since_1_3_a_failing_poststart_hook_ends_the_container() {
         bundle.create();
         let output = bundle.oci(&["start", bundle.id()]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(said.contains("The poststart hook /bin/false failed"), "{said}");
+        assert!(
+            said.contains("error running poststart hook #0: /bin/false"),
+            "{said}"
+        );
         assert_eq!(output.status.success(), !fatal, "{version}");
         assert_eq!(ran.exists(), !fatal, "{version}");
         assert_eq!(bundle.status(), if fatal { "stopped" } else { "running" });

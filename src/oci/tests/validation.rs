@@ -5,7 +5,7 @@
 mod support;
 
 use serde_json::json;
-use support::Bundle;
+use support::{Bundle, eventually, failed, lives, succeeded};
 
 #[test]
 fn a_filter_from_before_newer_system_calls_does_not_stop_the_runtime() {
@@ -89,4 +89,64 @@ fn without_a_cgroup_namespace_a_user_namespace_sees_its_own_group_too() {
         matches!(output.split_once('\n'), Some(("2" | "3", "in"))),
         "{output}"
     );
+}
+
+#[test]
+fn without_a_pid_namespace_killing_takes_all_processes() {
+    for first_process_lives in [true, false] {
+        let mut bundle = Bundle::new("host-pids", &["/bin/sleep", "1000"]);
+        let namespaces = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "pid");
+        bundle.start();
+        let first = bundle.state()["pid"].as_i64().unwrap();
+        let pid_file = bundle.path().join("exec.pid");
+        let path = pid_file.to_str().unwrap();
+        let arguments = [
+            "exec",
+            "--detach",
+            "--pid-file",
+            path,
+            bundle.id(),
+            "/bin/sleep",
+            "1000",
+        ];
+        assert!(bundle.command(&arguments).status().unwrap().success());
+        let added: i64 = std::fs::read_to_string(&pid_file).unwrap().parse().unwrap();
+        if !first_process_lives {
+            let first = nix::unistd::Pid::from_raw(i32::try_from(first).unwrap());
+            nix::sys::signal::kill(first, nix::sys::signal::Signal::SIGKILL).unwrap();
+            eventually("its end", || bundle.status() == "stopped");
+        }
+        assert!(lives(added));
+        succeeded(&bundle.oci(&["kill", bundle.id(), "KILL"]));
+        eventually("the end of all", || !lives(first) && !lives(added));
+        assert_eq!(bundle.status(), "stopped");
+        assert!(failed(&bundle.oci(&["kill", bundle.id(), "KILL"])).contains("container not running"));
+    }
+}
+
+#[test]
+fn hooks_before_the_program_have_its_environment_and_are_counted() {
+    let mut bundle = Bundle::script("hook-environment", "true");
+    bundle.config["process"]["env"] = json!(["ONE=two"]);
+    let test = |script: &str| json!({ "path": "/bin/sh", "args": ["sh", "-c", script] });
+    let with_own = json!({ "path": "/bin/sh", "args": ["sh", "-c", "[ -z $ONE ]"], "env": ["OWN=1"] });
+    bundle.config["hooks"] = json!({ "startContainer": [test("[ $ONE = two ] && [ $HOME = / ]"), with_own] });
+    assert_eq!(bundle.output(), "");
+    bundle.config["hooks"]["startContainer"][1] = test("exit 7");
+    let said = failed(&bundle.run());
+    assert!(
+        said.contains("error running startContainer hook #1: /bin/sh: it ended with exit code 7"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_limit_of_no_process_is_one_of_one() {
+    let mut bundle = Bundle::script(
+        "one-process",
+        "cd /sys/fs/cgroup; [ -e pids ] && cd pids; read limit < pids.max; echo $limit",
+    );
+    bundle.config["linux"]["resources"]["pids"] = json!({ "limit": 0 });
+    assert_eq!(bundle.output(), "1");
 }
