@@ -22,7 +22,7 @@ use crate::process::{
     join_keyring, report, reset_signals, warn,
 };
 use crate::program::Program;
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, forget_processors};
 use crate::spawn::close_others;
 use crate::stdio::Streams;
 use crate::sysctl::{Sysctl, private_proc};
@@ -265,6 +265,7 @@ fn enter_cgroup(setup: &mut Setup<'_>, attached: &mut Attached) -> Result<()> {
     for file in std::mem::take(&mut setup.entry_files) {
         rustix::io::write(file, ENTER).doing(|| "enter the container's cgroup".to_owned())?;
     }
+    forget_processors();
     setup.namespaces.enter_cgroup()?;
     mount::attach_cgroups(&setup.root, &setup.mounts, setup.namespaces, attached)
 }

@@ -8,7 +8,7 @@ use crate::oci::{
     CpuAffinity, IoPriorityClass, LinuxIoPriority, LinuxSchedulerFlag, LinuxSchedulerPolicy, Process,
     Scheduler,
 };
-use crate::sys::{SchedulingAttributes, set_io_priority, set_scheduling};
+use crate::sys::{SchedulingAttributes, set_io_priority, set_scheduling, use_all_processors};
 use crate::{Error, Result};
 
 /// How a process is scheduled, checked and ready to be applied.
@@ -162,10 +162,25 @@ impl Affinity {
         Ok(Some(OwnProcessors(own)))
     }
 
-    /// Moves this process, which is in the container's cgroup, to the final processors.
+    /// Moves this process, which is in the container's cgroup, to the final processors. Without any it stays where it
+    /// began, and without an affinity at all it may be wherever the cgroup is.
     pub(crate) fn finish(&self) -> Result<()> {
-        self.last.as_ref().map_or(Ok(()), |last| set("final", last))
+        match (&self.initial, &self.last) {
+            (_, Some(last)) => set("final", last),
+            (Some(_), None) => Ok(()),
+            (None, None) => {
+                forget_processors();
+                Ok(())
+            }
+        }
     }
+}
+
+/// The runtime may have been called with few processors, which says nothing about the container's: those are its
+/// cgroup's.
+pub(crate) fn forget_processors() {
+    // A filter around the runtime may deny it, and a process that shares its cgroup's processors is no failure.
+    let _ = use_all_processors();
 }
 
 fn set(field: &str, processors: &CpuSet) -> Result<()> {

@@ -24,7 +24,9 @@ pub(crate) use keyring::join_session_keyring;
 pub(crate) use mount_attr::{MountAttr, mount_setattr};
 pub(crate) use namespace::namespace_kind;
 pub(crate) use personality::set_personality;
-pub(crate) use schedule::{SchedulingAttributes, set_io_priority, set_memory_policy, set_scheduling};
+pub(crate) use schedule::{
+    SchedulingAttributes, set_io_priority, set_memory_policy, set_scheduling, use_all_processors,
+};
 pub use send_signal::send_signal;
 pub(crate) use sendmmsg::sendmmsg_descriptor;
 pub(crate) use signal::default_sigpipe;

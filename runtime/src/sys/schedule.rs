@@ -1,4 +1,5 @@
-//! When a process runs and from where its memory comes: sched_setattr(2), ioprio_set(2), set_mempolicy(2).
+//! When and where a process runs and from where its memory comes: sched_setattr(2), sched_setaffinity(2), ioprio_set(2),
+//! set_mempolicy(2).
 
 use std::io;
 
@@ -35,6 +36,18 @@ pub(crate) fn set_scheduling(mut attributes: SchedulingAttributes) -> io::Result
     attributes.size = u32::try_from(size_of::<SchedulingAttributes>()).unwrap_or(0);
     // SAFETY: the structure is laid out as the kernel's and lives through the call, and its first field is its size.
     match unsafe { libc::syscall(libc::SYS_sched_setattr, SELF, &raw const attributes, NO_FLAGS) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Lets this process run on all processors that its cgroup has.
+pub(crate) fn use_all_processors() -> io::Result<()> {
+    /// The kernel's largest number of processors is 8192.
+    const ALL: [u64; 128] = [u64::MAX; 128];
+    const SELF: libc::pid_t = 0;
+    // SAFETY: the kernel reads as many bytes as it is told, which are those of the array.
+    match unsafe { libc::syscall(libc::SYS_sched_setaffinity, SELF, size_of_val(&ALL), ALL.as_ptr()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
