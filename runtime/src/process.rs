@@ -116,6 +116,9 @@ pub(crate) fn become_user(
 /// `/proc/self/fd/7` could lead out of it.
 pub(crate) fn enter_directory(cwd: &Path, make: bool) -> Result<()> {
     let doing = || format!("enter the working directory {}", cwd.display());
+    if cwd == Path::new("/") {
+        return rustix::process::chdir("/").doing(doing);
+    }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let root = crate::terminal::root_directory()?;

@@ -49,8 +49,20 @@ pub(crate) fn place(root: impl AsFd, path: &Path, directory: bool) -> Result<Pla
         Err(Errno::NOENT) => {}
         other => return other.map(|fd| Place { fd, made: false }).doing(failed),
     }
-    let fd = walk(&root, path, directory).doing(failed)?;
+    let fd = match make_last(&root, path, directory) {
+        Some(fd) => fd,
+        None => walk(&root, path, directory).doing(failed)?,
+    };
     Ok(Place { fd, made: true })
+}
+
+/// Where only the last name is missing, as nearly always, there is no need to go down step by step.
+fn make_last(root: &impl AsFd, path: &Path, directory: bool) -> Option<OwnedFd> {
+    let parent = open_inside(root, path.parent()?).ok()?;
+    let name = path.file_name()?;
+    make(&parent, name, directory).ok()?;
+    // A symbolic link to nowhere is there, too: that one is for the long way.
+    step(&parent, name).ok()
 }
 
 /// Goes down component by component and makes what is missing. Each directory on the way is held: `..` goes back to
