@@ -36,8 +36,17 @@ pub(crate) fn sendmmsg_descriptor(
             .cast::<libc::c_int>()
             .write_unaligned(descriptor.as_raw_fd());
     }
+    // Not the C library's function: musl's makes sendmsg(2) of it.
     // SAFETY: one message, whose buffers live until the call returns.
-    let result = unsafe { libc::sendmmsg(socket.as_raw_fd(), &raw mut message, 1, libc::MSG_NOSIGNAL as _) };
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_sendmmsg,
+            socket.as_raw_fd(),
+            &raw mut message,
+            1,
+            libc::MSG_NOSIGNAL,
+        )
+    };
     if result == 1 {
         Ok(())
     } else {
