@@ -33,11 +33,12 @@ def program(options, name):
         candidates = [options.bin / name]
     else:
         target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
-        candidates = sorted(target.glob(f"*-linux-*/release/{name}")) + [target / "release" / name]
-    for path in candidates:
-        if path.exists():
-            return path.resolve()
-    sys.exit(f"{name} is not built: cargo build --release")
+        candidates = [path for profile in ("small", "release") for path in target.glob(f"*-linux-*/{profile}/{name}")]
+    candidates = [path for path in candidates if path.exists()]
+    if candidates:
+        # berth-oci may be there linked with either of two C libraries: what was built last counts.
+        return max(candidates, key=lambda path: path.stat().st_mtime).resolve()
+    sys.exit(f"{name} is not built: make build")
 
 
 def peer(name):
@@ -85,7 +86,12 @@ def summary(figures):
 
 
 def report(options, row, what, results, ratios, bars):
-    """Prints one line per system and per ratio, and writes JSON.
+    """Shows what was measured, and writes it as JSON."""
+    write(options, show(row, what, results, ratios, bars))
+
+
+def show(row, what, results, ratios, bars):
+    """Prints one line per system and per ratio; returns all of it.
 
     ratios: name -> value; bars: name -> the largest (or, negative, smallest) value that meets the goal.
     """
@@ -100,16 +106,20 @@ def report(options, row, what, results, ratios, bars):
             met = value <= bar if bar > 0 else value >= -bar
             verdict = f"  (goal {'at most' if bar > 0 else 'at least'} {abs(bar):g}: {'met' if met else 'MISSED'})"
         print(f"  {name:<34} {value:8.2f}{verdict}")
+    return {
+        "row": row,
+        "what": what,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "kernel": platform.release(),
+        "processors": os.cpu_count(),
+        "systems": results,
+        "ratios": ratios,
+        "goals": {name: abs(bar) for name, bar in bars.items()},
+    }
+
+
+def write(options, records):
+    """Writes one record, or a list of them, if that is wanted."""
     if options.json:
-        record = {
-            "row": row,
-            "what": what,
-            "date": time.strftime("%Y-%m-%d", time.gmtime()),
-            "kernel": platform.release(),
-            "processors": os.cpu_count(),
-            "systems": results,
-            "ratios": ratios,
-            "goals": {name: abs(bar) for name, bar in bars.items()},
-        }
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(record, indent=2) + "\n")
+        options.json.write_text(json.dumps(records, indent=2) + "\n")
