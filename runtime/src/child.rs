@@ -87,7 +87,7 @@ fn prepare(setup: &mut Setup<'_>) -> Result<Ready> {
     set_sysctls(setup, &attached)?;
     let pid = run_hooks(setup)?;
     labels.apply()?;
-    streams.install(setup.identity.uid())?;
+    streams.install(&setup.root, setup.identity.uid())?;
     enter_cgroup(setup, &mut attached)?;
     finish_root(setup, &attached)?;
     if let Some(limit) = setup.usual_descriptors {

@@ -346,7 +346,7 @@ impl Addition<'_> {
                 Streams::Terminal(terminal.slave)
             }
         };
-        streams.install(self.identity.uid())
+        streams.install(root_directory()?, self.identity.uid())
     }
 
     fn take_identity(&mut self) -> Result<()> {

@@ -93,6 +93,14 @@ impl NewCgroup {
         self.scope.as_ref().is_some_and(|scope| scope.user)
     }
 
+    /// Moves a process into the group.
+    pub(crate) fn enter(&self, pid: Pid) -> Result<()> {
+        match &self.group {
+            Some(group) if !self.is_users() => Ok(group.add_process(pid)?),
+            _ => self.attach(pid),
+        }
+    }
+
     /// The group is the container's from here on.
     pub(crate) fn keep(mut self) -> Result<Cgroup> {
         self.scope = None;

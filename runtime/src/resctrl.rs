@@ -158,6 +158,16 @@ pub(crate) fn assign_added(rdt: &LinuxIntelRdt, id: &str, pid: i32) -> Result<()
     )
 }
 
+/// Changes the limits of a container's resctrl group.
+///
+/// # Errors
+/// When the container was created without one, or the kernel refuses.
+pub fn update_resctrl_group(spec: &Spec, id: &str, lines: &[&str]) -> Result<()> {
+    let rdt = spec.linux.as_ref().and_then(|linux| linux.intel_rdt.as_ref());
+    let rdt = rdt.ok_or_else(|| Error::invalid(FIELD, "the container was created without it"))?;
+    write_schemata(&group_of(&mounted()?, rdt, id), lines)
+}
+
 /// Removes the resctrl groups that were made for a container that has ended.
 ///
 /// # Errors

@@ -2,12 +2,19 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Uid, fchown, fstat};
+use rustix::fs::{Dev, FileType, Mode, OFlags, Uid, fchown, fstat, makedev, openat2};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::Result;
+use crate::devices::open_null;
 use crate::error::Doing;
+use crate::mount::INSIDE;
 use crate::terminal::make_controlling;
+
+/// Linux's number for `/dev/null`; see null(4).
+fn null_device() -> Dev {
+    makedev(1, 3)
+}
 
 /// Where a process's standard streams go.
 #[derive(Debug)]
@@ -47,7 +54,9 @@ pub(crate) enum Streams<'a> {
 
 impl Streams<'_> {
     /// Puts the streams in place and lets the user open them again.
-    pub(crate) fn install(&self, user: Uid) -> Result<()> {
+    /// A null device of the host is exchanged for the container's own in `root`: nothing of the host's file system stays
+    /// open, which a checkpoint could not write.
+    pub(crate) fn install(&self, root: impl AsFd, user: Uid) -> Result<()> {
         match self {
             Streams::Inherited => {}
             Streams::Files([stdin, stdout, stderr]) => install(stdin, stdout, stderr)?,
@@ -56,7 +65,7 @@ impl Streams<'_> {
                 install(terminal, terminal, terminal)?;
             }
         }
-        give_streams_to(user);
+        give_streams_to(root, user);
         Ok(())
     }
 }
@@ -71,21 +80,44 @@ pub(crate) fn install(stdin: impl AsFd, stdout: impl AsFd, stderr: impl AsFd) ->
 
 /// Lets the process's user open the streams again (`/dev/stdout`), which takes permission where writing does not.
 /// Only pipes and sockets are given away: a device or a file may be the host's own.
-fn give_streams_to(user: Uid) {
-    for stream in [
+fn give_streams_to(root: impl AsFd, user: Uid) {
+    let streams = [
         rustix::stdio::stdin(),
         rustix::stdio::stdout(),
         rustix::stdio::stderr(),
-    ] {
-        give(stream, user);
+    ];
+    let is_null = streams.map(|stream| give(stream, user));
+    if is_null.contains(&true)
+        && let Some(null) = own_null(root)
+    {
+        // Where it fails the stream stays what it was.
+        for (fd, _) in (0..3).zip(is_null).filter(|(_, is_null)| *is_null) {
+            let _ = match fd {
+                0 => dup2_stdin(&null),
+                1 => dup2_stdout(&null),
+                _ => dup2_stderr(&null),
+            };
+        }
     }
 }
 
-fn give(stream: BorrowedFd<'_>, user: Uid) {
-    let Ok(stat) = fstat(stream) else { return };
+/// Gives a stream to the user. Returns whether it is the null device.
+fn give(stream: BorrowedFd<'_>, user: Uid) -> bool {
+    let Ok(stat) = fstat(stream) else { return false };
     let kind = FileType::from_raw_mode(stat.st_mode);
     if stat.st_uid != user.as_raw() && matches!(kind, FileType::Fifo | FileType::Socket) {
         // A refusal costs the program nothing but the opening by name.
         let _ = fchown(stream, Some(user), None);
     }
+    kind == FileType::CharacterDevice && stat.st_rdev == null_device()
+}
+
+/// The container's null device, if it has one.
+fn own_null(root: impl AsFd) -> Option<OwnedFd> {
+    open_null(&root).ok()?;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let null = openat2(&root, "/dev/null", flags, Mode::empty(), INSIDE).ok()?;
+    fstat(&null)
+        .is_ok_and(|stat| stat.st_rdev == null_device())
+        .then_some(null)
 }

@@ -37,7 +37,7 @@ pub(crate) struct Options {
     pub(crate) bundle: PathBuf,
     pub(crate) console_socket: Option<PathBuf>,
     pidfd_socket: Option<PathBuf>,
-    pid_file: Option<PathBuf>,
+    pub(crate) pid_file: Option<PathBuf>,
     /// Sockets of the caller's service manager, which are the first descriptors after the standard streams.
     listen_fds: u32,
     preserve_fds: u32,
@@ -129,19 +129,11 @@ pub(crate) fn create(
     listen: bool,
 ) -> Result<Created, Failure> {
     let rootfs = bundle.rootfs()?;
-    let record = Record {
-        bundle: bundle.path.clone(),
-        rootfs: match &rootfs {
-            berth_runtime::Rootfs::Path(path) => path.clone(),
-            berth_runtime::Rootfs::Overlay { .. } => PathBuf::new(),
-        },
-        cgroup: bundle.cgroup().to_owned(),
-        scope: bundle.scope.clone(),
-        created: time::now(),
-        creator: std::process::id(),
-        process: None,
+    let directory = match &rootfs {
+        berth_runtime::Rootfs::Path(path) => path.as_path(),
+        berth_runtime::Rootfs::Overlay { .. } => Path::new(""),
     };
-    state.write(&record, &bundle.text)?;
+    state.write(&record(bundle, directory), &bundle.text)?;
     let listener: Option<OwnedFd> = if listen { Some(state.listen()?) } else { None };
     let (width, height) = bundle.terminal_size();
     let mut created = berth_runtime::create(CreateArgs {
@@ -175,6 +167,19 @@ pub(crate) fn create(
             abandon(created);
             Err(failure)
         }
+    }
+}
+
+/// What is remembered of a container before it is made by this process.
+pub(crate) fn record(bundle: &Bundle, rootfs: &Path) -> Record {
+    Record {
+        bundle: bundle.path.clone(),
+        rootfs: rootfs.to_owned(),
+        cgroup: bundle.cgroup().to_owned(),
+        scope: bundle.scope.clone(),
+        created: time::now(),
+        creator: std::process::id(),
+        process: None,
     }
 }
 

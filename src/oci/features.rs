@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use berth_runtime::oci::{
-    Arch, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSeccompOperator, MemoryPolicyFlagType,
-    MemoryPolicyModeType,
+    Arch, LinuxNamespaceType, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSeccompOperator,
+    MemoryPolicyFlagType, MemoryPolicyModeType,
 };
 use serde_json::json;
 
@@ -28,9 +28,9 @@ pub(crate) fn main(_: &Global, _: &Arguments) -> Result<ExitCode, Failure> {
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": berth_runtime::mount_options(),
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
+            "namespaces": sorted(LinuxNamespaceType::NAMES),
             "capabilities": berth_runtime::capability_names(),
-            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": true },
+            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true },
             "seccomp": {
                 "enabled": true,
                 "actions": sorted(LinuxSeccompAction::NAMES),
@@ -48,7 +48,12 @@ pub(crate) fn main(_: &Global, _: &Arguments) -> Result<ExitCode, Failure> {
             },
             "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": true }
-        }
+        },
+        "annotations": {
+            "org.opencontainers.runc.checkpoint.enabled": "true",
+        },
+        // Who can set these gets more than a container should give: a file that criu trusts, properties of the unit.
+        "potentiallyUnsafeConfigAnnotations": ["org.criu.config", "org.systemd.property."]
     }))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,9 @@
 mod activation;
 mod arguments;
 mod bundle;
+mod checkpoint;
 mod create;
+mod criu;
 mod delete;
 mod events;
 mod exec;
@@ -19,6 +21,7 @@ mod options;
 mod output;
 mod pause;
 mod ps;
+mod restore;
 mod resume;
 mod run;
 mod shim;
@@ -39,6 +42,7 @@ use options::{Global, Verb};
 type Command = fn(&Global, &Arguments) -> Result<ExitCode, Failure>;
 
 const COMMANDS: &[(&Syntax, Command)] = &[
+    (&checkpoint::SYNTAX, checkpoint::main),
     (&create::SYNTAX, create::main),
     (&delete::SYNTAX, delete::main),
     (&events::SYNTAX, events::main),
@@ -48,6 +52,7 @@ const COMMANDS: &[(&Syntax, Command)] = &[
     (&list::SYNTAX, list::main),
     (&pause::SYNTAX, pause::main),
     (&ps::SYNTAX, ps::main),
+    (&restore::SYNTAX, restore::main),
     (&resume::SYNTAX, resume::main),
     (&run::SYNTAX, run::main),
     (&spec::SYNTAX, spec::main),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use berth_runtime::cgroups::Cgroup;
 use berth_runtime::cgroups::systemd::Scope;
 use berth_runtime::oci::{self, ContainerState, LinuxResources};
+use berth_runtime::update_resctrl_group;
 use serde_json::{Value, json};
 
 use crate::arguments::{Arguments, Operands, Syntax, number};
@@ -83,13 +84,6 @@ pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
             "Limits of kernel memory are ignored: kernels have none any more.",
         );
     }
-    for flag in ["l3-cache-schema", "mem-bw-schema"] {
-        if arguments.value(flag).is_some() {
-            return Err(usage(format!(
-                "--{flag} is not supported: this runtime does not set up resctrl groups."
-            )));
-        }
-    }
     let resources: LinuxResources =
         oci::from_value(resources).map_err(|e| usage(format!("The resources are not valid: {e}.")))?;
     let state = global.root.look(id)?;
@@ -103,6 +97,14 @@ pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
     match Cgroup::open(&record.cgroup)? {
         Some(cgroup) => apply(&cgroup, record.scope.as_ref(), &resources)?,
         None => return Err(usage(format!("The container {id} has no cgroup."))),
+    }
+    let schemata: Result<Vec<_>, _> = ["l3-cache-schema", "mem-bw-schema"]
+        .iter()
+        .map(|flag| arguments.text(flag))
+        .collect();
+    let schemata: Vec<&str> = schemata?.into_iter().flatten().collect();
+    if !schemata.is_empty() {
+        update_resctrl_group(&state.config()?, id, &schemata)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! Stopping and resuming all of a group's processes at once.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -57,6 +58,14 @@ impl Cgroup {
             (None, Some(v1)) => Ok(v1.read("freezer.state")?.trim() != "THAWED"),
             (None, None) => Ok(false),
         }
+    }
+
+    /// Where the directory with the freezer's file is mounted on this host.
+    pub fn freezer_path(&self) -> Option<PathBuf> {
+        let directory = self
+            .unified_freezer()
+            .or_else(|| self.directory(Controller::Freezer))?;
+        std::fs::read_link(format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd())).ok()
     }
 
     pub(super) fn thaw_v1(&self) -> Result<()> {

@@ -24,4 +24,4 @@ pub(crate) use options::Options;
 pub(crate) use options::Propagation;
 pub use options::mount_options;
 pub(crate) use source::{Origin, Prepared, Source, clone_tree, prepare};
-pub(crate) use target::{file_in, is_directory, make_directory, open_inside, retry};
+pub(crate) use target::{INSIDE, file_in, is_directory, make_directory, open_inside, place, retry};

@@ -13,7 +13,7 @@ use crate::error::Doing;
 use crate::{Error, Result};
 
 /// Symbolic links are followed as a process inside would see them; magic links (`/proc/self/fd/N`) are refused.
-const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+pub(crate) const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
 /// One step down: into a mount, but through no link, and not up.
 const ONE_STEP: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);

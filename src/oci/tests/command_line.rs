@@ -635,7 +635,7 @@ fn every_limit_can_be_updated() {
     for (arguments, expected) in [
         (&["--memory", "much"][..], "much"),
         (&["--cpu-period=x"], "--cpu-period"),
-        (&["--l3-cache-schema", "L3:0=f"], "l3-cache-schema"),
+        (&["--l3-cache-schema", "L3:0=f"], "linux.intelRdt"),
         (&["-r", "/nosuch"], "/nosuch"),
         (&["-r", "/dev/null"], "not valid"),
     ] {
@@ -815,4 +815,148 @@ fn states_of_a_user_are_in_the_users_directory() {
     // Nobody may not remove it, which shows where it was looked for.
     let said = failed(&command.uid(65534).gid(65534).output().unwrap());
     assert!(said.contains("berth-oci-states/berth-oci/mine"), "{said}");
+}
+
+#[test]
+fn features_promise_what_is_there() {
+    let features: Value = serde_json::from_str(&succeeded(&oci(&["features"]))).unwrap();
+    let linux = &features["linux"];
+    let names = |list: &Value| -> Vec<String> { serde_json::from_value(list.clone()).unwrap() };
+    assert_eq!(features["hooks"].as_array().unwrap().len(), 6);
+    assert_eq!(names(&linux["namespaces"]).len(), 8);
+    assert!(names(&linux["capabilities"]).contains(&"CAP_SYS_ADMIN".to_owned()));
+    assert!(names(&features["mountOptions"]).contains(&"ridmap".to_owned()));
+    assert!(names(&linux["seccomp"]["actions"]).contains(&"SCMP_ACT_NOTIFY".to_owned()));
+    for part in ["seccomp", "apparmor", "selinux", "intelRdt", "netDevices"] {
+        assert_eq!(linux[part]["enabled"], true, "{part}");
+    }
+    // What this machine has not got is refused for that reason, and not as unknown.
+    for (field, value, expected) in [
+        (
+            "/process/selinuxLabel",
+            json!("a:b:c:d"),
+            "SELinux is not enabled",
+        ),
+        ("/linux/intelRdt", json!({ "l3CacheSchema": "L3:0=f" }), "resctrl"),
+        ("/linux/netDevices", json!({ "nosuch0": {} }), "nosuch0"),
+    ] {
+        let mut bundle = Bundle::new("features", &["/bin/true"]);
+        let (parent, name) = field.rsplit_once('/').unwrap();
+        bundle.config.pointer_mut(parent).unwrap()[name] = value;
+        let output = bundle.run();
+        if !output.status.success() {
+            let said = failed(&output);
+            assert!(said.contains(expected), "{field}: {said}");
+        }
+    }
+    let mut bundle = Bundle::new("policy", &["/bin/true"]);
+    for mode in names(&linux["memoryPolicy"]["modes"]) {
+        let nodes = if matches!(mode.as_str(), "MPOL_DEFAULT" | "MPOL_LOCAL") {
+            ""
+        } else {
+            "0"
+        };
+        bundle.config["linux"]["memoryPolicy"] = json!({ "mode": mode, "nodes": nodes });
+        let output = bundle.run();
+        assert!(
+            output.status.success() || failed(&output).contains("memoryPolicy"),
+            "{mode}"
+        );
+    }
+}
+
+#[test]
+fn a_checkpoint_needs_criu() {
+    let bundle = Bundle::new("checkpoint", &["/bin/sleep", "1000"]);
+    let without = |arguments: &[&str]| {
+        let output = bundle.command(arguments).env("PATH", "/nosuch").output().unwrap();
+        failed(&output)
+    };
+    let directory = bundle.path().to_str().unwrap();
+    assert!(failed(&bundle.oci(&["checkpoint", bundle.id()])).contains("does not exist"));
+    assert!(without(&["restore", "--bundle", directory, bundle.id()]).contains("criu, which is not found"));
+    assert!(!bundle.state_directory().exists());
+    bundle.create();
+    assert!(failed(&bundle.oci(&["checkpoint", bundle.id()])).contains("it is created"));
+    succeeded(&bundle.oci(&["start", bundle.id()]));
+    assert!(without(&["checkpoint", bundle.id()]).contains("criu, which is not found"));
+    assert_eq!(bundle.status(), "running");
+}
+
+/// Whatever is wrong with the command line is said before criu writes anything.
+#[test]
+fn a_checkpoint_that_makes_no_sense_is_refused() {
+    let bundle = Bundle::new("nonsense", &["/bin/sleep", "1000"]);
+    bundle.start();
+    let images = bundle.path().join("images");
+    // A criu that knows its version, and ends at all other questions.
+    let criu = bundle.path().join("criu");
+    let script = "#!/bin/bash\n/bin/dd bs=65536 count=1 <&$2 >/dev/null 2>&1\nprintf '\\010\\012\\020\\001\\122\\006\\010\\003\\020\\021\\040\\001' >&$2\n";
+    fs::write(&criu, script).unwrap();
+    fs::set_permissions(&criu, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    for (arguments, expected) in [
+        (&["--parent-path", "/abs"][..], "--parent-path"),
+        (&["--parent-path", "../nosuch"], "--parent-path"),
+        (&["--page-server", "1.2.3.4"], "--page-server"),
+        (&["--page-server", ":5"], "--page-server"),
+        (&["--manage-cgroups-mode", "odd"], "odd"),
+        (&["--empty-ns", "pid"], "pid"),
+        (&["--status-fd", "77"], "--status-fd"),
+        (
+            &["--pre-dump"],
+            "criu gave an answer of kind 10 to a question of kind 9",
+        ),
+        (
+            &["--leave-running"],
+            "criu gave an answer of kind 10 to a question of kind 1",
+        ),
+    ] {
+        let arguments = [
+            &["checkpoint", "--image-path", images.to_str().unwrap()],
+            arguments,
+            &[bundle.id()],
+        ]
+        .concat();
+        let output = bundle
+            .command(&arguments)
+            .env("PATH", bundle.path())
+            .output()
+            .unwrap();
+        let said = failed(&output);
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+        assert_eq!(bundle.status(), "running");
+    }
+    let directory = bundle.path().to_str().unwrap();
+    let mut restored = Bundle::new("restored", &["/bin/true"]);
+    restored.config["linux"]["resources"]["pids"] = json!({ "limit": 50 });
+    let arguments = [
+        "restore",
+        "--bundle",
+        restored.path().to_str().unwrap(),
+        "--image-path",
+        directory,
+        restored.id(),
+    ];
+    let said = failed(
+        &restored
+            .command(&arguments)
+            .env("PATH", bundle.path())
+            .output()
+            .unwrap(),
+    );
+    assert!(said.contains("descriptors.json"), "{said}");
+    fs::write(bundle.path().join("descriptors.json"), "[\"pipe:[1]\",\"\",\"\"]").unwrap();
+    let said = failed(
+        &restored
+            .command(&arguments)
+            .env("PATH", bundle.path())
+            .output()
+            .unwrap(),
+    );
+    assert!(
+        said.contains("criu gave an answer of kind 10 to a question of kind 2"),
+        "{said}"
+    );
+    assert!(!restored.state_directory().exists());
+    assert_eq!(leftovers(&restored.cgroup()), Vec::<std::path::PathBuf>::new());
 }
