@@ -73,7 +73,7 @@ pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
     page_server(arguments, &mut options)?;
     external_namespaces(&spec, &mut options)?;
     if !pre_dump {
-        external_mounts(&spec, &mut options);
+        external_mounts(&spec, pid, &mut options);
         remember_streams(pid, &directories)?;
     }
     let status = status_descriptor(arguments)?;
@@ -154,12 +154,52 @@ pub(crate) fn shared_namespaces(spec: &Spec) -> Vec<(&Path, &'static str, &'stat
         .collect()
 }
 
-/// What is mounted from the host is not written either: it is named by where it is mounted.
-fn external_mounts(spec: &Spec, options: &mut Message) {
+/// What is mounted from the host is not written either: each such mount is named by where it is mounted.
+fn external_mounts(spec: &Spec, pid: i32, options: &mut Message) {
     for mount in spec.mounts.iter().filter(|mount| is_bind(mount)) {
         let place = place(&mount.destination);
         options.pair(option::EXT_MNT, &place, &place);
     }
+    for device in bound_devices(spec) {
+        options.pair(option::EXT_MNT, &device, &device);
+    }
+    if has_namespace(spec, LinuxNamespaceType::User) {
+        // There the null device that covers files is the host's too.
+        let masked = spec.linux.iter().flat_map(|linux| &linux.masked_paths);
+        for path in masked.filter(|path| {
+            Path::new(&format!("/proc/{pid}/root/{path}"))
+                .metadata()
+                .is_ok_and(|m| !m.is_dir())
+        }) {
+            options.pair(option::EXT_MNT, &place(Path::new(path)), NULL);
+        }
+    }
+}
+
+/// The host's null device, and the name of mounts of it.
+pub(crate) const NULL: &str = "/dev/null";
+
+/// In a user namespace no device can be made: those of the host are mounted.
+pub(crate) fn bound_devices(spec: &Spec) -> Vec<String> {
+    if !has_namespace(spec, LinuxNamespaceType::User) {
+        return Vec::new();
+    }
+    let usual = ["null", "zero", "full", "random", "urandom", "tty"].map(|name| format!("/dev/{name}"));
+    let more = spec
+        .linux
+        .iter()
+        .flat_map(|linux| &linux.devices)
+        .map(|device| place(&device.path));
+    let mut all: Vec<String> = usual.into_iter().chain(more).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// Whether the container has a namespace of that kind, new or joined.
+pub(crate) fn has_namespace(spec: &Spec, kind: LinuxNamespaceType) -> bool {
+    let mut namespaces = spec.linux.iter().flat_map(|linux| &linux.namespaces);
+    namespaces.any(|namespace| namespace.typ == kind)
 }
 
 /// A mount's place as criu writes it.

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::arguments::{Arguments, Operands, Syntax};
 use crate::bundle::Bundle;
-use crate::checkpoint::{place, shared_namespaces};
+use crate::checkpoint::{NULL, bound_devices, has_namespace, place, shared_namespaces};
 use crate::create::{Options, check, record, undo, write_pid_file};
 use crate::criu::{self, Criu, DESCRIPTORS, Directories, Message, Notification, Request, option};
 use crate::failure::{Attempt, Failure, usage};
@@ -136,11 +136,6 @@ fn with_time_namespace(bundle: &Bundle) -> Result<Vec<u8>, Failure> {
         .attempt(doing)
 }
 
-fn has_namespace(spec: &Spec, kind: LinuxNamespaceType) -> bool {
-    let namespaces = spec.linux.iter().flat_map(|linux| &linux.namespaces);
-    namespaces.into_iter().any(|namespace| namespace.typ == kind)
-}
-
 fn restore(
     arguments: &Arguments,
     options: &Options,
@@ -181,6 +176,9 @@ fn restore(
             &place(&mount.destination),
             &source.display().to_string(),
         );
+    }
+    for device in bound_devices(spec).iter().map(String::as_str).chain([NULL]) {
+        request.pair(option::EXT_MNT, device, device);
     }
     inherit_streams(&directories, &mut request)?;
     group.enter(criu.pid())?;

@@ -891,7 +891,7 @@ fn a_checkpoint_that_makes_no_sense_is_refused() {
     let images = bundle.path().join("images");
     // A criu that knows its version, and ends at all other questions.
     let criu = bundle.path().join("criu");
-    let script = "#!/bin/bash\n/bin/dd bs=65536 count=1 <&$2 >/dev/null 2>&1\nprintf '\\010\\012\\020\\001\\122\\006\\010\\003\\020\\021\\040\\001' >&$2\n";
+    let script = "#!/bin/bash\n/bin/dd bs=65536 count=1 <&$2 >/dev/null 2>&1\n/usr/bin/printf '\\010\\012\\020\\001\\122\\006\\010\\003\\020\\021\\040\\001' >&$2\n";
     fs::write(&criu, script).unwrap();
     fs::set_permissions(&criu, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     for (arguments, expected) in [
