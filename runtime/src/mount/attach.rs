@@ -238,6 +238,9 @@ pub(super) fn make(kind: &str, source: Option<&str>, options: &Options, target: 
 /// File systems of the kernel's own, one of which may be shared by several mounts.
 const NO_DEVICE: &[&str] = &["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"];
 
+/// What fsconfig(2) takes of a value.
+const MAX_PARAMETER: usize = 255;
+
 /// Gives a file system its parameters.
 pub(super) fn configure(context: &OwnedFd, parameters: &[String], doing: &impl Fn() -> String) -> Result<()> {
     for parameter in parameters {
@@ -245,6 +248,11 @@ pub(super) fn configure(context: &OwnedFd, parameters: &[String], doing: &impl F
             Some((key, value)) => fsconfig_set_string(context, key, value),
             None => fsconfig_set_flag(context, parameter.as_str()),
         };
+        if set == Err(Errno::INVAL) && parameter.len() > MAX_PARAMETER {
+            let what = format!("The mount option {parameter:?}");
+            let reason = format!("the kernel takes no value of more than {MAX_PARAMETER} bytes");
+            return Err(Error::unsupported(what, reason));
+        }
         set.doing(|| format!("{} with the option {parameter:?}", doing()))?;
     }
     Ok(())

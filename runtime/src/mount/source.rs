@@ -154,7 +154,8 @@ fn bind_source(
     let path = origin.bundle.join(&mount.source);
     let doing = || format!("bind-mount {}", path.display());
     let tree = clone_tree(CWD, &path, recursive).doing(doing)?;
-    // Without an option of its own it hears of the host's mounts, unless the whole container does not.
+    // Without options that say otherwise it hears of the host's mounts, unless the whole container does not; above all
+    // what is mounted below the source must not stay shared with the host when only the mount itself is spoken of.
     let private = origin
         .propagation
         .is_some_and(|root| root.kind == libc::MS_PRIVATE);
@@ -162,11 +163,9 @@ fn bind_source(
         kind: if private { libc::MS_PRIVATE } else { libc::MS_SLAVE },
         recursive: true,
     };
-    let wanted = match &options.propagation[..] {
-        [] => &[usual],
-        wanted => wanted,
-    };
-    for propagation in wanted {
+    let says_all = |wanted: &Propagation| wanted.recursive || wanted.kind == libc::MS_SHARED;
+    let first = (!options.propagation.iter().any(says_all)).then_some(usual);
+    for propagation in first.iter().chain(&options.propagation) {
         set_propagation(&tree, *propagation).doing(doing)?;
     }
     set_attributes(&tree, &granting_nothing(options)).doing(doing)?;

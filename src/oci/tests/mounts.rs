@@ -439,6 +439,33 @@ fn mounts_are_made_in_their_order() {
 }
 
 #[test]
+fn what_is_mounted_below_a_source_is_not_left_shared_with_the_host() {
+    let script = "grep -E ' /(none|private|slave|both|shared)/sub ' /proc/self/mountinfo; grep ' /both ' /proc/self/mountinfo";
+    let mut bundle = writable("below", script);
+    fs::create_dir(bundle.path().join("source/sub")).unwrap();
+    for (place, options) in [
+        ("/none", &["rbind"][..]),
+        ("/private", &["rbind", "private"]),
+        ("/slave", &["rbind", "slave"]),
+        ("/both", &["rbind", "rslave", "shared"]),
+        ("/shared", &["rbind", "rshared"]),
+    ] {
+        bundle.mount(place, "bind", "source", options);
+    }
+    let prepare = "mount --bind $S $S; mount -t tmpfs none $S/sub; mount --make-rshared /";
+    let mounts = succeeded(&run_after(&bundle, prepare));
+    let shared: Vec<&str> = mounts
+        .lines()
+        .filter(|line| line.contains(" shared:"))
+        .map(|line| line.split(' ').nth(4).unwrap())
+        .collect();
+    assert_eq!(shared, ["/shared/sub", "/both"], "{mounts}");
+    // A mount can be a slave and shared with others.
+    let both = mounts.lines().find(|line| line.contains(" /both ")).unwrap();
+    assert!(both.contains(" master:"), "{mounts}");
+}
+
+#[test]
 fn there_may_be_more_mounts_than_descriptors() {
     let mut bundle = writable("thousand", "grep -c ' /m/' /proc/self/mounts; ulimit -Sn");
     for number in 0..700 {
@@ -502,6 +529,10 @@ fn missing_and_empty_fields_are_named() {
         let message = failed(&bundle.run());
         assert!(message.contains(said), "{mount}: {message}");
     }
+    let mut bundle = writable("long", "true");
+    let long = format!("context={}", "x".repeat(300));
+    bundle.mount("/m", "tmpfs", "t", &[&long]);
+    assert!(failed(&bundle.run()).contains("of more than 255 bytes"));
     let mut bundle = writable("no-options", "grep -c ' /m ' /proc/self/mounts");
     let mount = json!({ "destination": "/m", "type": "tmpfs" });
     bundle.config["mounts"].as_array_mut().unwrap().push(mount);
