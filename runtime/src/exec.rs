@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags, open};
@@ -284,26 +285,33 @@ impl Addition<'_> {
         open(path, flags, Mode::empty()).doing(doing).map(Some)
     }
 
-    /// The kinds of namespaces to join.
-    fn namespaces(&self) -> CloneFlags {
+    /// Joins the container's namespaces. Those that it shares with the host may be of a user namespace that this process
+    /// has no say in; then it is in them already, and joins what the configuration lists.
+    fn join_namespaces(&self) -> Result<()> {
+        let doing = || format!("join the namespaces of container {}", self.target.id);
         let listed = self.target.spec.linux.iter().flat_map(|linux| &linux.namespaces);
-        let listed = listed.fold(CloneFlags::empty(), |flags, namespace| {
+        let listed = listed.fold(CloneFlags::CLONE_NEWNS, |flags, namespace| {
             flags | CloneFlags::from_bits_retain(namespace.typ.clone_flag())
         });
         let here = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID;
         if self.is_in_user_namespace {
-            // Those that the container shares with the host can't be joined from here, but this is in them already.
-            return (listed | CloneFlags::CLONE_NEWNS) - here;
+            return setns(self.target.pidfd, listed - here).doing(doing);
         }
-        let mut flags = CloneFlags::CLONE_NEWNS
+        let user = if self.target.in_user_namespace {
+            CloneFlags::CLONE_NEWUSER
+        } else {
+            CloneFlags::empty()
+        };
+        let all = CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWNET
             | CloneFlags::CLONE_NEWIPC
             | CloneFlags::CLONE_NEWUTS
-            | CloneFlags::CLONE_NEWCGROUP;
-        if self.target.in_user_namespace {
-            flags |= CloneFlags::CLONE_NEWUSER;
+            | CloneFlags::CLONE_NEWCGROUP
+            | (listed & CloneFlags::from_bits_retain(LinuxNamespaceType::Time.clone_flag()));
+        match setns(self.target.pidfd, all | user) {
+            Err(Errno::EPERM) => setns(self.target.pidfd, (listed - here) | user).doing(doing),
+            other => other.doing(doing),
         }
-        flags | (listed & CloneFlags::from_bits_retain(LinuxNamespaceType::Time.clone_flag()))
     }
 
     /// Enters the container: its cgroup, then all its namespaces at once.
@@ -313,8 +321,7 @@ impl Addition<'_> {
         }
         self.affinity.finish()?;
         let root = self.detached_root()?;
-        setns(self.target.pidfd, self.namespaces())
-            .doing(|| format!("join the namespaces of container {}", self.target.id))?;
+        self.join_namespaces()?;
         if self.target.in_user_namespace {
             process::become_root()?;
         }

@@ -141,8 +141,8 @@ fn apply(group: &Cgroup, resources: &oci::LinuxResources) -> Result<()> {
     }
 }
 
-/// Root in the first user namespace, and not only in one that a user made.
-fn is_machines_root() -> bool {
+/// This process is root in the first user namespace, and not only in one that a user made.
+pub fn is_machines_root() -> bool {
     let all = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
     rustix::process::geteuid().is_root() && std::fs::read_to_string("/proc/self/uid_map").is_ok_and(all)
 }

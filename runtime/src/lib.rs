@@ -58,6 +58,7 @@ pub use create::{CreateArgs, Created, create, hook_state, start_at};
 pub use error::{Error, Result};
 pub use exec::{ExecTarget, Execed, exec};
 pub use executable::protect_executable;
+pub use group::is_machines_root;
 pub use hooks::{HookState, run_poststart, run_poststop};
 pub use identity::capability_names;
 pub use mount::mount_options;

@@ -66,7 +66,7 @@ fn add(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let cgroup = match cgroup {
         Some(cgroup) => cgroup,
         // A user may have had to leave it out.
-        None if !rustix::process::geteuid().is_root() => Cgroup::none(&record.cgroup)?,
+        None if !berth_runtime::is_machines_root() => Cgroup::none(&record.cgroup)?,
         None => return Err(usage(format!("The container {id} has no cgroup."))),
     };
     if !arguments.switch("ignore-paused")? && cgroup.is_frozen()? {

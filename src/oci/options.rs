@@ -104,11 +104,16 @@ pub(crate) fn parse(parser: &mut lexopt::Parser, global: &mut Global) -> Result<
     Ok(verb)
 }
 
-/// `/run/berth-oci`, or without root's powers over the machine a directory of the user's.
+/// `/run/berth-oci`, or without root's powers over the machine a directory of the user's. Engines of users run the
+/// runtime as root of a user namespace of theirs; somebody who is called root there wants the usual place.
 fn default_root() -> PathBuf {
     let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty());
+    let is_root = || {
+        let called_root = std::env::var_os("USER").is_some_and(|user| user == "root");
+        rustix::process::geteuid().is_root() && (called_root || berth_runtime::is_machines_root())
+    };
     match own {
-        Some(own) if !rustix::process::geteuid().is_root() => Path::new(&own).join("berth-oci"),
+        Some(own) if !is_root() => Path::new(&own).join("berth-oci"),
         _ => PathBuf::from("/run/berth-oci"),
     }
 }

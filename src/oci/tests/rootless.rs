@@ -276,6 +276,28 @@ fn root_of_a_namespace_that_a_user_made() {
             .unwrap()
     };
     assert_eq!(succeeded(&run_nested(&bundle)), "0\nok\n1:5");
+    bundle.config["process"]["args"] = json!(["/bin/sleep", "1000"]);
+    // It stays in the machine's own cgroup namespace, in which the user has no say.
+    let list = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+    list.retain(|namespace| namespace["type"] != "cgroup");
+    fs::write(bundle.path().join("config.json"), bundle.config.to_string()).unwrap();
+    let program = bundle.command(&[]);
+    let program: Vec<_> = std::iter::once(program.get_program())
+        .chain(program.get_args())
+        .map(|word| word.to_str().unwrap())
+        .collect();
+    let script = format!(
+        "{0} create --bundle {1} {2} >/dev/null && {0} start {2} && {0} exec {2} id -u && {0} delete --force {2}",
+        program.join(" "),
+        bundle.path().display(),
+        bundle.id()
+    );
+    let life = Command::new("setpriv")
+        .args(["--reuid", &user, "--regid", &user, "--clear-groups"])
+        .args(["unshare", "--map-root-user", "--mount", "sh", "-c", &script])
+        .output()
+        .unwrap();
+    assert_eq!(succeeded(&life), "0");
     bundle.config["linux"]["resources"]["pids"] = json!({ "limit": 10 });
     let said = failed(&run_nested(&bundle));
     assert!(said.contains("linux.resources.pids"), "{said}");
@@ -368,4 +390,35 @@ fn limits_hold_where_control_groups_are_the_users() {
     let mut groups = said.lines().filter(|line| !line.contains(":name="));
     assert!(groups.all(|line| line.ends_with(&path)), "{said}");
     assert!(support::leftovers(&path).is_empty());
+}
+
+#[test]
+fn states_are_kept_where_the_user_may_write() {
+    let bundle = bundle("xdg", &["/bin/sleep", "1000"]);
+    fs::write(bundle.path().join("config.json"), bundle.config.to_string()).unwrap();
+    let path = bundle.path().to_str().unwrap();
+    let program = env!("CARGO_BIN_EXE_berth-oci");
+    let user = USER.to_string();
+    let state = bundle.path().join("berth-oci").join(bundle.id());
+    let mut create = Command::new(program);
+    create
+        .args(["create", "--bundle", path, bundle.id()])
+        .stdout(Stdio::null());
+    let created = as_user(&mut create).env("XDG_RUNTIME_DIR", path).status();
+    assert!(created.unwrap().success());
+    assert!(state.exists());
+    // An engine of the user calls the runtime as root of a namespace.
+    let listed = Command::new("setpriv")
+        .args(["--reuid", &user, "--regid", &user, "--clear-groups"])
+        .args(["unshare", "--map-root-user", program, "list", "-q"])
+        .env("XDG_RUNTIME_DIR", path)
+        .env("USER", "nobody")
+        .output()
+        .unwrap();
+    assert_eq!(succeeded(&listed), bundle.id());
+    let mut delete = Command::new(program);
+    delete.args(["delete", "--force", bundle.id()]);
+    let deleted = as_user(&mut delete).env("XDG_RUNTIME_DIR", path).output();
+    succeeded(&deleted.unwrap());
+    assert!(!state.exists());
 }
