@@ -13,7 +13,7 @@ OCI_TRIPLE := $(shell test -d "$$(rustc --print target-libdir --target $(MUSL))"
 OCI := $(TARGET_DIR)/$(OCI_TRIPLE)/small/berth-oci
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: hello build oci test setup check fmt lint deny advisories programs tests fuzz vm
+.PHONY: hello build oci test setup check fmt lint deny advisories programs tests fuzz engines vm
 
 hello:
 	$(SUDO) hack/setup --hello
@@ -28,7 +28,7 @@ build: oci
 oci:
 	cargo build --profile small --package berth-oci --target $(OCI_TRIPLE)
 
-test: setup check programs tests fuzz vm
+test: setup check programs tests engines fuzz vm
 
 # Debian packages and the test runner, if they are missing.
 setup:
@@ -65,6 +65,10 @@ endif
 # Readers of input from outside, for a fixed number of executions: no time, so that a run is like another.
 fuzz:
 	hack/fuzz
+
+# podman, docker and containerd on berth-oci.
+engines: programs
+	$(SUDO) tests/oci/run --require --runtime $(TARGET_DIR)/$(TRIPLE)/debug/berth-oci
 
 # The tests that need cgroup v2, in a virtual machine: of the runtime and the shim, and of whole pods.
 vm:

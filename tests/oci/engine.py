@@ -40,6 +40,8 @@ class Engine:
     """A container engine that runs its containers with the runtime under test."""
 
     name = ""
+    # Its commands are podman's, not docker's.
+    is_podman = False
     # Programs without which the engine can't be tested here.
     programs = ()
 
@@ -202,6 +204,8 @@ class Terminal:
 # --- checks ---
 
 CHECKS = []
+# For checks that need neither root nor a cgroup. A check that names no engine is for podman and docker run by root.
+EVERYONE = ("podman", "docker", "rootless")
 
 
 def check(title, *engines):

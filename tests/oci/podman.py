@@ -14,6 +14,7 @@ events_logger = "file"
 
 class Podman(Engine):
     name = "podman"
+    is_podman = True
     programs = ("podman", "conmon", "iptables")
 
     def command(self):

@@ -115,9 +115,13 @@ class Cgroups:
 
     def __init__(self, name):
         self.name = name
-        unified = subprocess.run(["stat", "-fc", "%T", CGROUPS], capture_output=True, text=True).stdout.strip() == "cgroup2fs"
-        self.hierarchies = [CGROUPS] if unified else sorted(
-            path for path in CGROUPS.iterdir() if path.is_dir() and not path.is_symlink())
+        found = set()
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            before, _, after = line.partition(" - ")
+            point = Path(before.split()[4])
+            if after.split()[0] in ("cgroup", "cgroup2") and CGROUPS in (point, point.parent):
+                found.add(point)
+        self.hierarchies = sorted(found)
 
     def join(self):
         for hierarchy in self.hierarchies:
@@ -141,6 +145,16 @@ class Cgroups:
                         if time.monotonic() > deadline:
                             raise
                         time.sleep(0.01)
+
+
+def bind(source, target):
+    """Shows a file or directory at a second place, in the sandbox only."""
+    MS_BIND = 0x1000
+    check(libc.mount(str(source).encode(), str(target).encode(), None, MS_BIND, None), f"bind {source} on {target}")
+
+
+def unbind(target):
+    check(libc.umount2(str(target).encode(), 0), f"umount {target}")
 
 
 def mount(kind, source, target, options=""):

@@ -3,13 +3,15 @@
 import os
 import subprocess
 
-from engine import IMAGE, check, contains, same, true
+from engine import EVERYONE, IMAGE, check, contains, same, true
 
 
-@check("volumes: read-write, read-only, a file, one in another, a named one")
+@check("volumes: read-write, read-only, a file, one in another, a named one", *EVERYONE)
 def volumes(e):
     outside = e.scratch / "volume"
     (outside / "sub").mkdir(parents=True, exist_ok=True)
+    for directory in (outside, outside / "sub"):
+        directory.chmod(0o777)
     (outside / "file").write_text("from outside")
     same("What it reads", e.box(["-v", f"{outside}:/v:ro"], "cat", "/v/file"), "from outside")
     contains("Writing to a read-only one", e.script(["-v", f"{outside}:/v:ro"], "touch /v/new 2>&1 || true"), "Read-only file system")
@@ -46,7 +48,7 @@ def propagation(e):
         subprocess.run(["umount", "-R", outside], check=True)
 
 
-@check("--mount with options")
+@check("--mount with options", *EVERYONE)
 def mounts(e):
     outside = e.scratch / "options"
     outside.mkdir(exist_ok=True)
@@ -55,20 +57,20 @@ def mounts(e):
     contains("tmpfs", text, "size=1024k", "1770")
 
 
-@check("--tmpfs")
+@check("--tmpfs", *EVERYONE)
 def tmpfs(e):
     text = e.script(["--tmpfs", "/t:size=2m,mode=1711,noexec"], "grep ' /t ' /proc/mounts; stat -c %a /t; touch /t/x && echo ok")
     contains("The mount", text, "size=2048k", "noexec", "1711", "ok")
 
 
-@check("--read-only")
+@check("--read-only", *EVERYONE)
 def read_only(e):
     text = e.script(["--read-only", "--tmpfs", "/t"], "touch /x 2>&1; touch /etc/x 2>&1; touch /t/x && echo writable; "
                     "touch /dev/shm/x && echo shm")
     same("The output", text.splitlines(), ["touch: /x: Read-only file system", "touch: /etc/x: Read-only file system", "writable", "shm"])
 
 
-@check("--shm-size")
+@check("--shm-size", *EVERYONE)
 def shm(e):
     contains("The mount", e.script(["--shm-size", "2m"], "grep ' /dev/shm ' /proc/mounts"), "size=2048k")
 
@@ -84,7 +86,7 @@ def devices(e):
     contains("A device to read only", text, "read", "Operation not permitted")
 
 
-@check("the default devices and links in /dev")
+@check("the default devices and links in /dev", *EVERYONE)
 def default_devices(e):
     text = e.script([], "for d in null zero full random urandom tty; do test -c /dev/$d || echo no $d; done; "
                     "for l in fd stdin stdout stderr; do readlink /dev/$l; done; ls -d /dev/pts/ptmx; test -d /dev/pts -a -d /dev/mqueue -a -d /dev/shm && echo all")
@@ -92,7 +94,7 @@ def default_devices(e):
     true("no " not in text, f"A device is missing: {text!r}.")
 
 
-@check("masked and read-only paths")
+@check("masked and read-only paths", *EVERYONE)
 def masked(e):
     text = e.script([], "for f in kcore keys timer_list; do test ! -e /proc/$f || wc -c < /proc/$f; done; ls -A /proc/acpi /sys/firmware 2>&1 | grep -v -e : -e '^$'; true")
     same("What is read", set(text.split()), {"0"})

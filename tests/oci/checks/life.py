@@ -5,10 +5,10 @@ import shutil
 import subprocess
 import time
 
-from engine import IMAGE, Failed, Skip, check, contains, eventually, same, true
+from engine import EVERYONE, IMAGE, Failed, Skip, check, contains, eventually, same, true
 
 
-@check("run prints what the program prints")
+@check("run prints what the program prints", *EVERYONE)
 def run(e):
     done = e.do("run", "--rm", IMAGE, "sh", "-c", "echo to stdout; echo to stderr >&2")
     same("The exit code", done.code, 0)
@@ -16,14 +16,14 @@ def run(e):
     same("Standard error", done.err, "to stderr\n")
 
 
-@check("run passes standard input on")
+@check("run passes standard input on", *EVERYONE)
 def standard_input(e):
     same("What cat printed", e.box(["-i"], "cat", stdin="one\ntwo\n"), "one\ntwo")
     text = "0123456789abcdef" * 20000
     same("The size of a long input", e.box(["-i"], "wc", "-c", stdin=text), str(len(text)))
 
 
-@check("exit codes")
+@check("exit codes", *EVERYONE)
 def exit_codes(e):
     for program, code in [(["true"], 0), (["sh", "-c", "exit 7"], 7), (["sh", "-c", "exit 255"], 255),
                           (["no-such-program"], 127), (["/etc"], 126), (["/etc/passwd"], 126)]:
@@ -34,7 +34,7 @@ def exit_codes(e):
     same("The exit code after SIGKILL", e.ok("wait", name), "137")
 
 
-@check("a missing program is named")
+@check("a missing program is named", *EVERYONE)
 def missing_program(e):
     contains("The message", e.refused("run", "--rm", IMAGE, "no-such-program"), "no-such-program")
     name = e.background([])
@@ -43,7 +43,7 @@ def missing_program(e):
     contains("The message", done.out + done.err, "no-such-program")
 
 
-@check("logs")
+@check("logs", *EVERYONE)
 def logs(e):
     name = e.background([], "sh", "-c", "for i in 1 2 3; do echo line $i; done; echo error >&2")
     e.ok("wait", name)
@@ -54,7 +54,7 @@ def logs(e):
     same("What logs -f followed", e.ok("logs", "-f", name), "line 1\nline 2\nline 3")
 
 
-@check("create, start and start again")
+@check("create, start and start again", *EVERYONE)
 def create_start(e):
     name = e.new_name()
     e.ok("create", "--name", name, IMAGE, "sh", "-c", "echo ran")
@@ -64,7 +64,7 @@ def create_start(e):
     same("The status after", e.inspect(name, ".State.Status"), "exited")
 
 
-@check("stop lets the program end, and kills it after the time")
+@check("stop lets the program end, and kills it after the time", *EVERYONE)
 def stop(e):
     patient = e.background([], "sh", "-c", "trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done")
     ready(e, patient)
@@ -76,7 +76,7 @@ def stop(e):
     same("The exit code of one that does not", e.inspect(deaf, ".State.ExitCode"), "137")
 
 
-@check("kill sends the signal that is asked for")
+@check("kill sends the signal that is asked for", *EVERYONE)
 def kill(e):
     name = e.background([], "sh", "-c", "trap 'echo got it' USR1; echo ready; while :; do sleep 0.1; done")
     ready(e, name)
@@ -115,7 +115,7 @@ def remove(e):
         e.refused("inspect", "--type", "container", name)
 
 
-@check("--rm leaves nothing")
+@check("--rm leaves nothing", *EVERYONE)
 def auto_remove(e):
     name = e.new_name()
     e.ok("run", "--rm", "--name", name, IMAGE, "true")
@@ -126,7 +126,7 @@ def auto_remove(e):
     eventually("The removal", lambda: e.do("inspect", "--type", "container", name).code != 0)
 
 
-@check("restart")
+@check("restart", *EVERYONE)
 def restart(e):
     name = e.background([], "sh", "-c", "cat /proc/sys/kernel/random/uuid; sleep 1000")
     first = eventually("The first line", lambda: e.ok("logs", name))
@@ -136,7 +136,7 @@ def restart(e):
     same("The status", e.inspect(name, ".State.Status"), "running")
 
 
-@check("restart policies")
+@check("restart policies", *EVERYONE)
 def restart_policies(e):
     name = e.background(["--restart", "on-failure:2"], "sh", "-c", "echo again; exit 4")
     eventually("The last try", lambda: e.inspect(name, ".State.Status") == "exited"
@@ -147,7 +147,7 @@ def restart_policies(e):
     eventually("Three runs", lambda: e.ok("logs", name).count("again") >= 3)
 
 
-@check("attach")
+@check("attach", *EVERYONE)
 def attach(e):
     name = e.new_name()
     e.ok("create", "-i", "--name", name, IMAGE, "sh", "-c", "read line; echo got $line; exit 5")
@@ -156,7 +156,7 @@ def attach(e):
     same("The exit code", done.code, 5)
 
 
-@check("twenty containers at once")
+@check("twenty containers at once", *EVERYONE)
 def many(e):
     command = [*e.command(), "run", "--rm", IMAGE, "sh", "-c"]
     running = [subprocess.Popen([*command, f"echo {i}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -172,13 +172,13 @@ def events(e):
     e.ok("wait", name)
     until = str(int(time.time()) + 2)
     text = e.ok("events", "--since", since, "--until", until, "--filter", f"container={name}")
-    contains("The list of events", text, "start", "died" if e.name == "podman" else "die")
+    contains("The list of events", text, "start", "died" if e.is_podman else "die")
 
 
-@check("a health check")
+@check("a health check", *EVERYONE)
 def health(e):
     command = ["--health-cmd", "test -e /healthy || exit 1", "--health-retries", "1"]
-    if e.name == "podman":
+    if e.is_podman:
         # Without systemd nobody runs it but us.
         name = e.background([*command, "--health-interval", "disable"])
         e.refused("healthcheck", "run", name)
@@ -203,7 +203,7 @@ def checkpoint(e):
     options = ["--network", "none", "--security-opt", "seccomp=unconfined"]
     name = e.background(options, "sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done")
     eventually("Some lines", lambda: e.ok("logs", name).count("\n") > 3)
-    if e.name == "podman":
+    if e.is_podman:
         e.ok("container", "checkpoint", name)
         e.ok("container", "restore", name)
     else:

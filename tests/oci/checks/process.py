@@ -1,15 +1,17 @@
 """The process in the container: its identity, its terminal, and others beside it."""
 
 import json
+import os
 
-from engine import IMAGE, Failed, Skip, check, contains, eventually, same, true
+import sandbox
+from engine import EVERYONE, IMAGE, Failed, Skip, check, contains, eventually, same, true
 from checks.life import ready
 
 # Since 5.4 capabilities go up to 40, CAP_CHECKPOINT_RESTORE.
 CHOWN, NET_ADMIN, SYS_ADMIN = 1 << 0, 1 << 12, 1 << 21
 
 
-@check("user, groups, directory, environment, host name")
+@check("user, groups, directory, environment, host name", *EVERYONE)
 def identity(e):
     text = e.script(["-u", "1000:1001", "--group-add", "1234", "-w", "/tmp", "-e", "COLOUR=blue", "--hostname", "boxed"],
                     "id; pwd; echo $COLOUR; hostname")
@@ -17,7 +19,7 @@ def identity(e):
     same("The user of a name", e.box(["-u", "nobody"], "id", "-u"), "65534")
 
 
-@check("a terminal: -it, its size, resizing, its signals")
+@check("a terminal: -it, its size, resizing, its signals", *EVERYONE)
 def terminal(e):
     t = e.terminal("run", "--rm", "-it", IMAGE, "sh", size=(33, 101))
     t.send("tty\n")
@@ -38,7 +40,7 @@ def terminal(e):
     contains("A container without a terminal", e.script([], "tty || true"), "not a tty")
 
 
-@check("a terminal of exec")
+@check("a terminal of exec", *EVERYONE)
 def exec_terminal(e):
     name = e.background([])
     t = e.terminal("exec", "-it", name, "sh", size=(22, 77))
@@ -49,7 +51,7 @@ def exec_terminal(e):
     same("The exit code", t.wait(), 8)
 
 
-@check("a terminal's container in the background, and attach to it")
+@check("a terminal's container in the background, and attach to it", *EVERYONE)
 def attach_terminal(e):
     name = e.new_name()
     e.ok("run", "-dit", "--name", name, IMAGE, "sh")
@@ -61,7 +63,7 @@ def attach_terminal(e):
     same("The status after detaching", e.inspect(name, ".State.Status"), "running")
 
 
-@check("exec")
+@check("exec", *EVERYONE)
 def run_beside(e):
     name = e.background(["-e", "COLOUR=blue"])
     same("The output", e.inside(name, "echo $COLOUR; hostname | wc -c; pwd"), "blue\n13\n/")
@@ -84,7 +86,7 @@ def exec_privileged(e):
     true(held & SYS_ADMIN, f"A privileged process has only the capabilities {held:#x}.")
 
 
-@check("many exec at once")
+@check("many exec at once", *EVERYONE)
 def many_beside(e):
     import subprocess
     name = e.background([])
@@ -101,7 +103,7 @@ def top(e):
     contains("The list", text, "sleep 4321", "sleep 1234")
 
 
-@check("--init reaps and passes signals on")
+@check("--init reaps and passes signals on", *EVERYONE)
 def init(e):
     script = "trap 'echo ended; exit 0' TERM; (sleep 0.05 &) ; echo ready; while :; do sleep 0.1; done"
     name = e.background(["--init"], "sh", "-c", script)
@@ -113,7 +115,7 @@ def init(e):
     contains("The log", e.ok("logs", name), "ended")
 
 
-@check("capabilities: --cap-drop, --cap-add, an ordinary user has none")
+@check("capabilities: --cap-drop, --cap-add, an ordinary user has none", *EVERYONE)
 def capability_sets(e):
     def held(*options):
         return capabilities(e.script(list(options), "cat /proc/self/status"))
@@ -127,13 +129,13 @@ def capability_sets(e):
     true(done.code != 0, "chown works without CAP_CHOWN.")
 
 
-@check("--security-opt no-new-privileges")
+@check("--security-opt no-new-privileges", *EVERYONE)
 def no_new_privileges(e):
     contains("The status", e.script(["--security-opt", "no-new-privileges"], "grep NoNewPrivs /proc/self/status"), "1")
     contains("The status without it", e.script([], "grep NoNewPrivs /proc/self/status"), "0")
 
 
-@check("seccomp: the default filter, a profile, none")
+@check("seccomp: the default filter, a profile, none", *EVERYONE)
 def seccomp(e):
     def mode(*options):
         return e.script(list(options), "grep Seccomp: /proc/self/status").split()[1]
@@ -202,19 +204,28 @@ def user_namespace(e):
     e.script(["--uidmap", "0:1000:1", "--gidmap", "0:1000:1"], "true")
 
 
+@check("the user's ids, and those of --userns=keep-id", "rootless")
+def own_ids(e):
+    ids = e.script([], "id -u; cat /proc/self/uid_map; touch /new && stat -c %u /new").split()
+    same("What it sees", ids[:4], ["0", "0", "1500", "1"])
+    same("The owner of its file", ids[-1], "0")
+    same("The kept id", e.script(["--userns=keep-id"], "id -u; id -g"), "1500\n1500")
+    same("Another user", e.box(["-u", "1000:1000"], "id", "-u"), "1000")
+    outside = e.home / "volume"
+    outside.mkdir()
+    os.chown(outside, 1500, 1500)
+    e.script(["-v", f"{outside}:/v"], "echo mine > /v/file")
+    same("The owner of a volume's file", (outside / "file").stat().st_uid, 1500)
+
+
 @check("the daemon's user namespace remapping", "docker")
 def remapping(e):
-    import ctypes
-    from sandbox import check as checked, libc
     (e.scratch / "subid").write_text("nobody:100000:65536\n")
-    (e.scratch / "empty").touch()
-    bound = []
     for path in ("/etc/subuid", "/etc/subgid"):
-        MS_BIND = 0x1000
-        checked(libc.mount(str(e.scratch / "subid").encode(), path.encode(), None, MS_BIND, None), f"bind {path}")
+        sandbox.bind(e.scratch / "subid", path)
     e.stop()
     try:
-        e.start("--userns-remap", "nobody:nogroup" if group_exists("nogroup") else "nobody")
+        e.start("--userns-remap", "nobody:nogroup")
         text = e.script([], "id -u; cat /proc/self/uid_map; touch /new && stat -c %u:%g /new")
         same("What it sees", text.split(), ["0", "0", "100000", "65536", "0:0"])
         name = e.background(["--memory", "64m", "-p", "18080:80"])
@@ -226,13 +237,8 @@ def remapping(e):
     finally:
         e.stop()
         for path in ("/etc/subuid", "/etc/subgid"):
-            libc.umount2(path.encode(), 2)
+            sandbox.unbind(path)
         e.launch()
-
-
-def group_exists(name):
-    import grp
-    return any(group.gr_name == name for group in grp.getgrall())
 
 
 def machine():
