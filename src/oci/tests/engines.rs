@@ -59,3 +59,47 @@ fn a_mounted_namespace_is_joined() {
         }
     }
 }
+
+/// podman of an ordinary user runs the runtime as root of a user namespace, which has no control groups of its own.
+#[test]
+fn root_of_a_users_namespace_needs_no_cgroup() {
+    let mut bundle = Bundle::new("users-root", &["/bin/sleep", "1000"]);
+    let namespaces = json!([{ "type": "mount" }, { "type": "pid" }, { "type": "uts" }, { "type": "ipc" }, { "type": "network" }]);
+    bundle.config["linux"]["namespaces"] = namespaces;
+    let groupless = bundle.config["linux"].as_object_mut().unwrap();
+    groupless.remove("cgroupsPath");
+    groupless.remove("resources");
+    bundle.capabilities(&["CAP_CHOWN"]);
+    // Only one group is mapped.
+    bundle.config["mounts"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|mount| mount["type"] != "devpts");
+    let run = bundle.command(&[]);
+    let given = Command::new("chown")
+        .args(["-R", "1500:1500"])
+        .arg(bundle.path())
+        .status();
+    assert!(given.unwrap().success());
+    let script = "oci() { \"$0\" \"$@\"; }; oci \"$1\" \"$2\" create --bundle \"$3\" \"$4\" </dev/null >/dev/null && \
+                  oci \"$1\" \"$2\" start \"$4\" && oci \"$1\" \"$2\" exec \"$4\" /bin/id -u && \
+                  oci \"$1\" \"$2\" kill \"$4\" KILL && oci \"$1\" \"$2\" delete --force \"$4\" && echo deleted";
+    let output = Command::new("setpriv")
+        .args([
+            "--reuid=1500",
+            "--regid=1500",
+            "--clear-groups",
+            "unshare",
+            "--user",
+            "--map-root-user",
+            "--mount",
+        ])
+        .args(["sh", "-c", script])
+        .arg(run.get_program())
+        .args(run.get_args())
+        .arg(bundle.path())
+        .arg(bundle.id())
+        .output()
+        .unwrap();
+    assert_eq!(succeeded(&output), "0\ndeleted");
+}
