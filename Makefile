@@ -26,7 +26,8 @@ build: oci
 
 # The runtime alone.
 oci:
-	cargo build --profile small --package berth-oci --target $(OCI_TRIPLE)
+	cargo rustc --profile small --package berth-oci --bin berth-oci --target $(OCI_TRIPLE) \
+		-- -C llvm-args=-enable-machine-outliner=always
 
 test: setup check programs tests engines fuzz vm
 

@@ -13,6 +13,9 @@ use crate::options::Global;
 /// The newest version of the runtime specification that is understood.
 pub(crate) const VERSION: &str = "1.3.0";
 
+/// What is in a configuration to begin with, its version aside.
+const DEFAULT: &str = include_str!("default_config.json");
+
 pub(crate) const SYNTAX: Syntax = Syntax {
     name: "spec",
     flags: &["bundle,b=DIR", "rootless"],
@@ -21,7 +24,10 @@ pub(crate) const SYNTAX: Syntax = Syntax {
 
 /// Writes `config.json`, unless there is one.
 pub(crate) fn main(_: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let mut spec = default_spec();
+    let mut spec: Value = serde_json::from_str(DEFAULT)
+        .map_err(std::io::Error::from)
+        .attempt(|| "read the default configuration".to_owned())?;
+    spec["ociVersion"] = VERSION.into();
     if let Some(namespaces) = spec["linux"]["namespaces"]
         .as_array_mut()
         .filter(|_| has_unified_hierarchy())
@@ -49,54 +55,6 @@ fn has_unified_hierarchy() -> bool {
     const CGROUP2_MAGIC: u64 = 0x6367_7270;
     let found = rustix::fs::statfs("/sys/fs/cgroup");
     found.is_ok_and(|stat| u64::try_from(stat.f_type).is_ok_and(|kind| kind == CGROUP2_MAGIC))
-}
-
-fn default_spec() -> Value {
-    let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
-    json!({
-        "ociVersion": VERSION,
-        "process": {
-            "terminal": true,
-            "user": { "uid": 0, "gid": 0 },
-            "args": ["sh"],
-            "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
-            "cwd": "/",
-            "capabilities": { "bounding": capabilities, "effective": capabilities, "permitted": capabilities },
-            "rlimits": [{ "type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024 }],
-            "noNewPrivileges": true
-        },
-        "root": { "path": "rootfs", "readonly": true },
-        "hostname": "berth",
-        "mounts": mounts(),
-        "linux": {
-            "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
-            "namespaces": [
-                { "type": "pid" }, { "type": "network" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" }
-            ],
-            "maskedPaths": [
-                "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-                "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi"
-            ],
-            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
-        }
-    })
-}
-
-fn mounts() -> Value {
-    json!([
-        { "destination": "/proc", "type": "proc", "source": "proc" },
-        { "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
-          "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] },
-        { "destination": "/dev/pts", "type": "devpts", "source": "devpts",
-          "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"] },
-        { "destination": "/dev/shm", "type": "tmpfs", "source": "shm",
-          "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"] },
-        { "destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
-          "options": ["nosuid", "noexec", "nodev"] },
-        { "destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"] },
-        { "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
-          "options": ["nosuid", "noexec", "nodev", "relatime", "ro"] }
-    ])
 }
 
 /// For a user without root's powers: a user namespace where this user is root, the host's network, no limits, and of

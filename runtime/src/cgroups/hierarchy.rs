@@ -88,7 +88,9 @@ impl Hierarchies {
             all.retain(|h| h.kind != Kind::V1Named);
         }
         // The unified directory first: it has the kill switch and the events for the others.
-        all.sort_by_key(|h| h.kind != Kind::V2);
+        if let Some(unified) = all.iter().position(|h| h.kind == Kind::V2) {
+            all[..=unified].rotate_right(1);
+        }
         if all.is_empty() {
             Err(CgroupError::NotMounted)
         } else {

@@ -64,7 +64,7 @@ pub(crate) fn prune(dir: BorrowedFd<'_>, name: &OsStr, keep: usize) -> io::Resul
             rotated.push(entry.file_name().to_owned());
         }
     }
-    rotated.sort_by(|a, b| age_key(a.to_bytes()).cmp(age_key(b.to_bytes())));
+    rotated.sort_unstable_by(|a, b| age_key(a.to_bytes()).cmp(age_key(b.to_bytes())));
     let surplus = rotated.len().saturating_sub(keep);
     for old in rotated.drain(..surplus) {
         match unlinkat(dir, &old, AtFlags::empty()) {
