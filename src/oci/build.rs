@@ -9,8 +9,8 @@ fn main() {
     if let (true, Ok(here)) = (for_size, env::var("CARGO_MANIFEST_DIR")) {
         println!("cargo::rustc-link-arg-bins=-Wl,-T,{here}/discard.ld");
         println!("cargo::rustc-link-arg-bins=-Wl,--no-eh-frame-hdr");
-        // Functions with the same code become one. Only lld can, which is what links on x86_64.
-        if env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {
+        // Functions with the same code become one. Only lld can, by which Rust links this one target.
+        if env::var("TARGET").is_ok_and(|target| target == "x86_64-unknown-linux-gnu") {
             println!("cargo::rustc-link-arg-bins=-Wl,--icf=all");
         }
     }
