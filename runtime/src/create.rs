@@ -123,7 +123,7 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
         (args.rootfs.open(args.bundle, propagation)?, mounts, None)
     };
     let resctrl = Groups::create(linux.intel_rdt.as_ref(), args.id)?;
-    let cgroup = NewCgroup::create(linux, args.scope, &spec.annotations)?;
+    let cgroup = NewCgroup::create(spec, linux, args.scope)?;
     let (creator, process_end) = Channel::pair().doing(|| "make a socket pair".to_owned())?;
     let setup = Setup {
         id: args.id,

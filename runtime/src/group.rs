@@ -1,14 +1,13 @@
 //! The control group of a container that is being created.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::unistd::Pid;
 
 use crate::cgroups::systemd::{Placeholder, Scope};
-use crate::cgroups::{Cgroup, allow_default_devices};
-use crate::oci;
+use crate::cgroups::{Cgroup, allow_default_devices, is_machines_root};
+use crate::oci::{self, LinuxNamespaceType};
 use crate::{Error, Result};
 
 /// A group that is deleted again unless the container comes to be.
@@ -23,11 +22,8 @@ pub(crate) struct NewCgroup {
 impl NewCgroup {
     /// Makes the group with its limits. Who is not root of the machine, and may not make the group, does without it,
     /// unless there are limits to be set.
-    pub(crate) fn create(
-        linux: &oci::Linux,
-        scope: Option<&Scope>,
-        annotations: &BTreeMap<String, String>,
-    ) -> Result<NewCgroup> {
+    pub(crate) fn create(spec: &oci::Spec, linux: &oci::Linux, scope: Option<&Scope>) -> Result<NewCgroup> {
+        let owner = owner(spec, linux);
         let path = linux.cgroups_path.as_str();
         if path.is_empty() {
             return Err(Error::invalid("linux.cgroupsPath", "it is missing"));
@@ -51,6 +47,9 @@ impl NewCgroup {
             if let Some(resources) = &resources {
                 apply(group, resources)?;
             }
+            if let Some(uid) = owner {
+                group.give_to(uid)?;
+            }
             return Ok(new);
         };
         if let Some(existing) = Cgroup::open(path)?
@@ -58,11 +57,14 @@ impl NewCgroup {
         {
             return Err(used());
         }
-        new.placeholder = Some(scope.start(resources.as_deref(), annotations)?);
+        new.placeholder = Some(scope.start(resources.as_deref(), &spec.annotations)?);
         new.scope = Some(scope.clone());
         let group = new.group.insert(Cgroup::create(path)?);
         if let Some(resources) = &resources {
             group.apply(&scope.rounded(resources))?;
+        }
+        if let Some(uid) = owner {
+            group.give_to(uid)?;
         }
         Ok(new)
     }
@@ -141,10 +143,25 @@ fn apply(group: &Cgroup, resources: &oci::LinuxResources) -> Result<()> {
     }
 }
 
-/// This process is root in the first user namespace, and not only in one that a user made.
-pub fn is_machines_root() -> bool {
-    let all = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
-    rustix::process::geteuid().is_root() && std::fs::read_to_string("/proc/self/uid_map").is_ok_and(all)
+/// Who gets the group: root of the container's own user namespace, if the container sees its groups, and no others, in
+/// a mount that it may write to. Its numbers are the host's.
+fn owner(spec: &oci::Spec, linux: &oci::Linux) -> Option<u32> {
+    let new = |kind| {
+        linux
+            .namespaces
+            .iter()
+            .any(|n| n.typ == kind && n.path.as_os_str().is_empty())
+    };
+    if !new(LinuxNamespaceType::User) || !new(LinuxNamespaceType::Cgroup) {
+        return None;
+    }
+    let visible = |m: &oci::Mount| m.typ.starts_with("cgroup") && !m.options.iter().any(|o| o == "ro");
+    spec.mounts.iter().find(|m| visible(m))?;
+    let root = linux
+        .uid_mappings
+        .iter()
+        .find(|m| m.container_id == 0 && m.size > 0)?;
+    Some(root.host_id)
 }
 
 /// Whatever the rules deny, the devices that every container has may be used, as in every other runtime.

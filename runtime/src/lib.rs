@@ -52,13 +52,13 @@ mod sys;
 mod sysctl;
 mod terminal;
 
+pub use cgroups::is_machines_root;
 pub use check::check_id;
 pub use copy::run_in_copy;
 pub use create::{CreateArgs, Created, create, hook_state, start_at};
 pub use error::{Error, Result};
 pub use exec::{ExecTarget, Execed, exec};
 pub use executable::protect_executable;
-pub use group::is_machines_root;
 pub use hooks::{HookState, run_poststart, run_poststop};
 pub use identity::capability_names;
 pub use mount::mount_options;

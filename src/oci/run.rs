@@ -68,7 +68,7 @@ pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
     }
     // Somebody else may have deleted it meanwhile, and perhaps made another one.
     if let Some(state) = state.lock_again()? {
-        if outcome.is_ok() {
+        if outcome.is_ok() && bundle.scope.is_none() {
             // Its process was reaped, and of the rest everything is known.
             created.cgroup.destroy()?;
             delete::forget(global, state, Some(&bundle.spec), &bundle.path)?;

@@ -73,8 +73,8 @@ fn burstable_pods_together_weigh_what_they_request() {
     pods.line("also: pod is ready");
     let tier = node.cgroup().join("kubepods/burstable");
     let (_, v2) = Controller::Cpu.mount();
-    // 350 thousandths of a CPU are 358 shares, and these a weight of 14.
-    let expected = if v2 { "14" } else { "358" };
+    // 350 thousandths of a CPU are 358 shares, and these a weight of 45.
+    let expected = if v2 { "45" } else { "358" };
     assert_eq!(Controller::Cpu.read(&tier, "cpu.shares", "cpu.weight"), expected);
     end(node, pods);
 }

@@ -9,23 +9,26 @@ use super::{Cgroup, CgroupError, Controller, Result};
 pub(super) fn apply(group: &Cgroup, spec: &LinuxBlockIo) -> Result<()> {
     let weight_devices = &spec.weight_device;
     let throttles = throttles(spec);
-    let weight = spec.weight.filter(|w| *w != 0);
-    if weight.is_none() && weight_devices.is_empty() && throttles.is_empty() && spec.leaf_weight.is_none() {
+    let given = |weight: Option<u16>| weight.filter(|w| *w != 0);
+    let (weight, leaf_weight) = (given(spec.weight), given(spec.leaf_weight));
+    if weight.is_none() && leaf_weight.is_none() && weight_devices.is_empty() && throttles.is_empty() {
         return Ok(());
-    }
-    if spec.leaf_weight.is_some_and(|w| w != 0) || weight_devices.iter().any(|d| d.leaf_weight.is_some()) {
-        return Err(unsupported(
-            "leafWeight",
-            "the CFQ scheduler that it is for is gone since Linux 5.0",
-        ));
     }
     let directory = group.need(Controller::BlockIo, "linux.resources.blockIO")?;
     if let Some(weight) = weight {
         apply_weight(directory, "", weight)?;
     }
+    if let Some(weight) = leaf_weight {
+        apply_leaf_weight(directory, "", weight)?;
+    }
     for device in weight_devices {
-        let Some(weight) = device.weight else { continue };
-        apply_weight(directory, &format!("{}:{} ", device.major, device.minor), weight)?;
+        let numbers = format!("{}:{} ", device.major, device.minor);
+        if let Some(weight) = given(device.weight) {
+            apply_weight(directory, &numbers, weight)?;
+        }
+        if let Some(weight) = given(device.leaf_weight) {
+            apply_leaf_weight(directory, &numbers, weight)?;
+        }
     }
     for throttle in throttles {
         throttle.apply(directory)?;
@@ -36,21 +39,15 @@ pub(super) fn apply(group: &Cgroup, spec: &LinuxBlockIo) -> Result<()> {
 /// The weight's file depends on the host's scheduler: BFQ's where it is in use, else the cost model's (v2 only).
 /// `device` is empty, or a device's numbers and a space.
 fn apply_weight(directory: &Directory, device: &str, weight: u16) -> Result<()> {
-    if !(10..=1000).contains(&weight) {
-        return Err(CgroupError::Value {
-            resource: "linux.resources.blockIO.weight".to_owned(),
-            value: weight.to_string(),
-            reason: "it is from 10 to 1000".to_owned(),
-        });
-    }
+    check_range("weight", weight)?;
     let v2 = directory.hierarchy.kind == Kind::V2;
-    let bfq = match (v2, device.is_empty()) {
-        (true, _) => "io.bfq.weight",
-        (false, true) => "blkio.bfq.weight",
-        (false, false) => "blkio.bfq.weight_device",
+    let files = match (v2, device.is_empty()) {
+        (true, _) => &["io.bfq.weight"][..],
+        (false, true) => &["blkio.weight", "blkio.bfq.weight"],
+        (false, false) => &["blkio.weight_device", "blkio.bfq.weight_device"],
     };
-    if directory.has(bfq) {
-        return directory.write(bfq, &format!("{device}{weight}"));
+    if let Some(file) = files.iter().find(|file| directory.has(file)) {
+        return directory.write(file, &format!("{device}{weight}"));
     }
     if v2 && directory.has("io.weight") {
         return directory.write("io.weight", &format!("{device}{}", cost_weight(weight)));
@@ -59,6 +56,34 @@ fn apply_weight(directory: &Directory, device: &str, weight: u16) -> Result<()> 
         "weight",
         "no I/O scheduler of this host takes weights; switch the disk to bfq",
     ))
+}
+
+/// The share of a group's own processes against those of groups below it, which the schedulers before Linux 5.0 knew.
+fn apply_leaf_weight(directory: &Directory, device: &str, weight: u16) -> Result<()> {
+    check_range("leafWeight", weight)?;
+    let file = if device.is_empty() {
+        "blkio.leaf_weight"
+    } else {
+        "blkio.leaf_weight_device"
+    };
+    if directory.hierarchy.kind == Kind::V2 || !directory.has(file) {
+        return Err(unsupported(
+            "leafWeight",
+            "the CFQ scheduler that it is for is gone since Linux 5.0",
+        ));
+    }
+    directory.write(file, &format!("{device}{weight}"))
+}
+
+fn check_range(field: &str, weight: u16) -> Result<()> {
+    if (10..=1000).contains(&weight) {
+        return Ok(());
+    }
+    Err(CgroupError::Value {
+        resource: format!("linux.resources.blockIO.{field}"),
+        value: weight.to_string(),
+        reason: "it is from 10 to 1000".to_owned(),
+    })
 }
 
 /// The spec's 10…1000 as `io.weight`'s 1…10000.

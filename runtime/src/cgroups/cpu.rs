@@ -51,6 +51,17 @@ impl Wanted {
 }
 
 fn apply_v1(directory: &Directory, wanted: &Wanted) -> Result<()> {
+    if let Some(shares) = wanted
+        .shares
+        .filter(|n| !(qos::MIN_SHARES..=qos::MAX_SHARES).contains(n))
+    {
+        // The kernel would take the nearest value without a word.
+        return Err(CgroupError::Value {
+            resource: "linux.resources.cpu.shares".to_owned(),
+            value: shares.to_string(),
+            reason: format!("it is from {} to {}", qos::MIN_SHARES, qos::MAX_SHARES),
+        });
+    }
     apply_weight(directory, wanted, "cpu.shares", |shares| shares)?;
     in_either_order(
         directory,

@@ -7,7 +7,9 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::file::Directory;
 use super::hierarchy::{Hierarchy, Kind};
-use super::{Cgroup, CgroupError, CgroupPath, Controller, Controllers, Hierarchies, Result, cpuset};
+use super::{
+    Cgroup, CgroupError, CgroupPath, Controller, Controllers, Hierarchies, Result, cpuset, is_machines_root,
+};
 
 const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
@@ -42,11 +44,20 @@ pub(super) fn create(path: CgroupPath) -> Result<(Cgroup, Made)> {
     let mut made = Made::default();
     let mut directories = Vec::with_capacity(hierarchies.all.len());
     for hierarchy in &hierarchies.all {
-        directories.push(create_in(hierarchy, &path, &mut made)?);
+        match create_in(hierarchy, &path, &mut made) {
+            // Who is not the host's root gets groups where they were delegated, and limits from these controllers only.
+            Err(error) if error.is_denied() && !is_machines_root() => {}
+            other => directories.push(other?),
+        }
     }
     let group = Cgroup { path, directories };
     if hierarchies.is_unified() {
-        enable_all(&group)?;
+        match enable_all(&group) {
+            // A container without limits needs no controllers. One with limits fails when they are set.
+            Err(CgroupError::InternalProcesses { .. }) => {}
+            Err(error) if error.is_denied() => {}
+            other => other?,
+        }
     }
     Ok((group, made))
 }
@@ -113,18 +124,47 @@ fn enable_all(group: &Cgroup) -> Result<()> {
 }
 
 /// Sees to it that the group has these controllers of the unified hierarchy, by passing them on from the root down.
+/// Levels that are not ours are left to who owns them: they may pass on all that is wanted already.
 pub(super) fn enable(directory: &Directory, wanted: &[Controller]) -> Result<()> {
-    let has = Controllers::from_v2_names(&directory.read("cgroup.controllers")?);
-    if wanted.iter().all(|c| has.contains(*c)) {
+    let has_all = || -> Result<bool> {
+        let has = Controllers::from_v2_names(&directory.read("cgroup.controllers")?);
+        Ok(wanted.iter().all(|c| has.contains(*c)))
+    };
+    if has_all()? {
         return Ok(());
     }
     let root = directory.hierarchy;
-    pass_on(root, "", wanted)?;
+    let mut result = pass_on(root, "", wanted);
     let mut above = directory.path.ancestors().collect::<Vec<_>>();
     above.pop();
-    above
-        .into_iter()
-        .try_for_each(|level| pass_on(root, level, wanted))
+    for level in above {
+        let here = pass_on(root, level, wanted);
+        result = result.and(here);
+    }
+    match result {
+        Err(_) if has_all()? => Ok(()),
+        other => other,
+    }
+}
+
+/// The sentence for a limit whose file isn't there: why its controller is not, if that can be said.
+pub(super) fn explain(directory: &Directory, file: &str) -> Option<CgroupError> {
+    let prefix = file.split('.').next()?;
+    let controller = Controller::ALL.into_iter().find(|c| c.v2_name() == prefix)?;
+    let hierarchy = directory.hierarchy;
+    let here = hierarchy.kind == Kind::V2 && hierarchy.controllers.contains(controller);
+    if !here || !directory.has("cgroup.procs") {
+        return None;
+    }
+    if let Err(error) = enable(directory, &[controller]) {
+        return Some(error);
+    }
+    let enabled = Controllers::from_v2_names(&directory.read("cgroup.controllers").ok()?);
+    (!enabled.contains(controller)).then(|| CgroupError::NotDelegated {
+        file: file.to_owned(),
+        controller: controller.v2_name(),
+        path: directory.path.to_string(),
+    })
 }
 
 /// Adds controllers to one group's `cgroup.subtree_control`; `level` is empty for the root.
@@ -139,9 +179,11 @@ fn pass_on(hierarchy: &'static Hierarchy, level: &str, wanted: &[Controller]) ->
         path: shown,
     };
     let enabled = Controllers::from_v2_names(&directory.read("cgroup.subtree_control")?);
-    let missing: Vec<String> = wanted
-        .iter()
-        .filter(|c| !enabled.contains(**c))
+    let missing = wanted.iter().filter(|c| !enabled.contains(**c));
+    // A controller that is not here can't be passed on; asking for it would refuse the others too.
+    let here = Controllers::from_v2_names(&directory.read("cgroup.controllers")?);
+    let missing: Vec<String> = missing
+        .filter(|c| here.contains(**c))
         .map(|c| format!("+{}", c.v2_name()))
         .collect();
     if missing.is_empty() {

@@ -1,12 +1,52 @@
 //! Who we are to the cgroup hierarchies, and where below them we may make groups.
 
-use super::{CgroupPath, Hierarchies, Result};
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::unistd::{Uid, fchownat};
 
-/// Whether this process is the host's root: not only root of a user namespace.
+use super::{Cgroup, CgroupPath, Hierarchies, Result};
+
+/// Whether this process is root in the first user namespace, with all that root may do there.
+pub fn is_machines_root() -> bool {
+    let all = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
+    rustix::process::geteuid().is_root() && std::fs::read_to_string("/proc/self/uid_map").is_ok_and(all)
+}
+
+/// Whether the user of this process is the host's root, perhaps in a user namespace: the one that the system's services
+/// know as root.
 pub fn is_host_root() -> bool {
     let own = rustix::process::geteuid().as_raw();
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     outside(own, &map) == Some(0)
+}
+
+impl Cgroup {
+    /// Gives the group to a user, by the number that the host knows it by: the user may then make groups below it, move
+    /// processes between them and divide what the group has, but not raise its limits (cgroups(7), "Cgroups
+    /// delegation"). In the unified hierarchy only; v1 has no safe delegation.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn give_to(&self, uid: u32) -> Result<()> {
+        let Some(unified) = self.unified() else {
+            return Ok(());
+        };
+        let list = std::fs::read_to_string("/sys/kernel/cgroup/delegate");
+        let list = list
+            .as_deref()
+            .unwrap_or("cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n");
+        for file in std::iter::once(".").chain(list.lines()) {
+            let owner = Some(Uid::from_raw(uid));
+            match fchownat(&unified.fd, file, owner, None, AtFlags::empty()) {
+                // Controllers that the group doesn't have have files in the list too.
+                Ok(()) | Err(Errno::ENOENT) => {}
+                // It is the user's own, or nobody here may give it to another.
+                Err(Errno::EPERM) if !is_machines_root() => {}
+                Err(errno) => return Err(unified.failed("give away", file, errno)),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The number that a user has outside of the user namespace with this map.

@@ -6,9 +6,11 @@
 
 use std::os::fd::AsFd;
 
-use super::Result;
+use nix::errno::Errno;
+
 use super::devices::{ALL, Kind, Rule};
 use super::file::Directory;
+use super::{Result, is_machines_root};
 use crate::sys::bpf::{self, Instruction};
 
 /// Registers: the context, then the request's parts as they are unpacked.
@@ -30,10 +32,29 @@ const JUMP_IF_EQUAL: u8 = 0x16;
 const JUMP_UNLESS_EQUAL: u8 = 0x56;
 const EXIT: u8 = 0x95;
 
+/// Removes every program that is attached.
+pub(super) fn detach(group: &Directory) -> Result<()> {
+    const FILE: &str = "the device program";
+    let attached = match bpf::device_programs(group.as_fd()) {
+        Ok(attached) => attached,
+        // Then there is none of ours.
+        Err(Errno::EPERM | Errno::EINVAL | Errno::ENOSYS) => return Ok(()),
+        Err(errno) => return Err(group.failed("query", FILE, errno)),
+    };
+    attached.iter().try_for_each(|old| {
+        bpf::detach_device_program(group.as_fd(), old.as_fd()).map_err(|e| group.failed("detach", FILE, e))
+    })
+}
+
 /// Puts a program with these rules in the place of the one that is attached, if there is one.
 pub(super) fn attach(group: &Directory, rules: &[Rule]) -> Result<()> {
     const FILE: &str = "the device program";
-    let attached = bpf::device_programs(group.as_fd()).map_err(|e| group.failed("query", FILE, e))?;
+    let attached = match bpf::device_programs(group.as_fd()) {
+        // A user may not have programs, and needs none: in its user namespace no device node can be made, and those that
+        // it is given are opened with its own permissions.
+        Err(Errno::EPERM) if !is_machines_root() => return Ok(()),
+        other => other.map_err(|e| group.failed("query", FILE, e))?,
+    };
     let harmless = rules.iter().all(|rule| rule.allow && rule.covers_all());
     if harmless && attached.is_empty() {
         return Ok(());
@@ -114,13 +135,13 @@ fn verdict(allow: bool) -> [Instruction; 2] {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::cgroups::devices::{MKNOD, READ, WRITE};
     use proptest::prelude::*;
 
     /// The rules' meaning, without any cleverness: for each kind of access the last matching rule decides.
-    fn allowed(rules: &[Rule], kind: Kind, major: u32, minor: u32, access: u8) -> bool {
+    pub(in super::super) fn allowed(rules: &[Rule], kind: Kind, major: u32, minor: u32, access: u8) -> bool {
         [MKNOD, READ, WRITE]
             .into_iter()
             .filter(|bit| access & bit != 0)
@@ -203,7 +224,7 @@ mod tests {
         group.delete().unwrap();
     }
 
-    fn rules() -> impl Strategy<Value = Vec<Rule>> {
+    pub(in super::super) fn rules() -> impl Strategy<Value = Vec<Rule>> {
         let kind = prop_oneof![Just(None), Just(Some(Kind::Block)), Just(Some(Kind::Char))];
         let number = || prop::option::of(prop_oneof![0_u32..3, Just(u32::MAX)]);
         let rule = (any::<bool>(), kind, number(), number(), 1_u8..=7).prop_map(

@@ -1,17 +1,13 @@
 //! `linux.resources.devices`: which device nodes a container may use.
 //!
 //! The rules are a list in which the last rule that matches decides, and everything is denied before the first. On v1
-//! they are written to `devices.allow` and `devices.deny`; on v2 they become an eBPF program.
-
-use std::os::fd::AsFd;
+//! they become a list of exceptions, on v2 an eBPF program.
 
 use crate::oci::{LinuxDeviceCgroup, LinuxDeviceType};
-use nix::fcntl::OFlag;
 
-use super::file::{Directory, write_once};
-use super::{Cgroup, CgroupError, Controller, Result, device_program};
+use super::{Cgroup, CgroupError, Controller, Result, device_list, device_program};
 
-const FIELD: &str = "linux.resources.devices";
+pub(super) const FIELD: &str = "linux.resources.devices";
 
 /// Kinds of device nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +67,7 @@ pub(super) fn apply(group: &Cgroup, spec: &[LinuxDeviceCgroup]) -> Result<()> {
         return Ok(());
     }
     match (group.directory(Controller::Devices), group.unified()) {
-        (Some(v1), _) => apply_v1(v1, &rules),
+        (Some(v1), unified) => device_list::write(v1, unified, &rules),
         (None, Some(unified)) => device_program::attach(unified, &rules),
         (None, None) => Err(CgroupError::NoController {
             resource: FIELD,
@@ -164,8 +160,16 @@ impl Rule {
         self.kind.is_none() && self.major.is_none() && self.minor.is_none() && self.access == ALL
     }
 
-    fn same_devices(&self, other: &Self) -> bool {
+    pub(super) fn same_devices(&self, other: &Self) -> bool {
         (self.kind, self.major, self.minor) == (other.kind, other.major, other.minor)
+    }
+
+    /// Whether every device of the other rule is one of this.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        fn has<T: PartialEq>(wide: Option<T>, narrow: Option<T>) -> bool {
+            wide.is_none() || wide == narrow
+        }
+        has(self.kind, other.kind) && has(self.major, other.major) && has(self.minor, other.minor)
     }
 
     pub(super) fn overlaps(&self, other: &Self) -> bool {
@@ -176,7 +180,7 @@ impl Rule {
     }
 
     /// As `devices.allow` and `devices.deny` take it.
-    fn v1_text(&self) -> String {
+    pub(super) fn v1_text(&self) -> String {
         let kind = match self.kind {
             None => return "a".to_owned(),
             Some(Kind::Block) => 'b',
@@ -193,84 +197,9 @@ impl Rule {
     }
 }
 
-/// Leaves out what changes nothing, and refuses what v1 can't say.
-///
-/// v1 keeps "everything" or "nothing" and a flat list of exceptions, and takes an exception back only by its exact
-/// words. An exception from an exception would be dropped silently by the kernel: that is refused here.
-fn plan_v1(rules: &[Rule]) -> Result<Vec<Rule>> {
-    let Some((base, rest)) = rules.split_first() else {
-        return Ok(Vec::new());
-    };
-    let mut plan: Vec<Rule> = vec![*base];
-    let mut exceptions: Vec<Rule> = Vec::new();
-    for rule in rest {
-        if rule.allow != base.allow {
-            exceptions.push(*rule);
-            plan.push(*rule);
-            continue;
-        }
-        let touched: Vec<&Rule> = exceptions
-            .iter()
-            .filter(|e| e.overlaps(rule) && e.access & rule.access != 0)
-            .collect();
-        if touched.iter().any(|e| !e.same_devices(rule)) {
-            return Err(CgroupError::Unsupported {
-                resource: FIELD.to_owned(),
-                reason: format!(
-                    "cgroup v1 can't express {:?} as an exception from the wider rule before it",
-                    rule.v1_text()
-                ),
-            });
-        }
-        if !touched.is_empty() {
-            plan.push(*rule);
-            exceptions
-                .iter_mut()
-                .filter(|e| e.same_devices(rule))
-                .for_each(|e| e.access &= !rule.access);
-        }
-    }
-    Ok(plan)
-}
-
-fn apply_v1(directory: &Directory, rules: &[Rule]) -> Result<()> {
-    let plan = plan_v1(rules)?;
-    let (mut allow, mut deny) = (None, None);
-    for rule in plan {
-        let (file, slot) = if rule.allow {
-            ("devices.allow", &mut allow)
-        } else {
-            ("devices.deny", &mut deny)
-        };
-        let fd = match slot {
-            Some(fd) => fd,
-            None => slot.insert(directory.open(file, OFlag::O_WRONLY)?),
-        };
-        let text = rule.v1_text();
-        write_once(fd.as_fd(), text.as_bytes()).map_err(|e| directory.refused(file, &text, e))?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn rule(allow: bool, text: &str) -> Rule {
-        let words: Vec<&str> = text.split([' ', ':']).collect();
-        let number = |s: &str| s.parse().ok();
-        Rule {
-            allow,
-            kind: match words[0] {
-                "b" => Some(Kind::Block),
-                "c" => Some(Kind::Char),
-                _ => None,
-            },
-            major: words.get(1).and_then(|s| number(s)),
-            minor: words.get(2).and_then(|s| number(s)),
-            access: access(words.get(3).copied().unwrap_or_default()).unwrap(),
-        }
-    }
 
     fn with_defaults(rules: &[(bool, LinuxDeviceType, Option<i64>)]) -> Vec<String> {
         let mut list: Vec<LinuxDeviceCgroup> = rules
@@ -328,19 +257,5 @@ mod tests {
         };
         let texts: Vec<String> = parse(&[reading]).unwrap().iter().map(Rule::v1_text).collect();
         assert_eq!(texts, ["a", "b *:* r", "c *:* r"]);
-    }
-
-    #[test]
-    fn v1_refuses_exceptions_from_exceptions() {
-        let deny_all = rule(false, "a");
-        assert!(plan_v1(&[deny_all, rule(true, "c 1:* rwm"), rule(false, "c 1:3 w")]).is_err());
-        assert!(plan_v1(&[rule(true, "a"), rule(false, "b 8:* rwm"), rule(true, "b 8:1 r")]).is_err());
-        let exact = [
-            deny_all,
-            rule(true, "c 1:3 rwm"),
-            rule(false, "c 1:3 w"),
-            rule(false, "b 8:0 rwm"),
-        ];
-        assert_eq!(plan_v1(&exact).unwrap(), exact[..3]);
     }
 }

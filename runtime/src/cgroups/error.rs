@@ -86,6 +86,20 @@ pub enum CgroupError {
         reason: String,
     },
 
+    /// A limit by a controller that the group doesn't have.
+    #[error(
+        "Cgroup {path:?} has no {file}: the groups above it do not pass the {controller} controller on. Who owns them has \
+         to delegate it (with systemd: Delegate= of the unit above)."
+    )]
+    NotDelegated {
+        /// Control file.
+        file: String,
+        /// The controller's name.
+        controller: &'static str,
+        /// The group's path below its hierarchy's root.
+        path: String,
+    },
+
     /// A value outside of its range.
     #[error("{resource} is {value}, which is not valid: {reason}.")]
     Value {
@@ -190,13 +204,10 @@ pub type Result<T> = std::result::Result<T, CgroupError>;
 impl CgroupError {
     /// Whether the caller may not do that: the group is not theirs, or the hierarchy is mounted read-only.
     pub(crate) fn is_denied(&self) -> bool {
-        matches!(
-            self,
-            Self::File {
-                errno: Errno::EACCES | Errno::EPERM | Errno::EROFS,
-                ..
-            }
-        )
+        let (Self::File { errno, .. } | Self::Write { errno, .. }) = self else {
+            return false;
+        };
+        matches!(errno, Errno::EACCES | Errno::EPERM | Errno::EROFS)
     }
 
     /// Whether the group, or the file of it, is not there (any more).

@@ -8,7 +8,6 @@ use super::hierarchy::Kind;
 use super::{Cgroup, CgroupError, Controller, Result};
 
 pub(super) fn apply(group: &Cgroup, spec: &LinuxMemory) -> Result<()> {
-    refuse_obsolete(spec)?;
     if is_empty(spec) {
         return Ok(());
     }
@@ -31,26 +30,16 @@ fn is_empty(spec: &LinuxMemory) -> bool {
     given(spec.limit).is_none()
         && given(spec.reservation).is_none()
         && given(spec.swap).is_none()
+        && given(spec.kernel).is_none()
         && given(spec.kernel_tcp).is_none()
-        && spec.swappiness.is_none()
-        && spec.disable_oom_killer != Some(true)
+        && swappiness(spec).is_none()
+        && spec.use_hierarchy.is_none()
+        && spec.disable_oom_killer.is_none()
 }
 
-fn refuse_obsolete(spec: &LinuxMemory) -> Result<()> {
-    let kernel = spec.kernel;
-    if given(kernel).is_some_and(|limit| limit > 0) {
-        return Err(unsupported(
-            "kernel",
-            "Linux has had no separate limit for kernel memory since 5.4; use limit",
-        ));
-    }
-    if spec.use_hierarchy == Some(false) {
-        return Err(unsupported(
-            "useHierarchy",
-            "the kernel accounts memory by the whole tree only",
-        ));
-    }
-    Ok(())
+/// A container engine's -1, which is the largest number here, is "not set".
+fn swappiness(spec: &LinuxMemory) -> Option<u64> {
+    spec.swappiness.filter(|value| *value != u64::MAX)
 }
 
 fn check_usage(directory: &Directory, spec: &LinuxMemory) -> Result<()> {
@@ -77,13 +66,26 @@ fn apply_v2(directory: &Directory, spec: &LinuxMemory) -> Result<()> {
             "cgroup v2 can't switch the OOM killer off",
         ));
     }
-    if spec.swappiness.is_some() {
+    if swappiness(spec).is_some() {
         return Err(unsupported("swappiness", "cgroup v2 has no swappiness by group"));
     }
-    if given(spec.kernel_tcp).is_some() {
+    // No limit is what there is.
+    if spec.kernel.is_some_and(|limit| limit > 0) {
+        return Err(unsupported(
+            "kernel",
+            "cgroup v2 has no separate limit for the kernel's memory; use limit",
+        ));
+    }
+    if spec.kernel_tcp.is_some_and(|limit| limit > 0) {
         return Err(unsupported(
             "kernelTCP",
-            "cgroup v2 has no separate limit for TCP buffers",
+            "cgroup v2 has no separate limit for TCP buffers; use limit",
+        ));
+    }
+    if spec.use_hierarchy == Some(false) {
+        return Err(unsupported(
+            "useHierarchy",
+            "cgroup v2 accounts memory by the whole tree only",
         ));
     }
     if let Some(swap) = swap_alone(spec.limit, spec.swap)? {
@@ -139,6 +141,9 @@ fn amount_v2(bytes: i64) -> String {
 }
 
 fn apply_v1(directory: &Directory, spec: &LinuxMemory) -> Result<()> {
+    if let Some(wanted) = spec.use_hierarchy {
+        hierarchy_v1(directory, wanted)?;
+    }
     let limit = given(spec.limit);
     // Unlimited memory needs unlimited memory and swap, or the kernel refuses it.
     let swap = given(spec.swap).or_else(|| limit.filter(|l| *l < 0));
@@ -146,16 +151,66 @@ fn apply_v1(directory: &Directory, spec: &LinuxMemory) -> Result<()> {
     if let Some(reservation) = given(spec.reservation) {
         directory.write("memory.soft_limit_in_bytes", &reservation.to_string())?;
     }
-    if let Some(limit) = given(spec.kernel_tcp) {
-        directory.write("memory.kmem.tcp.limit_in_bytes", &limit.to_string())?;
+    if let Some(limit) = given(spec.kernel) {
+        write_kernel_v1(directory, "kernel", "memory.kmem.limit_in_bytes", limit)?;
     }
-    if let Some(swappiness) = spec.swappiness {
+    if let Some(limit) = given(spec.kernel_tcp) {
+        write_kernel_v1(directory, "kernelTCP", "memory.kmem.tcp.limit_in_bytes", limit)?;
+    }
+    if let Some(swappiness) = swappiness(spec) {
+        if swappiness > 100 {
+            return Err(CgroupError::Value {
+                resource: "linux.resources.memory.swappiness".to_owned(),
+                value: swappiness.to_string(),
+                reason: "it is from 0 to 100".to_owned(),
+            });
+        }
         directory.write("memory.swappiness", &swappiness.to_string())?;
     }
-    if spec.disable_oom_killer == Some(true) {
-        directory.write("memory.oom_control", "1")?;
+    if let Some(disable) = spec.disable_oom_killer {
+        directory.write("memory.oom_control", if disable { "1" } else { "0" })?;
     }
     Ok(())
+}
+
+/// Groups made below this one count for it, or don't. This is about the tree and comes before everything else; kernels
+/// since 5.11 know one way only.
+fn hierarchy_v1(directory: &Directory, wanted: bool) -> Result<()> {
+    const FILE: &str = "memory.use_hierarchy";
+    let now = directory
+        .read_if_present(FILE)?
+        .is_none_or(|now| now.trim() == "1");
+    if now == wanted {
+        return Ok(());
+    }
+    match directory
+        .has(FILE)
+        .then(|| directory.try_write(FILE, if wanted { "1" } else { "0" }))
+        .transpose()?
+    {
+        Some(Ok(())) => Ok(()),
+        _ => Err(unsupported(
+            "useHierarchy",
+            "this kernel accounts memory by the whole tree only",
+        )),
+    }
+}
+
+/// Kernels take one of these limits after the other away: the file first refuses, then it takes any value and forgets it,
+/// then it is gone.
+fn write_kernel_v1(directory: &Directory, field: &str, file: &str, limit: i64) -> Result<()> {
+    let gone = || unsupported(field, "this kernel has no such limit any more; use limit");
+    if !directory.has(file) {
+        // No limit is what there is.
+        return if limit < 0 { Ok(()) } else { Err(gone()) };
+    }
+    match directory.try_write(file, &limit.to_string())? {
+        Ok(()) if limit < 0 || directory.read_number(file)? <= limit.unsigned_abs() => Ok(()),
+        Ok(()) => Err(gone()),
+        Err(Errno::EOPNOTSUPP) if limit < 0 => Ok(()),
+        Err(Errno::EOPNOTSUPP) => Err(gone()),
+        Err(errno) => Err(directory.refused(file, &limit.to_string(), errno)),
+    }
 }
 
 /// Memory alone must never be above memory and swap together, so the order depends on which way the two move.

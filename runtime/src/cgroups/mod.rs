@@ -18,6 +18,7 @@ mod cpuset;
 mod create;
 mod delegation;
 mod delete;
+mod device_list;
 mod device_program;
 mod devices;
 mod error;
@@ -40,7 +41,7 @@ pub mod systemd;
 mod unified;
 
 pub use controller::{Controller, Controllers};
-pub use delegation::{is_host_root, path_for};
+pub use delegation::{is_host_root, is_machines_root, path_for};
 pub use devices::allow_default_devices;
 pub use error::{CgroupError, DbusError, Result};
 pub use hierarchy::Hierarchies;
@@ -76,8 +77,8 @@ impl Cgroup {
     /// Upon failure, what was made is removed again.
     ///
     /// # Errors
-    /// When no hierarchy is mounted, the path is not usable, or the kernel refuses; on v2 also when a group above
-    /// holds processes itself, so that its controllers can't be passed on.
+    /// When no hierarchy is mounted, the path is not usable, or the kernel refuses. That a group above holds processes
+    /// itself, or is somebody else's, so that controllers of v2 are not passed on, is an error of [`Cgroup::apply`].
     pub fn create(path: &str) -> Result<Self> {
         let (group, made) = create::create(CgroupPath::new(path)?)?;
         made.keep();

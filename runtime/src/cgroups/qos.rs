@@ -25,10 +25,23 @@ pub fn quota(milli_cpu: u64, period_us: u64) -> Option<i64> {
     Some(i64::try_from(quota).unwrap_or(i64::MAX).max(MIN_QUOTA_US))
 }
 
-/// `cpu.weight` of v2 for v1's shares: `1 + (shares − 2) · 9999 / 262142`, the kubelet's linear map of 2…262144 to
-/// 1…10000. The pod's group (made by the kubelet) and the container's (made by the runtime) must use the same one.
+/// `cpu.weight` of v2 for v1's shares: `10^((x² + 125·x) / 612 − 7/34)`, rounded up, where `x` is the shares' binary
+/// logarithm. It maps the least to 1, the default of 1024 to the default of 100 and the most to 10000, as runc 1.3.2 and crun 1.23 do. The linear map that was usual before
+/// made 39 of 1024, less than half of what a neighbour that is no container has. Pods' and containers' groups use the same one.
 pub fn weight(shares: u64) -> u64 {
-    1 + (shares.clamp(MIN_SHARES, MAX_SHARES) - MIN_SHARES) * 9999 / 262_142
+    match shares {
+        ..=MIN_SHARES => 1,
+        MAX_SHARES.. => 10_000,
+        shares => {
+            // At most 18 bits: nothing is lost.
+            let x = f64::from(u32::try_from(shares).unwrap_or(u32::MAX)).log2();
+            let weight = 10_f64.powf((x * x + 125.0 * x) / 612.0 - 7.0 / 34.0);
+            // The smallest whole number that is not below it.
+            (1..=10_000_u32)
+                .find(|n| f64::from(*n) >= weight)
+                .map_or(10_000, u64::from)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -56,12 +69,19 @@ mod tests {
         for (shares, expected) in [
             (0, 1),
             (2, 1),
-            (102, 4),
-            (1024, 39),
+            (3, 2),
+            (102, 17),
+            (512, 59),
+            (1024, 100),
+            (2048, 174),
+            (262_143, 10_000),
             (262_144, 10_000),
             (u64::MAX, 10_000),
         ] {
             assert_eq!(weight(shares), expected, "{shares} shares");
+        }
+        for shares in 2..5000 {
+            assert!(weight(shares) <= weight(shares + 1), "{shares} shares");
         }
     }
 }

@@ -1,9 +1,12 @@
 //! `linux.resources` of a container's spec, part by part.
 
+use nix::errno::Errno;
+
 use crate::oci::{LinuxNetwork, LinuxPids, LinuxResources};
 
+use super::hierarchy::Kind;
 use super::{
-    Cgroup, CgroupError, Controller, Result, block_io, cpu, cpuset, devices, hugetlb, memory, unified,
+    Cgroup, CgroupError, Controller, Result, block_io, cpu, cpuset, create, devices, hugetlb, memory, unified,
 };
 
 impl Cgroup {
@@ -15,6 +18,20 @@ impl Cgroup {
     /// # Errors
     /// When the kernel refuses a value, or the host can't express a part; the error names the field.
     pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
+        self.apply_parts(resources).map_err(|error| match &error {
+            CgroupError::File {
+                file,
+                errno: Errno::ENOENT,
+                ..
+            } => self
+                .unified()
+                .and_then(|unified| create::explain(unified, file))
+                .unwrap_or(error),
+            _ => error,
+        })
+    }
+
+    fn apply_parts(&self, resources: &LinuxResources) -> Result<()> {
         if !resources.devices.is_empty() {
             devices::apply(self, &resources.devices)?;
         }
@@ -42,7 +59,8 @@ impl Cgroup {
     }
 }
 
-/// The limit of processes and threads: -1 is none. 0 can't be: a container has one process, and so becomes 1.
+/// The limit of processes and threads: -1 is none. 0 is 1, as in runc: systemd takes no 0, and for who is in the group
+/// already the two are the same.
 fn apply_pids(group: &Cgroup, spec: &LinuxPids) -> Result<()> {
     let value = match spec.limit {
         None => return Ok(()),
@@ -56,7 +74,8 @@ fn apply_pids(group: &Cgroup, spec: &LinuxPids) -> Result<()> {
 
 /// Packet classes and priorities, which only v1 hierarchies have.
 fn apply_network(group: &Cgroup, spec: &LinuxNetwork) -> Result<()> {
-    if let Some(class) = spec.class_id {
+    // 0 is the class of packets that have none.
+    if let Some(class) = spec.class_id.filter(|class| *class != 0) {
         let directory = group.need(Controller::NetCls, "linux.resources.network.classID")?;
         directory.write("net_cls.classid", &class.to_string())?;
     }
@@ -73,6 +92,10 @@ fn apply_network(group: &Cgroup, spec: &LinuxNetwork) -> Result<()> {
 fn apply_rdma(group: &Cgroup, resources: &LinuxResources) -> Result<()> {
     for (device, limit) in &resources.rdma {
         let directory = group.need(Controller::Rdma, "linux.resources.rdma")?;
+        if directory.hierarchy.kind == Kind::V2 {
+            // In a hybrid hierarchy no group has it unless it is asked for.
+            create::enable(directory, &[Controller::Rdma])?;
+        }
         if device.contains(char::is_whitespace) {
             return Err(CgroupError::Value {
                 resource: "linux.resources.rdma".to_owned(),

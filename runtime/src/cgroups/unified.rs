@@ -29,6 +29,9 @@ pub(super) fn apply(group: &Cgroup, settings: &BTreeMap<String, String>) -> Resu
             create::enable(directory, &[controller])?;
         }
         if !directory.has(file) {
+            if let Some(reason) = create::explain(directory, file) {
+                return Err(reason);
+            }
             return Err(refused(
                 file,
                 "the cgroup v2 hierarchy of this host has no such file",

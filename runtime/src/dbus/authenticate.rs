@@ -11,17 +11,17 @@ const LONGEST_LINE: usize = 512;
 
 /// Proves who we are by the socket's credentials, which the kernel vouches for. No user id is named, so that it also
 /// works in a user namespace, where ours is not the server's number for us.
+///
+/// Everything is said at once, as systemd's own library does: its servers leave a message lying that comes together with
+/// the BEGIN, until something follows it.
 pub(super) fn authenticate(stream: &mut Stream, deadline: Instant) -> Result<()> {
-    stream.file.write_all(b"\0AUTH EXTERNAL\r\n")?;
-    let mut answer = line(stream, deadline)?;
-    if answer == "DATA" || answer.starts_with("DATA ") {
-        stream.file.write_all(b"DATA\r\n")?;
-        answer = line(stream, deadline)?;
+    stream.file.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
+    for expected in ["DATA", "OK"] {
+        let answer = line(stream, deadline)?;
+        if answer.split(' ').next() != Some(expected) {
+            return Err(DbusError::Refused(answer));
+        }
     }
-    if answer != "OK" && !answer.starts_with("OK ") {
-        return Err(DbusError::Refused(answer));
-    }
-    stream.file.write_all(b"BEGIN\r\n")?;
     Ok(())
 }
 

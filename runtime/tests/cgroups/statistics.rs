@@ -8,13 +8,15 @@ use super::*;
 fn every_part_counts_what_was_used() {
     let group = Group::new("statistics");
     group
-        .apply(r#"{"memory": {"limit": 67108864}, "pids": {"limit": 20}, "cpu": {"quota": 20000, "period": 100000}}"#)
+        .apply(r#"{"memory": {"limit": 67108864}, "pids": {"limit": 20}, "cpu": {"quota": 5000, "period": 100000}}"#)
         .unwrap();
-    let script = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; \
+    let script = "while :; do :; done & \
                   head -c 8000000 /dev/zero | tail -c 8000000 | (sleep 1000; cat)";
     let mut child = group.shell(script);
-    wait_until("memory is used", || {
-        group.0.statistics().unwrap().memory.usage.usage > 4 << 20
+    wait_until("time and memory are used", || {
+        let found = group.0.statistics().unwrap();
+        // The time is counted once a period of waiting is over.
+        found.memory.usage.usage > 4 << 20 && found.cpu.throttling.throttled_time > 0
     });
     let found = group.0.statistics().unwrap();
     assert!(found.cpu.usage.total > 1_000_000, "{found:?}");
