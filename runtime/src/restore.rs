@@ -37,7 +37,7 @@ impl Restoring {
             .as_ref()
             .ok_or_else(|| Error::invalid("linux", "it is missing"))?;
         make_places(rootfs, bundle, &spec.mounts)?;
-        Ok(Restoring(NewCgroup::create(linux, scope, &spec.annotations)?))
+        Ok(Restoring(NewCgroup::create(spec, linux, scope)?))
     }
 
     /// Moves a process into the group, whose children begin there.
