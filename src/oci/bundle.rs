@@ -1,11 +1,14 @@
 //! A bundle: a directory with a configuration.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use berth_runtime::Rootfs;
 use berth_runtime::cgroups;
 use berth_runtime::cgroups::systemd::Scope;
 use berth_runtime::oci::{Linux, Spec, from_slice};
+use rustix::fs::{Mode, OFlags, open};
 
 use crate::failure::{Attempt, Failure, usage};
 use crate::options::Global;
@@ -30,7 +33,7 @@ impl Bundle {
             .canonicalize()
             .attempt(|| format!("find the bundle {}", path.display()))?;
         let config = path.join("config.json");
-        let text = std::fs::read(&config).attempt(|| format!("read {}", config.display()))?;
+        let text = read(&config).attempt(|| format!("read {}", config.display()))?;
         let invalid = |reason: &str| usage(format!("{} is not valid: {reason}.", config.display()));
         let mut spec: Spec = from_slice(&text).map_err(|e| invalid(&e))?;
         let linux = spec.linux.as_mut().ok_or_else(|| invalid("linux is missing"))?;
@@ -73,6 +76,25 @@ impl Bundle {
         let short = |n: u64| u16::try_from(n).unwrap_or(0);
         size.map_or((0, 0), |size| (short(size.width), short(size.height)))
     }
+}
+
+/// Reads a configuration, which must be a file, and no longer than any that makes sense.
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    const LONGEST: u64 = 64 << 20;
+    let wrong = |reason| std::io::Error::new(std::io::ErrorKind::InvalidInput, reason);
+    // Neither a pipe nor a device may keep us waiting.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut file = File::from(open(path, flags, Mode::empty())?);
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(wrong("it is not a file"));
+    }
+    if metadata.len() > LONGEST {
+        return Err(wrong("it is larger than 64 MiB"));
+    }
+    let mut text = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+    file.read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// The cgroup path of a spec.

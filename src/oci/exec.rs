@@ -80,7 +80,10 @@ fn add(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
         .transpose()
         .map_err(|e| usage(e.to_string()))?;
     let cgroup = match arguments.all("cgroup")?.as_slice() {
-        [] => cgroup,
+        [] => match record.process {
+            Some(process) => cgroup.for_added_process(process.pid)?,
+            None => cgroup,
+        },
         wanted => cgroup.narrowed(&subgroups(wanted)?)?,
     };
     let target = ExecTarget {

@@ -5,6 +5,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
 use super::file::Directory;
+use super::hierarchy::Kind;
 use super::{Cgroup, CgroupError, Controller, Result};
 
 impl Cgroup {
@@ -27,6 +28,32 @@ impl Cgroup {
                     reason: "there is no such group in the hierarchies that it is for",
                 });
             }
+        }
+        Ok(self)
+    }
+}
+
+impl Cgroup {
+    /// The group that a process can be added to. cgroup v2 lets none into a group that distributes controllers to
+    /// groups below it, as a container does that runs a service manager: there it is the group of the container's first
+    /// process, `pid`.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub fn for_added_process(mut self, pid: i32) -> Result<Self> {
+        let own = self.path.to_string();
+        let unified = self.directories.iter_mut().find(|d| d.hierarchy.kind == Kind::V2);
+        let Some(unified) = unified.filter(|d| !d.hierarchy.controllers.is_empty()) else {
+            return Ok(self);
+        };
+        let distributes = unified.read_if_present("cgroup.subtree_control")?;
+        if distributes.is_none_or(|controllers| controllers.trim().is_empty()) {
+            return Ok(self);
+        }
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
+        if let Some(below) = path.and_then(|path| path.strip_prefix(&own)) {
+            descend(unified, below)?;
         }
         Ok(self)
     }

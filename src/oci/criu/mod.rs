@@ -432,9 +432,10 @@ fn open(path: &Path) -> Result<OwnedFd, Failure> {
     use rustix::fs::{Mode, OFlags};
     use std::os::unix::fs::DirBuilderExt;
     let doing = || format!("make the directory {}", path.display());
+    // Restored processes of a user namespace look for images by name; what is in those only root may read.
     std::fs::DirBuilder::new()
         .recursive(true)
-        .mode(0o700)
+        .mode(0o711)
         .create(path)
         .attempt(doing)?;
     // criu, which is given its number, opens it through this process's /proc.

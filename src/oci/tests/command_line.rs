@@ -695,6 +695,33 @@ fn exec_enters_a_cgroup_below() {
 }
 
 #[test]
+fn exec_follows_a_service_manager_into_its_group() {
+    let bundle = Bundle::new("manager", &["/bin/sleep", "1000"]);
+    bundle.start();
+    let mut groups = leftovers(&bundle.cgroup()).into_iter();
+    let group = groups
+        .find(|group| group.join("cgroup.subtree_control").exists())
+        .unwrap();
+    let controllers = fs::read_to_string(group.join("cgroup.controllers")).unwrap();
+    let Some(controller) = controllers.split_whitespace().next() else {
+        eprintln!("skipped: the unified hierarchy has no controller to distribute");
+        return;
+    };
+    fs::create_dir(group.join("init")).unwrap();
+    fs::write(group.join("init/cgroup.procs"), bundle.state()["pid"].to_string()).unwrap();
+    fs::write(group.join("cgroup.subtree_control"), format!("+{controller}")).unwrap();
+    let groups = succeeded(&bundle.oci(&["exec", bundle.id(), "/bin/cat", "/proc/self/cgroup"]));
+    assert!(groups.lines().any(|line| line == "0::/init"), "{groups}");
+    assert_eq!(
+        bundle
+            .oci(&["exec", "--cgroup", "/", bundle.id(), "/bin/true"])
+            .status
+            .code(),
+        Some(255)
+    );
+}
+
+#[test]
 fn exec_adds_to_what_the_container_is() {
     let mut bundle = Bundle::new("additions", &["/bin/sleep", "1000"]);
     bundle.config["process"]["user"]["additionalGids"] = json!([100]);
@@ -959,4 +986,68 @@ fn a_checkpoint_that_makes_no_sense_is_refused() {
     );
     assert!(!restored.state_directory().exists());
     assert_eq!(leftovers(&restored.cgroup()), Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
+fn bundles_that_are_none_are_refused() {
+    let bundle = Bundle::new("none", &["/bin/true"]);
+    bundle.command(&[]);
+    let good = fs::read(bundle.path().join("config.json")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.json");
+    let at = |path: &str| {
+        let output = bundle
+            .command_as_written(&["run", "--bundle", path, bundle.id()])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{path}");
+        assert!(!bundle.state_directory().exists(), "{path}");
+        assert_eq!(
+            leftovers(&bundle.cgroup()),
+            Vec::<std::path::PathBuf>::new(),
+            "{path}"
+        );
+        failed(&output)
+    };
+    let here = directory.path().to_str().unwrap();
+    assert!(at("/nosuch").contains("/nosuch"));
+    assert!(at("/dev/null").contains("config.json"));
+    assert!(at(here).contains("config.json"));
+    fs::create_dir(&config).unwrap();
+    assert!(at(here).contains("not a file"));
+    fs::remove_dir(&config).unwrap();
+    nix::unistd::mkfifo(&config, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(at(here).contains("not a file"));
+    fs::remove_file(&config).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &config).unwrap();
+    assert!(at(here).contains("not a file"));
+    fs::remove_file(&config).unwrap();
+    fs::File::create(&config).unwrap().set_len(65 << 20).unwrap();
+    assert!(at(here).contains("64 MiB"));
+    let nested = format!("{{\"ociVersion\":\"1.0.0\",\"x\":{}", "[".repeat(1_000_000));
+    for (text, expected) in [
+        (&b""[..], "EOF"),
+        (b"\xff\xfe", "line 1"),
+        (b"null", "object"),
+        (b"{}", "linux"),
+        (b"{\"linux\":{}}", "root"),
+        (nested.as_bytes(), "recursion"),
+        (&good[..good.len() / 2], "EOF"),
+    ] {
+        fs::write(&config, text).unwrap();
+        let said = at(here);
+        assert!(said.contains(expected) && said.len() < 1000, "{said}");
+    }
+    // The root is looked for in the bundle, which has none.
+    fs::write(&config, &good).unwrap();
+    assert!(at(here).contains("rootfs"));
+    for version in ["", "0.9", "2.0.0", "1", "latest"] {
+        let mut config = bundle.config.clone();
+        config["ociVersion"] = json!(version);
+        fs::write(bundle.path().join("config.json"), config.to_string()).unwrap();
+        assert!(
+            at(bundle.path().to_str().unwrap()).contains("ociVersion"),
+            "{version}"
+        );
+    }
 }
