@@ -7,6 +7,10 @@ from engine import IMAGE, Engine, Failed, eventually
 ADDRESS = "/run/containerd-tested/containerd.sock"
 
 
+# ctr drops the output of a program that ends before a thread of ctr has opened the FIFO which it is read from.
+LINGER = ["sh", "-c", "sleep 0.2; exec \"$@\"", "sh"]
+
+
 class Containerd(Engine):
     name = "containerd"
     programs = ("containerd", "ctr", "containerd-shim-runc-v2")
@@ -55,7 +59,7 @@ class Containerd(Engine):
     # --- containers, as ctr starts them ---
 
     def box(self, options, *program, **more):
-        return self.ok("run", "--rm", "--runc-binary", self.runtime, *options, IMAGE, self.new_name(), *program, **more)
+        return self.ok("run", "--rm", "--runc-binary", self.runtime, *options, IMAGE, self.new_name(), *LINGER, *program, **more)
 
     def background(self, options, *program):
         name = self.new_name()

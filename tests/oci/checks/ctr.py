@@ -7,6 +7,7 @@ from pathlib import Path
 
 from engine import IMAGE, check, contains, eventually, same, true, unified
 from checks.isolation import alive
+from containerd import LINGER
 from checks.process import NET_ADMIN, SYS_ADMIN, capabilities
 
 MIB = 1 << 20
@@ -14,7 +15,7 @@ MIB = 1 << 20
 
 @check("run, its output and its exit code", "containerd")
 def run(e):
-    done = e.do("run", "--rm", "--runc-binary", e.runtime, IMAGE, e.new_name(), "sh", "-c", "echo out; echo err >&2; exit 7")
+    done = e.do("run", "--rm", "--runc-binary", e.runtime, IMAGE, e.new_name(), "sh", "-c", "sleep 0.2; echo out; echo err >&2; exit 7")
     same("The output", (done.code, done.out, done.err), (7, "out\n", "err\n"))
     done = e.do("run", "--rm", "--runc-binary", e.runtime, IMAGE, e.new_name(), "no-such-program")
     true(done.code != 0, "A missing program can be run.")
@@ -197,7 +198,8 @@ def roots(e):
     root = e.scratch / "rootfs"
     (root / "bin").mkdir(parents=True, exist_ok=True)
     subprocess.run(["cp", "/bin/busybox", root / "bin/sh"], check=True)
-    text = e.ok("run", "--rm", "--runc-binary", e.runtime, "--rootfs", root, e.new_name(), "/bin/sh", "-c", "echo from a directory")
+    text = e.ok("run", "--rm", "--runc-binary", e.runtime, "--rootfs", root, e.new_name(), "/bin/sh", "-c",
+                "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo from a directory")
     same("The output", text, "from a directory")
     same("The output without pivot_root", e.box(["--no-pivot"], "echo", "moved"), "moved")
     file = e.scratch / "pid"
@@ -208,7 +210,8 @@ def roots(e):
 
 @check("ten tasks at once", "containerd")
 def many(e):
-    commands = [[*e.command(), "run", "--rm", "--runc-binary", e.runtime, IMAGE, e.new_name(), "echo", str(i)] for i in range(10)]
+    commands = [[*e.command(), "run", "--rm", "--runc-binary", e.runtime, IMAGE, e.new_name(), *LINGER, "echo", str(i)]
+                for i in range(10)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=e.environment)
                for command in commands]
     for i, process in enumerate(running):
