@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import platform
+import random
 import shutil
 import statistics
 import subprocess
@@ -62,16 +63,19 @@ def timed(command, **options):
 
 
 def alternate(systems, rounds):
-    """Each round runs every system once; returns each system's medians and 99th percentiles by figure.
+    """Each round runs every system once, in another order; returns each system's medians and 99th percentiles by figure.
+
+    What ran before leaves caches behind, and work for the kernel: no system follows always the same one.
 
     systems: name -> function that does the work once and returns figures by name.
     """
     for work in systems.values():
         work()  # warm caches, not counted
     samples = {name: [] for name in systems}
+    orders = random.Random(rounds)
     for _ in range(rounds):
-        for name, work in systems.items():
-            samples[name].append(work())
+        for name in orders.sample(list(systems), len(systems)):
+            samples[name].append(systems[name]())
     return {name: summary(figures) for name, figures in samples.items()}
 
 
