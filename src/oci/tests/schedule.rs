@@ -163,7 +163,9 @@ fn an_added_process_has_processors_of_its_own() {
     let mut bundle = Bundle::new("affinity-begin", &["/bin/sleep", "1000"]);
     bundle.config["process"]["execCPUAffinity"] = json!({ "initial": "1" });
     bundle.start();
-    assert_eq!(succeeded(&bundle.exec(allowed)), "1");
+    // Older kernels give a process that enters a cgroup all the processors of that.
+    let after = succeeded(&bundle.exec(allowed));
+    assert!(after == "1" || after == own, "{after}");
     let mut bundle = Bundle::new("no-affinity", &["/bin/true"]);
     bundle.config["process"]["execCPUAffinity"] = json!({ "final": "1-0" });
     assert!(failed(&bundle.run()).contains("process.execCPUAffinity.final"));
