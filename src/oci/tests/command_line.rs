@@ -243,6 +243,23 @@ fn signals_by_any_name_reach_the_process() {
 }
 
 #[test]
+fn without_a_pid_namespace_all_processes_are_killed() {
+    let mut bundle = Bundle::script("shared", "sleep 1000 & sleep 1000 & sleep 1000; true");
+    bundle.config["linux"]["namespaces"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|n| n["type"] != "pid");
+    bundle.start();
+    let processes = || -> Vec<i64> {
+        serde_json::from_str(&succeeded(&bundle.oci(&["ps", "-f", "json", bundle.id()]))).unwrap()
+    };
+    eventually("four processes", || processes().len() == 4);
+    succeeded(&bundle.oci(&["kill", bundle.id(), "KILL"]));
+    eventually("the end of all", || processes().is_empty());
+    assert!(failed(&bundle.oci(&["kill", bundle.id(), "KILL"])).contains("container not running"));
+}
+
+#[test]
 fn a_paused_container_can_be_killed() {
     let bundle = Bundle::new("frozen", &["/bin/sleep", "1000"]);
     bundle.start();
