@@ -8,16 +8,17 @@ use super::*;
 fn every_part_counts_what_was_used() {
     let group = Group::new("statistics");
     group
-        .apply(r#"{"memory": {"limit": 67108864}, "pids": {"limit": 20}, "cpu": {"quota": 5000, "period": 100000}}"#)
+        .apply(r#"{"memory": {"limit": 67108864}, "pids": {"limit": 20}}"#)
         .unwrap();
-    let script = "while :; do :; done & \
-                  head -c 8000000 /dev/zero | tail -c 8000000 | (sleep 1000; cat)";
+    let script = "head -c 8000000 /dev/zero | tail -c 8000000 | (sleep 1000; cat) & while :; do :; done";
     let mut child = group.shell(script);
-    wait_until("time and memory are used", || {
-        let found = group.0.statistics().unwrap();
-        // The time is counted once a period of waiting is over.
-        found.memory.usage.usage > 4 << 20 && found.cpu.throttling.throttled_time > 0
-    });
+    let now = || group.0.statistics().unwrap();
+    wait_until("memory is used", || now().memory.usage.usage > 4 << 20);
+    group
+        .apply(r#"{"cpu": {"quota": 5000, "period": 100000}}"#)
+        .unwrap();
+    // The time is counted once a period of waiting is over.
+    wait_until("time is held back", || now().cpu.throttling.throttled_time > 0);
     let found = group.0.statistics().unwrap();
     assert!(found.cpu.usage.total > 1_000_000, "{found:?}");
     assert!(

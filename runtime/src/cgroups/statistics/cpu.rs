@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::super::file::{Directory, keyed_number};
+use super::super::hierarchy::Kind;
 use super::super::{Cgroup, Controller, Result};
 use super::pressure::{self, Pressure};
 
@@ -59,12 +60,12 @@ pub(super) fn read(group: &Cgroup) -> Result<Cpu> {
         pressure: pressure::read(group, "cpu.pressure")?,
         ..Cpu::default()
     };
-    // Every v2 group has cpu.stat, with or without the controller.
     let stat = match (group.directory(Controller::Cpu), group.unified()) {
-        (Some(directory), _) | (None, Some(directory)) => directory.read_if_present("cpu.stat")?,
-        (None, None) => None,
+        (Some(v1), _) if v1.hierarchy.kind != Kind::V2 => v1.read_if_present("cpu.stat")?.unwrap_or_default(),
+        // Every v2 group has it, with or without the controller.
+        (Some(directory), _) | (None, Some(directory)) => directory.read("cpu.stat")?,
+        (None, None) => String::new(),
     };
-    let stat = stat.unwrap_or_default();
     let number = |key| keyed_number(&stat, key);
     let microseconds = |key| number(key).map(|n| n.saturating_mul(1000));
     cpu.throttling = Throttling {
