@@ -12,9 +12,13 @@ use std::os::fd::AsFd;
 
 use nix::fcntl::OFlag;
 
-use super::devices::{FIELD, Rule};
+use super::devices::{FIELD, READ, Rule, WRITE};
 use super::file::{Directory, write_once};
 use super::{CgroupError, Result, device_program};
+
+/// What one request may want together. Making a node is always asked for alone, so that an exception for it may stay
+/// apart, and the list says what the rules say.
+const OPENING: u8 = READ | WRITE;
 
 /// Replaces the group's list.
 pub(super) fn write(group: &Directory, unified: Option<&Directory>, rules: &[Rule]) -> Result<()> {
@@ -98,7 +102,12 @@ impl Exceptions {
             for other in 0..at {
                 let (a, b) = (self.rules[at], self.rules[other]);
                 // Where one has all kinds of access of the other, the kernel finds it.
-                if a.overlaps(&b) && a.access | b.access != a.access && a.access | b.access != b.access {
+                let (both, of_a, of_b) = (
+                    (a.access | b.access) & OPENING,
+                    a.access & OPENING,
+                    b.access & OPENING,
+                );
+                if a.overlaps(&b) && both != of_a && both != of_b {
                     self.add(Rule {
                         allow: true,
                         kind: a.kind.or(b.kind),
@@ -113,7 +122,8 @@ impl Exceptions {
         // What was joined may now be missing in one that was looked at before it.
         for at in 0..self.rules.len() {
             let wider = self.rules.iter().filter(|e| e.covers(&self.rules[at]));
-            self.rules[at].access = wider.fold(0, |access, e| access | e.access);
+            let wider = wider.fold(0, |access, e| access | e.access);
+            self.rules[at].access |= wider & OPENING;
         }
     }
 }
@@ -131,7 +141,7 @@ fn inexpressible(rule: &Rule) -> CgroupError {
 #[cfg(test)]
 mod tests {
     use super::super::device_program::tests::{allowed, rules};
-    use super::super::devices::{ALL, Kind, MKNOD, READ, WRITE};
+    use super::super::devices::{ALL, Kind, MKNOD};
     use super::*;
     use proptest::prelude::*;
 
@@ -187,6 +197,15 @@ mod tests {
             parts,
             "nothing to join"
         );
+        let parts = [
+            rule(true, Some(1), Some(3), READ | WRITE),
+            rule(true, None, None, MKNOD),
+        ];
+        assert_eq!(
+            exceptions(everything(false), &parts).rules,
+            parts,
+            "nothing to join: a node is made or opened"
+        );
     }
 
     #[test]
@@ -202,7 +221,8 @@ mod tests {
         /// Where the list says it can express the rules it does, and where not it never denies what they allow.
         #[test]
         fn the_list_means_what_the_rules_mean(
-            base in any::<bool>(), rest in rules(), block in any::<bool>(), major in 0_u32..4, minor in 0_u32..4, access in 1_u8..=7,
+            base in any::<bool>(), rest in rules(), block in any::<bool>(), major in 0_u32..4, minor in 0_u32..4,
+            access in proptest::sample::select(vec![MKNOD, READ, WRITE, READ | WRITE]),
         ) {
             let kind = if block { Kind::Block } else { Kind::Char };
             // As they are parsed: rules for both kinds but not all devices are two.
