@@ -49,7 +49,11 @@ class Engine:
         self.runtime = str(runtime)
         self.scratch = Path(scratch)
         self.images = Path(images)
-        self.environment = dict(os.environ, HOME=str(self.scratch))
+        # Engines keep sockets and copies there while they work.
+        temporary = self.scratch / "tmp"
+        temporary.mkdir()
+        temporary.chmod(0o1777)
+        self.environment = dict(os.environ, HOME=str(self.scratch), TMPDIR=str(temporary))
         self._numbers = itertools.count(1)
 
     @classmethod

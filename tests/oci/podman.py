@@ -9,6 +9,8 @@ CONFIGURATION = """\
 [engine]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
+[network]
+network_config_dir = "{networks}"
 """
 
 
@@ -26,7 +28,7 @@ class Podman(Engine):
 
     def start(self):
         path = self.scratch / "containers.conf"
-        path.write_text(CONFIGURATION)
+        path.write_text(CONFIGURATION.format(networks=self.scratch / "networks"))
         self.environment["CONTAINERS_CONF"] = str(path)
         self.ok("load", "-q", "-i", self.images / "busybox.tar")
 

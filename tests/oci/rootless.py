@@ -16,7 +16,7 @@ class Rootless(Podman):
     def command(self):
         run = f"/run/user/{ID}"
         environment = [f"PATH={os.environ['PATH']}", f"HOME={self.home}", f"USER={USER}", f"XDG_RUNTIME_DIR={run}",
-                       f"CONTAINERS_CONF={self.home}/containers.conf", f"DBUS_SESSION_BUS_ADDRESS="]
+                       f"CONTAINERS_CONF={self.home}/containers.conf", f"TMPDIR={self.environment['TMPDIR']}"]
         return ["setpriv", f"--reuid={ID}", f"--regid={ID}", "--init-groups", "--inh-caps=-all", "env", "-i", *environment,
                 "podman", "--storage-driver", "overlay", "--runtime", self.runtime]
 
@@ -28,7 +28,8 @@ class Rootless(Podman):
         self.make_user()
         # Without root there is no bridge, and a user-mode network only where a check asks for one.
         self.home.mkdir()
-        (self.home / "containers.conf").write_text(f"[containers]\nnetns = \"none\"\n{CONFIGURATION}")
+        (self.home / "containers.conf").write_text(
+            "[containers]\nnetns = \"none\"\n" + CONFIGURATION.format(networks=self.home / "networks"))
         for path in (self.scratch, self.home, Path(f"/run/user/{ID}")):
             path.mkdir(parents=True, exist_ok=True)
             os.chown(path, ID, ID)
