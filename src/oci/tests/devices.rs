@@ -232,3 +232,49 @@ fn a_console_that_is_a_link_is_refused() {
     assert!(output.starts_with("character special file"), "{output}");
     assert!(output.contains("regular empty file"), "{output}");
 }
+
+/// CVE-2025-31133: files are masked with the null device, which is looked at where nothing has made sure of it before.
+#[test]
+fn files_are_masked_with_the_null_device_only() {
+    let mut bundle = Bundle::script("masks", "cat /secret");
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+    let dev = bundle.path().join("dev");
+    fs::create_dir(&dev).unwrap();
+    fs::create_dir(bundle.root().join("dev")).unwrap();
+    fs::write(bundle.root().join("secret"), "secret").unwrap();
+    bundle.mount("/dev", "bind", "dev", &["bind"]);
+    bundle.config["linux"]["maskedPaths"] = json!(["/secret"]);
+    for kind in ["link", "file", "other device", "null device"] {
+        let _ = fs::remove_file(dev.join("null"));
+        match kind {
+            "link" => symlink("/secret", dev.join("null")).unwrap(),
+            "file" => fs::write(dev.join("null"), "content").unwrap(),
+            "other device" => make_node(&dev.join("null"), 1, 5, "666"),
+            _ => {
+                make_node(&dev.join("null"), 1, 3, "666");
+                assert_eq!(bundle.output(), "");
+                continue;
+            }
+        }
+        let said = failed(&bundle.run());
+        assert!(said.contains("it is not the null device"), "{kind}: {said}");
+    }
+}
+
+/// A terminal comes from a devpts: what the image has in its place could be any device.
+#[test]
+fn a_terminal_of_the_image_is_not_used() {
+    let mut bundle = with_image_dev("pts", "true");
+    let pts = bundle.root().join("dev/pts");
+    fs::create_dir(&pts).unwrap();
+    bundle.config["process"]["terminal"] = json!(true);
+    for (major, minor) in [(1, 3), (5, 0)] {
+        make_node(&pts.join("ptmx"), major, minor, "666");
+        let said = failed(&bundle.run());
+        assert!(said.contains("/dev/pts"), "{said}");
+        fs::remove_file(pts.join("ptmx")).unwrap();
+    }
+    make_node(&pts.join("ptmx"), 1, 3, "666");
+    assert!(failed(&bundle.run()).contains("not a devpts"));
+}
