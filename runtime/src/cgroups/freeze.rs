@@ -68,6 +68,15 @@ impl Cgroup {
         std::fs::read_link(format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd())).ok()
     }
 
+    /// Frozen by whoever used either freezer: on a hybrid host there are two.
+    pub(super) fn is_frozen_anywhere(&self) -> Result<bool> {
+        let v1 = match self.directory(Controller::Freezer) {
+            Some(v1) => v1.read("freezer.state")?.trim() != "THAWED",
+            None => false,
+        };
+        Ok(v1 || self.is_frozen()?)
+    }
+
     pub(super) fn thaw_v1(&self) -> Result<()> {
         match self.directory(Controller::Freezer) {
             Some(freezer) => freezer.write("freezer.state", "THAWED"),

@@ -95,7 +95,7 @@ impl Cgroup {
             if !group.pids()?.is_empty() {
                 return Ok(None);
             }
-            if group.is_frozen()? {
+            if group.is_frozen_anywhere()? {
                 return Err(CgroupError::Frozen {
                     path: group.path.to_string(),
                 });

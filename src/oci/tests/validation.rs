@@ -150,3 +150,29 @@ fn a_limit_of_no_process_is_one_of_one() {
     bundle.config["linux"]["resources"]["pids"] = json!({ "limit": 0 });
     assert_eq!(bundle.output(), "1");
 }
+
+#[test]
+fn a_frozen_group_is_refused_in_whichever_hierarchy() {
+    let bundle = Bundle::new("frozen", &["/bin/true"]);
+    let group = bundle.cgroup();
+    let freezers = [
+        ("/sys/fs/cgroup/freezer", "freezer.state", "FROZEN"),
+        ("/sys/fs/cgroup/unified", "cgroup.freeze", "1"),
+        ("/sys/fs/cgroup", "cgroup.freeze", "1"),
+    ];
+    for (hierarchy, file, frozen) in freezers {
+        let directory = std::path::PathBuf::from(format!("{hierarchy}{group}"));
+        let is_hierarchy = std::path::Path::new(hierarchy).join("cgroup.procs").exists();
+        if !is_hierarchy || std::fs::create_dir(&directory).is_err() || !directory.join(file).exists() {
+            continue;
+        }
+        std::fs::write(directory.join(file), frozen).unwrap();
+        let said = failed(&bundle.run());
+        assert!(
+            said.contains("container's cgroup unexpectedly frozen"),
+            "{hierarchy}: {said}"
+        );
+        let _ = std::fs::remove_dir(&directory);
+    }
+    assert_eq!(bundle.output(), "");
+}
