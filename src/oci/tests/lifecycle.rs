@@ -146,11 +146,14 @@ fn a_killed_creator_takes_its_container_with_it() {
     let mut bundle = Bundle::new("creator", &["/bin/sleep", "1000"]);
     let pid_file = bundle.path().join("hook-pid");
     let hook = bundle.path().join("hook");
+    let own_pid_file = bundle.path().join("own-pid");
     fs::write(
         &hook,
         format!(
-            "#!/bin/sh\ngrep -o '\"pid\":[0-9]*' | cut -d: -f2 > {0}.new; mv {0}.new {0}\nsleep 1000\n",
-            pid_file.display()
+            "#!/bin/sh\necho $$ > {1}\n\
+             grep -o '\"pid\":[0-9]*' | cut -d: -f2 > {0}.new; mv {0}.new {0}\nexec sleep 1000\n",
+            pid_file.display(),
+            own_pid_file.display(),
         ),
     )
     .unwrap();
@@ -169,14 +172,8 @@ fn a_killed_creator_takes_its_container_with_it() {
     assert_eq!(bundle.status(), "creating");
     succeeded(&bundle.oci(&["delete", "--force", bundle.id()]));
     // The hook is a child of the runtime's, not of the container.
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let cmdline = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if String::from_utf8_lossy(&cmdline).contains(hook.to_str().unwrap()) {
-            let pid = entry.file_name().to_str().unwrap().parse().unwrap();
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
-                .unwrap();
-        }
-    }
+    let pid = fs::read_to_string(own_pid_file).unwrap().trim().parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
 }
 
 #[test]
