@@ -178,7 +178,7 @@ fn a_scope_that_failed_is_forgotten() {
     }
     let mut bundle = bundle(
         "failed",
-        "sleep 1000 & head -c 200000000 /dev/zero | tail -c 200000000; sleep 1000",
+        "sleep 1000 & head -c 200000000 /dev/zero | tail -c 200000000; exit 1",
     );
     bundle.config["linux"]["resources"] = json!({ "memory": { "limit": 16_777_216, "swap": 16_777_216 } });
     bundle.config["annotations"] = json!({ "org.systemd.property.OOMPolicy": "'kill'" });
