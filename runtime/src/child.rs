@@ -1,7 +1,7 @@
 //! What the process of a container does between its beginning and its program.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
 use rustix::process::Rlimit;
@@ -38,6 +38,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) linux: &'a Linux,
     pub(crate) root: OwnedFd,
     pub(crate) propagation: Option<Propagation>,
+    /// Where hooks look for the root while it is made ready.
+    pub(crate) place: Option<PathBuf>,
     /// What `root` and `mounts` are opened from in the container's namespaces, where the creator can't.
     pub(crate) unopened: Option<Rootfs>,
     pub(crate) read_only: bool,
@@ -79,7 +81,7 @@ pub(crate) fn main(mut setup: Setup<'_>) -> i32 {
 fn prepare(setup: &mut Setup<'_>) -> Result<Ready> {
     let labels = begin(setup)?;
     open_sources(setup)?;
-    pivot::attach_root(&setup.root)?;
+    pivot::attach_root(&setup.root, setup.place.as_deref())?;
     let mut attached = mount::attach_all(&setup.root, &setup.mounts, setup.namespaces)?;
     make_dev(setup, &attached)?;
     let streams = open_streams(setup, &attached)?;

@@ -1,7 +1,7 @@
 //! Creating a container: everything up to, but not including, its program.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags, open};
@@ -107,6 +107,7 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
     };
     let propagation = crate::check::root_propagation(linux)?;
     let read_only = args.rootfs.is_read_only() || spec.root.as_ref().is_some_and(|r| r.readonly);
+    let place = place_for_hooks(&args);
     let descriptors = MoreDescriptors::for_mounts(spec.mounts.len());
     let (root, mounts, unopened) = if namespaces.opens_inside() {
         let root = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
@@ -132,6 +133,7 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
         linux,
         root,
         propagation,
+        place,
         unopened,
         read_only,
         mounts,
@@ -204,6 +206,19 @@ fn move_net_devices(linux: &oci::Linux, namespaces: &Namespaces, pid: Pid) -> Re
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let own = open(&path, flags, Mode::empty()).doing(|| format!("open {path}"))?;
     net_devices::move_in(linux, own.as_fd())
+}
+
+/// The root's own path, if hooks of the host could look for it. Some, such as those that add a GPU's driver, enter the
+/// container's mount namespace before it has become the root directory there.
+fn place_for_hooks(args: &CreateArgs<'_>) -> Option<PathBuf> {
+    let hooks = args.spec.hooks.as_ref()?;
+    let any =
+        [&hooks.prestart, &hooks.create_runtime, &hooks.create_container].map(Vec::is_empty) != [true; 3];
+    match &args.rootfs {
+        // Without pivot_root(2) the host's paths stay, and must not lead to the container's mounts.
+        Rootfs::Path(path) if any && !args.no_pivot => Some(args.bundle.join(path)),
+        _ => None,
+    }
 }
 
 /// The container's process begins as a copy of this one, and processes of a joined PID namespace see it from then on:

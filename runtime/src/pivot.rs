@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use nix::sched::{CloneFlags, setns};
-use rustix::fs::{CWD, FsWord, Mode, OFlags, PROC_SUPER_MAGIC, fstatfs, open};
+use rustix::fs::{CWD, FsWord, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstatfs, open, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 
@@ -16,9 +16,10 @@ use crate::{Result, mountinfo};
 /// statfs(2)'s type of a sysfs.
 const SYSFS_MAGIC: FsWord = libc::SYSFS_MAGIC;
 
-/// Attaches the root where it can be found without a path: on top of the mount namespace's own root. Paths still lead
-/// into the old root, because the process's root directory lies below the new mount.
-pub(crate) fn attach_root(root: impl AsFd) -> Result<()> {
+/// Attaches the root at `place`, its own path on the host, where hooks look for it that enter the mount namespace; or,
+/// without one that can be reached, where it can be found without a path: on top of the namespace's own root. Paths
+/// still lead into the old root then, because the process's root directory lies below the new mount.
+pub(crate) fn attach_root(root: impl AsFd, place: Option<&Path>) -> Result<()> {
     // Nothing that is mounted from now on may be seen by the host, nor be unmounted there.
     let slave = MountAttr {
         propagation: libc::MS_SLAVE,
@@ -27,10 +28,14 @@ pub(crate) fn attach_root(root: impl AsFd) -> Result<()> {
     let host = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .doing(|| "open the root directory".to_owned())?;
     mount_setattr(&host, true, slave).doing(|| "keep mounts from the host".to_owned())?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let place = place
+        .and_then(|path| openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).ok())
+        .unwrap_or(host);
     move_mount(
         root,
         c"",
-        &host,
+        &place,
         c"",
         MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
     )

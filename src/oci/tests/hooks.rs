@@ -268,3 +268,31 @@ fn hooks_after_the_fact_only_warn() {
     succeeded(&output);
     assert!(said.contains("poststart") && said.contains("poststop"), "{said}");
 }
+
+/// As a hook does that adds a GPU's driver: before the container's root is entered it is found at its own path.
+#[test]
+fn hooks_can_enter_the_mount_namespace_and_mount_below_the_root() {
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        let mut bundle = Bundle::script("mounts", "grep ' /mnt ' /proc/mounts; cat /mnt/file");
+        fs::create_dir_all(bundle.root().join("mnt")).unwrap();
+        let mount = format!(
+            "mount -t tmpfs driver {root}/mnt && echo here > {root}/mnt/file",
+            root = bundle.root().display()
+        );
+        let text = if kind == "createContainer" {
+            mount
+        } else {
+            format!("pid=$(jq .pid) && exec nsenter --mount=/proc/$pid/ns/mnt sh -c '{mount}'")
+        };
+        let path = script(&bundle, kind, &text, false);
+        bundle.config["hooks"] =
+            json!({ kind: [{ "path": path, "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"] }] });
+        let output = bundle.output();
+        assert!(output.starts_with("driver /mnt tmpfs rw"), "{kind}: {output}");
+        assert!(output.trim_end().ends_with("here"), "{kind}: {output}");
+        assert!(
+            !bundle.root().join("mnt/file").exists(),
+            "{kind}: it is mounted on the host"
+        );
+    }
+}
