@@ -12,6 +12,7 @@ use crate::error::Doing;
 use crate::oci::ContainerState;
 use crate::process::{FilterMoment, outlive_creator};
 use crate::program::Program;
+use crate::sys::end_when_asked;
 use crate::{Error, Result, hooks};
 
 /// Where the process waits for its start.
@@ -47,6 +48,7 @@ impl Ready {
             _ => return Err(Error::Vanished("the runtime ended".to_owned())),
         };
         outlive_creator()?;
+        end_when_asked();
         creator
             .send(&Message::Detach)
             .doing(|| "tell the runtime to go".to_owned())?;

@@ -311,3 +311,12 @@ fn whatever_a_killed_command_left_can_be_deleted() {
         }
     }
 }
+
+#[test]
+fn a_created_container_ends_when_it_is_asked_to() {
+    let bundle = Bundle::script("asked", "exit 0");
+    bundle.create();
+    succeeded(&bundle.oci(&["kill", bundle.id(), "TERM"]));
+    eventually("the container has ended", || bundle.status() == "stopped");
+    succeeded(&bundle.oci(&["delete", bundle.id()]));
+}
