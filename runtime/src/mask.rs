@@ -1,5 +1,6 @@
 //! Paths that a container must not see, or must not write.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -11,11 +12,13 @@ use crate::error::Doing;
 use crate::mount::{attach_to, clone_tree, empty_directory, is_directory, open_inside};
 use crate::sys::{MountAttr, mount_setattr};
 
-/// Covers files with the null device and directories with an empty one, which gets the label. Paths that don't exist need no cover.
+/// Covers files with the null device and directories with an empty one, which gets the label. Paths that don't exist
+/// need no cover, and one that is listed twice needs no second.
 pub(crate) fn mask(root: impl AsFd, paths: &[String], label: &str) -> Result<()> {
     let mut null = None;
     let mut empty = None;
-    for path in paths {
+    let mut covered = BTreeSet::new();
+    for path in paths.iter().filter(|path| covered.insert(path.as_str())) {
         let doing = || format!("mask {path}");
         let Some(place) = find(&root, path)? else { continue };
         if is_directory(&place).doing(doing)? {

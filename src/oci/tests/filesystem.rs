@@ -183,7 +183,7 @@ fn the_device_cgroup_keeps_the_hosts_disk_away() {
 
 #[test]
 fn masked_and_read_only_paths() {
-    let script = "ls -A /dir | wc -l; cat /file | wc -c; touch /dir/x 2>/dev/null || echo no; \
+    let script = "ls -A /dir | wc -l; cat /file | wc -c; grep -c ' /dir ' /proc/mounts; touch /dir/x 2>/dev/null || echo no; \
                   touch /ro/x 2>/dev/null || echo no; echo x > /proc/sys/kernel/printk || echo no";
     let mut bundle = Bundle::script("masked", script);
     bundle.config["root"]["readonly"] = json!(false);
@@ -192,10 +192,10 @@ fn masked_and_read_only_paths() {
         fs::write(bundle.root().join(directory).join("secret"), "x").unwrap();
     }
     fs::write(bundle.root().join("file"), "secret").unwrap();
-    bundle.config["linux"]["maskedPaths"] = json!(["/dir", "/dir2", "/file", "/not/there"]);
+    bundle.config["linux"]["maskedPaths"] = json!(["/dir", "/dir2", "/file", "/not/there", "/dir"]);
     bundle.config["linux"]["readonlyPaths"] = json!(["/ro", "/proc/sys", "/not/there"]);
     let output = bundle.output();
-    assert_eq!(output, "0\n0\nno\nno\nno");
+    assert_eq!(output, "0\n0\n1\nno\nno\nno");
 }
 
 #[test]
