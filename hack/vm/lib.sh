@@ -3,7 +3,7 @@
 
 cache=${BERTH_VM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/berth-vm}
 # Part of the image's name: raise it when what is below changes.
-generation=4
+generation=5
 
 say() { printf 'hack/vm: %s\n' "$*" >&2; }
 die() { say "$*"; exit 125; }
@@ -44,7 +44,7 @@ make_image() {
     [ -n "$mirror" ] || die "apt has no source for Debian 12 (bookworm)"
     say "making the guest's root with debootstrap (a minute or two, once)"
     work=$(mktemp -d "$cache/root.XXXXXX")
-    debootstrap --variant=minbase --include=iproute2,nftables,procps,kmod,busybox-static,systemd,dbus,uidmap bookworm "$work" "$mirror" \
+    debootstrap --variant=minbase --include=iproute2,nftables,procps,kmod,busybox-static,systemd,dbus,uidmap,python3 bookworm "$work" "$mirror" \
         >"$cache/debootstrap.log" 2>&1 || die "debootstrap failed; see $cache/debootstrap.log"
     rm -rf "$work"/var/cache/apt/* "$work"/var/lib/apt/lists/* "$work"/usr/share/{doc,locale,man}
     cp -r "$cache"/kernel/root/lib/modules "$work/lib/"

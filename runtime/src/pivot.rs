@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 
 use crate::error::Doing;
-use crate::mount::{Propagation, attach_to, clone_tree, empty_directory, set_propagation};
+use crate::mount::{Propagation, attach_to, clone_tree, empty_directory, is_directory, set_propagation};
 use crate::sys::{MountAttr, mount_setattr};
 use crate::{Result, mountinfo};
 
@@ -96,7 +96,8 @@ fn hide(point: &Path) -> rustix::io::Result<()> {
         Mode::empty(),
     )?;
     match fstatfs(&place)?.f_type {
-        PROC_SUPER_MAGIC | SYSFS_MAGIC => attach_to(empty_directory("")?, &place),
+        // A file alone makes nothing visible that a new procfs or sysfs would have to be compared with.
+        PROC_SUPER_MAGIC | SYSFS_MAGIC if is_directory(&place)? => attach_to(empty_directory("")?, &place),
         _ => Ok(()),
     }
 }

@@ -173,10 +173,9 @@ fn a_container_without_its_cgroup_can_be_deleted() {
     bundle.start();
     let pid = bundle.state()["pid"].as_i64().unwrap();
     for group in leftovers(&bundle.cgroup()) {
-        let root = group.ancestors().find(|path| {
-            !path.join("cgroup.procs").exists() || path.parent() == Some("/sys/fs/cgroup".as_ref())
-        });
-        fs::write(root.unwrap().join("cgroup.procs"), pid.to_string()).unwrap();
+        let above = group.ancestors().map(|path| path.join("cgroup.procs"));
+        let root = above.filter(|file| file.exists()).last().unwrap();
+        fs::write(root, pid.to_string()).unwrap();
         fs::remove_dir(&group).unwrap();
     }
     assert_eq!(bundle.status(), "running");
