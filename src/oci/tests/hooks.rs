@@ -282,7 +282,9 @@ fn hooks_can_enter_the_mount_namespace_and_mount_below_the_root() {
         let text = if kind == "createContainer" {
             mount
         } else {
-            format!("pid=$(jq .pid) && exec nsenter --mount=/proc/$pid/ns/mnt sh -c '{mount}'")
+            format!(
+                "pid=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/') && exec nsenter --mount=/proc/$pid/ns/mnt sh -c '{mount}'"
+            )
         };
         let path = script(&bundle, kind, &text, false);
         bundle.config["hooks"] =
