@@ -346,11 +346,23 @@ impl StateDir {
         let doing = || format!("read {STATE} of container {}", self.id);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let mut text = Vec::new();
-        let file = openat(&self.directory, STATE, flags, Mode::empty()).doing(doing)?;
+        let file = match openat(&self.directory, STATE, flags, Mode::empty()) {
+            // Deleted since it was found.
+            Err(rustix::io::Errno::NOENT) if self.is_removed() => {
+                return Err(Error::NoContainer(self.id.clone()));
+            }
+            other => other.doing(doing)?,
+        };
         File::from(file).read_to_end(&mut text).doing(doing)?;
         serde_json::from_slice(&text)
             .map_err(io::Error::from)
             .doing(doing)
+    }
+
+    fn is_removed(&self) -> bool {
+        self.directory
+            .metadata()
+            .is_ok_and(|directory| directory.nlink() == 0)
     }
 
     /// Makes the socket at which the container waits for its start.

@@ -1,6 +1,5 @@
 //! `events`: what a container uses, and that it ran out of memory.
 
-use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use serde::Serialize;
 
 use crate::arguments::{Arguments, Operands, Syntax};
 use crate::failure::{Attempt, Failure, usage};
+use crate::living::Living;
 use crate::options::Global;
 use crate::{log, output, time};
 
@@ -40,18 +40,10 @@ pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
         None => Some(INTERVAL),
     };
     let interval = interval.ok_or_else(|| usage("--interval is a time above zero, such as 5s or 1m30s."))?;
-    let state = global.root.look(id)?;
-    let record = state.record()?;
-    let (status, process) = state.status();
-    let process = process.ok_or_else(|| {
-        usage(format!(
-            "The container {id} has no events: container not running, it is {status}."
-        ))
-    })?;
-    let cgroup = Cgroup::open(&record.cgroup)?;
-    let cgroup = cgroup.ok_or_else(|| usage(format!("The container {id} has no cgroup.")))?;
+    let container = Living::look(global, id, "watched")?;
+    let cgroup = container.needed_cgroup()?;
     if arguments.switch("stats")? {
-        report(id, &cgroup)?;
+        report(id, container.unless_ended(cgroup.statistics())?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let watch = match cgroup.oom_watch() {
@@ -61,29 +53,29 @@ pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
             None
         }
     };
-    follow(id, &cgroup, &process, watch.as_ref(), interval)?;
+    follow(&container, &cgroup, watch.as_ref(), interval)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn report(id: &str, cgroup: &Cgroup) -> Result<(), Failure> {
+fn report(id: &str, statistics: Statistics) -> Result<(), Failure> {
     output::json(&Event {
         r#type: "stats",
         id,
-        data: Some(cgroup.statistics()?),
+        data: Some(statistics),
     })
 }
 
 fn follow(
-    id: &str,
+    container: &Living,
     cgroup: &Cgroup,
-    process: &OwnedFd,
     watch: Option<&OomWatch>,
     interval: Duration,
 ) -> Result<(), Failure> {
+    let id = container.state.id();
     let mut kills = cgroup.oom_kill_count().unwrap_or(0);
     let mut next = Instant::now() + interval;
     loop {
-        let mut fds = vec![PollFd::new(process, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&container.process, PollFlags::IN)];
         if let Some(watch) = watch {
             let flags = PollFlags::from_bits_retain(watch.interest().bits().unsigned_abs());
             fds.push(PollFd::new(watch, flags));
@@ -107,7 +99,10 @@ fn follow(
             return Ok(());
         }
         if Instant::now() >= next {
-            report(id, cgroup)?;
+            match cgroup.statistics() {
+                Err(_) if container.has_ended() => return Ok(()),
+                statistics => report(id, statistics?)?,
+            }
             next += interval;
         }
     }

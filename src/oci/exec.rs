@@ -4,13 +4,14 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use berth_runtime::cgroups::Cgroup;
-use berth_runtime::oci::{self, ContainerState, Process, Spec};
+use berth_runtime::oci::{self, Process, Spec};
 use berth_runtime::{ExecTarget, Execed, Stdio, exec};
 
 use crate::arguments::{Arguments, Operands, Syntax, number};
 use crate::create::write_pid_file;
 use crate::failure::{Attempt, Failure, usage};
 use crate::foreground::Foreground;
+use crate::living::Living;
 use crate::options::Global;
 use crate::{activation, handover, log, terminal};
 
@@ -47,27 +48,17 @@ fn add(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     berth_runtime::protect_executable()?;
     let id = arguments.id()?;
     // The process is held by a descriptor: nobody can put another container in its place.
-    let state = global.root.look(id)?;
-    let record = state.record()?;
-    let (status, pidfd) = state.status();
-    let pidfd = match (status, pidfd) {
-        (ContainerState::Running | ContainerState::Created, Some(pidfd)) => pidfd,
-        _ => {
-            return Err(usage(format!(
-                "The container {id} can't take a process: container not running, it is {status}."
-            )));
-        }
-    };
-    let spec = state.config()?;
+    let container = Living::look(global, id, "given a process")?;
+    let record = &container.record;
+    let spec = container.state.config()?;
     let process = process(arguments, &spec)?;
     let (socket, detach) = (arguments.path("console-socket"), arguments.switch("detach")?);
     terminal::check_socket(process.terminal, socket.as_deref(), detach)?;
-    let cgroup = Cgroup::open(&record.cgroup)?;
-    let cgroup = match cgroup {
+    let cgroup = match container.cgroup()? {
         Some(cgroup) => cgroup,
         // A user may have had to leave it out.
         None if !berth_runtime::is_machines_root() => Cgroup::none(&record.cgroup)?,
-        None => return Err(usage(format!("The container {id} has no cgroup."))),
+        None => return Err(container.without_cgroup()),
     };
     if !arguments.switch("ignore-paused")? && cgroup.is_frozen()? {
         return Err(usage(format!(
@@ -81,7 +72,7 @@ fn add(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
         .map_err(|e| usage(e.to_string()))?;
     let cgroup = match arguments.all("cgroup")?.as_slice() {
         [] => match record.process {
-            Some(process) => cgroup.for_added_process(process.pid)?,
+            Some(process) => container.unless_ended(cgroup.for_added_process(process.pid))?,
             None => cgroup,
         },
         wanted => cgroup.narrowed(&subgroups(wanted)?)?,
@@ -89,19 +80,20 @@ fn add(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let target = ExecTarget {
         id,
         bundle: &record.bundle,
-        pidfd: pidfd.as_fd(),
+        pidfd: container.process.as_fd(),
         spec: &spec,
         in_user_namespace: record.process.is_some_and(|process| process.in_user_namespace),
         cgroup: &cgroup,
         seccomp: filter.as_ref(),
         subgroup: None,
     };
-    run(global, arguments, &target, &process)
+    run(global, arguments, &container, &target, &process)
 }
 
 fn run(
     global: &Global,
     arguments: &Arguments,
+    container: &Living,
     target: &ExecTarget<'_>,
     process: &Process,
 ) -> Result<ExitCode, Failure> {
@@ -124,7 +116,7 @@ fn run(
     };
     let preserved = arguments.number("preserve-fds")?.unwrap_or(0);
     activation::check(preserved)?;
-    let mut execed = exec(target, process, stdio, preserved)?;
+    let mut execed = container.unless_ended(exec(target, process, stdio, preserved))?;
     for warning in &execed.warnings {
         log::warning(global, warning);
     }

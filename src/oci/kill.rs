@@ -4,12 +4,13 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use berth_runtime::cgroups::Cgroup;
-use berth_runtime::oci::{LinuxNamespaceType, Spec};
+use berth_runtime::oci::{ContainerState, LinuxNamespaceType, Spec};
 use berth_runtime::{StateDir, send_signal};
 use nix::sys::signal::Signal;
 
 use crate::arguments::{Arguments, Operands, Syntax};
 use crate::failure::{Attempt, Failure, usage};
+use crate::living::not_running;
 use crate::options::Global;
 
 pub(crate) const SYNTAX: Syntax = Syntax {
@@ -46,16 +47,11 @@ pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
         return Ok(cgroup.kill_all().map(|()| ExitCode::SUCCESS)?);
     }
     let (status, process) = state.status();
-    let not_running = || {
-        usage(format!(
-            "The container {id} can't be killed: container not running, it is {status}."
-        ))
-    };
-    let process = process.ok_or_else(not_running)?;
+    let process = process.ok_or_else(|| not_running(id, "killed", status))?;
     if let Err(error) = send_signal(process.as_fd(), signal) {
         // It ended just now.
         if error.raw_os_error() == Some(nix::errno::Errno::ESRCH as i32) {
-            return Err(not_running());
+            return Err(not_running(id, "killed", ContainerState::Stopped));
         }
         return Err(error).attempt(|| format!("send signal {signal} to container {id}"));
     }

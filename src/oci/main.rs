@@ -15,6 +15,7 @@ mod foreground;
 mod handover;
 mod kill;
 mod list;
+mod living;
 mod log;
 mod notify;
 mod options;

@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
+use berth_runtime::oci::ContainerState;
+
 use crate::arguments::{Arguments, Operands, Syntax};
 use crate::failure::{Failure, usage};
+use crate::living::{Living, not_running};
 use crate::options::Global;
-use crate::pause::cgroup_of_living;
 
 pub(crate) const SYNTAX: Syntax = Syntax {
     name: "resume",
@@ -16,8 +18,12 @@ pub(crate) const SYNTAX: Syntax = Syntax {
 /// Thaws the container's cgroup.
 pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let id = arguments.id()?;
-    let cgroup = cgroup_of_living(global, id, "resumed")?;
+    let container = Living::look(global, id, "resumed")?;
+    let cgroup = container.needed_cgroup()?;
     if !cgroup.is_frozen()? {
+        if container.has_ended() {
+            return Err(not_running(id, "resumed", ContainerState::Stopped));
+        }
         return Err(usage(format!(
             "The container {id} can't be resumed: it is not paused."
         )));

@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use berth_runtime::cgroups::Cgroup;
 use berth_runtime::cgroups::systemd::Scope;
-use berth_runtime::oci::{self, ContainerState, LinuxResources};
+use berth_runtime::oci::{self, LinuxResources};
 use berth_runtime::update_resctrl_group;
 use serde_json::{Value, json};
 
 use crate::arguments::{Arguments, Operands, Syntax, number};
 use crate::failure::{Attempt, Failure, usage};
+use crate::living::Living;
 use crate::log;
 use crate::options::Global;
 
@@ -86,25 +87,16 @@ pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
     }
     let resources: LinuxResources =
         oci::from_value(resources).map_err(|e| usage(format!("The resources are not valid: {e}.")))?;
-    let state = global.root.look(id)?;
-    let record = state.record()?;
-    let (status, _) = state.status();
-    if !matches!(status, ContainerState::Created | ContainerState::Running) {
-        return Err(usage(format!(
-            "The container {id} can't be updated: container not running, it is {status}."
-        )));
-    }
-    match Cgroup::open(&record.cgroup)? {
-        Some(cgroup) => apply(&cgroup, record.scope.as_ref(), &resources)?,
-        None => return Err(usage(format!("The container {id} has no cgroup."))),
-    }
+    let container = Living::look(global, id, "updated")?;
+    let cgroup = container.needed_cgroup()?;
+    container.unless_ended(apply(&cgroup, container.record.scope.as_ref(), &resources))?;
     let schemata: Result<Vec<_>, _> = ["l3-cache-schema", "mem-bw-schema"]
         .iter()
         .map(|flag| arguments.text(flag))
         .collect();
     let schemata: Vec<&str> = schemata?.into_iter().flatten().collect();
     if !schemata.is_empty() {
-        update_resctrl_group(&state.config()?, id, &schemata)?;
+        update_resctrl_group(&container.state.config()?, id, &schemata)?;
     }
     Ok(ExitCode::SUCCESS)
 }

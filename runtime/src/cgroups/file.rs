@@ -39,6 +39,17 @@ impl Directory {
         }
     }
 
+    /// Like [`write`](Self::write), for what a group needs no more that was removed, if only since its file was opened.
+    pub(super) fn write_unless_gone(&self, file: &str, value: &str) -> Result<()> {
+        match self.try_write(file, value) {
+            Err(error) if error.is_gone() => Ok(()),
+            other => match other? {
+                Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
+                Err(errno) => Err(self.refused(file, value, errno)),
+            },
+        }
+    }
+
     /// Like [`write`](Self::write), but hands the kernel's refusal of the value to the caller.
     pub(super) fn try_write(&self, file: &str, value: &str) -> Result<std::result::Result<(), Errno>> {
         let fd = self.open(file, OFlag::O_WRONLY)?;

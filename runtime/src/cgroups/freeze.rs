@@ -37,25 +37,28 @@ impl Cgroup {
         })
     }
 
-    /// Resumes all processes of the group; those of groups below that were frozen on their own stay frozen.
+    /// Resumes all processes of the group; those of groups below that were frozen on their own stay frozen. In a group
+    /// that was removed meanwhile there is nobody left to resume.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn thaw(&self) -> Result<()> {
         match self.unified_freezer() {
-            Some(unified) => unified.write("cgroup.freeze", "0"),
+            Some(unified) => unified.write_unless_gone("cgroup.freeze", "0"),
             None => self.thaw_v1(),
         }
     }
 
-    /// Whether the group is frozen, or about to be.
+    /// Whether the group is frozen, or about to be. One that was removed is not.
     ///
     /// # Errors
     /// When the state can't be read.
     pub fn is_frozen(&self) -> Result<bool> {
         match (self.unified_freezer(), self.directory(Controller::Freezer)) {
-            (Some(unified), _) => Ok(unified.read("cgroup.freeze")?.trim() == "1"),
-            (None, Some(v1)) => Ok(v1.read("freezer.state")?.trim() != "THAWED"),
+            (Some(unified), _) => {
+                Ok(read_or_gone(unified, "cgroup.freeze")?.is_some_and(|s| s.trim() == "1"))
+            }
+            (None, Some(v1)) => is_frozen_v1(v1),
             (None, None) => Ok(false),
         }
     }
@@ -71,7 +74,7 @@ impl Cgroup {
     /// Frozen by whoever used either freezer: on a hybrid host there are two.
     pub(super) fn is_frozen_anywhere(&self) -> Result<bool> {
         let v1 = match self.directory(Controller::Freezer) {
-            Some(v1) => v1.read("freezer.state")?.trim() != "THAWED",
+            Some(v1) => is_frozen_v1(v1)?,
             None => false,
         };
         Ok(v1 || self.is_frozen()?)
@@ -79,7 +82,7 @@ impl Cgroup {
 
     pub(super) fn thaw_v1(&self) -> Result<()> {
         match self.directory(Controller::Freezer) {
-            Some(freezer) => freezer.write("freezer.state", "THAWED"),
+            Some(freezer) => freezer.write_unless_gone("freezer.state", "THAWED"),
             None => Ok(()),
         }
     }
@@ -87,6 +90,18 @@ impl Cgroup {
     /// The unified directory, if its kernel can freeze (Linux 5.2).
     fn unified_freezer(&self) -> Option<&Directory> {
         self.unified().filter(|d| d.has("cgroup.freeze"))
+    }
+}
+
+fn is_frozen_v1(freezer: &Directory) -> Result<bool> {
+    Ok(read_or_gone(freezer, "freezer.state")?.is_some_and(|s| s.trim() != "THAWED"))
+}
+
+/// A file of a group that may have been removed.
+fn read_or_gone(group: &Directory, file: &str) -> Result<Option<String>> {
+    match group.read(file) {
+        Err(error) if error.is_gone() => Ok(None),
+        other => other.map(Some),
     }
 }
 

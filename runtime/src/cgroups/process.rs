@@ -104,30 +104,17 @@ impl Cgroup {
     /// # Errors
     /// When the processes can't be listed or signalled, or go on forking faster than they are killed.
     pub fn kill_all(&self) -> Result<()> {
-        if let Some(unified) = self.unified() {
-            match openat(
-                &unified.fd,
-                "cgroup.kill",
-                OFlag::O_WRONLY | OFlag::O_CLOEXEC,
-                Mode::empty(),
-            ) {
-                Ok(switch) => {
-                    file::write_once(switch.as_fd(), b"1")
-                        .map_err(|e| unified.refused("cgroup.kill", "1", e))?;
-                    // Processes that the v1 freezer holds would not notice.
-                    return unless_gone(self.thaw_v1());
-                }
-                Err(Errno::ENOENT) => {}
-                Err(errno) => return Err(unified.failed("open", "cgroup.kill", errno)),
-            }
+        match self.unified() {
+            // Processes that the v1 freezer holds would not notice.
+            Some(unified) if kill_by_switch(unified)? => self.thaw_v1(),
+            _ => self.kill_in_rounds(),
         }
-        self.kill_in_rounds()
     }
 
     fn kill_in_rounds(&self) -> Result<()> {
         for _ in 0..KILL_ROUNDS {
             if self.pids()?.is_empty() {
-                return unless_gone(self.thaw());
+                return self.thaw();
             }
             // Best effort: where freezing works, nobody forks between listing and killing.
             let _ = self.freeze();
@@ -163,6 +150,19 @@ pub(super) fn parse_pids(text: &str) -> impl Iterator<Item = Pid> {
         .filter_map(|line| line.parse().ok())
         .filter(|pid| *pid > 0)
         .map(Pid::from_raw)
+}
+
+/// Kills everybody in the group and below it; `false` where there is no kill switch (before Linux 5.14), or where there
+/// is no group any more.
+pub(super) fn kill_by_switch(group: &Directory) -> Result<bool> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    let killed = openat(&group.fd, "cgroup.kill", flags, Mode::empty())
+        .and_then(|switch| file::write_once(switch.as_fd(), b"1"));
+    match killed {
+        Ok(()) => Ok(true),
+        Err(Errno::ENOENT | Errno::ENODEV) => Ok(false),
+        Err(errno) => Err(group.refused("cgroup.kill", "1", errno)),
+    }
 }
 
 /// Calls `visit` for the group and every group below it, children first.

@@ -11,7 +11,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::file::{self, Directory};
 use super::hierarchy::Kind;
-use super::process::parse_pids;
+use super::process::{kill_by_switch, parse_pids};
 use super::{Cgroup, CgroupPath, Controller, Result};
 
 /// Rounds of a kill loop where there is no kill switch.
@@ -73,22 +73,16 @@ impl Subgroup {
     /// When the processes can't be listed or signalled.
     pub fn kill(&self) -> Result<()> {
         let group = &self.directory;
-        match openat(
-            &group.fd,
-            "cgroup.kill",
-            OFlag::O_WRONLY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        ) {
-            Ok(switch) => {
-                return file::write_once(switch.as_fd(), b"1")
-                    .map_err(|e| group.refused("cgroup.kill", "1", e));
-            }
-            Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(group.failed("open", "cgroup.kill", errno)),
+        if kill_by_switch(group)? {
+            return Ok(());
         }
         for _ in 0..KILL_ROUNDS {
             let mut found = false;
-            for pid in parse_pids(&group.read("cgroup.procs")?) {
+            let listed = match group.read("cgroup.procs") {
+                Err(error) if error.is_gone() => break,
+                other => other?,
+            };
+            for pid in parse_pids(&listed) {
                 found = true;
                 let _ = kill(pid, Signal::SIGKILL);
             }

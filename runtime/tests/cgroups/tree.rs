@@ -96,3 +96,32 @@ fn limits_below_a_group_with_processes_say_why_not() {
     above.0.kill_all().unwrap();
     child.wait().unwrap();
 }
+
+/// Whoever made a group removes it when its container has ended, while others may just be killing or resuming it.
+#[test]
+fn a_group_that_goes_meanwhile_needs_no_kill_and_no_thaw() {
+    const ROUNDS: usize = 500;
+    let above = Group::new("going");
+    let path = format!("{}/container", above.0.path());
+    for _ in 0..ROUNDS {
+        let group = Cgroup::create(&path).unwrap();
+        let other = Cgroup::open(&path).unwrap().unwrap();
+        let below = other.subgroup("exec").unwrap();
+        std::thread::scope(|scope| {
+            let remover = scope.spawn(|| group.delete().unwrap());
+            loop {
+                let last = remover.is_finished();
+                assert!(!other.is_frozen().unwrap());
+                other.thaw().unwrap();
+                other.kill_all().unwrap();
+                if let Some(below) = &below {
+                    below.kill().unwrap();
+                }
+                if last {
+                    break;
+                }
+            }
+        });
+        assert_eq!(other.pids().unwrap(), []);
+    }
+}

@@ -261,6 +261,64 @@ fn nothing_is_left_where_there_is_no_space() {
     assert!(failures >= 6, "{failures}");
 }
 
+/// The container ends, and `run` removes it, at any moment of another command.
+#[test]
+fn commands_on_a_container_that_just_ends_say_so_or_succeed() {
+    const ROUNDS: usize = 40;
+    let mut bundle = Bundle::new("ending", &["/bin/sleep", "0.02"]);
+    let namespaces = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+    // A kill goes to the whole group where the end of the first process does not take the others along.
+    namespaces.retain(|namespace| namespace["type"] != "pid");
+    let (bundle, id) = (&bundle, bundle.id());
+    bundle.command(&[]);
+    let commands: [&[&str]; 8] = [
+        &["kill", id, "KILL"],
+        &["kill", "--all", id, "KILL"],
+        &["pause", id],
+        &["resume", id],
+        &["update", "--pids-limit", "99", id],
+        &["events", "--stats", id],
+        &["exec", id, "/bin/true"],
+        &["ps", "-f", "json", id],
+    ];
+    for round in 0..ROUNDS {
+        let run = ["run", "--bundle", bundle.path().to_str().unwrap(), id];
+        let mut run = bundle
+            .command_as_written(&run)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually("the container", || {
+            bundle.state_directory().join("process").exists() || run.try_wait().unwrap().is_some()
+        });
+        std::thread::scope(|scope| {
+            // Two at a time: which ones changes from round to round.
+            for arguments in [commands[round % 8], commands[(round / 8 + round) % 8]] {
+                let state = bundle.state_directory();
+                scope.spawn(move || {
+                    while state.exists() {
+                        let output = bundle.command_as_written(arguments).output().unwrap();
+                        check(arguments, &output);
+                        let said = String::from_utf8_lossy(&output.stderr);
+                        let expected = ["not running", "does not exist", "paused", "stopped"];
+                        assert!(
+                            output.status.success() || expected.iter().any(|part| said.contains(part)),
+                            "{arguments:?}: {said}"
+                        );
+                        // Else a paused container never ends.
+                        if arguments[0] == "pause" {
+                            bundle.command_as_written(&["resume", id]).output().unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        let code = run.wait().unwrap().code();
+        assert!(matches!(code, Some(0 | 137)), "{code:?}");
+        assert_eq!(leftovers(&bundle.cgroup()), Vec::<PathBuf>::new());
+    }
+}
+
 /// A number that looks random and is the same in each run.
 fn random(seed: &AtomicUsize) -> usize {
     let mut x = seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
