@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
+use crate::session::{Session, StreamOptions};
 use crate::types::{
     ContainerConfig, ContainerId, ContainerStatus, EngineEvent, ExecOutput, Image, ImageId,
     LinuxContainerResources, PodSandboxConfig, PodSandboxStatus, PullProgress, SandboxId,
@@ -104,6 +106,22 @@ pub trait Engine: Send + Sync + 'static {
         timeout: Duration,
         max_output: usize,
     ) -> Result<ExecOutput, EngineError>;
+
+    /// Starts a command in a running container, to be talked to. The caller has its descriptors; dropping them does not
+    /// end it, but hangs up a terminal.
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        command: Vec<String>,
+        options: StreamOptions,
+    ) -> Result<Session, EngineError>;
+
+    /// A copy of what a running container writes from now on, and its input. Without an input of its own there is none
+    /// in the session; with a terminal there is no standard error, whatever the options say.
+    async fn attach(&self, id: &ContainerId, options: StreamOptions) -> Result<Session, EngineError>;
+
+    /// Connects to a TCP port of a sandbox's loopback.
+    async fn port_forward(&self, id: &SandboxId, port: u16) -> Result<TcpStream, EngineError>;
 
     /// A number that changes after each growth and each rotation of the container's log. Read the log to its end after
     /// `borrow_and_update`, then wait for `changed`: nothing is missed. The sender is gone once the log is complete.

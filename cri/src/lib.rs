@@ -3,12 +3,15 @@
 //! [`Engine`] is what a kubelet needs of a container runtime, in the shape and with the names of CRI v1. Operations are
 //! idempotent and can be joined: the key is (pod UID, name, attempt), never a name alone.
 
+mod descriptor;
 mod engine;
 mod local;
+mod session;
 mod types;
 
 pub use engine::{Engine, EngineError, EventStream};
 pub use local::{EngineConfig, LocalEngine};
+pub use session::{Session, StreamOptions, TerminalSize};
 pub use types::*;
 
 /// Control groups: what a kubelet makes its pods' and tiers' groups with.

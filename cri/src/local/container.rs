@@ -471,6 +471,15 @@ impl Container {
             .await;
     }
 
+    /// Waits for the end, and tells the exit code.
+    pub(super) async fn exit_code(&self) -> i32 {
+        self.ended().await;
+        match &*self.run.borrow() {
+            RunState::Exited(exit) => exit.exit_code,
+            _ => EXIT_CODE_UNKNOWN,
+        }
+    }
+
     pub(super) fn status(&self, sandbox: &Sandbox) -> ContainerStatus {
         let record = lock(&self.record).clone();
         let (pod_uid, log_directory) = {

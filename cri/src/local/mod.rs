@@ -5,13 +5,16 @@
 //! sandboxes of a dead one when their pod is asked for ([`adopt`]).
 
 mod adopt;
+mod attach;
 mod container;
 mod devices;
 mod events;
 mod exec;
+mod exec_sync;
 mod image;
 mod logs;
 mod network;
+mod port_forward;
 mod privileges;
 mod records;
 mod sandbox;
@@ -30,9 +33,11 @@ use async_trait::async_trait;
 use berth_images::Store;
 use berth_shim::protocol::ExitRecord;
 use nix::fcntl::Flock;
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
 use crate::engine::{Engine, EngineError, EventStream};
+use crate::session::{Session, StreamOptions};
 use crate::types::{
     ContainerConfig, ContainerId, ContainerStatus, EngineEvent, ExecOutput, Image, ImageId,
     LinuxContainerResources, PodSandboxConfig, PodSandboxStatus, PullProgress, SandboxId, UnixNanos,
@@ -286,7 +291,27 @@ impl Engine for LocalEngine {
         max_output: usize,
     ) -> Result<ExecOutput, EngineError> {
         let (sandbox, container) = self.inner.container(id)?;
-        exec::run(&sandbox, &container, command, timeout, max_output).await
+        exec_sync::run(&sandbox, &container, command, timeout, max_output).await
+    }
+
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        command: Vec<String>,
+        options: StreamOptions,
+    ) -> Result<Session, EngineError> {
+        let (sandbox, container) = self.inner.container(id)?;
+        exec::open(&sandbox, &container, command, options).await
+    }
+
+    async fn attach(&self, id: &ContainerId, options: StreamOptions) -> Result<Session, EngineError> {
+        let (sandbox, container) = self.inner.container(id)?;
+        attach::open(&sandbox, &container, options).await
+    }
+
+    async fn port_forward(&self, id: &SandboxId, port: u16) -> Result<TcpStream, EngineError> {
+        let sandbox = self.inner.sandbox(id)?;
+        port_forward::connect(&sandbox, port).await
     }
 
     async fn watch_log(&self, id: &ContainerId) -> Result<watch::Receiver<u64>, EngineError> {

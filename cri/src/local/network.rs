@@ -72,7 +72,7 @@ pub(super) async fn advice(inner: &Inner) -> Vec<String> {
 }
 
 /// The namespace by way of the process that holds it: there is no mount that could be left behind.
-fn netns(sandbox: &Sandbox) -> Option<PathBuf> {
+pub(super) fn netns(sandbox: &Sandbox) -> Option<PathBuf> {
     let pause = lock(&sandbox.shim).as_ref()?.pause_pid?;
     Some(PathBuf::from(format!("/proc/{pause}/ns/net")))
 }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -15,7 +15,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use berth_shim::protocol::{
     Call, Event, Failure, FailureCode, MAX_FRAME, Message, Request, Response, SOCKET_NAME, ShimState,
 };
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
@@ -47,8 +50,14 @@ struct Shared {
     reader: tokio::task::AbortHandle,
 }
 
+/// What came of a call, and the descriptors that came along.
+type Reply = Result<(Response, Vec<OwnedFd>), Failure>;
+
 /// The calls that have no reply yet; `None` once the connection is over.
-type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Result<Response, Failure>>>>>>;
+type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Reply>>>>>;
+
+/// Descriptors that come with a frame.
+const MAX_FDS: usize = 4;
 
 impl Drop for Shared {
     fn drop(&mut self) {
@@ -92,11 +101,11 @@ impl ShimClient {
 
     /// Asks, and waits for the reply.
     pub(crate) async fn call(&self, request: Request) -> Result<Response, Failure> {
-        self.call_with(request, &[]).await
+        self.call_with(request, &[]).await.map(|(response, _)| response)
     }
 
-    /// Asks with descriptors, and waits for the reply. The caller keeps its descriptors.
-    pub(crate) async fn call_with(&self, request: Request, fds: &[OwnedFd]) -> Result<Response, Failure> {
+    /// Asks with descriptors, and waits for the reply with its own. The caller keeps its descriptors.
+    pub(crate) async fn call_with(&self, request: Request, fds: &[OwnedFd]) -> Reply {
         let seq = self.shared.next.fetch_add(1, Ordering::Relaxed);
         let frame = encode(&Call { seq, request })?;
         let (sender, receiver) = oneshot::channel();
@@ -141,7 +150,7 @@ async fn connect_beneath(directory: &Path) -> io::Result<UnixStream> {
 fn send_once(stream: &UnixStream, bytes: &[u8], fds: &[OwnedFd]) -> io::Result<usize> {
     use std::os::fd::AsFd;
     let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !borrowed.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)) {
         return Err(io::Error::new(
@@ -167,7 +176,7 @@ fn encode(call: &Call) -> Result<Vec<u8>, Failure> {
 }
 
 async fn receive(stream: Arc<UnixStream>, waiting: Waiting, messages: mpsc::UnboundedSender<ShimMessage>) {
-    while let Ok(message) = receive_one(&stream).await {
+    while let Ok((message, fds)) = receive_one(&stream).await {
         match message {
             Message::Event(event) => {
                 // Nobody listens any more only while the engine shuts down.
@@ -177,7 +186,7 @@ async fn receive(stream: Arc<UnixStream>, waiting: Waiting, messages: mpsc::Unbo
                 let sender = lock(&waiting).as_mut().and_then(|waiting| waiting.remove(&seq));
                 if let Some(sender) = sender {
                     // A caller that gave up does not need its answer.
-                    let _ = sender.send(result);
+                    let _ = sender.send(result.map(|response| (response, fds)));
                 }
             }
         }
@@ -186,15 +195,43 @@ async fn receive(stream: Arc<UnixStream>, waiting: Waiting, messages: mpsc::Unbo
     let _ = messages.send(ShimMessage::Gone);
 }
 
-async fn receive_one(stream: &UnixStream) -> io::Result<Message> {
-    let mut stream = StreamReader(stream);
-    let length = stream.read_u32_le().await? as usize;
+async fn receive_one(stream: &UnixStream) -> io::Result<(Message, Vec<OwnedFd>)> {
+    let (length, fds) = receive_length(stream).await?;
+    let length = u32::from_le_bytes(length) as usize;
     if length > MAX_FRAME {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame is too long"));
     }
     let mut body = vec![0; length];
-    stream.read_exact(&mut body).await?;
-    serde_json::from_slice(&body).map_err(io::Error::from)
+    StreamReader(stream).read_exact(&mut body).await?;
+    Ok((serde_json::from_slice(&body)?, fds))
+}
+
+/// A frame's descriptors come with its first byte, so they are here before the body is.
+async fn receive_length(stream: &UnixStream) -> io::Result<([u8; 4], Vec<OwnedFd>)> {
+    let mut length = [0; 4];
+    let mut read = 0;
+    let mut fds = Vec::new();
+    while read < length.len() {
+        let receive = || receive_once(stream, &mut length[read..], &mut fds);
+        match stream.async_io(Interest::READABLE, receive).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => read += count,
+        }
+    }
+    Ok((length, fds))
+}
+
+fn receive_once(stream: &UnixStream, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let received = recvmsg(stream, &mut [IoSliceMut::new(buffer)], &mut ancillary, flags)?;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    Ok(received.bytes)
 }
 
 /// Reads from a shared stream, as `&TcpStream` does in the standard library.

@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use berth_cri::{
     ContainerConfig, ContainerId, ContainerState, ContainerStatus, Engine, EngineError, EngineEvent,
     EngineEventKind, EventStream, ExecOutput, Image, ImageId, LinuxContainerResources, PodSandboxConfig,
-    PodSandboxStatus, PullProgress, SandboxId,
+    PodSandboxStatus, PullProgress, SandboxId, Session, StreamOptions,
 };
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
 use super::{Clock, PodCgroupError, PodCgroups};
@@ -376,6 +377,20 @@ impl Engine for FakeEngine {
         _: LinuxContainerResources,
     ) -> Result<(), EngineError> {
         Ok(())
+    }
+
+    async fn exec(&self, _: &ContainerId, _: Vec<String>, _: StreamOptions) -> Result<Session, EngineError> {
+        Err(EngineError::Unavailable(
+            "A worker runs its commands to their end.".into(),
+        ))
+    }
+
+    async fn attach(&self, _: &ContainerId, _: StreamOptions) -> Result<Session, EngineError> {
+        Err(EngineError::Unavailable("A worker attaches to nothing.".into()))
+    }
+
+    async fn port_forward(&self, _: &SandboxId, _: u16) -> Result<TcpStream, EngineError> {
+        Err(EngineError::Unavailable("A worker forwards no ports.".into()))
     }
 
     async fn exec_sync(

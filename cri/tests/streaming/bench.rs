@@ -1,0 +1,175 @@
+//! A node with an engine and busybox containers on it.
+
+use std::fs::File as OsFile;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_cri::cgroups::Cgroup;
+use berth_cri::{
+    ContainerConfig, ContainerId, Engine, EngineConfig, LocalEngine, PodSandboxConfig, SandboxId,
+};
+use berth_images::build::{File, single_layer};
+use berth_images::{Reference, Store};
+use berth_tests::Node;
+use oci_spec::image::ConfigBuilder;
+use tokio::runtime::Runtime;
+
+const IMAGE: &str = "test.local/busybox:latest";
+const APPLETS: [&str; 12] = [
+    "sh", "cat", "echo", "sleep", "stty", "head", "yes", "tee", "true", "dd", "wc", "setsid",
+];
+
+/// How long anything may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Bench {
+    node: Node,
+    runtime: Runtime,
+    pub(crate) engine: Arc<LocalEngine>,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let node = Node::new();
+        let store = Store::open(&node.root().join("images")).unwrap();
+        let busybox = std::fs::read("/bin/busybox").unwrap();
+        let helper = std::fs::read(berth_tests::program("berth-helper")).unwrap();
+        let mut files = vec![
+            File::regular("bin/busybox", 0o755, busybox),
+            File::regular("bin/helper", 0o755, helper),
+            File::directory("tmp", 0o1777),
+        ];
+        files.extend(APPLETS.map(|applet| File::symlink(&format!("bin/{applet}"), "busybox")));
+        let config = ConfigBuilder::default().build().unwrap();
+        single_layer(&store, &IMAGE.parse::<Reference>().unwrap(), &files, &config).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let root = node.root();
+        let config = EngineConfig {
+            lib_dir: root.join("lib"),
+            run_dir: root.join("run"),
+            shim_program: berth_tests::program("berth-oci"),
+            network: berth_cni::CniConfig::new(root.join("net.d"), Vec::new(), root.join("cni")),
+            log_max_size: 1 << 20,
+            log_max_files: 3,
+        };
+        let images = Store::open(&root.join("images")).unwrap();
+        let engine = runtime
+            .block_on(async { LocalEngine::open(config, images) })
+            .unwrap();
+        Self {
+            node,
+            runtime,
+            engine: Arc::new(engine),
+        }
+    }
+
+    /// Runs `work` with a pod's sandbox, and removes it afterwards.
+    pub(crate) fn with_pod(self, work: impl AsyncFnOnce(&Arc<LocalEngine>, &SandboxId)) {
+        let config = self.pod();
+        self.runtime.block_on(async {
+            let sandbox = self.engine.run_pod_sandbox(config).await.unwrap();
+            tokio::time::timeout(PATIENCE, work(&self.engine, &sandbox))
+                .await
+                .expect("the test takes too long");
+            self.engine.remove_pod_sandbox(&sandbox).await.unwrap();
+        });
+        self.finish();
+    }
+
+    fn pod(&self) -> PodSandboxConfig {
+        let cgroup_parent = relative(self.node.cgroup()).join("pod");
+        Cgroup::create(&cgroup_parent.to_string_lossy()).unwrap();
+        PodSandboxConfig {
+            name: "test".into(),
+            namespace: "default".into(),
+            uid: "uid".into(),
+            hostname: "test".into(),
+            log_directory: self.node.root().join("logs"),
+            cgroup_parent,
+            ..Default::default()
+        }
+    }
+
+    fn finish(self) {
+        drop(self.engine);
+        self.runtime.shutdown_timeout(PATIENCE);
+        if let Some(cgroup) = Cgroup::open(&relative(self.node.cgroup()).to_string_lossy()).unwrap() {
+            cgroup.delete().unwrap();
+        }
+        for kept in ["lib", "run", "logs", "images", "cni"] {
+            let _ = std::fs::remove_dir_all(self.node.root().join(kept));
+        }
+        self.node.finish();
+    }
+}
+
+fn relative(cgroup: &Path) -> PathBuf {
+    cgroup.strip_prefix("/").unwrap().to_owned()
+}
+
+pub(crate) fn words(line: &[&str]) -> Vec<String> {
+    line.iter().map(|word| (*word).to_owned()).collect()
+}
+
+pub(crate) fn container(command: &[&str]) -> ContainerConfig {
+    ContainerConfig {
+        name: "main".into(),
+        image: IMAGE.into(),
+        command: words(command),
+        log_path: "main/0.log".into(),
+        ..Default::default()
+    }
+}
+
+pub(crate) async fn started(
+    engine: &LocalEngine,
+    sandbox: &SandboxId,
+    config: ContainerConfig,
+) -> ContainerId {
+    let id = engine.create_container(sandbox, config).await.unwrap();
+    engine.start_container(&id).await.unwrap();
+    id
+}
+
+/// A container that does nothing.
+pub(crate) async fn idle(engine: &LocalEngine, sandbox: &SandboxId) -> ContainerId {
+    started(engine, sandbox, container(&["sleep", "1000"])).await
+}
+
+/// Reads to the end, on a thread of its own.
+pub(crate) async fn read_to_end(fd: OwnedFd) -> Vec<u8> {
+    let read = move || {
+        let mut bytes = Vec::new();
+        // The end of a terminal is an error.
+        let _ = OsFile::from(fd).read_to_end(&mut bytes);
+        bytes
+    };
+    tokio::task::spawn_blocking(read).await.unwrap()
+}
+
+pub(crate) async fn write(fd: &OwnedFd, bytes: &[u8]) {
+    let (mut file, bytes) = (OsFile::from(fd.try_clone().unwrap()), bytes.to_vec());
+    tokio::task::spawn_blocking(move || file.write_all(&bytes).unwrap())
+        .await
+        .unwrap();
+}
+
+/// Bytes that look random and are the same each time.
+pub(crate) fn noise(count: usize) -> Vec<u8> {
+    let mut state = 0x2545_F491_4F6C_DD1D_u64;
+    let mut bytes = Vec::with_capacity(count + 8);
+    while bytes.len() < count {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(count);
+    bytes
+}
