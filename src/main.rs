@@ -1,6 +1,7 @@
 //! `berth`: a Kubernetes node in one program. This is its command line; one file for each subcommand.
 
 mod builtin_image;
+mod cri;
 mod image;
 mod pods;
 mod preflight;
@@ -33,6 +34,7 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Run(run::RunArgs),
+    Cri(cri::CriArgs),
     Image(image::ImageArgs),
     /// List the pods of this node and who runs them
     Ps,
@@ -56,6 +58,7 @@ fn run(cli: Cli) -> Result<ExitCode, String> {
     let root = Root::new(cli.root.as_deref())?;
     match cli.command {
         Command::Run(args) => run::run(&args, &root, &cli.cgroup_root),
+        Command::Cri(args) => cri::run(&args, &root),
         Command::Image(args) => Ok(image::run(args, &root.images())),
         Command::Ps => pods::ps(&root),
         Command::Status(args) => pods::status(&args, &root),

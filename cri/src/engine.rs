@@ -1,5 +1,7 @@
 //! The trait that a kubelet drives a container runtime by.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +11,11 @@ use tokio::sync::{mpsc, watch};
 
 use crate::session::{Session, StreamOptions};
 use crate::types::{
-    ContainerConfig, ContainerId, ContainerStatus, EngineEvent, ExecOutput, Image, ImageId,
-    LinuxContainerResources, PodSandboxConfig, PodSandboxStatus, PullProgress, SandboxId,
+    AuthConfig, CgroupDriver, ContainerConfig, ContainerId, ContainerStatus, EngineEvent, ExecOutput, Image,
+    ImageFsInfo, ImageId, LinuxContainerResources, PodSandboxConfig, PodSandboxStatus, PullProgress,
+    RuntimeStatus, RuntimeVersion, SandboxId,
 };
+use crate::v1;
 
 /// Events in the order in which they happened, per pod. The stream ends when the engine does.
 pub type EventStream = mpsc::UnboundedReceiver<EngineEvent>;
@@ -43,6 +47,9 @@ pub enum EngineError {
     /// The machine lacks something: root, a kernel feature, a program, a free port, space on a disk.
     #[error("{0}")]
     Unavailable(String),
+    /// This runtime can't do that at all.
+    #[error("{0}")]
+    Unimplemented(String),
     /// The kernel, a plugin or a file system refused.
     #[error("{0}")]
     Internal(String),
@@ -130,13 +137,126 @@ pub trait Engine: Send + Sync + 'static {
     /// Everything that happens from now on.
     fn events(&self) -> EventStream;
 
-    /// Fetches an image, or finds that it is there already. `progress` may be called from several threads.
+    /// Fetches an image, or finds that it is there already. `auth` takes the place of what the node has of credentials;
+    /// `progress` may be called from several threads.
     async fn pull_image(
         &self,
         image: &str,
+        auth: Option<AuthConfig>,
         progress: Arc<dyn Fn(PullProgress) + Send + Sync>,
     ) -> Result<ImageId, EngineError>;
 
     /// The image of that name or id, if it is there.
     async fn image_status(&self, image: &str) -> Result<Option<Image>, EngineError>;
+
+    /// Every image in the store.
+    async fn list_images(&self) -> Result<Vec<Image>, EngineError> {
+        Err(cannot("list_images"))
+    }
+
+    /// Removes the image of that name or id, with all its names. Idempotent.
+    async fn remove_image(&self, image: &str) -> Result<(), EngineError> {
+        let _ = image;
+        Err(cannot("remove_image"))
+    }
+
+    /// What images and writable layers take on their file systems.
+    async fn image_fs_info(&self) -> Result<ImageFsInfo, EngineError> {
+        Err(cannot("image_fs_info"))
+    }
+
+    /// Who the runtime is.
+    async fn version(&self) -> Result<RuntimeVersion, EngineError> {
+        Err(cannot("version"))
+    }
+
+    /// Whether the runtime can work, and what it can do; `verbose` adds details for people.
+    async fn status(&self, verbose: bool) -> Result<RuntimeStatus, EngineError> {
+        let _ = verbose;
+        Err(cannot("status"))
+    }
+
+    /// Who makes the pods' cgroups.
+    async fn cgroup_driver(&self) -> Result<CgroupDriver, EngineError> {
+        Err(cannot("cgroup_driver"))
+    }
+
+    /// Tells the runtime the node's pod addresses (`podCIDR`; several with commas between them).
+    async fn update_pod_cidr(&self, pod_cidr: &str) -> Result<(), EngineError> {
+        let _ = pod_cidr;
+        Err(cannot("update_pod_cidr"))
+    }
+
+    /// Tells the runtime that a pod's own limits and its overhead have changed. The pod's cgroup is the caller's.
+    async fn update_pod_sandbox_resources(
+        &self,
+        id: &SandboxId,
+        overhead: Option<LinuxContainerResources>,
+        resources: Option<LinuxContainerResources>,
+    ) -> Result<(), EngineError> {
+        let _ = (id, overhead, resources);
+        Err(cannot("update_pod_sandbox_resources"))
+    }
+
+    /// Closes and opens a running container's log again, after somebody has moved it.
+    async fn reopen_container_log(&self, id: &ContainerId) -> Result<(), EngineError> {
+        let _ = id;
+        Err(cannot("reopen_container_log"))
+    }
+
+    /// Writes a checkpoint of a running container, which goes on, to the archive `location`.
+    async fn checkpoint_container(
+        &self,
+        id: &ContainerId,
+        location: &Path,
+        timeout: Duration,
+    ) -> Result<(), EngineError> {
+        let _ = (id, location, timeout);
+        Err(cannot("checkpoint_container"))
+    }
+
+    /// Details of a sandbox for people, as JSON, by name.
+    async fn sandbox_info(&self, id: &SandboxId) -> Result<BTreeMap<String, String>, EngineError> {
+        let _ = id;
+        Err(cannot("sandbox_info"))
+    }
+
+    /// Details of a container for people, as JSON, by name.
+    async fn container_info(&self, id: &ContainerId) -> Result<BTreeMap<String, String>, EngineError> {
+        let _ = id;
+        Err(cannot("container_info"))
+    }
+
+    /// Details of an image for people, as JSON, by name.
+    async fn image_info(&self, image: &str) -> Result<BTreeMap<String, String>, EngineError> {
+        let _ = image;
+        Err(cannot("image_info"))
+    }
+
+    /// What the containers use, of those that are given.
+    async fn container_stats(&self, ids: &[ContainerId]) -> Result<Vec<v1::ContainerStats>, EngineError> {
+        let _ = ids;
+        Err(cannot("container_stats"))
+    }
+
+    /// What the sandboxes use, of those that are given.
+    async fn pod_sandbox_stats(&self, ids: &[SandboxId]) -> Result<Vec<v1::PodSandboxStats>, EngineError> {
+        let _ = ids;
+        Err(cannot("pod_sandbox_stats"))
+    }
+
+    /// What metrics there are.
+    async fn metric_descriptors(&self) -> Result<Vec<v1::MetricDescriptor>, EngineError> {
+        Err(cannot("metric_descriptors"))
+    }
+
+    /// The metrics of every sandbox.
+    async fn pod_sandbox_metrics(&self) -> Result<Vec<v1::PodSandboxMetrics>, EngineError> {
+        Err(cannot("pod_sandbox_metrics"))
+    }
+}
+
+/// What an engine answers that lacks a verb which only some callers need.
+fn cannot(verb: &str) -> EngineError {
+    EngineError::Unimplemented(format!("This engine does not know the verb {verb}."))
 }

@@ -6,8 +6,11 @@
 mod descriptor;
 mod engine;
 mod local;
+pub mod server;
 mod session;
 mod types;
+#[rustfmt::skip]
+pub mod v1;
 
 pub use engine::{Engine, EngineError, EventStream};
 pub use local::{EngineConfig, LocalEngine};

@@ -67,6 +67,12 @@ pub struct PodSandboxConfig {
     pub sysctls: BTreeMap<String, String>,
     /// Which namespaces the pod shares with the host.
     pub namespaces: NamespaceOptions,
+    /// The runtime handler that starts the pod's containers; empty is the built-in one.
+    #[serde(default)]
+    pub runtime_handler: String,
+    /// The pod's containers may be privileged.
+    #[serde(default)]
+    pub privileged: bool,
 }
 
 /// Which namespaces a pod or container shares.
@@ -348,6 +354,103 @@ pub struct Image {
     pub size: u64,
     /// The configuration's `User`, as it stands there.
     pub user: String,
+    /// Garbage collection leaves it alone.
+    pub pinned: bool,
+}
+
+/// What a file system holds of something.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilesystemUsage {
+    /// When it was looked at.
+    pub timestamp: UnixNanos,
+    /// The directory that holds it.
+    pub mountpoint: PathBuf,
+    /// Bytes on disk.
+    pub used_bytes: u64,
+    /// Inodes.
+    pub inodes_used: u64,
+}
+
+/// What images and writable layers take.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageFsInfo {
+    /// Of images.
+    pub images: FilesystemUsage,
+    /// Of containers' writable layers.
+    pub containers: FilesystemUsage,
+}
+
+/// How to show oneself to a registry. What is empty is not there.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct AuthConfig {
+    /// With `password`.
+    pub username: String,
+    /// With `username`.
+    pub password: String,
+    /// Both, joined by a colon, in base64.
+    pub auth: String,
+    /// The registry that these are for; empty is the image's.
+    pub server_address: String,
+    /// An OAuth2 refresh token.
+    pub identity_token: String,
+    /// A bearer token.
+    pub registry_token: String,
+}
+
+/// Who the runtime is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuntimeVersion {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// Whether the runtime can work, and what it can do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuntimeStatus {
+    /// `RuntimeReady`, `NetworkReady`.
+    pub conditions: Vec<RuntimeCondition>,
+    /// The handlers that a RuntimeClass can name; the one without a name is the default.
+    pub handlers: Vec<RuntimeHandler>,
+    /// `supplementalGroupsPolicy: Strict` is kept.
+    pub supplemental_groups_policy: bool,
+    /// Details for people, as JSON, by name.
+    pub info: BTreeMap<String, String>,
+}
+
+/// One condition of the runtime.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuntimeCondition {
+    /// Its name.
+    pub kind: String,
+    /// It holds.
+    pub status: bool,
+    /// Why not, in one word.
+    pub reason: String,
+    /// Why not, in a sentence.
+    pub message: String,
+}
+
+/// A runtime handler.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuntimeHandler {
+    /// Its name; empty is the default one.
+    pub name: String,
+    /// Mounts can be read-only with all that is mounted below them.
+    pub recursive_read_only_mounts: bool,
+    /// Pods can have user namespaces.
+    pub user_namespaces: bool,
+}
+
+/// Who makes cgroups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// By files.
+    #[default]
+    Cgroupfs,
+    /// By systemd's scopes and slices.
+    Systemd,
 }
 
 /// How far a pull is.
@@ -368,6 +471,8 @@ pub struct EngineEvent {
     pub pod_uid: String,
     /// The sandbox.
     pub sandbox: SandboxId,
+    /// When.
+    pub at: UnixNanos,
     /// What.
     pub kind: EngineEventKind,
 }
@@ -375,6 +480,16 @@ pub struct EngineEvent {
 /// What happened in a pod. The status calls already tell the state after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineEventKind {
+    /// The sandbox is ready.
+    SandboxStarted,
+    /// The sandbox was stopped.
+    SandboxStopped,
+    /// The sandbox is gone, with its containers.
+    SandboxRemoved,
+    /// A container was made.
+    ContainerCreated(ContainerId),
+    /// A container is gone.
+    ContainerRemoved(ContainerId),
     /// A container's program began.
     ContainerStarted(ContainerId),
     /// A container's first process ended.

@@ -407,7 +407,7 @@ fn an_image_is_found_by_name_and_by_id() {
         assert_eq!(engine.image_status(&image.id.0).await.unwrap().unwrap(), image);
         assert!(engine.image_status("test.local/none").await.unwrap().is_none());
         let error = engine
-            .pull_image("UPPER CASE", Arc::new(|_| ()))
+            .pull_image("UPPER CASE", None, Arc::new(|_| ()))
             .await
             .unwrap_err();
         assert!(matches!(error, EngineError::InvalidImageName(_)), "{error:?}");

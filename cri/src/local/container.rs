@@ -14,11 +14,13 @@ use super::records::{self, ContainerPhase, ContainerRecord, SandboxDirs};
 use super::shim_client::engine_error;
 use super::spec::{ImageDefaults, SpecInput};
 use super::users::{Accounts, Identity, IdentityRequest};
-use super::{Container, Inner, RunState, Sandbox, devices, image, lock, logs, new_id, now, signals, spec};
+use super::{
+    Container, Inner, RunState, Sandbox, devices, events, image, lock, logs, new_id, now, signals, spec,
+};
 use crate::engine::EngineError;
 use crate::types::{
-    ContainerConfig, ContainerId, ContainerState, ContainerStatus, ImageId, LinuxContainerResources,
-    UnixNanos,
+    ContainerConfig, ContainerId, ContainerState, ContainerStatus, EngineEventKind, ImageId,
+    LinuxContainerResources, UnixNanos,
 };
 
 /// How long the kernel may take to end a killed process before that is an error.
@@ -44,7 +46,11 @@ pub(super) async fn create(
     }
     let container = record_intent(inner, sandbox, config)?;
     match bring_up(inner, sandbox, &container).await {
-        Ok(()) => Ok(container.id.clone()),
+        Ok(()) => {
+            let made = EngineEventKind::ContainerCreated(container.id.clone());
+            events::tell(inner, sandbox, made);
+            Ok(container.id.clone())
+        }
         Err(error) => {
             if let Err(undo) = remove_locked(inner, sandbox, &container).await {
                 tracing::warn!("A container that could not be made could not be removed either: {undo}");
@@ -106,7 +112,7 @@ async fn bring_up(inner: &Inner, sandbox: &Sandbox, container: &Container) -> Re
     let request = CreateContainer {
         id: container.id.0.clone(),
         rootfs,
-        log_path: Some(log_path(sandbox, &record)),
+        log_path: log_path(sandbox, &record),
         log_max_size: inner.config.log_max_size,
         log_max_files: inner.config.log_max_files,
         stdin: record.config.stdin,
@@ -201,11 +207,11 @@ fn copy_ownership(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::set_permissions(to, metadata.permissions())
 }
 
-fn log_path(sandbox: &Sandbox, record: &ContainerRecord) -> PathBuf {
-    lock(&sandbox.record)
-        .config
-        .log_directory
-        .join(&record.config.log_path)
+/// Without a log path or a pod's log directory nothing is kept of what a container prints.
+fn log_path(sandbox: &Sandbox, record: &ContainerRecord) -> Option<PathBuf> {
+    let directory = lock(&sandbox.record).config.log_directory.clone();
+    let path = directory.join(&record.config.log_path);
+    (path.is_absolute() && !record.config.log_path.as_os_str().is_empty()).then_some(path)
 }
 
 /// Runs a created container's program. One that runs already is started.
@@ -308,6 +314,24 @@ pub(super) async fn update(
     container.update_record(&sandbox.dirs, |record| record.config.resources = resources)
 }
 
+/// Closes and opens a running container's log again.
+pub(super) async fn reopen_log(sandbox: &Sandbox, container: &Container) -> Result<(), EngineError> {
+    let record = lock(&container.record).clone();
+    if !matches!(*container.run.borrow(), RunState::Running { .. }) {
+        return Err(EngineError::FailedPrecondition(format!(
+            "The log of container {} can't be opened again: it does not run.",
+            record.config.name
+        )));
+    }
+    let request = Request::ReopenLog {
+        container: container.id.0.clone(),
+    };
+    let reply = sandbox.live_shim()?.client.call(request).await;
+    reply
+        .map(|_| ())
+        .map_err(|failure| from_shim(&record, "told to open its log again", failure))
+}
+
 /// Removes a container with its writable layer.
 pub(super) async fn remove(
     inner: &Inner,
@@ -367,6 +391,11 @@ fn erase(inner: &Inner, sandbox: &Sandbox, container: &Container) -> Result<(), 
     records::remove_tree(&directory).map_err(failed)?;
     lock(&sandbox.containers).remove(&container.id);
     container.log.complete();
+    events::tell(
+        inner,
+        sandbox,
+        EngineEventKind::ContainerRemoved(container.id.clone()),
+    );
     Ok(())
 }
 
@@ -506,7 +535,11 @@ impl Container {
             exit_code,
             reason: reason.to_owned(),
             message: record.cannot_run.unwrap_or_default(),
-            log_path: log_directory.join(&record.config.log_path),
+            log_path: if record.config.log_path.as_os_str().is_empty() {
+                PathBuf::new()
+            } else {
+                log_directory.join(&record.config.log_path)
+            },
             pid,
             config: record.config,
         }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::records::SandboxPhase;
 use super::shim_client::{ShimClient, ShimMessage};
-use super::{Inner, RunState, Sandbox, Shim, lock, shim_process};
+use super::{Inner, RunState, Sandbox, Shim, lock, now, shim_process};
 use crate::engine::EngineError;
 use crate::types::{ContainerId, EngineEvent, EngineEventKind};
 
@@ -125,11 +125,13 @@ async fn gone(inner: &Inner, sandbox: &Sandbox) {
     tell(inner, sandbox, EngineEventKind::SandboxLost);
 }
 
-fn tell(inner: &Inner, sandbox: &Sandbox, kind: EngineEventKind) {
+/// Tells all who listen.
+pub(super) fn tell(inner: &Inner, sandbox: &Sandbox, kind: EngineEventKind) {
     let pod_uid = lock(&sandbox.record).config.uid.clone();
     let event = EngineEvent {
         pod_uid,
         sandbox: sandbox.id.clone(),
+        at: now(),
         kind,
     };
     lock(&inner.subscribers).retain(|subscriber| subscriber.send(event.clone()).is_ok());

@@ -7,15 +7,22 @@ use berth_images::{ImageError, Reference, Store};
 
 use super::spec::ImageDefaults;
 use crate::engine::EngineError;
-use crate::types::{ContainerId, Image, ImageId, PullProgress};
+use crate::types::{AuthConfig, ContainerId, Image, ImageId, PullProgress};
 
 /// Fetches an image, or finds that it is there already.
 pub(super) async fn pull(
     store: &Store,
     image: &str,
+    auth: Option<AuthConfig>,
     progress: Arc<dyn Fn(PullProgress) + Send + Sync>,
 ) -> Result<ImageId, EngineError> {
     let reference: Reference = image.parse().map_err(from_images)?;
+    if auth.is_some() {
+        return Err(EngineError::Unimplemented(
+            "Credentials in the request are not supported; put them into the node's registry configuration."
+                .into(),
+        ));
+    }
     let report = move |at: berth_images::PullProgress| {
         progress(PullProgress {
             layer: at.layer,
@@ -29,14 +36,36 @@ pub(super) async fn pull(
 
 /// The image of that name or id, if it is there.
 pub(super) fn status(store: &Store, image: &str) -> Result<Option<Image>, EngineError> {
-    let found = store.find(image).map_err(from_images)?;
-    Ok(found.map(|image| Image {
+    Ok(store.find(image).map_err(from_images)?.map(known))
+}
+
+/// Every image in the store.
+pub(super) fn list(store: &Store) -> Result<Vec<Image>, EngineError> {
+    Ok(store
+        .list()
+        .map_err(from_images)?
+        .into_iter()
+        .map(known)
+        .collect())
+}
+
+/// Removes an image with all its names; one that is not there is removed.
+pub(super) fn remove(store: &Store, image: &str) -> Result<(), EngineError> {
+    if store.find(image).map_err(from_images)?.is_none() {
+        return Ok(());
+    }
+    store.remove(image, true).map(|_| ()).map_err(from_images)
+}
+
+fn known(image: berth_images::Image) -> Image {
+    Image {
         user: user(&image),
         id: ImageId(image.id),
         repo_tags: image.names,
         repo_digests: image.digests,
         size: image.size,
-    }))
+        pinned: false,
+    }
 }
 
 /// The image that a container is made from.

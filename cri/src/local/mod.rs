@@ -22,6 +22,7 @@ mod shim_client;
 mod shim_process;
 mod signals;
 mod spec;
+mod status;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -39,8 +40,9 @@ use tokio::sync::{mpsc, watch};
 use crate::engine::{Engine, EngineError, EventStream};
 use crate::session::{Session, StreamOptions};
 use crate::types::{
-    ContainerConfig, ContainerId, ContainerStatus, EngineEvent, ExecOutput, Image, ImageId,
-    LinuxContainerResources, PodSandboxConfig, PodSandboxStatus, PullProgress, SandboxId, UnixNanos,
+    AuthConfig, CgroupDriver, ContainerConfig, ContainerId, ContainerStatus, EngineEvent, ExecOutput, Image,
+    ImageId, LinuxContainerResources, PodSandboxConfig, PodSandboxStatus, PullProgress, RuntimeStatus,
+    RuntimeVersion, SandboxId, UnixNanos,
 };
 use records::{ContainerRecord, SandboxDirs, SandboxRecord};
 use shim_client::ShimClient;
@@ -328,13 +330,52 @@ impl Engine for LocalEngine {
     async fn pull_image(
         &self,
         image: &str,
+        auth: Option<AuthConfig>,
         progress: Arc<dyn Fn(PullProgress) + Send + Sync>,
     ) -> Result<ImageId, EngineError> {
-        image::pull(&self.inner.images, image, progress).await
+        image::pull(&self.inner.images, image, auth, progress).await
     }
 
     async fn image_status(&self, image: &str) -> Result<Option<Image>, EngineError> {
         image::status(&self.inner.images, image)
+    }
+
+    async fn list_images(&self) -> Result<Vec<Image>, EngineError> {
+        image::list(&self.inner.images)
+    }
+
+    async fn remove_image(&self, image: &str) -> Result<(), EngineError> {
+        image::remove(&self.inner.images, image)
+    }
+
+    async fn version(&self) -> Result<RuntimeVersion, EngineError> {
+        Ok(RuntimeVersion {
+            name: "berth".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        })
+    }
+
+    async fn status(&self, verbose: bool) -> Result<RuntimeStatus, EngineError> {
+        status::status(&self.inner, verbose).await
+    }
+
+    async fn cgroup_driver(&self) -> Result<CgroupDriver, EngineError> {
+        Ok(CgroupDriver::Cgroupfs)
+    }
+
+    async fn reopen_container_log(&self, id: &ContainerId) -> Result<(), EngineError> {
+        let (sandbox, container) = self.inner.container(id)?;
+        container::reopen_log(&sandbox, &container).await
+    }
+
+    async fn sandbox_info(&self, id: &SandboxId) -> Result<BTreeMap<String, String>, EngineError> {
+        let sandbox = self.inner.sandbox(id)?;
+        Ok(status::sandbox_info(&self.inner, &sandbox))
+    }
+
+    async fn container_info(&self, id: &ContainerId) -> Result<BTreeMap<String, String>, EngineError> {
+        let (sandbox, container) = self.inner.container(id)?;
+        Ok(status::container_info(&sandbox, &container))
     }
 }
 

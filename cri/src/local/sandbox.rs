@@ -12,22 +12,31 @@ use super::{
     Container, Inner, RunState, Sandbox, Shim, container, events, lock, network, new_id, now, shim_process,
 };
 use crate::engine::EngineError;
-use crate::types::{PodSandboxConfig, PodSandboxStatus, SandboxId};
+use crate::types::{EngineEventKind, PodSandboxConfig, PodSandboxStatus, SandboxId};
 
 /// The size of a pod's `/dev/shm`, as the field has it.
 const SHM_SIZE: u64 = 64 << 20;
 /// A pause is not for the OOM killer (upstream's value for sandboxes).
 const PAUSE_OOM_SCORE_ADJ: i32 = -998;
 
+/// Where pods go whose caller says nothing.
+const DEFAULT_CGROUP_PARENT: &str = "berth";
+
 /// Runs a pod's sandbox, or joins the call that already does.
-pub(super) async fn run(inner: Arc<Inner>, config: PodSandboxConfig) -> Result<SandboxId, EngineError> {
+pub(super) async fn run(inner: Arc<Inner>, mut config: PodSandboxConfig) -> Result<SandboxId, EngineError> {
+    if config.cgroup_parent.as_os_str().is_empty() {
+        config.cgroup_parent = DEFAULT_CGROUP_PARENT.into();
+    }
     if let Some(sandbox) = find(&inner, &config) {
         return join(&sandbox).await;
     }
     let sandbox = record_intent(&inner, config)?;
     let _changing = sandbox.changing.lock().await;
     match bring_up(&inner, &sandbox).await {
-        Ok(()) => Ok(sandbox.id.clone()),
+        Ok(()) => {
+            events::tell(&inner, &sandbox, EngineEventKind::SandboxStarted);
+            Ok(sandbox.id.clone())
+        }
         Err(error) => {
             // What can't be taken down now is on record, and found by whoever asks for the pod next.
             if let Err(undo) = remove_locked(&inner, &sandbox).await {
@@ -125,10 +134,15 @@ fn prepare_directory(sandbox: &Sandbox) -> Result<(), EngineError> {
     let record = lock(&sandbox.record).clone();
     let config = &record.config;
     let namespaces = config.namespaces;
+    let hostname = if namespaces.host_network || config.hostname.is_empty() {
+        host_name()
+    } else {
+        config.hostname.clone()
+    };
     let shim = SandboxConfig {
         id: record.id.0.clone(),
         cgroup: sandbox.cgroup(),
-        hostname: (!namespaces.host_network).then(|| config.hostname.clone()),
+        hostname: (!namespaces.host_network).then(|| hostname.clone()),
         network: !namespaces.host_network,
         ipc: !namespaces.host_ipc,
         shared_pid: namespaces.shared_pid,
@@ -138,11 +152,6 @@ fn prepare_directory(sandbox: &Sandbox) -> Result<(), EngineError> {
         shm_size: SHM_SIZE,
     };
     let run = &sandbox.dirs.run;
-    let hostname = if namespaces.host_network {
-        host_name()
-    } else {
-        config.hostname.clone()
-    };
     let write = || {
         for directory in [berth_shim::protocol::BUNDLES_DIR, berth_shim::protocol::EXITS_DIR] {
             fs::create_dir_all(run.join(directory))?;
@@ -175,7 +184,12 @@ pub(super) async fn stop(inner: &Arc<Inner>, id: &SandboxId) -> Result<(), Engin
         return Ok(());
     };
     let _changing = sandbox.changing.lock().await;
-    take_down(inner, &sandbox).await
+    let was_ready = sandbox.status().ready;
+    take_down(inner, &sandbox).await?;
+    if was_ready {
+        events::tell(inner, &sandbox, EngineEventKind::SandboxStopped);
+    }
+    Ok(())
 }
 
 /// Ends everything of a sandbox that the kernel holds, and keeps the records.
@@ -228,6 +242,7 @@ pub(super) fn erase(inner: &Inner, sandbox: &Sandbox) -> Result<(), EngineError>
         ))
     })?;
     lock(&inner.sandboxes).remove(&sandbox.id);
+    events::tell(inner, sandbox, EngineEventKind::SandboxRemoved);
     Ok(())
 }
 

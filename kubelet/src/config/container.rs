@@ -211,6 +211,7 @@ mod tests {
             repo_digests: vec![],
             size: 0,
             user: String::new(),
+            pinned: false,
         };
         let container = &spec::containers(&desired.pod)[0];
         let request = ContainerRequest {

@@ -44,12 +44,21 @@ pub fn to_sandbox_config(
             .map(|sysctl| (sysctl.name.replace('/', "."), sysctl.value.clone()))
             .collect(),
         namespaces: namespace_options(pod),
+        runtime_handler: String::new(),
+        privileged: has_privileged_container(pod),
     })
 }
 
 fn log_directory(pod: &Pod, uid: &PodUid, node: &NodeFacts) -> PathBuf {
     node.log_root
         .join(format!("{}_{}_{uid}", spec::namespace(pod), spec::name(pod)))
+}
+
+fn has_privileged_container(pod: &Pod) -> bool {
+    let Some(spec) = &pod.spec else { return false };
+    let all = spec.init_containers.iter().flatten().chain(&spec.containers);
+    all.filter_map(|container| container.security_context.as_ref())
+        .any(|security| security.privileged == Some(true))
 }
 
 fn pod_labels(pod: &Pod, uid: &PodUid) -> BTreeMap<String, String> {

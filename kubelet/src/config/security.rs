@@ -204,6 +204,7 @@ mod tests {
                 repo_digests: vec![],
                 size: 0,
                 user: user.to_owned(),
+                pinned: false,
             };
             let found = check_non_root(&pod, &container, &image).map_err(|error| error.to_string());
             match error {

@@ -376,6 +376,7 @@ fn begin(uid: PodUid, pod: Pod, objects: Objects) {
         repo_digests: vec![],
         size: 1,
         user: "1".into(),
+        pinned: false,
     };
     let state = ImageState {
         present: Some(image),

@@ -102,7 +102,7 @@ impl Job {
         match self
             .node
             .engine
-            .pull_image(&image, Arc::clone(&self.node.pull_progress))
+            .pull_image(&image, None, Arc::clone(&self.node.pull_progress))
             .await
         {
             Ok(_) => {}

@@ -183,6 +183,7 @@ impl State {
         let event = EngineEvent {
             pod_uid,
             sandbox,
+            at: 0,
             kind,
         };
         self.subscribers
@@ -427,6 +428,7 @@ impl Engine for FakeEngine {
     async fn pull_image(
         &self,
         image: &str,
+        _auth: Option<berth_cri::AuthConfig>,
         _: Arc<dyn Fn(PullProgress) + Send + Sync>,
     ) -> Result<ImageId, EngineError> {
         self.call(format!("pull {image}"));
@@ -448,6 +450,7 @@ impl Engine for FakeEngine {
             repo_digests: Vec::new(),
             size: 1,
             user: String::new(),
+            pinned: false,
         }))
     }
 }

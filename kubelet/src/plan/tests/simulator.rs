@@ -701,6 +701,7 @@ impl Simulator {
                     repo_digests: vec![],
                     size: 1,
                     user: String::new(),
+                    pinned: false,
                 });
                 self.observed.images.insert(
                     image,

@@ -1,0 +1,76 @@
+//! What the engine tells of itself and, for people, of what it holds.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::{Container, Inner, Sandbox, lock, network};
+use crate::engine::EngineError;
+use crate::types::{RuntimeCondition, RuntimeHandler, RuntimeStatus};
+
+/// Whether pods can be run, and what they can have.
+pub(super) async fn status(inner: &Inner, verbose: bool) -> Result<RuntimeStatus, EngineError> {
+    let advice = network::advice(inner).await;
+    let network = RuntimeCondition {
+        kind: "NetworkReady".to_owned(),
+        status: true,
+        ..Default::default()
+    };
+    let runtime = RuntimeCondition {
+        kind: "RuntimeReady".to_owned(),
+        status: true,
+        ..Default::default()
+    };
+    let mut info = BTreeMap::new();
+    if verbose {
+        let config = json!({
+            "root": inner.config.lib_dir,
+            "state": inner.config.run_dir,
+            "runtime": inner.config.shim_program,
+            "containerLogMaxSize": inner.config.log_max_size,
+            "containerLogMaxFiles": inner.config.log_max_files,
+        });
+        info.insert("config".to_owned(), config.to_string());
+        info.insert("networkAdvice".to_owned(), json!(advice).to_string());
+    }
+    Ok(RuntimeStatus {
+        conditions: vec![runtime, network],
+        handlers: vec![RuntimeHandler::default()],
+        supplemental_groups_policy: false,
+        info,
+    })
+}
+
+/// A sandbox as `crictl inspectp` shows it.
+pub(super) fn sandbox_info(inner: &Inner, sandbox: &Sandbox) -> BTreeMap<String, String> {
+    let record = lock(&sandbox.record).clone();
+    let pid = lock(&sandbox.shim).as_ref().and_then(|shim| shim.pause_pid);
+    let info = json!({
+        "pid": pid.unwrap_or_default(),
+        "processStatus": if pid.is_some() { "running" } else { "deleted" },
+        "netNamespaceClosed": pid.is_none(),
+        "image": "",
+        "runtimeHandler": record.config.runtime_handler,
+        "runtimeType": inner.config.shim_program,
+        "config": record.config,
+    });
+    BTreeMap::from([("info".to_owned(), info.to_string())])
+}
+
+/// A container as `crictl inspect` shows it.
+pub(super) fn container_info(sandbox: &Sandbox, container: &Container) -> BTreeMap<String, String> {
+    let status = container.status(sandbox);
+    let bundle = sandbox.dirs.bundle(&container.id).join("config.json");
+    let spec: Option<Value> = fs::read(bundle)
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok());
+    let info = json!({
+        "sandboxID": sandbox.id,
+        "pid": status.pid,
+        "removing": false,
+        "config": status.config,
+        "runtimeSpec": spec,
+    });
+    BTreeMap::from([("info".to_owned(), info.to_string())])
+}
