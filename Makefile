@@ -71,7 +71,9 @@ fuzz:
 engines: programs
 	$(SUDO) tests/oci/run --require --runtime $(TARGET_DIR)/$(TRIPLE)/debug/berth-oci
 
-# The tests that need cgroup v2, in a virtual machine: of the runtime and the shim, and of whole pods.
+# The tests that need cgroup v2, AppArmor, systemd or a kernel that criu knows, in virtual machines: of the runtime and
+# the shim, of whole pods, and of checkpoints.
 vm:
 	hack/vm/test
 	hack/vm/pods
+	hack/vm/checkpoint

@@ -3,7 +3,7 @@
 
 cache=${BERTH_VM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/berth-vm}
 # Part of the image's name: raise it when what is below changes.
-generation=5
+generation=6
 
 say() { printf 'hack/vm: %s\n' "$*" >&2; }
 die() { say "$*"; exit 125; }
@@ -44,7 +44,7 @@ make_image() {
     [ -n "$mirror" ] || die "apt has no source for Debian 12 (bookworm)"
     say "making the guest's root with debootstrap (a minute or two, once)"
     work=$(mktemp -d "$cache/root.XXXXXX")
-    debootstrap --variant=minbase --include=iproute2,nftables,procps,kmod,busybox-static,systemd,dbus,uidmap,python3 bookworm "$work" "$mirror" \
+    debootstrap --variant=minbase --include=iproute2,nftables,procps,kmod,busybox-static,systemd,dbus,dbus-user-session,uidmap,python3,apparmor bookworm "$work" "$mirror" \
         >"$cache/debootstrap.log" 2>&1 || die "debootstrap failed; see $cache/debootstrap.log"
     rm -rf "$work"/var/cache/apt/* "$work"/var/lib/apt/lists/* "$work"/usr/share/{doc,locale,man}
     cp -r "$cache"/kernel/root/lib/modules "$work/lib/"
@@ -53,15 +53,16 @@ make_image() {
     truncate -s 1G "$image.new"
     mkfs.ext4 -q -F -d "$work" "$image.new" || die "mkfs.ext4 failed"
     rm -rf "$work"
-    rm -f "$cache"/root-*.ext4
+    # Other checkouts may still use other generations.
+    find "$cache" -name 'root-*.ext4' -mtime +2 -delete
     mv "$image.new" "$image"
 }
 
 # Our init and systemd's units are put into the image whenever they changed: that takes no time, where a new image takes
 # minutes.
 update_init() {
-    cat "$here/init" "$here"/berth.* >"$cache/init.new"
-    cmp -s "$cache/init.new" "$cache/init" && [ "$cache/init" -nt "$image" ] && return
+    cat "$here/init" "$here"/berth.* >"$cache/init-$generation.new"
+    cmp -s "$cache/init-$generation.new" "$cache/init-$generation" && [ "$cache/init-$generation" -nt "$image" ] && return
     cp "$image" "$image.new"
     debugfs -w "$image.new" >"$cache/debugfs.log" 2>&1 <<EOT
 rm /berth-init
@@ -73,7 +74,7 @@ rm /etc/systemd/system/berth.target
 write $here/berth.target /etc/systemd/system/berth.target
 EOT
     mv "$image.new" "$image"
-    mv "$cache/init.new" "$cache/init"
+    mv "$cache/init-$generation.new" "$cache/init-$generation"
 }
 
 prepare() {

@@ -372,29 +372,3 @@ fn unsupported_settings_are_refused_by_name() {
         );
     }
 }
-
-#[test]
-fn the_program_is_confined_by_the_profile_where_the_kernel_can() {
-    let mut bundle = Bundle::new("apparmor", &["/bin/sleep", "1000"]);
-    bundle.config["process"]["apparmorProfile"] = json!("berth-no-such-profile");
-    let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
-    if !enabled.is_ok_and(|state| state.starts_with('Y')) {
-        assert!(failed(&bundle.run()).contains("AppArmor is not enabled"));
-        return;
-    }
-    let said = failed(&bundle.run());
-    assert!(
-        said.contains("process.apparmorProfile") && said.contains("berth-no-such-profile"),
-        "{said}"
-    );
-    // The one profile that is always loaded.
-    bundle.config["process"]["apparmorProfile"] = json!("unconfined");
-    bundle.start();
-    let current =
-        fs::read_to_string(format!("/proc/{}/attr/apparmor/current", bundle.state()["pid"])).unwrap();
-    assert_eq!(current.trim(), "unconfined");
-    assert_eq!(
-        succeeded(&bundle.exec("cat /proc/self/attr/apparmor/current")),
-        "unconfined"
-    );
-}
