@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use berth_runtime::cgroups::Cgroup;
 use berth_runtime::is_bind;
@@ -10,6 +9,7 @@ use berth_runtime::oci::{ContainerState, LinuxNamespaceType, Spec};
 
 use crate::arguments::{Arguments, Operands, Syntax};
 use crate::criu::{self, Criu, DESCRIPTORS, Directories, Message, Notification, Request, option};
+use crate::exit_code::ExitCode;
 use crate::failure::{Attempt, Failure, usage};
 use crate::options::Global;
 use crate::{delete, start};

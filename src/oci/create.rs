@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use berth_runtime::{
     CreateArgs, Created, FirstProcess, JoinedNamespaces, Record, StateDir, Stdio, process_stat,
@@ -11,6 +10,7 @@ use berth_runtime::{
 
 use crate::arguments::{Arguments, Operands, Syntax};
 use crate::bundle::Bundle;
+use crate::exit_code::ExitCode;
 use crate::failure::{Attempt, Failure, usage};
 use crate::notify::Notify;
 use crate::options::Global;

@@ -1,7 +1,6 @@
 //! `delete`: removes a container and all that it left.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use berth_runtime::cgroups::Cgroup;
@@ -10,6 +9,7 @@ use berth_runtime::oci::{ContainerState, Spec};
 use berth_runtime::{Error, Record, StateDir, hook_state, remove_resctrl_groups, run_poststop};
 
 use crate::arguments::{Arguments, Operands, Syntax};
+use crate::exit_code::ExitCode;
 use crate::failure::{Failure, usage};
 use crate::options::Global;
 use crate::{log, start};

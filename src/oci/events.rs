@@ -1,6 +1,5 @@
 //! `events`: what a container uses, and that it ran out of memory.
 
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use berth_runtime::cgroups::statistics::Statistics;
@@ -9,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use crate::arguments::{Arguments, Operands, Syntax};
+use crate::exit_code::ExitCode;
 use crate::failure::{Attempt, Failure, usage};
 use crate::living::Living;
 use crate::options::Global;

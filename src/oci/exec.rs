@@ -1,7 +1,6 @@
 //! `exec`: one more process in a running container.
 
 use std::os::fd::AsFd;
-use std::process::ExitCode;
 
 use berth_runtime::cgroups::Cgroup;
 use berth_runtime::oci::{self, Process, Spec};
@@ -9,6 +8,7 @@ use berth_runtime::{ExecTarget, Execed, Stdio, exec};
 
 use crate::arguments::{Arguments, Operands, Syntax, number};
 use crate::create::write_pid_file;
+use crate::exit_code::ExitCode;
 use crate::failure::{Attempt, Failure, usage};
 use crate::foreground::Foreground;
 use crate::living::Living;

@@ -1,7 +1,5 @@
 //! `features`: what the runtime can do, as the runtime specification's features document.
 
-use std::process::ExitCode;
-
 use berth_runtime::oci::{
     Arch, LinuxNamespaceType, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSeccompOperator,
     MemoryPolicyFlagType, MemoryPolicyModeType,
@@ -9,6 +7,7 @@ use berth_runtime::oci::{
 use serde_json::json;
 
 use crate::arguments::{Arguments, Operands, Syntax};
+use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::options::Global;
 use crate::output;

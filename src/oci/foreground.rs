@@ -1,7 +1,6 @@
 //! Waiting for a process in the foreground: its signals, its terminal, its end.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::ExitCode;
 
 use berth_runtime::send_signal;
 use nix::sys::signal::{SigSet, Signal};
@@ -11,6 +10,7 @@ use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
+use crate::exit_code::ExitCode;
 use crate::failure::{Attempt, Failure};
 use crate::notify::Listener;
 use crate::terminal::Relay;

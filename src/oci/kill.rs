@@ -1,7 +1,6 @@
 //! `kill`: sends a signal to a container's first process, or to all of them.
 
 use std::os::fd::AsFd;
-use std::process::ExitCode;
 
 use berth_runtime::cgroups::Cgroup;
 use berth_runtime::oci::{ContainerState, LinuxNamespaceType, Spec};
@@ -9,6 +8,7 @@ use berth_runtime::{StateDir, send_signal};
 use nix::sys::signal::Signal;
 
 use crate::arguments::{Arguments, Operands, Syntax};
+use crate::exit_code::ExitCode;
 use crate::failure::{Attempt, Failure, usage};
 use crate::living::not_running;
 use crate::options::Global;

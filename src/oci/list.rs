@@ -1,8 +1,7 @@
 //! `list`: all containers of a state root.
 
-use std::process::ExitCode;
-
 use crate::arguments::{Arguments, Operands, Syntax};
+use crate::exit_code::ExitCode;
 use crate::failure::{Failure, usage};
 use crate::options::Global;
 use crate::state::{State, state};

@@ -1,5 +1,7 @@
 //! `berth-oci`: an OCI runtime with runc's command line, and as `berth-oci shim` the process that serves a pod.
 
+#![cfg_attr(not(test), no_main)]
+
 mod activation;
 mod arguments;
 mod bundle;
@@ -9,6 +11,7 @@ mod criu;
 mod delete;
 mod events;
 mod exec;
+mod exit_code;
 mod failure;
 mod features;
 mod foreground;
@@ -33,9 +36,10 @@ mod terminal;
 mod time;
 mod update;
 
-use std::process::ExitCode;
+use std::ffi::OsString;
 
 use arguments::{Arguments, Syntax};
+use exit_code::ExitCode;
 use failure::{Failure, unknown_command};
 use options::{Global, Verb};
 
@@ -70,20 +74,22 @@ static MEMORY: berth_runtime::Arena = berth_runtime::Arena::new();
 // A third of the program would be parts of the C library that never run. Unit tests have threads, and keep them.
 #[cfg(not(test))]
 berth_runtime::small_libc!();
+#[cfg(not(test))]
+berth_runtime::entry!(run);
 
-fn main() -> ExitCode {
+/// The whole program: from its arguments, the first of which is its name, to its exit code.
+#[cfg_attr(test, expect(dead_code))]
+fn run(arguments: Vec<OsString>) -> u8 {
     let mut global = Global::default();
-    match dispatch(&mut global) {
-        Ok(code) => code,
-        Err(failure) => {
-            log::error(&global, &failure.message);
-            ExitCode::from(failure.exit_code)
-        }
-    }
+    let outcome = dispatch(&mut global, lexopt::Parser::from_iter(arguments));
+    let code = outcome.unwrap_or_else(|failure| {
+        log::error(&global, &failure.message);
+        ExitCode::from(failure.exit_code)
+    });
+    u8::from(code)
 }
 
-fn dispatch(global: &mut Global) -> Result<ExitCode, Failure> {
-    let mut parser = lexopt::Parser::from_env();
+fn dispatch(global: &mut Global, mut parser: lexopt::Parser) -> Result<ExitCode, Failure> {
     let name = match options::parse(&mut parser, global)? {
         Verb::Command(name) => name,
         Verb::Help => return help(parser),

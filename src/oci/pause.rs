@@ -1,8 +1,7 @@
 //! `pause`: stops all processes of a container where they are.
 
-use std::process::ExitCode;
-
 use crate::arguments::{Arguments, Operands, Syntax};
+use crate::exit_code::ExitCode;
 use crate::failure::{Failure, usage};
 use crate::living::Living;
 use crate::options::Global;

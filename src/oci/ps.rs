@@ -1,10 +1,11 @@
 //! `ps`: a container's processes, as the host numbers them.
 
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use berth_runtime::cgroups::Cgroup;
 
 use crate::arguments::{Arguments, Operands, Syntax};
+use crate::exit_code::ExitCode;
 use crate::failure::{Attempt, Failure, usage};
 use crate::list::format;
 use crate::options::Global;

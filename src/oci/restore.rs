@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
-use std::process::ExitCode;
 
 use berth_runtime::oci::{ContainerState, LinuxNamespaceType, Spec};
 use berth_runtime::{
@@ -18,6 +17,7 @@ use crate::bundle::Bundle;
 use crate::checkpoint::{NULL, bound_devices, has_namespace, place, shared_namespaces};
 use crate::create::{Options, check, record, undo, write_pid_file};
 use crate::criu::{self, Criu, DESCRIPTORS, Directories, Message, Notification, Request, option};
+use crate::exit_code::ExitCode;
 use crate::failure::{Attempt, Failure, usage};
 use crate::foreground::Foreground;
 use crate::options::Global;

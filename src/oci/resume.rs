@@ -1,10 +1,9 @@
 //! `resume`: lets a paused container go on.
 
-use std::process::ExitCode;
-
 use berth_runtime::oci::ContainerState;
 
 use crate::arguments::{Arguments, Operands, Syntax};
+use crate::exit_code::ExitCode;
 use crate::failure::{Failure, usage};
 use crate::living::{Living, not_running};
 use crate::options::Global;

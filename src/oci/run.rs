@@ -1,7 +1,5 @@
 //! `run`: create, start, wait, delete.
 
-use std::process::ExitCode;
-
 use berth_runtime::oci::ContainerState;
 use berth_runtime::{Created, StateDir, hook_state};
 
@@ -9,6 +7,7 @@ use crate::arguments::{Arguments, Operands, Syntax};
 use crate::bundle::Bundle;
 use crate::create::{Options, check, create, prepare, undo};
 use crate::delete;
+use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::foreground::Foreground;
 use crate::notify::{Listener, Notify};

@@ -1,9 +1,9 @@
 //! `shim`: the process that serves a pod. It is started by the engine, not by people.
 
 use std::path::Path;
-use std::process::ExitCode;
 
 use crate::arguments::{Arguments, Operands, Syntax};
+use crate::exit_code::ExitCode;
 use crate::failure::{Failure, usage};
 use crate::options::Global;
 

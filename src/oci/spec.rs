@@ -2,11 +2,11 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
 use crate::arguments::{Arguments, Operands, Syntax};
+use crate::exit_code::ExitCode;
 use crate::failure::{Attempt, Failure};
 use crate::options::Global;
 

@@ -1,13 +1,13 @@
 //! `start`: lets the program of a created container run.
 
 use std::os::fd::OwnedFd;
-use std::process::ExitCode;
 
 use berth_runtime::oci::{ContainerState, Hooks};
 use berth_runtime::{Error, HookState, StateDir, hook_state, run_poststart};
 
 use crate::arguments::{Arguments, Operands, Syntax};
 use crate::delete::{kill, wait_for};
+use crate::exit_code::ExitCode;
 use crate::failure::{Failure, usage};
 use crate::log;
 use crate::notify::Notify;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use berth_runtime::cgroups::Cgroup;
 use berth_runtime::oci::ContainerState;
@@ -10,6 +9,7 @@ use berth_runtime::{Record, StateDir};
 use serde::Serialize;
 
 use crate::arguments::{Arguments, Operands, Syntax};
+use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::options::Global;
 use crate::output;

@@ -1,7 +1,6 @@
 //! `update`: changes the limits of a container.
 
 use std::io::Read;
-use std::process::ExitCode;
 
 use berth_runtime::cgroups::Cgroup;
 use berth_runtime::cgroups::systemd::Scope;
@@ -10,6 +9,7 @@ use berth_runtime::update_resctrl_group;
 use serde_json::{Value, json};
 
 use crate::arguments::{Arguments, Operands, Syntax, number};
+use crate::exit_code::ExitCode;
 use crate::failure::{Attempt, Failure, usage};
 use crate::living::Living;
 use crate::log;

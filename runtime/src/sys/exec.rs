@@ -53,18 +53,20 @@ pub(crate) fn execute_again(program: &OwnedFd) -> io::Error {
         /// environ(7)
         static environ: *const *const c_char;
     }
-    let argv = match CStrings::new(std::env::args_os().map(OsStringExt::into_vec)) {
+    // The standard library has them where it began the program itself.
+    let copied = match CStrings::new(std::env::args_os().map(OsStringExt::into_vec)) {
         Ok(argv) => argv,
         Err(error) => return error.into(),
     };
-    // SAFETY: as in `execve`; the path is an empty C string. The environment is the one that this process began with,
+    let argv = super::own_program::arguments().unwrap_or(copied.pointers.as_ptr());
+    // SAFETY: as in `execve`; the path is an empty C string, and the kernel's own array is one like those. The environment is the one that this process began with,
     // or what setenv(3) made of it, and nobody changes it now: the process is single-threaded.
     unsafe {
         libc::syscall(
             libc::SYS_execveat,
             program.as_raw_fd(),
             c"".as_ptr(),
-            argv.pointers.as_ptr(),
+            argv,
             environ,
             libc::AT_EMPTY_PATH,
         )

@@ -1,6 +1,12 @@
 //! Signal dispositions.
 
-/// Gives SIGPIPE its default effect back, which Rust's start-up code took.
+/// Lets a write to a pipe that nobody reads be an error and no more.
+pub(crate) fn ignore_sigpipe() {
+    // SAFETY: SIG_IGN installs no handler, so nothing can run at a bad moment.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// Gives SIGPIPE its default effect back, which the program's start took.
 pub(crate) fn default_sigpipe() {
     // SAFETY: SIG_DFL installs no handler, so nothing can run at a bad moment.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };

@@ -74,6 +74,62 @@ fn the_runtimes_program_can_not_be_written() {
     assert!(fs::read(&program).unwrap() == before, "the program was written");
 }
 
+/// Every way to the program that a waiting process offers leads to the read-only mount: its mappings too.
+#[test]
+fn no_mapping_of_the_runtime_leads_to_a_file_that_can_be_written() {
+    let bundle = Bundle::new("mappings", &["/bin/sleep", "1000"]);
+    bundle.create();
+    let process = std::path::PathBuf::from(format!("/proc/{}", bundle.state()["pid"]));
+    let mappings = fs::read_dir(process.join("map_files")).unwrap();
+    // It has no other files in its memory than its program.
+    let mut links: Vec<_> = mappings.map(|entry| entry.unwrap().path()).collect();
+    assert!(!links.is_empty());
+    links.push(process.join("exe"));
+    for link in links {
+        let mount = nix::sys::statvfs::statvfs(&link).unwrap();
+        assert!(
+            mount.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY),
+            "{}: {mount:?}",
+            link.display()
+        );
+    }
+    // Who looks for the process still finds it.
+    let command = fs::read_to_string(process.join("cmdline")).unwrap();
+    assert!(command.ends_with(&format!("{}\0", bundle.id())), "{command:?}");
+    let environment = fs::read_to_string(process.join("environ")).unwrap();
+    assert!(environment.contains("PATH="), "{environment:?}");
+}
+
+/// Where the kernel does not let the runtime map itself anew, it executes itself once more.
+#[test]
+fn without_a_new_mapping_the_runtime_executes_itself_once_more() {
+    let command = ["/runtime/berth-oci", "--root", "/tmp", "exec", "missing", "true"];
+    let mut bundle = Bundle::new("self-exec", &command);
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_berth-oci"));
+    let directory = program.parent().unwrap().to_str().unwrap();
+    bundle.mount("/runtime", "bind", directory, &["bind"]);
+    bundle.mount("/tmp", "tmpfs", "tmpfs", &[]);
+    bundle.capabilities(&["CAP_SYS_ADMIN"]);
+    let mut refuse = |calls: serde_json::Value| {
+        bundle.config["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": calls });
+        failed(&bundle.run())
+    };
+    let mapping = json!({
+        "names": ["prctl"], "action": "SCMP_ACT_ERRNO",
+        "args": [{ "index": 0, "value": libc::PR_SET_MM, "op": "SCMP_CMP_EQ" }],
+    });
+    let execution = json!({ "names": ["execveat"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::EXDEV });
+    for refused in [json!([]), json!([mapping]), json!([execution])] {
+        let said = refuse(refused);
+        assert!(said.contains("does not exist"), "{said}");
+    }
+    let said = refuse(json!([mapping, execution]));
+    assert!(
+        said.contains("protect the runtime's executable: Cross-device link"),
+        "{said}"
+    );
+}
+
 /// As an entrypoint it runs the runtime once more, which is a program like any other there.
 #[test]
 fn the_runtime_as_an_entrypoint_is_on_a_read_only_mount_too() {
