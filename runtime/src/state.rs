@@ -298,6 +298,41 @@ impl StateDir {
         rustix::fs::renameat(&self.directory, new, &self.directory, STATE).doing(doing)
     }
 
+    /// Changes the remembered configuration, which is JSON; others that want to wait meanwhile. What a command does to
+    /// the container is done in `change`, so that the two agree.
+    ///
+    /// # Errors
+    /// Those of `change`, in which case nothing is remembered, and when the state can't be read or written.
+    pub fn change_config<E: From<Error>>(
+        &self,
+        change: impl FnOnce(&mut serde_json::Value) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let doing = || format!("lock {STATE} of container {}", self.id);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let (text, _lock) = loop {
+            let mut file = self.open_state(flags)?;
+            flock(&file, FlockOperation::LockExclusive).doing(doing)?;
+            // Whoever held the lock may have put another file in its place.
+            let now = self.open_state(OFlags::PATH | OFlags::CLOEXEC)?;
+            let inode = |file: &File| file.metadata().map(|m| m.ino()).ok();
+            if inode(&file) == inode(&now) {
+                let mut text = Vec::new();
+                file.read_to_end(&mut text).doing(doing)?;
+                break (text, file);
+            }
+        };
+        let doing = || format!("read {STATE} of container {}", self.id);
+        let parse = |error: serde_json::Error| io::Error::from(error);
+        let record = serde_json::from_slice::<Recorded>(&text)
+            .map_err(parse)
+            .doing(doing)?
+            .record;
+        let mut state: serde_json::Value = serde_json::from_slice(&text).map_err(parse).doing(doing)?;
+        let config = &mut state["config"];
+        change(config)?;
+        Ok(self.write(&record, config.to_string().as_bytes())?)
+    }
+
     /// Remembers the container's first process.
     ///
     /// # Errors
@@ -342,18 +377,22 @@ impl StateDir {
             .then_some(pidfd)
     }
 
+    fn open_state(&self, flags: OFlags) -> Result<File> {
+        match openat(&self.directory, STATE, flags, Mode::empty()) {
+            // Deleted since it was found.
+            Err(rustix::io::Errno::NOENT) if self.is_removed() => Err(Error::NoContainer(self.id.clone())),
+            other => other
+                .map(File::from)
+                .doing(|| format!("read {STATE} of container {}", self.id)),
+        }
+    }
+
     fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
         let doing = || format!("read {STATE} of container {}", self.id);
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let mut text = Vec::new();
-        let file = match openat(&self.directory, STATE, flags, Mode::empty()) {
-            // Deleted since it was found.
-            Err(rustix::io::Errno::NOENT) if self.is_removed() => {
-                return Err(Error::NoContainer(self.id.clone()));
-            }
-            other => other.doing(doing)?,
-        };
-        File::from(file).read_to_end(&mut text).doing(doing)?;
+        self.open_state(OFlags::RDONLY | OFlags::CLOEXEC)?
+            .read_to_end(&mut text)
+            .doing(doing)?;
         serde_json::from_slice(&text)
             .map_err(io::Error::from)
             .doing(doing)

@@ -249,9 +249,10 @@ impl Container {
         Ok(self.process.cgroup.delete()?)
     }
 
-    /// Changes the limits.
+    /// Changes the limits, all of them or none.
     pub(crate) fn update(&self, resources: &oci::LinuxResources) -> Result<(), RequestError> {
-        Ok(self.process.cgroup.apply(resources)?)
+        self.process.cgroup.update(resources)?;
+        Ok(())
     }
 
     /// What an exec needs to know, with the configuration read again: it is large, and execs are rare.

@@ -17,6 +17,7 @@ mod features;
 mod foreground;
 mod handover;
 mod kill;
+mod limits;
 mod list;
 mod living;
 mod log;

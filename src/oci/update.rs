@@ -2,8 +2,8 @@
 
 use std::io::Read;
 
-use berth_runtime::cgroups::Cgroup;
 use berth_runtime::cgroups::systemd::Scope;
+use berth_runtime::cgroups::{Cgroup, CgroupError, Limits};
 use berth_runtime::oci::{self, LinuxResources};
 use berth_runtime::update_resctrl_group;
 use serde_json::{Value, json};
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::arguments::{Arguments, Operands, Syntax, number};
 use crate::exit_code::ExitCode;
 use crate::failure::{Attempt, Failure, usage};
+use crate::limits;
 use crate::living::Living;
 use crate::log;
 use crate::options::Global;
@@ -71,6 +72,12 @@ const FIELDS: &[(&str, &str, &str, Kind)] = &[
     ("pids-limit", "pids", "limit", Kind::Number),
 ];
 
+/// Flags that set schemata: the flag, and the field of `linux.intelRdt`.
+const SCHEMATA: &[(&str, &str)] = &[
+    ("l3-cache-schema", "l3CacheSchema"),
+    ("mem-bw-schema", "memBwSchema"),
+];
+
 /// Applies `linux.resources` from a file, from standard input (`-r -`), or from single flags.
 pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let id = arguments.id()?;
@@ -78,38 +85,77 @@ pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
         Some(file) => read(file)?,
         None => from_flags(arguments)?,
     };
-    complete(&mut resources);
+    normalise(&mut resources);
     if forget_kernel_memory(&mut resources) {
         log::warning(
             global,
             "Limits of kernel memory are ignored: kernels have none any more.",
         );
     }
-    let resources: LinuxResources =
-        oci::from_value(resources).map_err(|e| usage(format!("The resources are not valid: {e}.")))?;
+    let mut schemata = Vec::new();
+    for (flag, field) in SCHEMATA {
+        schemata.extend(arguments.text(flag)?.map(|schema| (*field, schema)));
+    }
     let container = Living::look(global, id, "updated")?;
     let cgroup = container.needed_cgroup()?;
-    container.unless_ended(apply(&cgroup, container.record.scope.as_ref(), &resources))?;
-    let schemata: Result<Vec<_>, _> = ["l3-cache-schema", "mem-bw-schema"]
-        .iter()
-        .map(|flag| arguments.text(flag))
-        .collect();
-    let schemata: Vec<&str> = schemata?.into_iter().flatten().collect();
-    if !schemata.is_empty() {
-        update_resctrl_group(&container.state.config()?, id, &schemata)?;
-    }
+    let changed = container.state.change_config(|config| {
+        let remembered = &mut config["linux"]["resources"];
+        limits::complete(&mut resources, remembered);
+        let before = LinuxResources {
+            // They are not updated.
+            devices: Vec::new(),
+            ..typed(remembered.clone()).unwrap_or_default()
+        };
+        let set = apply(&container, &cgroup, &typed(resources.clone())?, &before)?;
+        limits::remember(remembered, &resources);
+        if !schemata.is_empty() {
+            let lines: Vec<&str> = schemata.iter().map(|(_, schema)| *schema).collect();
+            let updated = container
+                .state
+                .config()
+                .and_then(|spec| update_resctrl_group(&spec, id, &lines));
+            updated.inspect_err(|_| {
+                if let Some(scope) = &container.record.scope {
+                    take_back(scope, &before);
+                }
+                cgroup.restore(&set);
+            })?;
+            for (field, schema) in &schemata {
+                config["linux"]["intelRdt"][field] = (*schema).into();
+            }
+        }
+        Ok::<(), Failure>(())
+    });
+    container.unless_ended(changed)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// systemd first: it would set its own idea of the limits over ours.
-fn apply(cgroup: &Cgroup, scope: Option<&Scope>, resources: &LinuxResources) -> Result<(), Failure> {
-    match scope {
-        Some(scope) => {
-            scope.update(resources)?;
-            Ok(cgroup.apply(&scope.rounded(resources))?)
-        }
-        None => Ok(cgroup.apply(resources)?),
+fn typed(resources: Value) -> Result<LinuxResources, Failure> {
+    if resources.is_null() {
+        return Ok(LinuxResources::default());
     }
+    oci::from_value(resources).map_err(|e| usage(format!("The resources are not valid: {e}.")))
+}
+
+/// Sets all of the limits, or none. systemd first: it would set its own idea of them over ours.
+fn apply(
+    container: &Living,
+    cgroup: &Cgroup,
+    resources: &LinuxResources,
+    before: &LinuxResources,
+) -> Result<Limits, CgroupError> {
+    let Some(scope) = &container.record.scope else {
+        return cgroup.update(resources);
+    };
+    scope.update(resources)?;
+    cgroup
+        .update(&scope.rounded(resources))
+        .inspect_err(|_| take_back(scope, before))
+}
+
+/// Tells systemd what it was told before. The error that led here matters more than one of this.
+fn take_back(scope: &Scope, before: &LinuxResources) {
+    let _ = scope.update(before);
 }
 
 fn from_flags(arguments: &Arguments) -> Result<Value, Failure> {
@@ -157,7 +203,7 @@ fn size(text: &str) -> Option<i64> {
 }
 
 /// Adds what one value implies for another, and leaves out what can't be changed.
-fn complete(resources: &mut Value) {
+fn normalise(resources: &mut Value) {
     if let Some(memory) = resources.get_mut("memory").and_then(Value::as_object_mut)
         && memory.get("limit") == Some(&json!(-1))
         && memory.get("swap").is_none_or(|swap| *swap == json!(0))
@@ -250,7 +296,7 @@ mod tests {
             ),
         ] {
             let mut resources = json!({ "memory": memory, "devices": [] });
-            complete(&mut resources);
+            normalise(&mut resources);
             assert_eq!(resources, json!({ "memory": expected }));
         }
     }

@@ -38,6 +38,7 @@ pub mod statistics;
 mod stats;
 mod subgroup;
 pub mod systemd;
+mod undo;
 mod unified;
 
 pub use controller::{Controller, Controllers};
@@ -50,6 +51,7 @@ pub use path::CgroupPath;
 pub use process::ENTER;
 pub use stats::{CpuStats, MemoryStats, Stats};
 pub use subgroup::{Subgroup, leave_all};
+pub use undo::Limits;
 
 /// Understands device rules, and compiles them for cgroup v2.
 #[cfg(any(test, feature = "fuzzing"))]

@@ -10,10 +10,10 @@ use super::{
 };
 
 impl Cgroup {
-    /// Applies `linux.resources`, at creation and for updates: what is not in the spec stays as it is.
+    /// Applies `linux.resources`: what is not in the spec stays as it is.
     ///
     /// Parts are applied in the spec's order, `unified` last, so that it may refine the others. What is applied before
-    /// an error stays.
+    /// an error stays; [`Cgroup::update`] takes it back.
     ///
     /// # Errors
     /// When the kernel refuses a value, or the host can't express a part; the error names the field.

@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -560,123 +560,6 @@ fn running_out_of_memory_is_reported() {
     );
     succeeded(&bundle.oci(&["kill", bundle.id(), "KILL"]));
     assert!(events.wait().is_ok());
-}
-
-#[test]
-fn every_limit_can_be_updated() {
-    let mut bundle = Bundle::new("update", &["/bin/sleep", "1000"]);
-    bundle.config["linux"]["resources"]["memory"] = json!({ "limit": 64 << 20 });
-    bundle.start();
-    let read = |v1: &str, v2: &str| {
-        succeeded(&bundle.exec(&format!(
-            "cat /sys/fs/cgroup/{v1} 2>/dev/null || cat /sys/fs/cgroup/{v2}"
-        )))
-    };
-    let update = |arguments: &[&str]| bundle.oci(&[&["update"], arguments, &[bundle.id()]].concat());
-    for (arguments, v1, v2, expected) in [
-        (
-            &["--memory", "32m"][..],
-            "memory/memory.limit_in_bytes",
-            "memory.max",
-            &["33554432"][..],
-        ),
-        (
-            &["--memory-reservation=16MiB"],
-            "memory/memory.soft_limit_in_bytes",
-            "memory.low",
-            &["16777216"],
-        ),
-        (
-            &["--cpu-share", "512"],
-            "cpu/cpu.shares",
-            "cpu.weight",
-            &["512", "20", "59", "50"],
-        ),
-        (
-            &["--cpu-shares=1024"],
-            "cpu/cpu.shares",
-            "cpu.weight",
-            &["1024", "39", "100"],
-        ),
-        (
-            &["--cpu-period", "50000", "--cpu-quota", "25000"],
-            "cpu/cpu.cfs_quota_us",
-            "cpu.max",
-            &["25000", "25000 50000"],
-        ),
-        (
-            &["--cpu-quota", "30000"],
-            "cpu/cpu.cfs_quota_us",
-            "cpu.max",
-            &["30000", "30000 50000"],
-        ),
-        (
-            &["--cpu-burst", "1000"],
-            "cpu/cpu.cfs_burst_us",
-            "cpu.max.burst",
-            &["1000"],
-        ),
-        (
-            &["--cpu-quota=-1"],
-            "cpu/cpu.cfs_quota_us",
-            "cpu.max",
-            &["-1", "max 50000"],
-        ),
-        (&["--cpu-idle", "1"], "cpu/cpu.idle", "cpu.idle", &["1"]),
-        (&["--cpu-idle", "0"], "cpu/cpu.idle", "cpu.idle", &["0"]),
-        (
-            &["--cpuset-cpus", "0", "--cpuset-mems", "0"],
-            "cpuset/cpuset.cpus",
-            "cpuset.cpus",
-            &["0"],
-        ),
-        (&["--pids-limit", "77"], "pids/pids.max", "pids.max", &["77"]),
-        (&["--pids-limit=-1"], "pids/pids.max", "pids.max", &["max"]),
-        (
-            &["--memory", "0", "--cpu-share", "0"],
-            "memory/memory.limit_in_bytes",
-            "memory.max",
-            &["33554432"],
-        ),
-        (
-            &["--memory=-1"],
-            "memory/memory.limit_in_bytes",
-            "memory.max",
-            &["9223372036854771712", "max"],
-        ),
-    ] {
-        succeeded(&update(arguments));
-        let found = read(v1, v2);
-        assert!(expected.contains(&found.as_str()), "{arguments:?}: {found}");
-    }
-    for (arguments, expected) in [
-        (&["--memory", "much"][..], "much"),
-        (&["--cpu-period=x"], "--cpu-period"),
-        (&["--l3-cache-schema", "L3:0=f"], "linux.intelRdt"),
-        (&["-r", "/nosuch"], "/nosuch"),
-        (&["-r", "/dev/null"], "not valid"),
-    ] {
-        assert!(failed(&update(arguments)).contains(expected), "{arguments:?}");
-    }
-    let kernel = update(&["--kernel-memory", "5m"]);
-    assert!(
-        succeeded(&kernel).is_empty() && String::from_utf8_lossy(&kernel.stderr).contains("ernel memory")
-    );
-    let mut child = bundle
-        .command(&["update", "-r", "-", "--pids-limit", "5", bundle.id()])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let text = json!({ "pids": { "limit": 66 }, "memory": { "limit": 0 }, "cpu": null, "devices": [{ "allow": false, "access": "rwm" }] });
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(text.to_string().as_bytes())
-        .unwrap();
-    assert!(child.wait().unwrap().success());
-    // The file counts, the flags beside it do not.
-    assert_eq!(read("pids/pids.max", "pids.max"), "66");
 }
 
 #[test]

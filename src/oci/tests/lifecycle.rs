@@ -261,19 +261,6 @@ fn errors_reach_the_log() {
 }
 
 #[test]
-fn limits_can_be_updated() {
-    let mut bundle = Bundle::new("update", &["/bin/sleep", "1000"]);
-    bundle.config["linux"]["resources"]["pids"] = json!({ "limit": 50 });
-    bundle.start();
-    let read = || {
-        succeeded(&bundle.exec("cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max"))
-    };
-    assert_eq!(read(), "50");
-    succeeded(&bundle.oci(&["update", "--pids-limit", "60", bundle.id()]));
-    assert_eq!(read(), "60");
-}
-
-#[test]
 fn whatever_a_killed_command_left_can_be_deleted() {
     let bundle = Bundle::new("killed", &["/bin/sleep", "1000"]);
     let path = bundle.path().to_str().unwrap().to_owned();
