@@ -6,14 +6,19 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_cri::{Engine, LocalEngine, server};
 use clap::Args;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::preflight;
 use crate::root::{LogLimits, Root};
+
+/// How long calls go on after the daemon was told to end.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Serve the container runtime interface (CRI v1) to a kubelet
 #[derive(Args, Debug)]
@@ -56,7 +61,17 @@ async fn serve(args: &CriArgs, root: &Root) -> Result<(), String> {
     let engine = root.engine(limits).map_err(|error| error.to_string())?;
     take_over(&engine).await?;
     eprintln!("berth serves CRI v1 on {}.", socket.display());
-    let served = server::serve(Arc::new(engine), listener, shutdown).await;
+    let (stop, stopped) = watch::channel(());
+    let serving = server::serve(Arc::new(engine), listener, async move {
+        shutdown.await;
+        drop(stop);
+    });
+    let served = tokio::select! {
+        served = serving => served,
+        // Clients keep their connections, and calls may take minutes. What is cut off is finished or undone by the next
+        // daemon, as after a kill.
+        () = grace(stopped) => Ok(()),
+    };
     let _ = std::fs::remove_file(&socket);
     served.map_err(|error| {
         format!(
@@ -108,6 +123,13 @@ async fn listen(socket: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(socket)?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o660))?;
     Ok(listener)
+}
+
+/// Some time for the calls that are under way when the daemon is told to end.
+async fn grace(mut stopped: watch::Receiver<()>) {
+    // The sender is dropped at the end.
+    while stopped.changed().await.is_ok() {}
+    tokio::time::sleep(GRACE).await;
 }
 
 fn shutdown() -> io::Result<impl Future<Output = ()>> {

@@ -1,0 +1,240 @@
+//! A node with `berth cri` on it, and a client.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use berth_cri::cgroups::Cgroup;
+use berth_cri::v1;
+use berth_cri::v1::runtime_service_client::RuntimeServiceClient;
+use berth_images::build::{File, single_layer};
+use berth_images::{Reference, Store};
+use berth_tests::{Node, program};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tonic::transport::{Channel, Endpoint};
+
+/// The name of the image that every test's node has.
+pub(crate) const IMAGE: &str = "test.local/helper:latest";
+/// How long anything may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A node with the daemon on it.
+pub(crate) struct Daemon {
+    pub(crate) node: Node,
+    runtime: tokio::runtime::Runtime,
+    process: Option<Program>,
+}
+
+/// The runtime service of the socket.
+#[derive(Clone)]
+pub(crate) struct Client {
+    pub(crate) runtime: RuntimeServiceClient<Channel>,
+}
+
+impl Daemon {
+    pub(crate) fn start() -> Self {
+        let node = Node::new();
+        let store = Store::open(&node.root().join("var/lib/berth/images")).unwrap();
+        let helper = std::fs::read(program("berth-helper")).unwrap();
+        let files = [
+            File::regular("bin/helper", 0o755, helper),
+            File::directory("tmp", 0o1777),
+        ];
+        let config = serde_json::from_str(r#"{ "Entrypoint": ["/bin/helper"] }"#).unwrap();
+        single_layer(&store, &IMAGE.parse::<Reference>().unwrap(), &files, &config).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let mut daemon = Self {
+            node,
+            runtime,
+            process: None,
+        };
+        daemon.spawn();
+        daemon
+    }
+
+    fn spawn(&mut self) {
+        let mut command = self.node.berth(["cri"]);
+        command.stdin(Stdio::null());
+        self.process = Some(Program(command.spawn().unwrap()));
+    }
+
+    /// The daemon's process.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(self.process.as_ref().unwrap().0.id().try_into().unwrap())
+    }
+
+    /// Ends the daemon by a signal and waits for its end.
+    pub(crate) fn stop(&mut self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+        self.process.take().unwrap().0.wait().unwrap();
+    }
+
+    /// Kills the daemon and starts another one.
+    pub(crate) fn restart(&mut self) {
+        self.stop(Signal::SIGKILL);
+        assert!(
+            self.socket().exists(),
+            "a killed daemon can't have removed its socket"
+        );
+        self.spawn();
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.node.root().join("run/berth/cri.sock")
+    }
+
+    /// Does some work with a fresh client, as soon as the daemon answers.
+    pub(crate) fn with<T>(&self, work: impl AsyncFnOnce(Client) -> T) -> T {
+        self.runtime.block_on(async {
+            let client = tokio::time::timeout(PATIENCE, connect(&self.socket())).await;
+            work(client.expect("the daemon answers")).await
+        })
+    }
+
+    /// A pod's sandbox, in a cgroup that a kubelet would have made.
+    pub(crate) fn sandbox(&self, name: &str) -> v1::PodSandboxConfig {
+        let cgroup = self.node.cgroup().join(format!("pod-{name}"));
+        Cgroup::create(&relative(&cgroup)).unwrap();
+        v1::PodSandboxConfig {
+            metadata: Some(v1::PodSandboxMetadata {
+                name: name.into(),
+                uid: format!("uid-{name}"),
+                namespace: "default".into(),
+                attempt: 0,
+            }),
+            hostname: name.into(),
+            log_directory: self
+                .node
+                .root()
+                .join("logs")
+                .join(name)
+                .to_string_lossy()
+                .into_owned(),
+            labels: HashMap::from([("app".to_owned(), name.to_owned())]),
+            linux: Some(v1::LinuxPodSandboxConfig {
+                cgroup_parent: cgroup.to_string_lossy().into_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    /// Ends the daemon and looks for leftovers.
+    pub(crate) fn finish(mut self) {
+        self.stop(Signal::SIGTERM);
+        assert!(!self.socket().exists(), "the socket is still there");
+        let _ = std::fs::remove_dir_all(self.node.root().join("logs"));
+        if let Some(cgroup) = Cgroup::open(&relative(self.node.cgroup())).unwrap() {
+            cgroup.delete().unwrap();
+        }
+        self.node.finish();
+    }
+}
+
+fn relative(cgroup: &Path) -> String {
+    cgroup.to_string_lossy().trim_start_matches('/').to_owned()
+}
+
+/// A process that ends with its test.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn connect(socket: &Path) -> Client {
+    let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
+    loop {
+        match endpoint.connect().await {
+            Ok(channel) => {
+                return Client {
+                    runtime: RuntimeServiceClient::new(channel),
+                };
+            }
+            // It is not there yet.
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
+/// A container that runs a verb of the helper.
+pub(crate) fn container(name: &str, arguments: &[&str]) -> v1::ContainerConfig {
+    v1::ContainerConfig {
+        metadata: Some(v1::ContainerMetadata {
+            name: name.into(),
+            attempt: 0,
+        }),
+        image: Some(v1::ImageSpec {
+            image: IMAGE.into(),
+            ..Default::default()
+        }),
+        args: arguments.iter().map(|&word| word.to_owned()).collect(),
+        log_path: format!("{name}.log"),
+        ..Default::default()
+    }
+}
+
+impl Client {
+    pub(crate) async fn run(&mut self, config: &v1::PodSandboxConfig) -> String {
+        let request = v1::RunPodSandboxRequest {
+            config: Some(config.clone()),
+            runtime_handler: String::new(),
+        };
+        self.runtime
+            .run_pod_sandbox(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .pod_sandbox_id
+    }
+
+    pub(crate) async fn create(
+        &mut self,
+        sandbox: &str,
+        pod: &v1::PodSandboxConfig,
+        config: v1::ContainerConfig,
+    ) -> Result<String, tonic::Status> {
+        let request = v1::CreateContainerRequest {
+            pod_sandbox_id: sandbox.to_owned(),
+            config: Some(config),
+            sandbox_config: Some(pod.clone()),
+        };
+        let made = self.runtime.create_container(request).await?;
+        Ok(made.into_inner().container_id)
+    }
+
+    pub(crate) async fn start(&mut self, container: &str) -> Result<(), tonic::Status> {
+        let container_id = container.to_owned();
+        self.runtime
+            .start_container(v1::StartContainerRequest { container_id })
+            .await?;
+        Ok(())
+    }
+
+    pub(crate) async fn status(&mut self, container: &str) -> Result<v1::ContainerStatus, tonic::Status> {
+        let request = v1::ContainerStatusRequest {
+            container_id: container.to_owned(),
+            verbose: false,
+        };
+        let answer = self.runtime.container_status(request).await?;
+        Ok(answer.into_inner().status.unwrap())
+    }
+
+    pub(crate) async fn remove_sandbox(&mut self, id: &str) {
+        let pod_sandbox_id = id.to_owned();
+        let stop = v1::StopPodSandboxRequest {
+            pod_sandbox_id: pod_sandbox_id.clone(),
+        };
+        self.runtime.stop_pod_sandbox(stop).await.unwrap();
+        let remove = v1::RemovePodSandboxRequest { pod_sandbox_id };
+        self.runtime.remove_pod_sandbox(remove).await.unwrap();
+    }
+}

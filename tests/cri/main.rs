@@ -1,0 +1,4 @@
+//! `berth cri` as its clients see it: over the socket.
+
+mod daemon;
+mod life;
