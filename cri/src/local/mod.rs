@@ -6,6 +6,7 @@
 
 mod adopt;
 mod attach;
+mod conditions;
 mod container;
 mod devices;
 mod events;

@@ -90,8 +90,19 @@ fn port_mapping(mapping: &PortMapping) -> berth_cni::PortMapping {
     }
 }
 
+/// Files of the configuration directory that come before the one that is used, and why they are not.
+pub(super) async fn skipped(inner: &Inner) -> Vec<String> {
+    let skipped = inner.network.skipped().await.unwrap_or_default();
+    skipped.iter().map(sentence).collect()
+}
+
+/// What is wrong with the network, for people.
+pub(super) fn sentence(error: &CniError) -> String {
+    format!("The pod's network: {error}.")
+}
+
 fn from_cni(error: CniError) -> EngineError {
-    let message = format!("The pod's network: {error}.");
+    let message = sentence(&error);
     match error {
         CniError::InvalidAttachment { .. } | CniError::Config { .. } => EngineError::InvalidArgument(message),
         CniError::NoNetwork { .. }

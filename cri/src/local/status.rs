@@ -5,34 +5,30 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::{Container, Inner, Sandbox, lock, network};
+use super::{Container, Inner, Sandbox, conditions, lock, network};
 use crate::engine::EngineError;
-use crate::types::{RuntimeCondition, RuntimeHandler, RuntimeStatus};
+use crate::types::{RuntimeHandler, RuntimeStatus};
 
 /// Whether pods can be run, and what they can have.
 pub(super) async fn status(inner: &Inner, verbose: bool) -> Result<RuntimeStatus, EngineError> {
-    let advice = network::advice(inner).await;
-    let network = RuntimeCondition {
-        kind: "NetworkReady".to_owned(),
-        status: true,
-        ..Default::default()
-    };
-    let runtime = RuntimeCondition {
-        kind: "RuntimeReady".to_owned(),
-        status: true,
-        ..Default::default()
-    };
+    let runtime = conditions::runtime(&inner.config);
+    let network = conditions::network(inner.network.status(), conditions::PATIENCE).await;
     let mut info = BTreeMap::new();
     if verbose {
         let config = json!({
             "root": inner.config.lib_dir,
             "state": inner.config.run_dir,
             "runtime": inner.config.shim_program,
+            "networkConfigDir": inner.config.network.conf_dir,
+            "networkPluginDirs": inner.config.network.bin_dirs,
             "containerLogMaxSize": inner.config.log_max_size,
             "containerLogMaxFiles": inner.config.log_max_files,
         });
         info.insert("config".to_owned(), config.to_string());
+        let advice = network::advice(inner).await;
         info.insert("networkAdvice".to_owned(), json!(advice).to_string());
+        let skipped = network::skipped(inner).await;
+        info.insert("networkSkipped".to_owned(), json!(skipped).to_string());
     }
     Ok(RuntimeStatus {
         conditions: vec![runtime, network],

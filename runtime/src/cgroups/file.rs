@@ -82,6 +82,20 @@ impl Directory {
         }
     }
 
+    /// As [`read_number`](Self::read_number), or `None` if the kernel has no such file here.
+    pub(super) fn number_if_present(&self, file: &str) -> Result<Option<u64>> {
+        let Some(text) = self.read_if_present(file)? else {
+            return Ok(None);
+        };
+        match text.trim() {
+            "max" => Ok(Some(u64::MAX)),
+            number => number
+                .parse()
+                .map(Some)
+                .map_err(|_| self.not_understood(file, &text)),
+        }
+    }
+
     /// Whether the kernel has this control file here.
     pub(super) fn has(&self, file: &str) -> bool {
         openat(&self.fd, file, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).is_ok()

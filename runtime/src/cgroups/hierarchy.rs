@@ -32,6 +32,19 @@ pub(super) struct Hierarchy {
     label: String,
 }
 
+#[cfg(test)]
+impl Hierarchy {
+    /// Something that is mounted at `root`, as far as a test goes.
+    pub(super) fn new(kind: Kind, controllers: Controllers, root: OwnedFd) -> Self {
+        Hierarchy {
+            kind,
+            controllers,
+            root,
+            label: "fixture".to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for Hierarchy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {

@@ -12,6 +12,7 @@
 //! 3. [`Cgroup::kill_all`], then [`Cgroup::delete`], which waits for the processes to be gone.
 
 mod block_io;
+mod bounds;
 mod controller;
 mod cpu;
 mod cpuset;
@@ -23,10 +24,13 @@ mod device_program;
 mod devices;
 mod error;
 mod file;
+#[cfg(test)]
+mod fixture;
 mod freeze;
 mod hierarchy;
 mod hugetlb;
 mod layout;
+
 mod memory;
 mod narrow;
 mod oom;
@@ -41,6 +45,7 @@ pub mod systemd;
 mod undo;
 mod unified;
 
+pub use bounds::Bounds;
 pub use controller::{Controller, Controllers};
 pub use delegation::{is_host_root, is_machines_root, path_for};
 pub use devices::allow_default_devices;
@@ -49,7 +54,7 @@ pub use hierarchy::Hierarchies;
 pub use oom::OomWatch;
 pub use path::CgroupPath;
 pub use process::ENTER;
-pub use stats::{CpuStats, MemoryStats, Stats};
+pub use stats::{CpuStats, MemoryStats, Pressures, Stats, SwapStats};
 pub use subgroup::{Subgroup, leave_all};
 pub use undo::Limits;
 

@@ -414,6 +414,14 @@ fn usage_is_counted() {
         "{stats:?}"
     );
     assert!(stats.pids.unwrap() >= 2, "{stats:?}");
+    // Whether there are numbers is the kernel's configuration; that they can be asked for is not.
+    group.0.pressures().unwrap();
+    let bounds = group.0.bounds().unwrap();
+    assert_eq!(
+        (bounds.memory, bounds.cpu_quota, bounds.pids),
+        (None, None, None),
+        "{bounds:?}"
+    );
     group.0.kill_all().unwrap();
     child.wait().unwrap();
 }

@@ -77,7 +77,7 @@ pub(super) fn read(group: &Cgroup) -> Result<Memory> {
 
 fn read_v2(directory: &Directory, memory: &mut Memory) -> Result<()> {
     memory.cache = memory.raw.get("file").copied().unwrap_or(0);
-    let number = |file| Ok(number(directory, file)?.unwrap_or(0));
+    let number = |file| Ok(directory.number_if_present(file)?.unwrap_or(0));
     memory.usage = MemoryEntry {
         limit: number("memory.max")?,
         usage: number("memory.current")?,
@@ -98,26 +98,17 @@ fn read_v2(directory: &Directory, memory: &mut Memory) -> Result<()> {
 
 /// Nothing where the kernel doesn't have the counter: swap and kernel memory are options of it.
 fn entry_v1(directory: &Directory, prefix: &str) -> Result<MemoryEntry> {
-    let number = |suffix| Ok(number(directory, &format!("{prefix}.{suffix}"))?.unwrap_or(0));
+    let number = |suffix| {
+        Ok(directory
+            .number_if_present(&format!("{prefix}.{suffix}"))?
+            .unwrap_or(0))
+    };
     Ok(MemoryEntry {
         limit: number("limit_in_bytes")?,
         usage: number("usage_in_bytes")?,
         max: number("max_usage_in_bytes")?,
         failcnt: number("failcnt")?,
     })
-}
-
-fn number(directory: &Directory, file: &str) -> Result<Option<u64>> {
-    let Some(text) = directory.read_if_present(file)? else {
-        return Ok(None);
-    };
-    match text.trim() {
-        "max" => Ok(Some(u64::MAX)),
-        digits => digits
-            .parse()
-            .map(Some)
-            .map_err(|_| directory.not_understood(file, &text)),
-    }
 }
 
 fn parse(stat: &str) -> BTreeMap<String, u64> {

@@ -19,6 +19,7 @@ pub use cpu::{Cpu, CpuUsage, Throttling};
 pub use cpuset::CpuSet;
 pub use hugetlb::HugePages;
 pub use memory::{Memory, MemoryEntry};
+pub(super) use pressure::read as pressure_of;
 pub use pressure::{Average, Pressure, PressureLine};
 
 use super::{Cgroup, Controller, Result};

@@ -40,7 +40,7 @@ impl Serialize for Average {
 }
 
 /// Reads `cpu.pressure`, `memory.pressure` or `io.pressure`; `None` where the kernel keeps none.
-pub(super) fn read(group: &Cgroup, file: &str) -> Result<Option<Pressure>> {
+pub(in crate::cgroups) fn read(group: &Cgroup, file: &str) -> Result<Option<Pressure>> {
     let Some(unified) = group.unified() else {
         return Ok(None);
     };
