@@ -6,7 +6,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use nix::unistd::Pid;
 
 use crate::cgroups::systemd::{Placeholder, Scope};
-use crate::cgroups::{Cgroup, allow_default_devices, is_machines_root};
+use crate::cgroups::{Cgroup, allow_default_devices, check_device_rules, is_machines_root};
 use crate::oci::{self, LinuxNamespaceType};
 use crate::{Error, Result};
 
@@ -61,7 +61,7 @@ impl NewCgroup {
         new.scope = Some(scope.clone());
         let group = new.group.insert(Cgroup::create(path)?);
         if let Some(resources) = &resources {
-            group.apply(&scope.rounded(resources))?;
+            apply(group, &scope.rounded(resources))?;
         }
         if let Some(uid) = owner {
             group.give_to(uid)?;
@@ -133,10 +133,11 @@ fn apply(group: &Cgroup, resources: &oci::LinuxResources) -> Result<()> {
         ..resources.clone()
     };
     if !rustix::process::geteuid().is_root() {
+        check_device_rules(&resources.devices)?;
         return Ok(group.apply(&without_devices())?);
     }
     match group.apply(resources) {
-        Err(_) if !resources.devices.is_empty() && !is_machines_root() => {
+        Err(error) if error.refuses_device_rules() && !is_machines_root() => {
             Ok(group.apply(&without_devices())?)
         }
         other => Ok(other?),

@@ -18,6 +18,11 @@ pub(crate) const SYNTAX: Syntax = Syntax {
 /// right now is left out, and one whose state is damaged is only named in a warning.
 pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let (json, quiet) = (format(arguments)?, arguments.switch("quiet")?);
+    if let Some(root) = global.root_given.as_deref().filter(|root| !root.exists()) {
+        // The usual place is there once there was a container; another one is probably misspelt.
+        let root = root.display();
+        return Err(usage(format!("The directory {root} of --root does not exist.")));
+    }
     let mut states = Vec::new();
     for id in global.root.ids()? {
         match look(global, &id) {

@@ -24,6 +24,8 @@ Usage: berth-oci [--debug] [--log FILE] [--log-format text|json] [--root DIR] [-
 pub(crate) struct Global {
     /// Where states are kept.
     pub(crate) root: StateRoot,
+    /// `--root`, if it was given.
+    pub(crate) root_given: Option<PathBuf>,
     /// A file that messages are written to.
     pub(crate) log: Option<PathBuf>,
     /// Log lines are JSON objects.
@@ -38,6 +40,7 @@ impl Default for Global {
     fn default() -> Global {
         Global {
             root: StateRoot::new(default_root()),
+            root_given: None,
             log: None,
             log_json: false,
             debug: false,
@@ -66,7 +69,11 @@ pub(crate) fn parse(parser: &mut lexopt::Parser, global: &mut Global) -> Result<
             break Verb::Help;
         };
         match argument {
-            Arg::Long("root") => global.root = StateRoot::new(root(&PathBuf::from(parser.value()?))?),
+            Arg::Long("root") => {
+                let path = root(&PathBuf::from(parser.value()?))?;
+                global.root = StateRoot::new(&path);
+                global.root_given = Some(path);
+            }
             Arg::Long("log") => {
                 global.log = Some(PathBuf::from(parser.value()?)).filter(|p| !p.as_os_str().is_empty())
             }

@@ -32,9 +32,11 @@ const JUMP_IF_EQUAL: u8 = 0x16;
 const JUMP_UNLESS_EQUAL: u8 = 0x56;
 const EXIT: u8 = 0x95;
 
+/// What errors call it: it is no file.
+pub(super) const FILE: &str = "the device program";
+
 /// Removes every program that is attached.
 pub(super) fn detach(group: &Directory) -> Result<()> {
-    const FILE: &str = "the device program";
     let attached = match bpf::device_programs(group.as_fd()) {
         Ok(attached) => attached,
         // Then there is none of ours.
@@ -48,7 +50,6 @@ pub(super) fn detach(group: &Directory) -> Result<()> {
 
 /// Puts a program with these rules in the place of the one that is attached, if there is one.
 pub(super) fn attach(group: &Directory, rules: &[Rule]) -> Result<()> {
-    const FILE: &str = "the device program";
     let attached = match bpf::device_programs(group.as_fd()) {
         // A user may not have programs, and needs none: in its user namespace no device node can be made, and those that
         // it is given are opened with its own permissions.

@@ -5,6 +5,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use thiserror::Error;
 
+use super::{device_program, devices};
+
 pub use crate::dbus::DbusError;
 
 /// Any failure of this module. Each message names the cgroup and, where there is one, the way out.
@@ -208,6 +210,17 @@ impl CgroupError {
             return false;
         };
         matches!(errno, Errno::EACCES | Errno::EPERM | Errno::EROFS)
+    }
+
+    /// Whether rules for devices can't be set by this caller: it may not, or it was not given the hierarchy for them.
+    pub(crate) fn refuses_device_rules(&self) -> bool {
+        match self {
+            Self::File { file, .. } | Self::Write { file, .. } => {
+                self.is_denied() && (file.starts_with("devices.") || file == device_program::FILE)
+            }
+            Self::NoController { resource, .. } => *resource == devices::FIELD,
+            _ => false,
+        }
     }
 
     /// Whether the group, or the file of it, is not there (any more).

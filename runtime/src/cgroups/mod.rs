@@ -58,6 +58,11 @@ pub use stats::{CpuStats, MemoryStats, Pressures, Stats, SwapStats};
 pub use subgroup::{Subgroup, leave_all};
 pub use undo::Limits;
 
+/// Refuses rules for devices that mean nothing, where they can't be set.
+pub(crate) fn check_device_rules(rules: &[crate::oci::LinuxDeviceCgroup]) -> Result<()> {
+    devices::parse(rules).map(drop)
+}
+
 /// Understands device rules, and compiles them for cgroup v2.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn check_devices(rules: &[crate::oci::LinuxDeviceCgroup]) -> Result<()> {

@@ -139,6 +139,9 @@ fn output_that_can_not_be_written_is_an_error() {
 fn containers_are_listed_as_a_table_and_as_json() {
     let mut bundle = Bundle::new("list", &["/bin/sleep", "1000"]);
     bundle.config["annotations"] = json!({ "a": "b" });
+    // Another place than the usual one has to be there, as in runc.
+    assert!(failed(&bundle.oci(&["list"])).contains("does not exist"));
+    fs::create_dir(bundle.path().join("state")).unwrap();
     assert_eq!(
         succeeded(&bundle.oci(&["list"])),
         "ID          PID         STATUS      BUNDLE      CREATED     OWNER"

@@ -199,6 +199,24 @@ fn rules_for_devices_do_not_stand_in_the_way() {
     let mut bundle = bundle("rules", &["/bin/true"]);
     bundle.config["linux"]["resources"] = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
     succeeded(&run(&bundle));
+    // Those that mean nothing do.
+    bundle.config["linux"]["resources"] = json!({ "devices": [{ "allow": false, "access": "rwx" }] });
+    for said in [failed(&run(&bundle)), failed(&run_nested(&bundle))] {
+        assert!(said.contains("linux.resources.devices.access"), "{said}");
+    }
+}
+
+/// `run` as root of a user namespace of the user's, as engines without root do it.
+fn run_nested(bundle: &Bundle) -> Output {
+    let user = USER.to_string();
+    let inner = bundle.command(&["run", "--bundle", bundle.path().to_str().unwrap(), bundle.id()]);
+    Command::new("setpriv")
+        .args(["--reuid", &user, "--regid", &user, "--clear-groups"])
+        .args(["unshare", "--map-root-user", "--mount"])
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .output()
+        .unwrap()
 }
 
 #[test]
@@ -253,7 +271,6 @@ fn a_copy_of_the_runtime_that_belongs_to_the_user_can_not_be_overwritten() {
 
 #[test]
 fn root_of_a_namespace_that_a_user_made() {
-    // As engines without root do it: they run the runtime in a user namespace of theirs.
     let mut bundle = Bundle::script(
         "nested",
         "id -u; echo x >/dev/null && echo ok; stat -c %t:%T /dev/zero",
@@ -265,16 +282,6 @@ fn root_of_a_namespace_that_a_user_made() {
         }
     }
     let user = USER.to_string();
-    let run_nested = |bundle: &Bundle| {
-        let inner = bundle.command(&["run", "--bundle", bundle.path().to_str().unwrap(), bundle.id()]);
-        Command::new("setpriv")
-            .args(["--reuid", &user, "--regid", &user, "--clear-groups"])
-            .args(["unshare", "--map-root-user", "--mount"])
-            .arg(inner.get_program())
-            .args(inner.get_args())
-            .output()
-            .unwrap()
-    };
     assert_eq!(succeeded(&run_nested(&bundle)), "0\nok\n1:5");
     bundle.config["process"]["args"] = json!(["/bin/sleep", "1000"]);
     // It stays in the machine's own cgroup namespace, in which the user has no say.
