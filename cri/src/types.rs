@@ -73,6 +73,49 @@ pub struct PodSandboxConfig {
     /// The pod's containers may be privileged.
     #[serde(default)]
     pub privileged: bool,
+    /// The user namespace that all of the pod's other namespaces belong to; `None` is the host's.
+    #[serde(default)]
+    pub user_namespace: Option<UserNamespace>,
+    /// What holds for the process that keeps the pod's namespaces.
+    #[serde(default)]
+    pub security: SandboxSecurity,
+}
+
+/// The privileges of the process that keeps a pod's namespaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxSecurity {
+    /// Its user; `None` is nobody.
+    pub run_as_user: Option<i64>,
+    /// Its group, only with a user; `None` is nobody's.
+    pub run_as_group: Option<i64>,
+    /// Its additional groups.
+    pub supplemental_groups: Vec<i64>,
+    /// Its system call filter.
+    pub seccomp: SeccompProfile,
+    /// Its AppArmor profile.
+    pub apparmor: AppArmorProfile,
+    /// Its SELinux label, and that of containers which ask for none of their own.
+    pub selinux: Option<SelinuxOptions>,
+}
+
+/// The id mappings of a pod's user namespace, as in user_namespaces(7).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserNamespace {
+    /// User ids.
+    pub uids: Vec<IdMapping>,
+    /// Group ids.
+    pub gids: Vec<IdMapping>,
+}
+
+/// One range of ids that mean others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMapping {
+    /// First id inside.
+    pub container: u32,
+    /// First id outside.
+    pub host: u32,
+    /// How many.
+    pub size: u32,
 }
 
 /// Which namespaces a pod or container shares.
@@ -165,6 +208,12 @@ pub struct ContainerConfig {
     pub security: ContainerSecurity,
     /// Which namespaces it shares with the host (as its sandbox says).
     pub namespaces: NamespaceOptions,
+    /// The container of the same pod whose processes it sees and is seen by.
+    #[serde(default)]
+    pub pid_target: Option<ContainerId>,
+    /// The user namespace (as its sandbox says).
+    #[serde(default)]
+    pub user_namespace: Option<UserNamespace>,
     /// Replaces the image's stop signal: `SIGTERM`, `TERM` or a number.
     pub stop_signal: Option<String>,
 }
@@ -234,6 +283,7 @@ pub struct LinuxContainerResources {
 
 /// A container's privileges.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ContainerSecurity {
     /// All capabilities, all devices, nothing masked.
     pub privileged: bool,
@@ -241,20 +291,69 @@ pub struct ContainerSecurity {
     pub add_capabilities: Vec<String>,
     /// Taken from the default capabilities.
     pub drop_capabilities: Vec<String>,
+    /// Also inheritable and ambient, see capabilities(7): a program keeps them whose user is not root.
+    pub add_ambient_capabilities: Vec<String>,
     /// `None` is the image's user.
     pub run_as_user: Option<i64>,
-    /// `None` is the image's group.
+    /// A name in the image's `/etc/passwd`, before `run_as_user`; empty is none.
+    pub run_as_username: String,
+    /// `None` is the user's own group. It needs one of the two before.
     pub run_as_group: Option<i64>,
     /// Additional groups.
     pub supplemental_groups: Vec<i64>,
+    /// Whether the groups that the image gives the user are added to those.
+    pub supplemental_groups_policy: SupplementalGroupsPolicy,
     /// The root file system is not writable.
     pub readonly_rootfs: bool,
     /// prctl(2) `PR_SET_NO_NEW_PRIVS`.
     pub no_new_privs: bool,
     /// System call filter.
     pub seccomp: SeccompProfile,
-    /// `procMount: Unmasked`.
-    pub unmasked_proc: bool,
+    /// AppArmor profile.
+    pub apparmor: AppArmorProfile,
+    /// SELinux label; `None` is the sandbox's.
+    pub selinux: Option<SelinuxOptions>,
+    /// Absolute paths that are covered, where they exist.
+    pub masked_paths: Vec<PathBuf>,
+    /// Absolute paths that can't be written, where they exist.
+    pub readonly_paths: Vec<PathBuf>,
+}
+
+/// Where a container's additional groups come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SupplementalGroupsPolicy {
+    /// The request and the image's `/etc/group`.
+    #[default]
+    Merge,
+    /// The request alone.
+    Strict,
+}
+
+/// A process's AppArmor profile.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AppArmorProfile {
+    /// Nothing was said: the engine's own where the kernel has AppArmor.
+    #[default]
+    Unset,
+    /// The engine's own, by name.
+    RuntimeDefault,
+    /// None.
+    Unconfined,
+    /// A loaded profile, by its name.
+    Localhost(String),
+}
+
+/// Parts of an SELinux label; what is empty is the policy's default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SelinuxOptions {
+    /// `system_u`
+    pub user: String,
+    /// `system_r`
+    pub role: String,
+    /// `container_t`
+    pub kind: String,
+    /// `s0:c1,c2`
+    pub level: String,
 }
 
 /// A container's system call filter.
@@ -328,6 +427,21 @@ pub struct ContainerStatus {
     pub log_path: PathBuf,
     /// The first process, as the host numbers it; 0 unless created or running.
     pub pid: i32,
+    /// Who its first process begins as; `None` until that is known.
+    pub user: Option<ContainerUser>,
+    /// What ends it: the number of a signal.
+    pub stop_signal: i32,
+}
+
+/// Who a container's first process begins as.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerUser {
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// All its groups, its own among them.
+    pub supplemental_groups: Vec<u32>,
 }
 
 /// What a command printed and how it ended.

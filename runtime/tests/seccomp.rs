@@ -150,7 +150,9 @@ fn calls_newer_than_the_profile_do_not_exist() {
 }
 
 /// Calls of the default profile that are newer than clone3.
-const NEW: [&str; 21] = [
+const NEW: [&str; 23] = [
+    "listmount",
+    "statmount",
     "close_range",
     "openat2",
     "faccessat2",
@@ -177,22 +179,27 @@ const NEW: [&str; 21] = [
 #[test]
 fn the_default_profile_lets_programs_run_and_denies_what_it_should() {
     let program = compile(&default_profile(&[].into())).unwrap();
-    let (vsock, unshared, hostname, child) = filtered(program, || {
-        let vsock = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::empty(), None)
-            .map(drop)
-            .err();
+    let (families, unshared, hostname, child) = filtered(program, || {
+        let families = [
+            (AddressFamily::Vsock, SockType::Stream),
+            (AddressFamily::Alg, SockType::SeqPacket),
+            (AddressFamily::Unix, SockType::Stream),
+            (AddressFamily::Inet6, SockType::Datagram),
+            (AddressFamily::Netlink, SockType::Raw),
+        ];
+        let families =
+            families.map(|(family, kind)| socket(family, kind, SockFlag::empty(), None).map(drop).err());
         let unshared = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUTS).err();
         let hostname = nix::unistd::sethostname("berth-test").err();
         let child = Command::new("/bin/sh")
             .args(["-c", "ls / > /dev/null && (exit 7)"])
             .status()
             .unwrap();
-        (vsock, unshared, hostname, child.code())
+        (families, unshared, hostname, child.code())
     });
-    assert_eq!(
-        (vsock, unshared, hostname),
-        (Some(Errno::EPERM), Some(Errno::EPERM), Some(Errno::EPERM))
-    );
+    let refused = Some(Errno::EPERM);
+    assert_eq!(families, [refused, refused, None, None, None]);
+    assert_eq!((unshared, hostname), (refused, refused));
     assert_eq!(child, Some(7));
 }
 

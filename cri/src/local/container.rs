@@ -10,16 +10,17 @@ use berth_shim::protocol::{CreateContainer, ExitRecord, Failure, FailureCode, Re
 use nix::sys::signal::Signal;
 use tokio::sync::watch;
 
-use super::records::{self, ContainerPhase, ContainerRecord, SandboxDirs};
+use super::records::{self, ContainerPhase, ContainerRecord, SandboxDirs, SandboxRecord};
 use super::shim_client::engine_error;
 use super::spec::{ImageDefaults, SpecInput};
 use super::users::{Accounts, Identity, IdentityRequest};
 use super::{
-    Container, Inner, RunState, Sandbox, devices, events, image, lock, logs, new_id, now, signals, spec,
+    Container, Inner, RunState, Sandbox, devices, events, image, labels, lock, logs, new_id, now, signals,
+    spec,
 };
 use crate::engine::EngineError;
 use crate::types::{
-    ContainerConfig, ContainerId, ContainerState, ContainerStatus, EngineEventKind, ImageId,
+    ContainerConfig, ContainerId, ContainerState, ContainerStatus, ContainerUser, EngineEventKind, ImageId,
     LinuxContainerResources, UnixNanos,
 };
 
@@ -44,6 +45,7 @@ pub(super) async fn create(
             config.name, sandbox.id
         )));
     }
+    check_privileged(sandbox, &config)?;
     let container = record_intent(inner, sandbox, config)?;
     match bring_up(inner, sandbox, &container).await {
         Ok(()) => {
@@ -58,6 +60,17 @@ pub(super) async fn create(
             Err(error)
         }
     }
+}
+
+/// A pod that is not said to have privileged containers gets none.
+fn check_privileged(sandbox: &Sandbox, config: &ContainerConfig) -> Result<(), EngineError> {
+    if config.security.privileged && !lock(&sandbox.record).config.privileged {
+        return Err(EngineError::InvalidArgument(format!(
+            "Container {} is privileged, and its sandbox {} is not; no privileged container is allowed in it.",
+            config.name, sandbox.id
+        )));
+    }
+    Ok(())
 }
 
 fn find(sandbox: &Sandbox, config: &ContainerConfig) -> Option<Arc<Container>> {
@@ -83,6 +96,7 @@ fn record_intent(
         phase: ContainerPhase::Creating,
         exit: None,
         cannot_run: None,
+        user: None,
         config,
     };
     let directory = sandbox.dirs.container(&record.id);
@@ -107,7 +121,23 @@ async fn bring_up(inner: &Inner, sandbox: &Sandbox, container: &Container) -> Re
     image::lease(&inner.images, &image, &container.id)?;
     let layers = image::layers(&inner.images, &image)?;
     let identity = identity(&record, &image::user(&image), &layers)?;
-    write_bundle(inner, sandbox, &record, &identity, &image::defaults(&image))?;
+    container.update_record(&sandbox.dirs, |record| {
+        record.user = Some(ContainerUser {
+            uid: identity.uid,
+            gid: identity.gid,
+            supplemental_groups: identity.additional_gids.clone(),
+        });
+    })?;
+    let security = &record.config.security;
+    let apparmor = labels::apparmor(&security.apparmor, security.privileged).await?;
+    write_bundle(
+        inner,
+        sandbox,
+        &record,
+        &identity,
+        &image::defaults(&image),
+        apparmor,
+    )?;
     let rootfs = writable_layer(&sandbox.dirs.container(&container.id), layers)?;
     let request = CreateContainer {
         id: container.id.0.clone(),
@@ -143,9 +173,7 @@ fn identity(record: &ContainerRecord, image_user: &str, layers: &[PathBuf]) -> R
     })?;
     accounts.resolve(&IdentityRequest {
         image_user,
-        run_as_user: record.config.security.run_as_user,
-        run_as_group: record.config.security.run_as_group,
-        supplemental_groups: &record.config.security.supplemental_groups,
+        security: &record.config.security,
     })
 }
 
@@ -155,8 +183,13 @@ fn write_bundle(
     record: &ContainerRecord,
     identity: &Identity,
     image: &ImageDefaults,
+    apparmor: Option<String>,
 ) -> Result<(), EngineError> {
-    let pod = lock(&sandbox.record).config.clone();
+    let SandboxRecord {
+        config: pod, selinux, ..
+    } = lock(&sandbox.record).clone();
+    let security = &record.config.security;
+    let selinux = labels::of_container(security.selinux.as_ref(), selinux.as_ref(), security.privileged);
     let spec = spec::build(&SpecInput {
         config: &record.config,
         image,
@@ -166,6 +199,8 @@ fn write_bundle(
         sandbox_run: &sandbox.dirs.run,
         bounding: &inner.bounding,
         devices: devices::of(&record.config)?,
+        apparmor,
+        selinux,
     })?;
     let bundle = sandbox.dirs.bundle(&record.id);
     let written =
@@ -541,6 +576,8 @@ impl Container {
                 log_directory.join(&record.config.log_path)
             },
             pid,
+            user: record.user,
+            stop_signal: record.stop_signal,
             config: record.config,
         }
     }

@@ -13,6 +13,7 @@ mod events;
 mod exec;
 mod exec_sync;
 mod image;
+mod labels;
 mod logs;
 mod network;
 mod port_forward;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -73,32 +73,8 @@ const ALL_CAPABILITIES: [&str; 41] = [
     "CAP_CHECKPOINT_RESTORE",
 ];
 
-/// Paths of proc(5) and sysfs(5) that tell or change more than a container should.
-const MASKED_PATHS: [&str; 11] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-
-/// Paths of proc(5) that a container may read but not write.
-const READONLY_PATHS: [&str; 5] = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
-
 /// A container's capabilities: the defaults, more, less; or all that this machine lets the engine have.
-pub(crate) fn capabilities(
+fn capabilities(
     security: &ContainerSecurity,
     bounding: &BTreeSet<String>,
 ) -> Result<BTreeSet<String>, EngineError> {
@@ -127,11 +103,7 @@ pub(crate) fn capabilities(
         set.clear();
     }
     for name in add.into_iter().filter(|name| name != "ALL") {
-        if !bounding.contains(&name) {
-            return Err(EngineError::InvalidArgument(format!(
-                "The capability {name} can't be given to a container: this machine does not let berth have it."
-            )));
-        }
+        available(&name, bounding)?;
         set.insert(name);
     }
     for name in drop {
@@ -172,12 +144,50 @@ fn canonical(name: &str) -> Result<String, EngineError> {
     )))
 }
 
-/// The masked and the read-only paths of a container.
-pub(crate) fn hidden_paths(security: &ContainerSecurity) -> (Vec<&'static str>, Vec<&'static str>) {
-    if security.privileged || security.unmasked_proc {
-        return (Vec::new(), Vec::new());
+/// The masked and the read-only paths of a container: those that are asked for, and none if it is privileged.
+pub(crate) fn hidden_paths(security: &ContainerSecurity) -> (&[PathBuf], &[PathBuf]) {
+    if security.privileged {
+        return (&[], &[]);
     }
-    (MASKED_PATHS.to_vec(), READONLY_PATHS.to_vec())
+    (&security.masked_paths, &security.readonly_paths)
+}
+
+/// The capability sets of a container's first process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CapabilitySets {
+    /// Bounding, effective and permitted.
+    pub(crate) given: BTreeSet<String>,
+    /// Inheritable and ambient: what a program keeps although its user is not root.
+    pub(crate) ambient: BTreeSet<String>,
+}
+
+/// A container's capabilities. An ambient one has to be permitted, so it is also added to the others.
+pub(crate) fn capability_sets(
+    security: &ContainerSecurity,
+    bounding: &BTreeSet<String>,
+) -> Result<CapabilitySets, EngineError> {
+    let mut given = capabilities(security, bounding)?;
+    let mut ambient = BTreeSet::new();
+    for name in &security.add_ambient_capabilities {
+        match canonical(name)? {
+            all if all == "ALL" => ambient.extend(bounding.iter().cloned()),
+            name => {
+                available(&name, bounding)?;
+                ambient.insert(name);
+            }
+        }
+    }
+    given.extend(ambient.iter().cloned());
+    Ok(CapabilitySets { given, ambient })
+}
+
+fn available(name: &str, bounding: &BTreeSet<String>) -> Result<(), EngineError> {
+    if bounding.contains(name) {
+        return Ok(());
+    }
+    Err(EngineError::InvalidArgument(format!(
+        "The capability {name} can't be given to a container: this machine does not let berth have it."
+    )))
 }
 
 /// The OCI `linux.seccomp` object of a container, if it has one. A privileged container has none, as upstream.
@@ -202,7 +212,7 @@ fn default_profile(capabilities: &BTreeSet<String>) -> serde_json::Result<Value>
     serde_json::to_value(berth_runtime::seccomp::default_profile(capabilities))
 }
 
-fn read_profile(path: &Path) -> Result<Value, EngineError> {
+pub(crate) fn read_profile(path: &Path) -> Result<Value, EngineError> {
     let bytes = fs::read(path).map_err(|error| {
         EngineError::InvalidArgument(format!(
             "The seccomp profile {} can't be read: {error}.",
@@ -254,6 +264,21 @@ mod tests {
         assert_eq!(count(&["ALL"], &["SYS_ADMIN"]), 40);
         assert_eq!(count(&[], &["ALL"]), 0);
         assert_eq!(count(&["CHOWN"], &["ALL"]), 1);
+    }
+
+    #[test]
+    fn ambient_ones_are_permitted_too() {
+        let security = ContainerSecurity {
+            add_ambient_capabilities: vec!["NET_BIND_SERVICE".into(), "sys_time".into()],
+            ..security(&[], &["ALL"])
+        };
+        let sets = capability_sets(&security, &all()).unwrap();
+        let both = ["CAP_NET_BIND_SERVICE", "CAP_SYS_TIME"].map(str::to_owned);
+        assert_eq!(sets.ambient, BTreeSet::from(both));
+        assert_eq!(sets.given, sets.ambient);
+        let mut bounding = all();
+        bounding.remove("CAP_SYS_TIME");
+        assert!(capability_sets(&security, &bounding).is_err());
     }
 
     #[test]

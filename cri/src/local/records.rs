@@ -21,7 +21,10 @@ use berth_shim::protocol::ExitRecord;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::types::{ContainerConfig, ContainerId, ImageId, PodSandboxConfig, SandboxId, UnixNanos};
+use super::labels::SelinuxLabels;
+use crate::types::{
+    ContainerConfig, ContainerId, ContainerUser, ImageId, PodSandboxConfig, SandboxId, UnixNanos,
+};
 
 /// Where the engine keeps a sandbox.
 #[derive(Clone, Debug)]
@@ -72,6 +75,9 @@ pub(crate) struct SandboxRecord {
     pub(crate) created_at: UnixNanos,
     pub(crate) phase: SandboxPhase,
     pub(crate) ips: Vec<IpAddr>,
+    /// Where SELinux is in use.
+    #[serde(default)]
+    pub(crate) selinux: Option<SelinuxLabels>,
 }
 
 /// How far a sandbox has come. It only ever goes forward.
@@ -101,6 +107,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) exit: Option<ExitRecord>,
     /// Why its program could not be started.
     pub(crate) cannot_run: Option<String>,
+    /// Who its first process begins as, once the image was looked at.
+    #[serde(default)]
+    pub(crate) user: Option<ContainerUser>,
 }
 
 /// How far a container has come. It only ever goes forward.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use berth_shim::protocol::{CONFIG_NAME, Request, SandboxConfig};
 use nix::fcntl::{Flock, FlockArg};
 
+use super::labels::{self, SelinuxLabels};
 use super::records::{self, SandboxDirs, SandboxPhase, SandboxRecord};
 use super::{
     Container, Inner, RunState, Sandbox, Shim, container, events, lock, network, new_id, now, shim_process,
@@ -83,6 +84,7 @@ fn record_intent(inner: &Inner, config: PodSandboxConfig) -> Result<Arc<Sandbox>
         created_at: now(),
         phase: SandboxPhase::Creating,
         ips: Vec::new(),
+        selinux: selinux(inner, &config, &id)?,
     };
     let lock_file = write_first(&dirs, &record).map_err(|error| {
         let _ = records::remove_tree(&dirs.lib);
@@ -91,6 +93,22 @@ fn record_intent(inner: &Inner, config: PodSandboxConfig) -> Result<Arc<Sandbox>
     let sandbox = Arc::new(Sandbox::new(dirs, lock_file, record));
     lock(&inner.sandboxes).insert(id, Arc::clone(&sandbox));
     Ok(sandbox)
+}
+
+/// The pod's SELinux labels, with categories that no other pod of this engine has.
+fn selinux(
+    inner: &Inner,
+    config: &PodSandboxConfig,
+    id: &SandboxId,
+) -> Result<Option<SelinuxLabels>, EngineError> {
+    let sandboxes: Vec<_> = lock(&inner.sandboxes).values().cloned().collect();
+    let level = |sandbox: &Arc<Sandbox>| {
+        let record = lock(&sandbox.record);
+        let labels = record.selinux.as_ref()?;
+        Some(labels::level_of(&labels.process).to_owned())
+    };
+    let taken = sandboxes.iter().filter_map(level).collect();
+    labels::of_pod(config.security.selinux.as_ref(), &id.0, &taken)
 }
 
 /// Writes a sandbox's first record under its lock. Another engine that sweeps empty directories may take this one away

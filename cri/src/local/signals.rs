@@ -10,6 +10,13 @@ use crate::engine::EngineError;
 pub(super) fn parse(name: &str) -> Result<i32, EngineError> {
     let upper = name.trim().to_ascii_uppercase();
     let short = upper.strip_prefix("SIG").unwrap_or(&upper);
+    // Older names of the same signals.
+    let short = match short {
+        "IOT" => "ABRT",
+        "CLD" => "CHLD",
+        "POLL" => "IO",
+        other => other,
+    };
     let number = short.parse().ok().or_else(|| real_time(short)).or_else(|| {
         Signal::from_str(&format!("SIG{short}"))
             .ok()
@@ -49,6 +56,9 @@ mod tests {
             ("SIGRTMIN+3", 37),
             ("RTMAX-1", 63),
             ("RTMIN", 34),
+            ("SIGIOT", 6),
+            ("SIGCLD", 17),
+            ("SIGPOLL", 29),
         ];
         for (name, number) in table {
             assert_eq!(parse(name).unwrap(), number, "{name}");

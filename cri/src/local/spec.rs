@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::privileges;
+use super::labels::SelinuxLabels;
+use super::privileges::{self, CapabilitySets};
 use super::users::Identity;
 use crate::engine::EngineError;
 use crate::types::{ContainerConfig, LinuxContainerResources, Mount, MountPropagation};
@@ -37,13 +38,17 @@ pub(crate) struct SpecInput<'a> {
     pub(crate) bounding: &'a BTreeSet<String>,
     /// The host's devices, for a privileged container.
     pub(crate) devices: Vec<Value>,
+    /// The AppArmor profile of its programs.
+    pub(crate) apparmor: Option<String>,
+    /// Where SELinux is in use.
+    pub(crate) selinux: Option<SelinuxLabels>,
 }
 
 /// Makes the spec.
 pub(crate) fn build(input: &SpecInput<'_>) -> Result<Value, EngineError> {
     let security = &input.config.security;
-    let capabilities = privileges::capabilities(security, input.bounding)?;
-    let seccomp = privileges::seccomp(security, &capabilities)?;
+    let capabilities = privileges::capability_sets(security, input.bounding)?;
+    let seccomp = privileges::seccomp(security, &capabilities.given)?;
     let (masked, readonly) = privileges::hidden_paths(security);
     let mut linux = json!({
         "cgroupsPath": absolute(input.cgroup),
@@ -56,18 +61,26 @@ pub(crate) fn build(input: &SpecInput<'_>) -> Result<Value, EngineError> {
     if let Some(seccomp) = seccomp {
         linux["seccomp"] = seccomp;
     }
+    let mut process = process(input, &capabilities)?;
+    if let Some(profile) = &input.apparmor {
+        process["apparmorProfile"] = json!(profile);
+    }
+    if let Some(labels) = &input.selinux {
+        process["selinuxLabel"] = json!(labels.process);
+        linux["mountLabel"] = json!(labels.mount);
+    }
     Ok(json!({
         "ociVersion": "1.2.0",
         // The runtime takes the root file system from its caller; the name only has to be there.
         "root": { "path": "rootfs", "readonly": security.readonly_rootfs },
-        "process": process(input, &capabilities)?,
+        "process": process,
         "mounts": mounts(input),
         "annotations": input.config.annotations,
         "linux": linux,
     }))
 }
 
-fn process(input: &SpecInput<'_>, capabilities: &BTreeSet<String>) -> Result<Value, EngineError> {
+fn process(input: &SpecInput<'_>, capabilities: &CapabilitySets) -> Result<Value, EngineError> {
     let config = input.config;
     let working_dir = [&config.working_dir, &input.image.working_dir]
         .into_iter()
@@ -83,9 +96,11 @@ fn process(input: &SpecInput<'_>, capabilities: &BTreeSet<String>) -> Result<Val
         "env": environment(input),
         "cwd": working_dir.map_or("/", String::as_str),
         "capabilities": {
-            "bounding": capabilities,
-            "effective": capabilities,
-            "permitted": capabilities,
+            "bounding": capabilities.given,
+            "effective": capabilities.given,
+            "permitted": capabilities.given,
+            "inheritable": capabilities.ambient,
+            "ambient": capabilities.ambient,
         },
         "noNewPrivileges": config.security.no_new_privs,
         "oomScoreAdj": config.resources.oom_score_adj,
@@ -321,6 +336,8 @@ mod tests {
             sandbox_run: Path::new("/run/berth/sandboxes/s"),
             bounding: &BTreeSet::from(["CAP_CHOWN".to_owned(), "CAP_SYS_ADMIN".to_owned()]),
             devices: Vec::new(),
+            apparmor: None,
+            selinux: None,
         };
         build(&input).unwrap()
     }
@@ -362,7 +379,15 @@ mod tests {
 
     #[test]
     fn a_plain_container_is_confined() {
-        let spec = build_with(&ContainerConfig::default());
+        let security = ContainerSecurity {
+            masked_paths: vec!["/proc/kcore".into()],
+            readonly_paths: vec!["/proc/sys".into()],
+            ..Default::default()
+        };
+        let spec = build_with(&ContainerConfig {
+            security,
+            ..Default::default()
+        });
         assert_eq!(spec["process"]["capabilities"]["bounding"], json!(["CAP_CHOWN"]));
         assert_eq!(
             spec["linux"]["resources"]["devices"],
@@ -372,12 +397,8 @@ mod tests {
             spec["linux"]["namespaces"],
             json!([{ "type": "mount" }, { "type": "pid" }, { "type": "cgroup" }])
         );
-        assert!(
-            spec["linux"]["maskedPaths"]
-                .as_array()
-                .unwrap()
-                .contains(&json!("/proc/kcore"))
-        );
+        assert_eq!(spec["linux"]["maskedPaths"], json!(["/proc/kcore"]));
+        assert_eq!(spec["linux"]["readonlyPaths"], json!(["/proc/sys"]));
         assert_eq!(spec["process"]["cwd"], "/srv");
         assert_eq!(spec["linux"]["cgroupsPath"], "/kubepods/podx/c");
     }
@@ -386,6 +407,7 @@ mod tests {
     fn a_privileged_container_is_not() {
         let security = ContainerSecurity {
             privileged: true,
+            masked_paths: vec!["/proc/kcore".into()],
             ..Default::default()
         };
         let namespaces = NamespaceOptions {

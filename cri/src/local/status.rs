@@ -33,7 +33,7 @@ pub(super) async fn status(inner: &Inner, verbose: bool) -> Result<RuntimeStatus
     Ok(RuntimeStatus {
         conditions: vec![runtime, network],
         handlers: vec![RuntimeHandler::default()],
-        supplemental_groups_policy: false,
+        supplemental_groups_policy: true,
         info,
     })
 }

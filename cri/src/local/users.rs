@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 
 use crate::engine::EngineError;
+use crate::types::{ContainerSecurity, SupplementalGroupsPolicy};
 
 /// Files of users and groups longer than this are not read on.
 const MAX_FILE: u64 = 4 << 20;
@@ -19,6 +20,7 @@ const MAX_FILE: u64 = 4 << 20;
 pub(crate) struct Identity {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    /// All its groups, its own among them, as every runtime of the field has it.
     pub(crate) additional_gids: Vec<u32>,
     /// From passwd(5), for `HOME`.
     pub(crate) home: Option<String>,
@@ -28,9 +30,7 @@ pub(crate) struct Identity {
 pub(crate) struct IdentityRequest<'a> {
     /// The image's `User`: empty, `user`, `uid`, `user:group`…
     pub(crate) image_user: &'a str,
-    pub(crate) run_as_user: Option<i64>,
-    pub(crate) run_as_group: Option<i64>,
-    pub(crate) supplemental_groups: &'a [i64],
+    pub(crate) security: &'a ContainerSecurity,
 }
 
 /// The user and group files of an image.
@@ -56,31 +56,43 @@ impl Accounts {
         })
     }
 
-    /// Settles a container's ids. `runAsUser` replaces the image's user and, as upstream does, keeps that user's own
-    /// group unless `runAsGroup` names another.
+    /// Settles a container's ids. `runAsUser` and a user's name replace the image's user and, as upstream does, keep
+    /// that user's own group unless `runAsGroup` names another.
     pub(crate) fn resolve(&self, request: &IdentityRequest<'_>) -> Result<Identity, EngineError> {
+        let security = request.security;
         let (user, group) = match request.image_user.split_once(':') {
             Some((user, group)) => (user, Some(group)),
             None => (request.image_user, None),
         };
-        let mut identity = match request.run_as_user {
+        let named = !security.run_as_username.is_empty();
+        let mut identity = match security.run_as_user {
+            _ if named => self.by_name(&security.run_as_username)?,
             Some(uid) => self.by_uid(to_id("runAsUser", uid)?),
             None => self.by_name_or_uid(user)?,
         };
-        if let Some(group) = group.filter(|_| request.run_as_user.is_none()) {
+        if let Some(group) = group.filter(|_| security.run_as_user.is_none() && !named) {
             identity.gid = self.group_id(group)?;
         }
-        if let Some(gid) = request.run_as_group {
+        if let Some(gid) = security.run_as_group {
             identity.gid = to_id("runAsGroup", gid)?;
         }
-        for gid in request.supplemental_groups {
+        if security.supplemental_groups_policy == SupplementalGroupsPolicy::Strict {
+            identity.additional_gids.clear();
+        }
+        for gid in &security.supplemental_groups {
             identity.additional_gids.push(to_id("supplementalGroups", *gid)?);
         }
-        let gid = identity.gid;
-        identity.additional_gids.retain(|group| *group != gid);
+        identity.additional_gids.push(identity.gid);
         identity.additional_gids.sort_unstable();
         identity.additional_gids.dedup();
         Ok(identity)
+    }
+
+    fn by_name(&self, name: &str) -> Result<Identity, EngineError> {
+        let account = self.accounts().find(|account| account.name == name);
+        account.map(|account| self.of_account(&account)).ok_or_else(|| {
+            EngineError::InvalidArgument(format!("The user {name:?} is not in the image's /etc/passwd."))
+        })
     }
 
     fn by_uid(&self, uid: u32) -> Identity {
@@ -222,13 +234,12 @@ mod tests {
         }
     }
 
-    fn request(image_user: &str) -> IdentityRequest<'_> {
-        IdentityRequest {
-            image_user,
-            run_as_user: None,
-            run_as_group: None,
-            supplemental_groups: &[],
-        }
+    fn resolve(image_user: &str, security: &ContainerSecurity) -> Result<Identity, EngineError> {
+        accounts().resolve(&IdentityRequest { image_user, security })
+    }
+
+    fn plain(image_user: &str) -> Result<Identity, EngineError> {
+        resolve(image_user, &ContainerSecurity::default())
     }
 
     fn ids(identity: &Identity) -> Ids<'_> {
@@ -240,47 +251,67 @@ mod tests {
     #[test]
     fn the_images_user_may_have_many_forms() {
         let table: [(&str, Ids<'_>); 7] = [
-            ("", (0, 0, &[])),
-            ("root", (0, 0, &[])),
-            ("web", (33, 44, &[55])),
-            ("33", (33, 44, &[55])),
-            ("1000", (1000, 0, &[])),
-            ("web:logs", (33, 55, &[])),
-            ("1000:1001", (1000, 1001, &[])),
+            ("", (0, 0, &[0])),
+            ("root", (0, 0, &[0])),
+            ("web", (33, 44, &[44, 55])),
+            ("33", (33, 44, &[44, 55])),
+            ("1000", (1000, 0, &[0])),
+            ("web:logs", (33, 55, &[55])),
+            ("1000:1001", (1000, 1001, &[1001])),
         ];
         for (user, expected) in table {
-            assert_eq!(
-                ids(&accounts().resolve(&request(user)).unwrap()),
-                expected,
-                "{user:?}"
-            );
+            assert_eq!(ids(&plain(user).unwrap()), expected, "{user:?}");
         }
     }
 
     #[test]
     fn the_pod_overrides_the_image() {
-        let request = IdentityRequest {
-            image_user: "nobody-knows:them",
+        let security = ContainerSecurity {
             run_as_user: Some(33),
             run_as_group: Some(7),
-            supplemental_groups: &[9, 7, 55],
+            supplemental_groups: vec![9, 7],
+            ..Default::default()
         };
-        let identity = accounts().resolve(&request).unwrap();
-        assert_eq!(ids(&identity), (33, 7, &[9, 55][..]));
+        let identity = resolve("nobody-knows:them", &security).unwrap();
+        assert_eq!(ids(&identity), (33, 7, &[7, 9, 55][..]));
         assert_eq!(identity.home.as_deref(), Some("/srv"));
     }
 
     #[test]
+    fn a_user_can_be_named() {
+        let security = |name: &str| ContainerSecurity {
+            run_as_username: name.to_owned(),
+            run_as_user: Some(4711),
+            ..Default::default()
+        };
+        let identity = resolve("root:root", &security("web")).unwrap();
+        assert_eq!(ids(&identity), (33, 44, &[44, 55][..]));
+        // A number is no name, unless somebody is called that.
+        for name in ["ghost", "33"] {
+            let error = resolve("", &security(name)).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn strictly_only_the_groups_that_are_asked_for() {
+        let security = ContainerSecurity {
+            run_as_user: Some(33),
+            supplemental_groups: vec![1234],
+            supplemental_groups_policy: SupplementalGroupsPolicy::Strict,
+            ..Default::default()
+        };
+        assert_eq!(ids(&resolve("", &security).unwrap()), (33, 44, &[44, 1234][..]));
+    }
+
+    #[test]
     fn an_unknown_user_is_refused_by_name() {
-        let error = accounts().resolve(&request("ghost")).unwrap_err().to_string();
+        let error = plain("ghost").unwrap_err().to_string();
         assert!(
             error.contains("\"ghost\"") && error.contains("runAsUser"),
             "{error}"
         );
-        let error = accounts()
-            .resolve(&request("web:ghosts"))
-            .unwrap_err()
-            .to_string();
+        let error = plain("web:ghosts").unwrap_err().to_string();
         assert!(error.contains("\"ghosts\""), "{error}");
     }
 

@@ -8,8 +8,10 @@ mod failure;
 mod filter;
 mod image;
 mod lookup;
+mod namespaces;
 mod request;
 mod runtime;
+mod security;
 mod view;
 
 use std::future::Future;

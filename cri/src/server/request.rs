@@ -5,14 +5,16 @@ use std::path::PathBuf;
 
 use crate::engine::EngineError;
 use crate::types::{
-    AuthConfig, ContainerConfig, ContainerSecurity, Device, DnsConfig, LinuxContainerResources, Mount,
-    MountPropagation, NamespaceOptions, PodSandboxConfig, PortMapping, Protocol, SeccompProfile,
+    AuthConfig, ContainerConfig, Device, DnsConfig, LinuxContainerResources, Mount, MountPropagation,
+    PodSandboxConfig, PortMapping, Protocol,
 };
 use crate::v1;
 
-type Result<T> = std::result::Result<T, EngineError>;
+use super::{namespaces, security};
 
-fn invalid(message: impl Into<String>) -> EngineError {
+pub(super) type Result<T> = std::result::Result<T, EngineError>;
+
+pub(super) fn invalid(message: impl Into<String>) -> EngineError {
     EngineError::InvalidArgument(message.into())
 }
 
@@ -52,8 +54,8 @@ pub(super) fn sandbox(
         }
     }
     let linux = config.linux.unwrap_or_default();
-    let security = linux.security_context.unwrap_or_default();
-    let namespaces = security.namespace_options.unwrap_or_default();
+    let mut security = linux.security_context.unwrap_or_default();
+    let namespaces = namespaces::of_sandbox(security.namespace_options.take().unwrap_or_default())?;
     Ok(PodSandboxConfig {
         name: metadata.name,
         namespace: metadata.namespace,
@@ -67,9 +69,11 @@ pub(super) fn sandbox(
         annotations: map(config.annotations),
         cgroup_parent: cgroup_parent(&linux.cgroup_parent)?,
         sysctls: map(linux.sysctls),
-        namespaces: namespace_options(&namespaces)?,
+        namespaces: namespaces.shared,
+        user_namespace: namespaces.user,
         runtime_handler,
         privileged: security.privileged,
+        security: security::of_sandbox(security)?,
     })
 }
 
@@ -128,30 +132,6 @@ fn port_mappings(mappings: Vec<v1::PortMapping>) -> Result<Vec<PortMapping>> {
         .collect()
 }
 
-fn namespace_options(options: &v1::NamespaceOption) -> Result<NamespaceOptions> {
-    use v1::NamespaceMode as Mode;
-    let is_node = |mode: Mode, field: &str| match mode {
-        Mode::Node => Ok(true),
-        Mode::Pod => Ok(false),
-        Mode::Container | Mode::Target => Err(invalid(format!(
-            "A {field} namespace is the pod's or the node's, not {}.",
-            mode.as_str_name()
-        ))),
-    };
-    refuse(options.pid() == Mode::Target, "namespace_options.pid TARGET")?;
-    let users = options.userns_options.as_ref();
-    refuse(
-        users.is_some_and(|users| users.mode() != Mode::Node),
-        "namespace_options.userns_options",
-    )?;
-    Ok(NamespaceOptions {
-        host_network: is_node(options.network(), "network")?,
-        host_pid: options.pid() == Mode::Node,
-        host_ipc: is_node(options.ipc(), "ipc")?,
-        shared_pid: options.pid() == Mode::Pod,
-    })
-}
-
 /// A container as a client asks for it.
 pub(super) fn container(config: Option<v1::ContainerConfig>) -> Result<ContainerConfig> {
     let config = needed(config, "config")?;
@@ -164,8 +144,8 @@ pub(super) fn container(config: Option<v1::ContainerConfig>) -> Result<Container
     }
     let image = needed(config.image, "config.image")?;
     let linux = config.linux.unwrap_or_default();
-    let security = linux.security_context.unwrap_or_default();
-    let namespaces = security.namespace_options.clone().unwrap_or_default();
+    let mut security = linux.security_context.unwrap_or_default();
+    let namespaces = namespaces::of_container(security.namespace_options.take().unwrap_or_default())?;
     Ok(ContainerConfig {
         name: metadata.name,
         attempt: metadata.attempt,
@@ -187,8 +167,10 @@ pub(super) fn container(config: Option<v1::ContainerConfig>) -> Result<Container
         stdin_once: config.stdin_once,
         tty: config.tty,
         resources: resources(linux.resources.unwrap_or_default())?,
-        security: container_security(security)?,
-        namespaces: namespace_options(&namespaces)?,
+        security: security::of_container(security)?,
+        namespaces: namespaces.shared,
+        pid_target: namespaces.pid_target,
+        user_namespace: namespaces.user,
         stop_signal,
     })
 }
@@ -255,57 +237,6 @@ pub(super) fn resources(of: v1::LinuxContainerResources) -> Result<LinuxContaine
             .map(|limit| (limit.page_size, limit.limit))
             .collect(),
         unified: map(of.unified),
-    })
-}
-
-fn container_security(security: v1::LinuxContainerSecurityContext) -> Result<ContainerSecurity> {
-    let profile = seccomp(&security)?;
-    refuse(
-        !security.run_as_username.is_empty(),
-        "security_context.run_as_username",
-    )?;
-    refuse(
-        security
-            .selinux_options
-            .is_some_and(|options| options != v1::SeLinuxOption::default()),
-        "security_context.selinux_options",
-    )?;
-    let capabilities = security.capabilities.unwrap_or_default();
-    refuse(
-        !capabilities.add_ambient_capabilities.is_empty(),
-        "security_context.capabilities.add_ambient_capabilities",
-    )?;
-    Ok(ContainerSecurity {
-        privileged: security.privileged,
-        add_capabilities: capabilities.add_capabilities,
-        drop_capabilities: capabilities.drop_capabilities,
-        run_as_user: security.run_as_user.map(|id| id.value),
-        run_as_group: security.run_as_group.map(|id| id.value),
-        supplemental_groups: security.supplemental_groups,
-        readonly_rootfs: security.readonly_rootfs,
-        no_new_privs: security.no_new_privs,
-        seccomp: profile,
-        unmasked_proc: security.masked_paths.is_empty() && security.readonly_paths.is_empty(),
-    })
-}
-
-fn seccomp(security: &v1::LinuxContainerSecurityContext) -> Result<SeccompProfile> {
-    use v1::security_profile::ProfileType;
-    let Some(profile) = &security.seccomp else {
-        return Ok(SeccompProfile::Unconfined);
-    };
-    Ok(match profile.profile_type() {
-        ProfileType::Unconfined => SeccompProfile::Unconfined,
-        ProfileType::RuntimeDefault => SeccompProfile::RuntimeDefault,
-        ProfileType::Localhost if profile.localhost_ref.starts_with('/') => {
-            SeccompProfile::Localhost(PathBuf::from(&profile.localhost_ref))
-        }
-        ProfileType::Localhost => {
-            return Err(invalid(format!(
-                "The seccomp profile {:?} is not an absolute path.",
-                profile.localhost_ref
-            )));
-        }
     })
 }
 

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use nix::sys::signal::Signal;
+
+use super::namespaces;
 use crate::types::{
-    CgroupDriver, ContainerState, ContainerStatus, EngineEventKind, FilesystemUsage, Image,
-    LinuxContainerResources, Mount, MountPropagation, NamespaceOptions, PodSandboxStatus, RuntimeStatus,
-    UnixNanos,
+    CgroupDriver, ContainerState, ContainerStatus, ContainerUser, EngineEventKind, FilesystemUsage, Image,
+    LinuxContainerResources, Mount, MountPropagation, PodSandboxStatus, RuntimeStatus, UnixNanos,
 };
 use crate::v1;
 
@@ -63,36 +65,15 @@ pub(super) fn sandbox_status(sandbox: &PodSandboxStatus) -> v1::PodSandboxStatus
         }),
         linux: Some(v1::LinuxPodSandboxStatus {
             namespaces: Some(v1::Namespace {
-                options: Some(namespaces(sandbox.config.namespaces)),
+                options: Some(namespaces::to_message(
+                    sandbox.config.namespaces,
+                    sandbox.config.user_namespace.as_ref(),
+                )),
             }),
         }),
         labels: map(&sandbox.config.labels),
         annotations: map(&sandbox.config.annotations),
         runtime_handler: sandbox.config.runtime_handler.clone(),
-    }
-}
-
-fn namespaces(options: NamespaceOptions) -> v1::NamespaceOption {
-    let node_or_pod = |node: bool| {
-        if node {
-            v1::NamespaceMode::Node
-        } else {
-            v1::NamespaceMode::Pod
-        }
-    };
-    let pid = if options.host_pid {
-        v1::NamespaceMode::Node
-    } else if options.shared_pid {
-        v1::NamespaceMode::Pod
-    } else {
-        v1::NamespaceMode::Container
-    };
-    v1::NamespaceOption {
-        network: node_or_pod(options.host_network).into(),
-        pid: pid.into(),
-        ipc: node_or_pod(options.host_ipc).into(),
-        target_id: String::new(),
-        userns_options: None,
     }
 }
 
@@ -160,9 +141,40 @@ pub(super) fn container_status(container: &ContainerStatus, image: Option<&Image
             windows: None,
         }),
         image_id: container.image_id.0.clone(),
-        user: None,
-        stop_signal: v1::Signal::RuntimeDefault.into(),
+        user: container.user.as_ref().map(user),
+        stop_signal: stop_signal(container.stop_signal).into(),
     }
+}
+
+fn user(user: &ContainerUser) -> v1::ContainerUser {
+    v1::ContainerUser {
+        linux: Some(v1::LinuxContainerUser {
+            uid: user.uid.into(),
+            gid: user.gid.into(),
+            supplemental_groups: user
+                .supplemental_groups
+                .iter()
+                .map(|gid| i64::from(*gid))
+                .collect(),
+        }),
+    }
+}
+
+/// A signal by its number. The enumeration has some real-time ones twice, and those in the middle from both ends.
+fn stop_signal(number: i32) -> v1::Signal {
+    const MIN: i32 = 34;
+    const MAX: i32 = 64;
+    let name = match number {
+        MIN => "SIGRTMIN".to_owned(),
+        MAX => "SIGRTMAX".to_owned(),
+        number if (MIN..=MIN + 15).contains(&number) => format!("SIGRTMINPLUS{}", number - MIN),
+        number if (MIN..=MAX).contains(&number) => format!("SIGRTMAXMINUS{}", MAX - number),
+        number => match Signal::try_from(number) {
+            Ok(signal) => signal.as_str().to_owned(),
+            Err(_) => return v1::Signal::RuntimeDefault,
+        },
+    };
+    v1::Signal::from_str_name(&name).unwrap_or(v1::Signal::RuntimeDefault)
 }
 
 fn mount(mount: &Mount) -> v1::Mount {
@@ -290,4 +302,29 @@ pub(super) fn event(sandbox: &str, kind: &EngineEventKind) -> Option<(String, v1
         EngineEventKind::ContainerRemoved(id) => (id.0.clone(), Type::ContainerDeletedEvent),
         EngineEventKind::ContainerOom(_) => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_signal_has_a_name() {
+        let table = [
+            (15, v1::Signal::Sigterm),
+            (10, v1::Signal::Sigusr1),
+            (34, v1::Signal::Sigrtmin),
+            (37, v1::Signal::Sigrtminplus3),
+            (50, v1::Signal::Sigrtmaxminus14),
+            (63, v1::Signal::Sigrtmaxminus1),
+            (64, v1::Signal::Sigrtmax),
+            (0, v1::Signal::RuntimeDefault),
+        ];
+        for (number, name) in table {
+            assert_eq!(stop_signal(number), name, "{number}");
+        }
+        for number in (1..32).chain(34..=64) {
+            assert_ne!(stop_signal(number), v1::Signal::RuntimeDefault, "{number}");
+        }
+    }
 }

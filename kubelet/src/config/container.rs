@@ -115,6 +115,8 @@ fn container_config(
         resources: container_resources(pod, container, role, &desired.node),
         security: container_security(pod, container, &desired.node)?,
         namespaces: namespace_options(pod),
+        pid_target: None,
+        user_namespace: None,
         stop_signal: container
             .lifecycle
             .as_ref()

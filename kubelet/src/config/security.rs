@@ -1,6 +1,8 @@
 //! A container's privileges, from its own securityContext over its pod's.
 
-use berth_cri::{ContainerSecurity, Image, SeccompProfile};
+use std::path::PathBuf;
+
+use berth_cri::{ContainerSecurity, Image, SandboxSecurity, SeccompProfile, SupplementalGroupsPolicy};
 use k8s_openapi::api::core::v1::{
     Container, Pod, PodSecurityContext, SeccompProfile as ApiSeccomp, SecurityContext,
 };
@@ -8,6 +10,31 @@ use k8s_openapi::api::core::v1::{
 use crate::env::ConfigError;
 use crate::plan::NodeFacts;
 use crate::spec;
+
+/// Paths of proc(5) and sysfs(5) that tell or change more than a container should (`procMount: Default`).
+const MASKED_PATHS: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Paths of proc(5) that a container may read but not write (`procMount: Default`).
+const READONLY_PATHS: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// The container's privileges.
 ///
@@ -22,6 +49,8 @@ pub fn container_security(
     let own = container.security_context.as_ref();
     let capabilities = own.and_then(|own| own.capabilities.as_ref());
     let privileged = own.is_some_and(|own| own.privileged == Some(true));
+    let unmasked = own.is_some_and(|own| own.proc_mount.as_deref() == Some("Unmasked"));
+    let strict = of_pod.and_then(|of_pod| of_pod.supplemental_groups_policy.as_deref()) == Some("Strict");
     Ok(ContainerSecurity {
         privileged,
         add_capabilities: capabilities.and_then(|c| c.add.clone()).unwrap_or_default(),
@@ -31,11 +60,53 @@ pub fn container_security(
             .and_then(|own| own.run_as_group)
             .or_else(|| of_pod?.run_as_group),
         supplemental_groups: supplemental_groups(of_pod),
+        supplemental_groups_policy: if strict {
+            SupplementalGroupsPolicy::Strict
+        } else {
+            SupplementalGroupsPolicy::Merge
+        },
         readonly_rootfs: own.is_some_and(|own| own.read_only_root_filesystem == Some(true)),
         no_new_privs: own.is_some_and(|own| own.allow_privilege_escalation == Some(false)),
         seccomp: seccomp(of_pod, own, privileged, node)?,
-        unmasked_proc: own.is_some_and(|own| own.proc_mount.as_deref() == Some("Unmasked")),
+        masked_paths: if unmasked { Vec::new() } else { masked_paths(node) },
+        readonly_paths: if unmasked {
+            Vec::new()
+        } else {
+            list(&READONLY_PATHS)
+        },
+        ..ContainerSecurity::default()
     })
+}
+
+/// The privileges of the process that keeps the pod's namespaces: the pod's own.
+///
+/// # Errors
+/// As [`container_security`].
+pub(super) fn sandbox_security(pod: &Pod, node: &NodeFacts) -> Result<SandboxSecurity, ConfigError> {
+    let of_pod = of_pod(pod);
+    let run_as_user = of_pod.and_then(|of_pod| of_pod.run_as_user);
+    Ok(SandboxSecurity {
+        run_as_user,
+        // A group alone would be an error, and there is no image whose user it could go with.
+        run_as_group: of_pod
+            .and_then(|of_pod| of_pod.run_as_group)
+            .filter(|_| run_as_user.is_some()),
+        supplemental_groups: supplemental_groups(of_pod),
+        seccomp: seccomp(of_pod, None, false, node)?,
+        ..SandboxSecurity::default()
+    })
+}
+
+fn list(paths: &[&str]) -> Vec<PathBuf> {
+    paths.iter().map(PathBuf::from).collect()
+}
+
+/// Also the processors' own counts of how hot they were, by which one can listen to neighbours.
+fn masked_paths(node: &NodeFacts) -> Vec<PathBuf> {
+    let throttle = |cpu| PathBuf::from(format!("/sys/devices/system/cpu/cpu{cpu}/thermal_throttle"));
+    let mut paths = list(&MASKED_PATHS);
+    paths.extend((0..node.cpu_capacity.div_ceil(1000)).map(throttle));
+    paths
 }
 
 fn of_pod(pod: &Pod) -> Option<&PodSecurityContext> {
@@ -140,6 +211,7 @@ mod tests {
     fn security(pod_context: &str, context: &str) -> ContainerSecurity {
         let (pod, container) = parts(pod_context, context);
         let node = NodeFacts {
+            cpu_capacity: 2000,
             seccomp_root: "/seccomp".into(),
             ..NodeFacts::default()
         };
@@ -176,6 +248,27 @@ mod tests {
             r#"{"privileged":true}"#,
         );
         assert_eq!(privileged.seccomp, SeccompProfile::Unconfined);
+    }
+
+    #[test]
+    fn proc_is_masked_unless_it_is_asked_for_whole() {
+        let usual = security("{}", "{}");
+        let shown =
+            |found: &ContainerSecurity, path: &str| !found.masked_paths.iter().any(|masked| masked == path);
+        assert!(!shown(&usual, "/proc/kcore"));
+        assert!(!shown(&usual, "/sys/devices/system/cpu/cpu1/thermal_throttle"));
+        assert!(shown(&usual, "/sys/devices/system/cpu/cpu2/thermal_throttle"));
+        assert_eq!(usual.readonly_paths.len(), 5);
+        let whole = security("{}", r#"{"procMount":"Unmasked"}"#);
+        assert!(whole.masked_paths.is_empty() && whole.readonly_paths.is_empty());
+    }
+
+    #[test]
+    fn groups_of_the_image_are_kept_out_strictly() {
+        let policy = |text| security(text, "{}").supplemental_groups_policy;
+        assert_eq!(policy("{}"), SupplementalGroupsPolicy::Merge);
+        let strict = policy(r#"{"supplementalGroupsPolicy":"Strict"}"#);
+        assert_eq!(strict, SupplementalGroupsPolicy::Strict);
     }
 
     #[test]

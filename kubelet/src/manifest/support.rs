@@ -111,11 +111,6 @@ const REFUSED: &[Rule] = &[
         "spec.securityContext.seLinuxChangePolicy",
         "SELinux labels are not done yet",
     ),
-    is_not(
-        "spec.securityContext.supplementalGroupsPolicy",
-        "Merge",
-        "only Merge is done yet",
-    ),
     present("spec.securityContext.windowsOptions", "only Linux pods run here"),
     present("*.resizePolicy", "resizing a running container is not done yet"),
     present(

@@ -82,6 +82,8 @@ impl Scene {
             message: String::new(),
             log_path: "/l".into(),
             pid: 0,
+            user: None,
+            stop_signal: 15,
         });
         self
     }

@@ -40,6 +40,12 @@ pub(super) fn pod_security(spec: &PodSpec, errors: &mut Errors) {
         policy,
         &["Always", "OnRootMismatch"],
     );
+    let policy = security.supplemental_groups_policy.as_deref();
+    errors.one_of(
+        &format!("{path}.supplementalGroupsPolicy"),
+        policy,
+        &["Merge", "Strict"],
+    );
     if let Some(profile) = &security.seccomp_profile {
         seccomp(profile, &format!("{path}.seccompProfile"), errors);
     }

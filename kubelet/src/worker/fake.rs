@@ -303,6 +303,8 @@ impl Engine for FakeEngine {
             message: String::new(),
             log_path: Path::new("/nonexistent").join(&config.log_path),
             pid: 0,
+            user: None,
+            stop_signal: 15,
             config,
         });
         Ok(id)

@@ -9,8 +9,30 @@ use nix::errno::Errno;
 
 /// `CLONE_NEW*` of the namespaces that only administrators make: mount, cgroup, UTS, IPC, user, PID and network.
 const NAMESPACE_FLAGS: u64 = 0x7e02_0000;
-/// A socket family that reaches the hypervisor, past every network policy.
-const AF_VSOCK: u64 = 40;
+/// Socket families that a container may use, as a mask and what is left of the family's number under it. Not among
+/// them: AF_VSOCK (40), which reaches the hypervisor past every network policy, AF_ALG (38), through which programs
+/// have written to files that they could only read, and those without users but with holes on record, such as
+/// AF_DECnet (12), AF_IRDA (23) and AF_CAIF (37).
+const SOCKET_FAMILIES: [(u64, u64); 18] = [
+    (!7, 0),
+    (!3, 8),
+    (!0, 13),
+    (!1, 14),
+    (!1, 16),
+    (!0, 18),
+    (!0, 21),
+    (!0, 22),
+    (!0, 24),
+    (!1, 26),
+    (!3, 28),
+    (!1, 32),
+    (!0, 35),
+    (!0, 36),
+    (!0, 39),
+    (!0, 41),
+    (!1, 42),
+    (!1, 44),
+];
 /// Execution domains that change nothing about safety: Linux, 32-bit Linux, both with UNAME26, and a mere query.
 const PERSONALITIES: [u64; 5] = [0, 0x8, 0x20000, 0x20008, 0xffff_ffff];
 
@@ -38,7 +60,7 @@ const ALWAYS: &[&str] = &[
     "io_cancel", "io_destroy", "io_getevents", "io_pgetevents", "io_pgetevents_time64", "io_setup",
     "io_submit", "ioctl", "ioprio_get", "ioprio_set", "ipc", "kill", "landlock_add_rule",
     "landlock_create_ruleset", "landlock_restrict_self", "lchown", "lchown32", "lgetxattr", "link", "linkat",
-    "listen", "listxattr", "listxattrat", "llistxattr", "_llseek", "lremovexattr", "lseek", "lsetxattr",
+    "listen", "listmount", "listxattr", "listxattrat", "llistxattr", "_llseek", "lremovexattr", "lseek", "lsetxattr",
     "lstat", "lstat64", "madvise", "map_shadow_stack", "membarrier", "memfd_create", "memfd_secret",
     "mincore", "mkdir", "mkdirat", "mknod", "mknodat", "mlock", "mlock2", "mlockall", "mmap", "mmap2",
     "mprotect", "mq_getsetattr", "mq_notify", "mq_open", "mq_timedreceive", "mq_timedreceive_time64",
@@ -61,7 +83,7 @@ const ALWAYS: &[&str] = &[
     "setregid", "setregid32", "setresgid", "setresgid32", "setresuid", "setresuid32", "setreuid",
     "setreuid32", "setrlimit", "setsid", "setsockopt", "setuid", "setuid32", "setxattr", "setxattrat",
     "shmat", "shmctl", "shmdt", "shmget", "shutdown", "sigaltstack", "signalfd", "signalfd4", "sigprocmask",
-    "sigreturn", "socketcall", "socketpair", "splice", "stat", "stat64", "statfs", "statfs64", "statx",
+    "sigreturn", "socketcall", "socketpair", "splice", "stat", "stat64", "statfs", "statfs64", "statmount", "statx",
     "symlink", "symlinkat", "sync", "sync_file_range", "syncfs", "sysinfo", "tee", "tgkill", "time",
     "timer_create", "timer_delete", "timer_getoverrun", "timer_gettime", "timer_gettime64", "timer_settime",
     "timer_settime64", "timerfd_create", "timerfd_gettime", "timerfd_gettime64", "timerfd_settime",
@@ -83,9 +105,9 @@ const ARCHITECTURE: &[&str] = if cfg!(target_arch = "aarch64") {
 const WITH_CAPABILITY: &[(&str, &[&str])] = &[
     ("CAP_DAC_READ_SEARCH", &["open_by_handle_at"]),
     ("CAP_SYS_ADMIN", &[
-        "bpf", "clone", "clone3", "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick", "listmount",
-        "lookup_dcookie", "mount", "mount_setattr", "move_mount", "open_tree", "perf_event_open", "quotactl",
-        "quotactl_fd", "setdomainname", "sethostname", "setns", "statmount", "syslog", "umount", "umount2", "unshare",
+        "bpf", "clone", "clone3", "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick",
+        "lookup_dcookie", "lsm_get_self_attr", "lsm_list_modules", "lsm_set_self_attr", "mount", "mount_setattr", "move_mount", "open_tree", "perf_event_open", "quotactl",
+        "quotactl_fd", "setdomainname", "sethostname", "setns", "syslog", "umount", "umount2", "unshare",
     ]),
     ("CAP_SYS_BOOT", &["reboot"]),
     ("CAP_SYS_CHROOT", &["chroot"]),
@@ -106,9 +128,11 @@ const WITH_CAPABILITY: &[(&str, &[&str])] = &[
 /// The default profile for a process with these capabilities in its bounding set. Everything else fails with EPERM.
 pub fn default_profile(bounding: &BTreeSet<String>) -> LinuxSeccomp {
     let mut rules = vec![allow(ALWAYS), allow(ARCHITECTURE)];
-    rules.push(allow_if("socket", LinuxSeccompOperator::Ne, AF_VSOCK));
+    for (mask, family) in SOCKET_FAMILIES {
+        rules.push(allow_if("socket", mask, family));
+    }
     for domain in PERSONALITIES {
-        rules.push(allow_if("personality", LinuxSeccompOperator::Eq, domain));
+        rules.push(allow_if("personality", !0, domain));
     }
     for (_, names) in WITH_CAPABILITY
         .iter()
@@ -117,7 +141,7 @@ pub fn default_profile(bounding: &BTreeSet<String>) -> LinuxSeccomp {
         rules.push(allow(names));
     }
     if !bounding.contains("CAP_SYS_ADMIN") {
-        rules.push(allow_if("clone", LinuxSeccompOperator::MaskedEq, NAMESPACE_FLAGS));
+        rules.push(allow_if("clone", NAMESPACE_FLAGS, 0));
         // Its flags are behind a pointer, where no filter can look: C libraries then use clone.
         rules.push(unknown("clone3"));
     }
@@ -146,13 +170,13 @@ fn allow(names: &[&str]) -> LinuxSyscall {
     }
 }
 
-/// Allowed if the first argument compares; with a mask, if nothing of it is set.
-fn allow_if(name: &str, operator: LinuxSeccompOperator, value: u64) -> LinuxSyscall {
+/// Allowed if `value` is left of the first argument under the mask.
+fn allow_if(name: &str, mask: u64, value: u64) -> LinuxSyscall {
     let condition = LinuxSeccompArg {
         index: 0,
-        value,
-        value_two: 0,
-        op: operator,
+        value: mask,
+        value_two: value,
+        op: LinuxSeccompOperator::MaskedEq,
     };
     LinuxSyscall {
         args: vec![condition],
@@ -165,5 +189,26 @@ fn unknown(name: &str) -> LinuxSyscall {
         action: LinuxSeccompAction::Errno,
         errno_ret: Some(Errno::ENOSYS as u32),
         ..allow(&[name])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_socket_families_are_those_that_containers_use() {
+        let allowed = |family: u64| {
+            SOCKET_FAMILIES
+                .iter()
+                .any(|(mask, value)| family & mask == *value)
+        };
+        let denied: Vec<u64> = (0..60).filter(|family| !allowed(*family)).collect();
+        let expected: Vec<u64> = [12, 19, 20, 23, 25, 34, 37, 38, 40]
+            .into_iter()
+            .chain(46..60)
+            .collect();
+        assert_eq!(denied, expected);
+        assert!(!allowed(1 << 32), "the whole register is looked at");
     }
 }

@@ -151,7 +151,7 @@ fn the_default_profile_call_by_call() {
                 // socket, personality, clone: what the profile looks at, on each architecture.
                 let looked_at = [41, 135, 56, 359, 136, 120, 198, 92, 220].contains(&(number & !X32_BIT));
                 for first in if looked_at {
-                    &[0_u64, 40, 0x8, 0x1000_0000][..]
+                    &[0_u64, 2, 16, 29, 38, 40, 45, 46, 0x8, 0x1000_0000][..]
                 } else {
                     &[0]
                 } {

@@ -430,6 +430,8 @@ impl Simulator {
             message: String::new(),
             log_path: PathBuf::new(),
             pid: 0,
+            user: None,
+            stop_signal: 15,
             config: start.config.as_ref().clone(),
         });
     }
