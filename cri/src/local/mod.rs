@@ -9,6 +9,7 @@ mod attach;
 mod conditions;
 mod container;
 mod devices;
+mod disk;
 mod events;
 mod exec;
 mod exec_sync;
@@ -43,8 +44,8 @@ use crate::engine::{Engine, EngineError, EventStream};
 use crate::session::{Session, StreamOptions};
 use crate::types::{
     AuthConfig, CgroupDriver, ContainerConfig, ContainerId, ContainerStatus, EngineEvent, ExecOutput, Image,
-    ImageId, LinuxContainerResources, PodSandboxConfig, PodSandboxStatus, PullProgress, RuntimeStatus,
-    RuntimeVersion, SandboxId, UnixNanos,
+    ImageFsInfo, ImageId, LinuxContainerResources, PodSandboxConfig, PodSandboxStatus, PullProgress,
+    RuntimeStatus, RuntimeVersion, SandboxId, UnixNanos,
 };
 use records::{ContainerRecord, SandboxDirs, SandboxRecord};
 use shim_client::ShimClient;
@@ -81,6 +82,7 @@ struct Inner {
     /// The pods whose sandboxes were looked for on disk; `None` stands for all.
     adopted: tokio::sync::Mutex<HashSet<Option<String>>>,
     subscribers: Mutex<Vec<mpsc::UnboundedSender<EngineEvent>>>,
+    layers: disk::Layers,
 }
 
 /// A sandbox in memory.
@@ -153,6 +155,7 @@ impl LocalEngine {
             sandboxes: Mutex::default(),
             adopted: tokio::sync::Mutex::default(),
             subscribers: Mutex::default(),
+            layers: disk::Layers::default(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -348,6 +351,13 @@ impl Engine for LocalEngine {
 
     async fn remove_image(&self, image: &str) -> Result<(), EngineError> {
         image::remove(&self.inner.images, image)
+    }
+
+    async fn image_fs_info(&self) -> Result<ImageFsInfo, EngineError> {
+        let inner = Arc::clone(&self.inner);
+        tokio::task::spawn_blocking(move || disk::image_fs(&inner))
+            .await
+            .unwrap_or_else(|error| Err(EngineError::Internal(format!("The engine failed: {error}."))))
     }
 
     async fn version(&self) -> Result<RuntimeVersion, EngineError> {
