@@ -138,6 +138,7 @@ fn open_sources(setup: &mut Setup<'_>) -> Result<()> {
     if let Some(rootfs) = setup.unopened.take() {
         let origin = mount::Origin {
             bundle: setup.bundle,
+            root: rootfs.directory(),
             namespaces: setup.namespaces,
             label: &setup.linux.mount_label,
             propagation: setup.propagation,
@@ -326,7 +327,7 @@ impl Setup<'_> {
     fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let trees = self.mounts.iter().filter_map(|mount| match &mount.source {
             Source::Tree { tree, .. } => Some(tree.as_fd()),
-            Source::New { .. } | Source::Cgroup | Source::Remount => None,
+            Source::Inside { .. } | Source::New { .. } | Source::Cgroup | Source::Remount => None,
         });
         let streams = match &self.stdio {
             Stdio::Fds {

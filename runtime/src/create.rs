@@ -116,6 +116,7 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
     } else {
         let origin = mount::Origin {
             bundle: args.bundle,
+            root: args.rootfs.directory(),
             namespaces: &namespaces,
             label: &linux.mount_label,
             propagation,

@@ -48,6 +48,14 @@ impl Rootfs {
         Ok(root)
     }
 
+    /// Its directory, if it is one.
+    pub(crate) fn directory(&self) -> Option<&Path> {
+        match self {
+            Rootfs::Path(path) => Some(path),
+            Rootfs::Overlay { .. } => None,
+        }
+    }
+
     /// The root can't be written whatever the spec says.
     pub(crate) fn is_read_only(&self) -> bool {
         matches!(self, Rootfs::Overlay { upper: None, .. })

@@ -81,6 +81,7 @@ fn check(spec: &Spec) -> Result<()> {
     mounts.retain(|mount| mount.typ != "bind" && !mount.options.iter().any(|o| o == "bind" || o == "rbind"));
     let origin = mount::Origin {
         bundle: Path::new("/bundle"),
+        root: None,
         namespaces: &namespaces,
         label: &linux.mount_label,
         propagation: root_propagation(&linux)?,

@@ -15,8 +15,8 @@ use super::host;
 use super::options::{Options, Propagation};
 use super::proc::{check_place, mount_id};
 use super::remount::remount;
-use super::source::{Prepared, Source};
-use super::target::{Place, ordinary_directory, place};
+use super::source::{Prepared, Source, clone_tree, settle};
+use super::target::{Place, is_directory, open_inside, ordinary_directory, place};
 use crate::error::Doing;
 use crate::namespaces::Namespaces;
 use crate::sys::{MountAttr, mount_setattr};
@@ -65,7 +65,9 @@ pub(super) fn in_order(mounts: &[Prepared]) -> impl Iterator<Item = (&Prepared, 
             groups.push(destination);
             return (mount, true);
         }
-        (mount, groups.iter().any(|group| destination.starts_with(group)))
+        let after = |path: &Path| groups.iter().any(|group| path.starts_with(group));
+        let source_is_late = matches!(&mount.source, Source::Inside { path, .. } if after(path));
+        (mount, source_is_late || after(destination))
     })
 }
 
@@ -80,15 +82,22 @@ pub(super) fn attach_one(
     match &mount.source {
         Source::Cgroup => Ok(()),
         Source::Remount => remount(root, target, &mount.options, attached),
-        Source::Tree { tree, directory } => {
-            let place = place(root, target, *directory)?;
-            check_place(&place.fd, target, attached.proc_mount)?;
-            attach_to(tree, &place.fd).doing(|| attaching(target))?;
-            attached.dev_is_bound |= target == Path::new("/dev");
-            if target == Path::new("/proc") {
-                attached.proc_mount = mount_id(tree);
+        Source::Tree { tree, directory } => attach_tree(root, tree, *directory, target, attached),
+        Source::Inside {
+            path,
+            recursive,
+            private,
+        } => {
+            let doing = || format!("bind-mount {} of the container itself", path.display());
+            let source = open_inside(&root, path).doing(doing)?;
+            let tree = clone_tree(&source, Path::new(""), *recursive).doing(doing)?;
+            settle(&tree, &mount.options, *private).doing(doing)?;
+            let is_source = |later: &OwnedFd| mount_id(later).is_some_and(|id| Some(id) == mount_id(&source));
+            if attached.read_only_later.iter().any(is_source) {
+                attached.read_only_later.push(tree.try_clone().doing(doing)?);
             }
-            Ok(())
+            let directory = is_directory(&tree).doing(doing)?;
+            attach_tree(root, &tree, directory, target, attached)
         }
         Source::New { kind, source } => {
             let new = New {
@@ -100,6 +109,23 @@ pub(super) fn attach_one(
             new.attach(&root, namespaces, attached)
         }
     }
+}
+
+fn attach_tree(
+    root: impl AsFd,
+    tree: &OwnedFd,
+    directory: bool,
+    target: &Path,
+    attached: &mut Attached,
+) -> Result<()> {
+    let place = place(root, target, directory)?;
+    check_place(&place.fd, target, attached.proc_mount)?;
+    attach_to(tree, &place.fd).doing(|| attaching(target))?;
+    attached.dev_is_bound |= target == Path::new("/dev");
+    if target == Path::new("/proc") {
+        attached.proc_mount = mount_id(tree);
+    }
+    Ok(())
 }
 
 fn attaching(target: &Path) -> String {

@@ -37,6 +37,15 @@ pub(crate) enum Source {
         /// It is a directory, and needs one to be attached to.
         directory: bool,
     },
+    /// A copy of what the container has at a path once the mounts before this one are attached.
+    Inside {
+        /// The path in the container: absolute, without `..`.
+        path: PathBuf,
+        /// With all that is mounted below it.
+        recursive: bool,
+        /// The whole container hears of no mounts of others.
+        private: bool,
+    },
     /// A new file system of that type.
     New {
         /// The type: `proc`, `tmpfs`…
@@ -55,6 +64,8 @@ pub(crate) enum Source {
 pub(crate) struct Origin<'a> {
     /// Where relative sources begin.
     pub(crate) bundle: &'a Path,
+    /// The directory of the container's root, relative to the bundle, if it is one that has a name.
+    pub(crate) root: Option<&'a Path>,
     /// The container's namespaces.
     pub(crate) namespaces: &'a Namespaces,
     /// The SELinux label for files, or nothing.
@@ -66,18 +77,23 @@ pub(crate) struct Origin<'a> {
 /// Gets the spec's mounts ready.
 pub(crate) fn prepare(mounts: &[oci::Mount], origin: &Origin<'_>) -> Result<Vec<Prepared>> {
     let mut maps = IdMaps::new(origin.namespaces);
-    let prepare = |mount| prepare_one(mount, origin, &mut maps);
-    mounts.iter().map(prepare).collect()
+    let prepare = |(i, mount)| prepare_one(mount, &mounts[..i], origin, &mut maps);
+    mounts.iter().enumerate().map(prepare).collect()
 }
 
-fn prepare_one(mount: &oci::Mount, origin: &Origin<'_>, maps: &mut IdMaps<'_>) -> Result<Prepared> {
+fn prepare_one(
+    mount: &oci::Mount,
+    before: &[oci::Mount],
+    origin: &Origin<'_>,
+    maps: &mut IdMaps<'_>,
+) -> Result<Prepared> {
     let destination = clean(&mount.destination);
     let name = destination.display().to_string();
     let mut options = Options::parse(&mount.options)?;
     let source = match (options.bind, mount.typ.as_str()) {
         _ if options.remount => Source::Remount,
-        (Some(recursive), _) => bind_source(mount, origin, recursive, &options)?,
-        (None, "bind") => bind_source(mount, origin, false, &options)?,
+        (Some(recursive), _) => bind_source(mount, before, origin, recursive, &options)?,
+        (None, "bind") => bind_source(mount, before, origin, false, &options)?,
         (None, "cgroup" | "cgroup2") => Source::Cgroup,
         (None, "none" | "") => {
             return Err(Error::invalid(format!("mounts[{name}].type"), "it is missing"));
@@ -108,7 +124,7 @@ fn check(mount: &oci::Mount, destination: &Path, source: &Source, options: &Opti
         Source::Remount => true,
         Source::New { kind, .. } => kind == "proc",
         Source::Tree { tree, .. } => is_proc(tree),
-        Source::Cgroup => false,
+        Source::Inside { .. } | Source::Cgroup => false,
     };
     let is_remount = matches!(source, Source::Remount);
     if !is_remount {
@@ -120,7 +136,10 @@ fn check(mount: &oci::Mount, destination: &Path, source: &Source, options: &Opti
     }
     let mapped = options.idmap.is_some() || !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
     if mapped && !matches!(source, Source::Tree { .. }) {
-        let reason = "only bind mounts can be id-mapped";
+        let reason = match source {
+            Source::Inside { .. } => "its source is inside the container, on or above another mount",
+            _ => "only bind mounts can be id-mapped",
+        };
         return Err(Error::unsupported(
             format!("The id mapping of the mount on {name}"),
             reason,
@@ -142,6 +161,7 @@ fn context(kind: &str, label: &str) -> Option<String> {
 
 fn bind_source(
     mount: &oci::Mount,
+    before: &[oci::Mount],
     origin: &Origin<'_>,
     recursive: bool,
     options: &Options,
@@ -151,14 +171,41 @@ fn bind_source(
         return Err(Error::invalid(field, "a bind mount needs it"));
     }
     options.check_bind(&mount.destination.display().to_string())?;
-    let path = origin.bundle.join(&mount.source);
-    let doing = || format!("bind-mount {}", path.display());
-    let tree = clone_tree(CWD, &path, recursive).doing(doing)?;
-    // Without options that say otherwise it hears of the host's mounts, unless the whole container does not; above all
-    // what is mounted below the source must not stay shared with the host when only the mount itself is spoken of.
     let private = origin
         .propagation
         .is_some_and(|root| root.kind == libc::MS_PRIVATE);
+    let path = origin.bundle.join(&mount.source);
+    if let Some(path) = inside(&path, before, origin) {
+        return Ok(Source::Inside {
+            path,
+            recursive,
+            private,
+        });
+    }
+    let doing = || format!("bind-mount {}", path.display());
+    let tree = clone_tree(CWD, &path, recursive).doing(doing)?;
+    settle(&tree, options, private).doing(doing)?;
+    let directory = is_directory(&tree).doing(doing)?;
+    Ok(Source::Tree { tree, directory })
+}
+
+/// The path in the container of a source in the container's root that an earlier mount covers, or is made below: on the
+/// host there is something else, or nothing.
+fn inside(source: &Path, before: &[oci::Mount], origin: &Origin<'_>) -> Option<PathBuf> {
+    let root = clean(&origin.bundle.join(origin.root?));
+    let source = clean(source);
+    let path = Path::new("/").join(source.strip_prefix(&root).ok()?);
+    let touches = |mount: &oci::Mount| {
+        let destination = clean(&mount.destination);
+        path.starts_with(&destination) || destination.starts_with(&path)
+    };
+    before.iter().any(touches).then_some(path)
+}
+
+/// Sets the attributes and the propagation of a bind mount.
+pub(super) fn settle(tree: &OwnedFd, options: &Options, private: bool) -> rustix::io::Result<()> {
+    // Without options that say otherwise it hears of the host's mounts, unless the whole container does not; above all
+    // what is mounted below the source must not stay shared with the host when only the mount itself is spoken of.
     let usual = Propagation {
         kind: if private { libc::MS_PRIVATE } else { libc::MS_SLAVE },
         recursive: true,
@@ -166,11 +213,9 @@ fn bind_source(
     let says_all = |wanted: &Propagation| wanted.recursive || wanted.kind == libc::MS_SHARED;
     let first = (!options.propagation.iter().any(says_all)).then_some(usual);
     for propagation in first.iter().chain(&options.propagation) {
-        set_propagation(&tree, *propagation).doing(doing)?;
+        set_propagation(tree, *propagation)?;
     }
-    set_attributes(&tree, &granting_nothing(options)).doing(doing)?;
-    let directory = is_directory(&tree).doing(doing)?;
-    Ok(Source::Tree { tree, directory })
+    set_attributes(tree, &granting_nothing(options))
 }
 
 /// "rw" and its like say what a bind mount need not restrict. They don't lift what its source is restricted to: callers

@@ -56,6 +56,59 @@ fn with_user(bundle: &mut Bundle) {
     }
 }
 
+/// As a path of the host such a source would lead to what the mount covers, or to nothing.
+#[test]
+fn a_source_in_the_containers_own_root_is_what_was_mounted_there() {
+    let script = "echo x > /a/sub/f; cat /b/f; echo y > /b/f; cat /a/sub/f; cat /all/sub/f
+        grep -c ' /c ' /proc/self/mountinfo; ls /ro; touch /ro/f 2>&1 | grep -o 'Read-only'; cat /file";
+    let mut bundle = writable("inside", script);
+    let root = bundle.root();
+    let at = |path: &str| format!("rootfs{path}");
+    fs::create_dir(root.join("a")).unwrap();
+    fs::write(root.join("a/covered"), "").unwrap();
+    fs::write(bundle.path().join("source/f"), "of the host\n").unwrap();
+    bundle.mount("/a", "tmpfs", "tmpfs", &["mode=755"]);
+    bundle.mount("/a/sub", "tmpfs", "tmpfs", &[]);
+    bundle.mount("/b", "bind", root.join("a/sub").to_str().unwrap(), &["bind"]);
+    bundle.mount("/all", "bind", &at("/a"), &["rbind"]);
+    bundle.mount("/c", "bind", &at("/./b/../a"), &["bind"]);
+    bundle.mount("/r", "tmpfs", "tmpfs", &["ro"]);
+    bundle.mount("/ro", "bind", &at("/r"), &["bind"]);
+    bundle.mount("/m", "bind", "source", &["bind"]);
+    bundle.mount("/file", "bind", &at("/m/f"), &["bind", "ro"]);
+    assert_eq!(bundle.output(), "x\ny\ny\n1\nRead-only\nof the host");
+    with_user(&mut bundle);
+    assert_eq!(bundle.output(), "x\ny\ny\n1\nRead-only\nof the host");
+
+    // Links lead where they lead inside.
+    let mut bundle = writable("inside-link", "cat /l/f");
+    symlink("/", bundle.root().join("out")).unwrap();
+    fs::write(bundle.path().join("source/f"), "inside").unwrap();
+    bundle.mount("/m", "bind", "source", &["bind"]);
+    bundle.mount("/out/tmp", "tmpfs", "tmpfs", &[]);
+    bundle.mount("/l", "bind", &at("/out/m"), &["bind"]);
+    assert!(failed(&bundle.run()).contains("rootfs/out/m"));
+    bundle.mount("/out/m/sub", "tmpfs", "tmpfs", &[]);
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    let last = mounts.len() - 1;
+    mounts.swap(last - 1, last);
+    assert_eq!(bundle.output(), "inside");
+
+    let mut bundle = writable("inside-none", "true");
+    bundle.mount("/a", "tmpfs", "tmpfs", &[]);
+    bundle.mount("/b", "bind", &at("/a/none"), &["bind"]);
+    let said = failed(&bundle.run());
+    assert!(said.contains("/a/none of the container itself"), "{said}");
+    mapped(&mut bundle, "/c", &["bind"], &mapping(0, 5000, 100));
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    mounts.last_mut().unwrap()["source"] = json!(at("/a"));
+    let said = failed(&bundle.run());
+    assert!(
+        said.contains("the mount on /c") && said.contains("inside the container"),
+        "{said}"
+    );
+}
+
 #[test]
 fn the_ids_of_a_bind_mount_are_mapped() {
     let mut bundle = writable(
