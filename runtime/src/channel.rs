@@ -5,7 +5,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -19,6 +19,9 @@ use crate::sys::sendmmsg_descriptor;
 
 /// Longer messages are cut: a message is a sentence.
 const MAX_MESSAGE: usize = 4096;
+
+/// As many descriptors as a message may bring: more than there are control group hierarchies.
+const MAX_DESCRIPTORS: usize = 32;
 
 /// The bytes of [`Message::Listener`].
 const LISTENER: [u8; 2] = [b'l', 0];
@@ -38,6 +41,8 @@ pub(crate) enum Message {
     Terminal(OwnedFd),
     /// Process: this is the listener of my filter.
     Listener(OwnedFd),
+    /// Creator: the control groups are there, these are the files to enter them by.
+    Groups(Vec<OwnedFd>),
     /// Process: this was refused, I go on without it.
     Warning(String),
     /// Process: everything is set up. Creator: run the program.
@@ -108,6 +113,11 @@ impl Channel {
     /// Sends one message; a closed other end is EPIPE.
     pub(crate) fn send(&self, message: &Message) -> rustix::io::Result<()> {
         let (tag, code, text, fd) = match message {
+            Message::Groups(files) => {
+                let count = u8::try_from(files.len()).map_err(|_| Errno::TOOMANYREFS)?;
+                let files: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
+                return self.send_raw(&[&[b'g', count], &[]], &files);
+            }
             Message::Mapped => (b'm', 0, "", None),
             Message::HostHooks => (b'h', 0, "", None),
             Message::Terminal(fd) => (b't', 0, "", Some(fd.as_fd())),
@@ -117,13 +127,13 @@ impl Channel {
             Message::Detach => (b'd', 0, "", None),
             Message::Pid(pid) => {
                 let bytes = pid.to_ne_bytes();
-                return self.send_raw(&[&[b'p', 0], &bytes], None);
+                return self.send_raw(&[&[b'p', 0], &bytes], &[]);
             }
             Message::Failed(failure) => (b'e', failure.exit_code, failure.text.as_str(), None),
             Message::End => return Ok(()),
         };
         let text = &text.as_bytes()[..text.len().min(MAX_MESSAGE - 2)];
-        self.send_raw(&[&[tag, code], text], fd)
+        self.send_raw(&[&[tag, code], text], fd.as_slice())
     }
 
     /// Sends [`Message::Listener`] with nothing but that one system call.
@@ -134,12 +144,11 @@ impl Channel {
         }
     }
 
-    fn send_raw(&self, parts: &[&[u8]], fd: Option<std::os::fd::BorrowedFd<'_>>) -> rustix::io::Result<()> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    fn send_raw(&self, parts: &[&[u8]], fds: &[BorrowedFd<'_>]) -> rustix::io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        let fds = fd.map(|fd| [fd]);
-        if let Some(fds) = &fds {
-            control.push(SendAncillaryMessage::ScmRights(fds));
+        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(Errno::TOOMANYREFS);
         }
         let parts: [IoSlice<'_>; 2] = [IoSlice::new(parts[0]), IoSlice::new(parts[1])];
         loop {
@@ -153,7 +162,7 @@ impl Channel {
     /// Waits for the next message.
     pub(crate) fn receive(&self) -> rustix::io::Result<Message> {
         let mut bytes = [0; MAX_MESSAGE];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let length = loop {
             match recvmsg(
@@ -167,15 +176,23 @@ impl Channel {
                 other => break other?.bytes,
             }
         };
-        let fd = control.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        });
+        let mut fds = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(more) = message {
+                fds.extend(more);
+            }
+        }
         let [tag, code, text @ ..] = &bytes[..length] else {
             return Ok(Message::End);
         };
         let text = || String::from_utf8_lossy(text).into_owned();
-        Ok(match (tag, fd) {
+        if *tag == b'g' {
+            // A process that may have no more descriptors gets fewer than were sent.
+            return (fds.len() == usize::from(*code))
+                .then_some(Message::Groups(fds))
+                .ok_or(Errno::MFILE);
+        }
+        Ok(match (tag, fds.pop()) {
             (b'm', _) => Message::Mapped,
             (b'h', _) => Message::HostHooks,
             (b't', Some(fd)) => Message::Terminal(fd),
@@ -194,7 +211,7 @@ impl Channel {
 }
 
 impl AsFd for Channel {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }

@@ -56,7 +56,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) seccomp: Option<&'a seccomp::Program>,
     pub(crate) stdio: Stdio,
     pub(crate) channel: Channel,
-    pub(crate) entry_files: Vec<OwnedFd>,
+    /// The files by which it enters its control group, if that is there already.
+    pub(crate) entry_files: Option<Vec<OwnedFd>>,
     pub(crate) gate: Gate,
     pub(crate) preserve_fds: u32,
     pub(crate) usual_descriptors: Option<Rlimit>,
@@ -84,13 +85,14 @@ fn prepare(setup: &mut Setup<'_>) -> Result<Ready> {
     pivot::attach_root(&setup.root, setup.place.as_deref())?;
     let mut attached = mount::attach_all(&setup.root, &setup.mounts, setup.namespaces)?;
     make_dev(setup, &attached)?;
+    let entry_files = receive_groups(setup)?;
     let streams = open_streams(setup, &attached)?;
     set_names(setup)?;
     set_sysctls(setup, &attached)?;
     let pid = run_hooks(setup)?;
     labels.apply()?;
     streams.install(&setup.root, setup.identity.uid())?;
-    enter_cgroup(setup, &mut attached)?;
+    enter_cgroup(setup, entry_files, &mut attached)?;
     finish_root(setup, &attached)?;
     if let Some(limit) = setup.usual_descriptors {
         setup.mounts.clear();
@@ -156,7 +158,10 @@ fn make_dev(setup: &Setup<'_>, attached: &Attached) -> Result<()> {
     }
     let extra = &setup.linux.devices;
     let bind = setup.namespaces.has_user();
-    devices::make_devices(&setup.root, dev_directory(setup, attached)?, extra, bind)
+    match &attached.dev {
+        Some(dev) => devices::make_devices(&setup.root, dev, extra, bind),
+        None => devices::make_devices(&setup.root, dev_directory(setup, attached)?, extra, bind),
+    }
 }
 
 /// The container's `/dev`: what was mounted there, or the image's own.
@@ -262,10 +267,25 @@ fn run_hooks(setup: &Setup<'_>) -> Result<Option<i32>> {
     Ok(pid)
 }
 
+/// The creator has made the control group by now, or is about to.
+fn receive_groups(setup: &mut Setup<'_>) -> Result<Vec<OwnedFd>> {
+    if let Some(files) = setup.entry_files.take() {
+        return Ok(files);
+    }
+    match setup
+        .channel
+        .receive()
+        .doing(|| "hear of the container's cgroup".to_owned())?
+    {
+        Message::Groups(files) => Ok(files),
+        _ => Err(Error::Vanished("the runtime ended".to_owned())),
+    }
+}
+
 /// From here on everything is charged to the container.
-fn enter_cgroup(setup: &mut Setup<'_>, attached: &mut Attached) -> Result<()> {
+fn enter_cgroup(setup: &Setup<'_>, entry_files: Vec<OwnedFd>, attached: &mut Attached) -> Result<()> {
     // They are closed here: a container that waits for its start holds nothing of its host's groups.
-    for file in std::mem::take(&mut setup.entry_files) {
+    for file in entry_files {
         rustix::io::write(file, ENTER).doing(|| "enter the container's cgroup".to_owned())?;
     }
     forget_processors();
@@ -346,7 +366,7 @@ impl Setup<'_> {
             .chain(trees)
             .chain(streams)
             .chain(listener)
-            .chain(borrow_all(&self.entry_files))
+            .chain(self.entry_files.iter().flat_map(|files| borrow_all(files)))
             .chain(self.namespaces.descriptors())
     }
 }

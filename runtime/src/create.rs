@@ -27,6 +27,7 @@ use crate::program::Program;
 use crate::resctrl::Groups;
 use crate::schedule::Schedule;
 use crate::spawn::{kill_and_reap, spawn_in};
+use crate::state::process_stat;
 use crate::sys::Spawned;
 use crate::{Error, JoinedNamespaces, Result, Rootfs, Stdio, idmap, mount, seccomp};
 
@@ -70,6 +71,8 @@ pub struct Created {
     pub pid: Pid,
     /// The same as a descriptor.
     pub pidfd: OwnedFd,
+    /// When it began, in clock ticks since boot: this tells a reused pid apart. `None` if it ended early.
+    pub start_time: Option<u64>,
     /// The container's control group.
     pub cgroup: Cgroup,
     /// The terminal's master, with [`Stdio::Terminal`].
@@ -125,7 +128,8 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
         (args.rootfs.open(args.bundle, propagation)?, mounts, None)
     };
     let resctrl = Groups::create(linux.intel_rdt.as_ref(), args.id)?;
-    let cgroup = NewCgroup::create(spec, linux, args.scope)?;
+    let make_group = || NewCgroup::create(spec, linux, args.scope);
+    let mut cgroup = NewCgroup::comes_first(args.scope)?.then(make_group).transpose()?;
     let (creator, process_end) = Channel::pair().doing(|| "make a socket pair".to_owned())?;
     let setup = Setup {
         id: args.id,
@@ -148,7 +152,7 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
         seccomp: filter.as_ref(),
         stdio: args.stdio,
         channel: process_end,
-        entry_files: cgroup.entry_files()?,
+        entry_files: cgroup.as_ref().map(NewCgroup::entry_files).transpose()?,
         gate: args.listener.map_or(Gate::Channel, Gate::Listener),
         preserve_fds: args.preserve_fds,
         usual_descriptors: descriptors.before(),
@@ -162,11 +166,23 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
         // A user may only write the maps of a process that hides nothing. It hides again before it enters anything.
         show_creator()?;
     }
-    let spawned = spawn_in(&namespaces, cgroup.begin_in(), move || child::main(setup))?;
+    let begin_in = cgroup.as_ref().and_then(NewCgroup::begin_in);
+    let spawned = spawn_in(&namespaces, begin_in, move || child::main(setup))?;
     if shows_maps {
         protect_creator()?;
     }
+    // Upon failure the process goes first, and then its group.
     let spawned = Guard(Some(spawned));
+    let warnings = introduce(&creator, spawned.pid(), &namespaces, spec)?;
+    let cgroup = match &mut cgroup {
+        Some(cgroup) => cgroup,
+        none => {
+            // Meanwhile the process makes its mounts.
+            let cgroup = none.insert(make_group()?);
+            tell(&creator, &Message::Groups(cgroup.entry_files()?))?;
+            cgroup
+        }
+    };
     cgroup.attach(spawned.pid())?;
     if let Some(groups) = &resctrl {
         groups.assign(spawned.pid().as_raw())?;
@@ -174,7 +190,12 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
     let devices = move_net_devices(linux, &namespaces, spawned.pid())?;
     let pid = spawned.pid().as_raw();
     let state = hook_state(spec, args.id, args.bundle, Some(pid), ContainerState::Creating);
-    let accompanied = accompany(&creator, spawned.pid(), &namespaces, spec, agent.as_ref(), &state)?;
+    let start_time = process_stat(pid).map(|(_, began)| began);
+    let mut accompanied = Accompanied {
+        terminal: None,
+        warnings,
+    };
+    accompanied.until_ready(&creator, spec, agent.as_ref(), &state)?;
     let Some(Spawned { pid, pidfd }) = spawned.keep() else {
         return Err(Error::Vanished("it has no pid".to_owned()));
     };
@@ -186,6 +207,7 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
     Ok(Created {
         pid,
         pidfd,
+        start_time,
         cgroup,
         terminal: accompanied.terminal,
         in_user_namespace: namespaces.has_user(),
@@ -233,53 +255,55 @@ fn show_creator() -> Result<()> {
 }
 
 /// What came from the container's process while it set itself up.
-#[derive(Default)]
 struct Accompanied {
     terminal: Option<OwnedFd>,
     warnings: Vec<String>,
 }
 
-/// Does the creator's part of the setup, until the process is ready.
-fn accompany(
-    channel: &Channel,
-    pid: Pid,
-    namespaces: &Namespaces,
-    spec: &oci::Spec,
-    agent: Option<&Agent<'_>>,
-    state: &HookState<'_>,
-) -> Result<Accompanied> {
-    let mut result = Accompanied::default();
+/// Gives the process its ids and its OOM score. Returns what was refused and left out.
+fn introduce(channel: &Channel, pid: Pid, namespaces: &Namespaces, spec: &oci::Spec) -> Result<Vec<String>> {
     if let Some((uids, gids)) = namespaces.new_maps() {
         idmap::write_maps(pid, uids, gids)?;
     }
     let score = spec.process.as_ref().and_then(|process| process.oom_score_adj);
-    result
-        .warnings
-        .extend(score.and_then(|score| set_oom_score(pid, score)));
+    let warning = score.and_then(|score| set_oom_score(pid, score));
     if namespaces.new_maps().is_some() || namespaces.needs_middle() {
         tell(channel, &Message::Mapped)?;
     }
-    loop {
-        match channel
-            .receive()
-            .doing(|| "hear from the container's process".to_owned())?
-        {
-            Message::Terminal(master) => result.terminal = Some(master),
-            Message::Listener(listener) => {
-                if let Some(agent) = agent {
-                    agent.hand_over(&listener, pid.as_raw(), state)?;
+    Ok(warning.into_iter().collect())
+}
+
+impl Accompanied {
+    /// Does the creator's part of the setup, until the process is ready.
+    fn until_ready(
+        &mut self,
+        channel: &Channel,
+        spec: &oci::Spec,
+        agent: Option<&Agent<'_>>,
+        state: &HookState<'_>,
+    ) -> Result<()> {
+        loop {
+            match channel
+                .receive()
+                .doing(|| "hear from the container's process".to_owned())?
+            {
+                Message::Terminal(master) => self.terminal = Some(master),
+                Message::Listener(listener) => {
+                    if let Some((agent, pid)) = agent.zip(state.pid) {
+                        agent.hand_over(&listener, pid, state)?;
+                    }
                 }
-            }
-            Message::Warning(warning) => result.warnings.push(warning),
-            Message::HostHooks => {
-                if let Some(hooks) = &spec.hooks {
-                    hooks::run_create_runtime(hooks, state)?;
+                Message::Warning(warning) => self.warnings.push(warning),
+                Message::HostHooks => {
+                    if let Some(hooks) = &spec.hooks {
+                        hooks::run_create_runtime(hooks, state)?;
+                    }
+                    tell(channel, &Message::Pid(state.pid.unwrap_or(0)))?;
                 }
-                tell(channel, &Message::Pid(pid.as_raw()))?;
+                Message::Ready => return Ok(()),
+                Message::Failed(failure) => return Err(failure.into()),
+                _ => return Err(Error::Vanished("it closed its channel".to_owned())),
             }
-            Message::Ready => return Ok(result),
-            Message::Failed(failure) => return Err(failure.into()),
-            _ => return Err(Error::Vanished("it closed its channel".to_owned())),
         }
     }
 }

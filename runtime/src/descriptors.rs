@@ -14,7 +14,7 @@ pub(crate) struct MoreDescriptors {
 impl MoreDescriptors {
     /// Raises the soft limit to the hard one if there are many mounts. If that is not enough, opening one more says so.
     pub(crate) fn for_mounts(mounts: usize) -> MoreDescriptors {
-        let before = Some(getrlimit(Resource::Nofile)).filter(|_| mounts > MANY);
+        let before = (mounts > MANY).then(|| getrlimit(Resource::Nofile));
         if let Some(limit) = before {
             let raised = Rlimit {
                 current: limit.maximum,

@@ -78,7 +78,8 @@ fn read_only_mount(executable: &OwnedFd) -> Result<OwnedFd> {
 
 /// Maps the program anew from the mount, which is one of the file alone.
 fn run_from(mount: &OwnedFd) -> std::io::Result<()> {
-    let file = File::open(format!("/proc/self/fd/{}", mount.as_raw_fd()))?;
+    let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
+    let file = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     sys::run_from(file.as_fd())
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use nix::unistd::Pid;
 
 use crate::cgroups::systemd::{Placeholder, Scope};
-use crate::cgroups::{Cgroup, allow_default_devices, check_device_rules, is_machines_root};
+use crate::cgroups::{Cgroup, Hierarchies, allow_default_devices, check_device_rules, is_machines_root};
 use crate::oci::{self, LinuxNamespaceType};
 use crate::{Error, Result};
 
@@ -69,6 +69,15 @@ impl NewCgroup {
         Ok(new)
     }
 
+    /// Whether a process that is to have such a group must begin in it, so that the group has to be there before. If
+    /// not, the group can be made while the process makes its mounts.
+    ///
+    /// # Errors
+    /// When no hierarchy can be found.
+    pub(crate) fn comes_first(scope: Option<&Scope>) -> Result<bool> {
+        Ok(scope.is_some() || Hierarchies::get()?.has_free_unified())
+    }
+
     /// The files by which the container's process enters the group, where it does so itself.
     pub(crate) fn entry_files(&self) -> Result<Vec<OwnedFd>> {
         match &self.group {
@@ -104,7 +113,7 @@ impl NewCgroup {
     }
 
     /// The group is the container's from here on.
-    pub(crate) fn keep(mut self) -> Result<Cgroup> {
+    pub(crate) fn keep(&mut self) -> Result<Cgroup> {
         self.scope = None;
         self.group
             .take()

@@ -52,7 +52,7 @@ impl Restoring {
     ///
     /// # Errors
     /// When the group has vanished.
-    pub fn keep(self) -> Result<Cgroup> {
+    pub fn keep(mut self) -> Result<Cgroup> {
         self.0.keep()
     }
 }

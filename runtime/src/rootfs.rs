@@ -1,6 +1,6 @@
 //! A container's root file system: where it comes from.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat, openat2};
@@ -67,8 +67,14 @@ impl Rootfs {
 fn open_named(bundle: &Path, path: &Path) -> Result<OwnedFd> {
     let doing = || format!("open the root file system {}", bundle.join(path).display());
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let bundle = openat(CWD, bundle, flags, Mode::empty()).doing(doing)?;
-    let opened = retry(|| openat2(&bundle, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS));
+    let below = |directory: BorrowedFd<'_>| {
+        retry(|| openat2(directory, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS))
+    };
+    let opened = if path.is_absolute() {
+        below(CWD)
+    } else {
+        below(openat(CWD, bundle, flags, Mode::empty()).doing(doing)?.as_fd())
+    };
     let reason = match opened {
         Ok(directory) => return detach(&directory, Path::new("")).doing(doing),
         Err(Errno::LOOP) => "is a symbolic link, or lies behind one; name the directory itself",

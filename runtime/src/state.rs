@@ -15,7 +15,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
@@ -198,9 +198,9 @@ impl StateRoot {
 
     /// Opens and locks what is at `path` now; `None` when by then something else is, or nothing.
     fn lock(&self, id: &str, path: &Path, lock: FlockOperation) -> Result<Option<StateDir>> {
-        let directory = match File::open(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.doing(|| format!("open {}", path.display()))?,
+        let directory = match openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            other => File::from(other.doing(|| format!("open {}", path.display()))?),
         };
         flock(&directory, lock).doing(|| format!("lock {}", path.display()))?;
         // Whoever held the lock may have deleted the container; another one may have its id by now.

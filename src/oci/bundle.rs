@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use berth_runtime::Rootfs;
 use berth_runtime::cgroups;
 use berth_runtime::cgroups::systemd::Scope;
 use berth_runtime::oci::{Linux, Spec, from_slice};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 use crate::failure::{Attempt, Failure, usage};
 use crate::options::Global;
@@ -29,9 +29,7 @@ pub(crate) struct Bundle {
 impl Bundle {
     /// Reads `config.json` of the container `id`.
     pub(crate) fn load(global: &Global, path: &Path, id: &str) -> Result<Bundle, Failure> {
-        let path = path
-            .canonicalize()
-            .attempt(|| format!("find the bundle {}", path.display()))?;
+        let path = real_path(path).attempt(|| format!("find the bundle {}", path.display()))?;
         let config = path.join("config.json");
         let text = read(&config).attempt(|| format!("read {}", config.display()))?;
         let invalid = |reason: &str| usage(format!("{} is not valid: {reason}.", config.display()));
@@ -78,13 +76,28 @@ impl Bundle {
     }
 }
 
+/// The path of a directory without links or detours. Nearly always it has none, and one look at it shows that.
+fn real_path(path: &Path) -> std::io::Result<PathBuf> {
+    let plain = path.is_absolute() && path.components().collect::<PathBuf>().as_os_str() == path.as_os_str();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    if plain
+        && !path
+            .components()
+            .any(|component| component == Component::ParentDir)
+        && openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).is_ok()
+    {
+        return Ok(path.to_owned());
+    }
+    path.canonicalize()
+}
+
 /// Reads a configuration, which must be a file, and no longer than any that makes sense.
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     const LONGEST: u64 = 64 << 20;
     let wrong = |reason| std::io::Error::new(std::io::ErrorKind::InvalidInput, reason);
     // Neither a pipe nor a device may keep us waiting.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let mut file = File::from(open(path, flags, Mode::empty())?);
+    let mut file = File::from(openat(CWD, path, flags, Mode::empty())?);
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(wrong("it is not a file"));
@@ -92,8 +105,12 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     if metadata.len() > LONGEST {
         return Err(wrong("it is larger than 64 MiB"));
     }
-    let mut text = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
-    file.read_to_end(&mut text)?;
+    // Of a file, one read gives all that there is room for; with a byte to spare it shows where the end is.
+    let mut text = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
+    let room = text.capacity();
+    if rustix::io::read(&file, rustix::buffer::spare_capacity(&mut text))? == room {
+        file.read_to_end(&mut text)?;
+    }
     Ok(text)
 }
 

@@ -4,9 +4,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use berth_runtime::{
-    CreateArgs, Created, FirstProcess, JoinedNamespaces, Record, StateDir, Stdio, process_stat,
-};
+use berth_runtime::{CreateArgs, Created, FirstProcess, JoinedNamespaces, Record, StateDir, Stdio};
 
 use crate::arguments::{Arguments, Operands, Syntax};
 use crate::bundle::Bundle;
@@ -186,9 +184,9 @@ pub(crate) fn record(bundle: &Bundle, rootfs: &Path) -> Record {
 /// Remembers the container's process, and tells the caller of it in the ways that it asked for.
 fn announce(options: &Options, state: &StateDir, created: &mut Created) -> Result<(), Failure> {
     let pid = created.pid.as_raw();
-    let start_time = process_stat(pid).map(|(_, began)| began);
-    let start_time =
-        start_time.ok_or_else(|| usage("The container's process ended before it was started."))?;
+    let start_time = created
+        .start_time
+        .ok_or_else(|| usage("The container's process ended before it was started."))?;
     state.set_process(FirstProcess {
         pid,
         start_time,

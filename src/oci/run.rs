@@ -71,6 +71,8 @@ pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
             // Its process was reaped, and of the rest everything is known.
             created.cgroup.destroy()?;
             delete::forget(global, state, Some(&bundle.spec), &bundle.path)?;
+            // All that is left is memory and descriptors, which the kernel takes back faster.
+            std::mem::forget((bundle, created));
         } else {
             delete::destroy(global, state, Some(&bundle.spec))?;
         }

@@ -1,10 +1,10 @@
 //! The time as RFC 3339 writes it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// The current time in UTC.
 pub(crate) fn now() -> String {
-    format(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+    format(berth_runtime::since_epoch())
 }
 
 /// A span of time: numbers with units, as in `1m30s`, `1.5s` or `300ms`; at most some 68 years.

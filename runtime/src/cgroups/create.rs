@@ -1,17 +1,15 @@
 //! Making and opening a group's directories.
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::openat;
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::file::Directory;
+use super::file::{DIRECTORY, Directory};
 use super::hierarchy::{Hierarchy, Kind};
 use super::{
     Cgroup, CgroupError, CgroupPath, Controller, Controllers, Hierarchies, Result, cpuset, is_machines_root,
 };
-
-const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
 /// Directories that were made, removed again unless they are kept.
 #[derive(Default)]
@@ -66,11 +64,7 @@ pub(super) fn open(path: CgroupPath) -> Result<Option<Cgroup>> {
     let mut directories = Vec::new();
     for hierarchy in &Hierarchies::get()?.all {
         match openat(&hierarchy.root, path.as_str(), DIRECTORY, Mode::empty()) {
-            Ok(fd) => directories.push(Directory {
-                hierarchy,
-                fd,
-                path: path.clone(),
-            }),
+            Ok(fd) => directories.push(Directory::held(hierarchy, path.clone(), fd)),
             Err(Errno::ENOENT) => {}
             Err(errno) => return Err(directory_failed("open", hierarchy, path.as_str(), errno)),
         }
@@ -79,6 +73,7 @@ pub(super) fn open(path: CgroupPath) -> Result<Option<Cgroup>> {
 }
 
 fn create_in(hierarchy: &'static Hierarchy, path: &CgroupPath, made: &mut Made) -> Result<Directory> {
+    let before = made.0.len();
     // Nearly always only the last level is missing, or none.
     match make(hierarchy, path.as_str(), made) {
         Err(Errno::ENOENT) => {
@@ -88,15 +83,13 @@ fn create_in(hierarchy: &'static Hierarchy, path: &CgroupPath, made: &mut Made) 
         }
         other => other.map_err(|e| directory_failed("make", hierarchy, path.as_str(), e))?,
     }
-    let fd = openat(&hierarchy.root, path.as_str(), DIRECTORY, Mode::empty())
-        .map_err(|e| directory_failed("open", hierarchy, path.as_str(), e))?;
-    let directory = Directory {
-        hierarchy,
-        fd,
-        path: path.clone(),
-    };
+    let is_new = made.0.len() > before;
+    let directory = Directory::named(hierarchy, path.clone());
+    if hierarchy.kind == Kind::V2 || !is_new {
+        directory.fd()?;
+    }
     if hierarchy.kind == Kind::V1 && hierarchy.controllers.contains(Controller::CpuSet) {
-        cpuset::inherit(&directory)?;
+        cpuset::inherit(&directory, is_new)?;
     }
     Ok(directory)
 }
@@ -173,11 +166,7 @@ fn pass_on(hierarchy: &'static Hierarchy, level: &str, wanted: &[Controller]) ->
     let fd = openat(&hierarchy.root, relative, DIRECTORY, Mode::empty())
         .map_err(|e| directory_failed("open", hierarchy, level, e))?;
     let shown = CgroupPath::new(level).or_else(|_| CgroupPath::new("(root)"))?;
-    let directory = Directory {
-        hierarchy,
-        fd,
-        path: shown,
-    };
+    let directory = Directory::held(hierarchy, shown, fd);
     let enabled = Controllers::from_v2_names(&directory.read("cgroup.subtree_control")?);
     let missing = wanted.iter().filter(|c| !enabled.contains(**c));
     // A controller that is not here can't be passed on; asking for it would refuse the others too.

@@ -37,7 +37,7 @@ impl Cgroup {
             .unwrap_or("cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n");
         for file in std::iter::once(".").chain(list.lines()) {
             let owner = Some(Uid::from_raw(uid));
-            match fchownat(&unified.fd, file, owner, None, AtFlags::empty()) {
+            match fchownat(unified.fd()?, file, owner, None, AtFlags::empty()) {
                 // Controllers that the group doesn't have have files in the list too.
                 Ok(()) | Err(Errno::ENOENT) => {}
                 // It is the user's own, or nobody here may give it to another.

@@ -27,10 +27,11 @@ impl Cgroup {
     pub fn destroy(&self) -> Result<()> {
         // The kernel refuses to remove a group with processes, or with groups, in it. The hierarchy that is asked is
         // the one by which processes are found.
-        if self.tracking().is_none_or(|group| remove(group).is_err()) {
+        let removed = self.tracking().filter(|group| remove(group).is_ok());
+        if removed.is_none() {
             self.kill_all()?;
         }
-        self.delete()
+        self.delete_but(removed)
     }
 
     /// Removes the group, with all groups that were made below it, from every hierarchy. Waits for processes that are
@@ -39,22 +40,30 @@ impl Cgroup {
     /// # Errors
     /// When processes are still there after ten seconds, or the kernel refuses.
     pub fn delete(&self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        self.delete_but(None)
+    }
+
+    /// Leaves out the directory that is gone already.
+    fn delete_but(&self, gone: Option<&Directory>) -> Result<()> {
         // The unified directory comes first: it tells when the processes are gone, so that the others need no retry.
-        self.directories
+        let mut rest = self
+            .directories
             .iter()
-            .try_for_each(|directory| delete_in(directory, deadline))
+            .filter(|directory| !gone.is_some_and(|gone| std::ptr::eq(*directory, gone)));
+        rest.try_for_each(delete_in)
     }
 }
 
-fn delete_in(group: &Directory, deadline: Instant) -> Result<()> {
+fn delete_in(group: &Directory) -> Result<()> {
     let mut pause = FIRST_PAUSE;
+    let mut began = None;
     loop {
         match remove(group) {
             Ok(()) | Err(Errno::ENOENT) => return Ok(()),
             Err(Errno::EBUSY) => {}
             Err(errno) => return Err(group.failed("remove", "the directory", errno)),
         }
+        let deadline = *began.get_or_insert_with(Instant::now) + PATIENCE;
         remove_below(group)?;
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {

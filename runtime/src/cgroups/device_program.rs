@@ -37,20 +37,22 @@ pub(super) const FILE: &str = "the device program";
 
 /// Removes every program that is attached.
 pub(super) fn detach(group: &Directory) -> Result<()> {
-    let attached = match bpf::device_programs(group.as_fd()) {
+    let directory = group.fd()?;
+    let attached = match bpf::device_programs(directory) {
         Ok(attached) => attached,
         // Then there is none of ours.
         Err(Errno::EPERM | Errno::EINVAL | Errno::ENOSYS) => return Ok(()),
         Err(errno) => return Err(group.failed("query", FILE, errno)),
     };
     attached.iter().try_for_each(|old| {
-        bpf::detach_device_program(group.as_fd(), old.as_fd()).map_err(|e| group.failed("detach", FILE, e))
+        bpf::detach_device_program(directory, old.as_fd()).map_err(|e| group.failed("detach", FILE, e))
     })
 }
 
 /// Puts a program with these rules in the place of the one that is attached, if there is one.
 pub(super) fn attach(group: &Directory, rules: &[Rule]) -> Result<()> {
-    let attached = match bpf::device_programs(group.as_fd()) {
+    let directory = group.fd()?;
+    let attached = match bpf::device_programs(directory) {
         // A user may not have programs, and needs none: in its user namespace no device node can be made, and those that
         // it is given are opened with its own permissions.
         Err(Errno::EPERM) if !is_machines_root() => return Ok(()),
@@ -66,10 +68,10 @@ pub(super) fn attach(group: &Directory, rules: &[Rule]) -> Result<()> {
         [only] => (Some(only.as_fd()), &[][..]),
         several => (None, several),
     };
-    bpf::attach_device_program(group.as_fd(), program.as_fd(), replaced)
+    bpf::attach_device_program(directory, program.as_fd(), replaced)
         .map_err(|e| group.failed("attach", FILE, e))?;
     superfluous.iter().try_for_each(|old| {
-        bpf::detach_device_program(group.as_fd(), old.as_fd()).map_err(|e| group.failed("detach", FILE, e))
+        bpf::detach_device_program(directory, old.as_fd()).map_err(|e| group.failed("detach", FILE, e))
     })
 }
 
@@ -196,7 +198,7 @@ pub(super) mod tests {
             minor: None,
             access: READ,
         };
-        let attached = || bpf::device_programs(unified.as_fd()).unwrap().len();
+        let attached = || bpf::device_programs(unified.fd().unwrap()).unwrap().len();
         attach(
             unified,
             &[Rule {
@@ -218,7 +220,7 @@ pub(super) mod tests {
         assert_eq!(attached(), 1);
         // Somebody else's is replaced as well: otherwise both would have to agree.
         let other = bpf::load_device_program(&compile(&[])).unwrap();
-        bpf::attach_device_program(unified.as_fd(), other.as_fd(), None).unwrap();
+        bpf::attach_device_program(unified.fd().unwrap(), other.as_fd(), None).unwrap();
         assert_eq!(attached(), 2);
         attach(unified, &[rule(true, 1)]).unwrap();
         assert_eq!(attached(), 1);

@@ -1,6 +1,8 @@
-//! Control files, always reached through the descriptor of the group's directory.
+//! Control files, always reached through a descriptor: of the group's directory, or of the hierarchy's root.
 
+use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -10,24 +12,67 @@ use nix::unistd::{read, write};
 use super::hierarchy::Hierarchy;
 use super::{CgroupError, CgroupPath, Result};
 
+/// How directories are held.
+pub(super) const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+
 /// One group's directory in one hierarchy.
 #[derive(Debug)]
 pub(super) struct Directory {
     pub(super) hierarchy: &'static Hierarchy,
-    pub(super) fd: OwnedFd,
     pub(super) path: CgroupPath,
-}
-
-impl AsFd for Directory {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
+    /// Opened when something needs it: of a group that was just made, in most hierarchies one file is all that is ever
+    /// opened, and that has a path from the root.
+    fd: OnceLock<OwnedFd>,
 }
 
 impl Directory {
+    /// A directory that is held open.
+    pub(super) fn held(hierarchy: &'static Hierarchy, path: CgroupPath, fd: OwnedFd) -> Directory {
+        Directory {
+            hierarchy,
+            path,
+            fd: OnceLock::from(fd),
+        }
+    }
+
+    /// A directory that is there.
+    pub(super) fn named(hierarchy: &'static Hierarchy, path: CgroupPath) -> Directory {
+        Directory {
+            hierarchy,
+            path,
+            fd: OnceLock::new(),
+        }
+    }
+
+    /// The directory, as `O_PATH`.
+    pub(super) fn fd(&self) -> Result<BorrowedFd<'_>> {
+        if let Some(fd) = self.fd.get() {
+            return Ok(fd.as_fd());
+        }
+        let fd = openat(&self.hierarchy.root, self.path.as_str(), DIRECTORY, Mode::empty())
+            .map_err(|e| self.failed("open", "the directory", e))?;
+        Ok(self.fd.get_or_init(|| fd).as_fd())
+    }
+
+    /// From where, and by which path, a file of the directory is reached.
+    pub(super) fn at<'a>(&'a self, file: &'a str) -> (BorrowedFd<'a>, Cow<'a, str>) {
+        match self.fd.get() {
+            Some(fd) => (fd.as_fd(), file.into()),
+            None => (
+                self.hierarchy.root.as_fd(),
+                [self.path.as_str(), file].join("/").into(),
+            ),
+        }
+    }
+
+    fn open_file(&self, file: &str, flags: OFlag) -> std::result::Result<OwnedFd, Errno> {
+        let (directory, path) = self.at(file);
+        openat(directory, &*path, flags | OFlag::O_CLOEXEC, Mode::empty())
+    }
+
     /// Opens a control file.
     pub(super) fn open(&self, file: &str, flags: OFlag) -> Result<OwnedFd> {
-        openat(&self.fd, file, flags | OFlag::O_CLOEXEC, Mode::empty())
+        self.open_file(file, flags)
             .map_err(|e| self.failed("open", file, e))
     }
 
@@ -64,7 +109,7 @@ impl Directory {
 
     /// The whole content, or `None` if the kernel has no such file here.
     pub(super) fn read_if_present(&self, file: &str) -> Result<Option<String>> {
-        match openat(&self.fd, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+        match self.open_file(file, OFlag::O_RDONLY) {
             Ok(fd) => read_all(fd.as_fd())
                 .map(Some)
                 .map_err(|e| self.failed("read", file, e)),
@@ -98,7 +143,7 @@ impl Directory {
 
     /// Whether the kernel has this control file here.
     pub(super) fn has(&self, file: &str) -> bool {
-        openat(&self.fd, file, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).is_ok()
+        self.open_file(file, OFlag::O_PATH).is_ok()
     }
 
     pub(super) fn failed(&self, action: &'static str, file: &str, errno: Errno) -> CgroupError {
@@ -138,6 +183,24 @@ pub(super) fn write_once(fd: BorrowedFd<'_>, bytes: &[u8]) -> std::result::Resul
             Err(errno) => return Err(errno),
         }
     }
+}
+
+/// Reads a file of a single line, at once.
+pub(super) fn read_line(fd: BorrowedFd<'_>) -> std::result::Result<String, Errno> {
+    let mut buffer = [0_u8; 1024];
+    let length = loop {
+        match read(fd, &mut buffer) {
+            Err(Errno::EINTR) => {}
+            other => break other?,
+        }
+    };
+    // A longer one goes on.
+    let rest = if length == buffer.len() {
+        read_all(fd)?
+    } else {
+        String::new()
+    };
+    Ok(String::from_utf8_lossy(&buffer[..length]).into_owned() + &rest)
 }
 
 /// Reads to the end.

@@ -67,9 +67,6 @@ fn fixture(root: TempDir, directories: Vec<Directory>) -> Fixture {
 
 fn held(directory: &Path, kind: Kind, controllers: Controllers) -> Directory {
     let open = || OwnedFd::from(File::open(directory).unwrap());
-    Directory {
-        hierarchy: Box::leak(Box::new(Hierarchy::new(kind, controllers, open()))),
-        fd: open(),
-        path: CgroupPath::new("fixture").unwrap(),
-    }
+    let hierarchy = Box::leak(Box::new(Hierarchy::new(kind, controllers, open())));
+    Directory::held(hierarchy, CgroupPath::new("fixture").unwrap(), open())
 }

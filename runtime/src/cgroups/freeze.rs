@@ -68,7 +68,7 @@ impl Cgroup {
         let directory = self
             .unified_freezer()
             .or_else(|| self.directory(Controller::Freezer))?;
-        std::fs::read_link(format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd())).ok()
+        std::fs::read_link(format!("/proc/self/fd/{}", directory.fd().ok()?.as_raw_fd())).ok()
     }
 
     /// Frozen by whoever used either freezer: on a hybrid host there are two.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, fstatfs};
 
@@ -79,6 +79,12 @@ impl Hierarchies {
         self.all.iter().all(|h| h.kind == Kind::V2)
     }
 
+    /// Whether there is a unified hierarchy that charges nothing: see [`Cgroup::begin_in`](super::Cgroup::begin_in).
+    pub(crate) fn has_free_unified(&self) -> bool {
+        let free = |h: &Hierarchy| h.kind == Kind::V2 && !h.controllers.contains(Controller::Memory);
+        self.all.iter().any(free)
+    }
+
     /// Whether some hierarchy has the controller. Devices and freezing are part of v2 itself.
     pub fn supports(&self, controller: Controller) -> bool {
         self.all.iter().any(|h| h.controllers.contains(controller))
@@ -114,7 +120,8 @@ impl Hierarchies {
 
 fn open_root(mount: &Mount) -> Option<Hierarchy> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let root = open(mount.point.as_str(), flags, Mode::empty()).ok()?;
+    // musl's open(2) makes two calls where close-on-exec is wanted.
+    let root = openat(AT_FDCWD, mount.point.as_str(), flags, Mode::empty()).ok()?;
     let magic = if mount.v2 {
         CGROUP2_SUPER_MAGIC
     } else {
@@ -126,7 +133,7 @@ fn open_root(mount: &Mount) -> Option<Hierarchy> {
     }
     let controllers = if mount.v2 {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let list = nix::fcntl::openat(&root, "cgroup.controllers", flags, Mode::empty()).ok()?;
+        let list = openat(&root, "cgroup.controllers", flags, Mode::empty()).ok()?;
         Controllers::from_v2_names(&file::read_all(list.as_fd()).ok()?)
     } else {
         Controllers::from_v1_options(&mount.options)

@@ -3,7 +3,8 @@
 //! A [`Cgroup`] is one group under the same path in every hierarchy that matters to a container. Each controller is
 //! looked up in the hierarchy that has it, so that nothing here asks "which version is this host?": on a hybrid host
 //! the same container has its memory limit in a v1 hierarchy and its kill switch (`cgroup.kill`), freezer and events
-//! in the unified one. Every file is reached with `openat` from a directory held open, never by a path of the host.
+//! in the unified one. Every file is reached with `openat` from a directory held open, the group's or that of its
+//! hierarchy's root.
 //!
 //! A container's life:
 //! 1. [`Cgroup::create`] makes the directories, [`Cgroup::apply`] writes `linux.resources`.
@@ -72,7 +73,7 @@ pub(crate) fn check_devices(rules: &[crate::oci::LinuxDeviceCgroup]) -> Result<(
 
 use file::Directory;
 use hierarchy::Kind;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 /// A group, held open in each hierarchy that it exists in.
 ///
@@ -166,7 +167,7 @@ impl Cgroup {
     /// group from the first instruction and needs no entry file. `None` where v1 hierarchies have to be entered too.
     pub fn entry_fd(&self) -> Option<BorrowedFd<'_>> {
         match self.directories.as_slice() {
-            [only] if only.hierarchy.kind == Kind::V2 => Some(only.as_fd()),
+            [only] if only.hierarchy.kind == Kind::V2 => only.fd().ok(),
             _ => None,
         }
     }

@@ -74,9 +74,9 @@ fn descend(directory: &mut Directory, below: &str) -> Result<bool> {
     }
     let path = directory.path.join(below)?;
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    match openat(&directory.fd, below, flags, Mode::empty()) {
+    match openat(directory.fd()?, below, flags, Mode::empty()) {
         Ok(fd) => {
-            (directory.fd, directory.path) = (fd, path);
+            *directory = Directory::held(directory.hierarchy, path, fd);
             Ok(true)
         }
         Err(Errno::ENOENT) => Ok(false),

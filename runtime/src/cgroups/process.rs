@@ -43,7 +43,7 @@ impl Cgroup {
     pub fn begin_in(&self) -> Option<BorrowedFd<'_>> {
         let unified = self.unified()?;
         let charged = unified.hierarchy.controllers.contains(Controller::Memory);
-        (!charged).then(|| unified.as_fd())
+        (!charged).then(|| unified.fd().ok()).flatten()
     }
 
     /// [`Cgroup::entry_files`] without that of the hierarchy that a process already [began](Self::begin_in) in.
@@ -156,7 +156,7 @@ pub(super) fn parse_pids(text: &str) -> impl Iterator<Item = Pid> {
 /// is no group any more.
 pub(super) fn kill_by_switch(group: &Directory) -> Result<bool> {
     let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    let killed = openat(&group.fd, "cgroup.kill", flags, Mode::empty())
+    let killed = openat(group.fd()?, "cgroup.kill", flags, Mode::empty())
         .and_then(|switch| file::write_once(switch.as_fd(), b"1"));
     match killed {
         Ok(()) => Ok(true),
@@ -169,7 +169,7 @@ pub(super) fn kill_by_switch(group: &Directory) -> Result<bool> {
 pub(super) fn walk(group: &Directory, visit: &mut dyn FnMut(&Directory) -> Result<()>) -> Result<()> {
     for name in children(group)? {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let fd = match openat(&group.fd, name.as_str(), flags, Mode::empty()) {
+        let fd = match openat(group.fd()?, name.as_str(), flags, Mode::empty()) {
             Ok(fd) => fd,
             Err(Errno::ENOENT) => continue,
             Err(errno) => return Err(group.failed("open", &name, errno)),
@@ -178,21 +178,19 @@ pub(super) fn walk(group: &Directory, visit: &mut dyn FnMut(&Directory) -> Resul
         let Ok(path) = group.path.join(&name) else {
             continue;
         };
-        walk(
-            &Directory {
-                hierarchy: group.hierarchy,
-                fd,
-                path,
-            },
-            visit,
-        )?;
+        walk(&Directory::held(group.hierarchy, path, fd), visit)?;
     }
     visit(group)
 }
 
 /// Names of the groups directly below.
 pub(super) fn children(group: &Directory) -> Result<Vec<String>> {
-    let listing = Dir::openat(&group.fd, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+    let listing = Dir::openat(
+        group.fd()?,
+        ".",
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    );
     let mut names = Vec::new();
     for entry in listing
         .map_err(|e| group.failed("list", "the directory", e))?

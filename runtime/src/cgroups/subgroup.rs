@@ -34,19 +34,15 @@ impl Cgroup {
             return Ok(None);
         };
         let path: CgroupPath = self.path.join(name)?;
-        match mkdirat(&parent.fd, name, Mode::from_bits_truncate(0o755)) {
+        match mkdirat(parent.fd()?, name, Mode::from_bits_truncate(0o755)) {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(parent.failed("make", name, errno)),
         }
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let fd =
-            openat(&parent.fd, name, flags, Mode::empty()).map_err(|e| parent.failed("open", name, e))?;
+            openat(parent.fd()?, name, flags, Mode::empty()).map_err(|e| parent.failed("open", name, e))?;
         Ok(Some(Subgroup {
-            directory: Directory {
-                hierarchy: parent.hierarchy,
-                fd,
-                path,
-            },
+            directory: Directory::held(parent.hierarchy, path, fd),
         }))
     }
 }
@@ -56,7 +52,7 @@ impl Subgroup {
     pub fn begin_in(&self) -> Option<BorrowedFd<'_>> {
         let hierarchy = self.directory.hierarchy;
         let free = hierarchy.kind == Kind::V2 && !hierarchy.controllers.contains(Controller::Memory);
-        free.then(|| self.directory.as_fd())
+        free.then(|| self.directory.fd().ok()).flatten()
     }
 
     /// The file to which a process writes [`super::ENTER`] to enter, after it entered the group above.

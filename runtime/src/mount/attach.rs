@@ -1,7 +1,7 @@
 //! What the container's process does of a mount: make it, attach it, configure it.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Component, Path};
 
 use rustix::fs::{AtFlags, statat};
 use rustix::io::Errno;
@@ -16,7 +16,7 @@ use super::options::{Options, Propagation};
 use super::proc::{check_place, mount_id};
 use super::remount::remount;
 use super::source::{Prepared, Source, clone_tree, settle};
-use super::target::{Place, is_directory, open_inside, ordinary_directory, place};
+use super::target::{Place, is_directory, make_new, open_inside, ordinary_directory, place};
 use crate::error::Doing;
 use crate::namespaces::Namespaces;
 use crate::sys::{MountAttr, mount_setattr};
@@ -39,6 +39,8 @@ pub(crate) struct Attached {
     pub(super) proc_mount: Option<u64>,
     /// The mounts of new file systems, if any is to be remounted.
     pub(super) made: Option<Vec<u64>>,
+    /// Nothing but what was made in it is mounted since `dev`: the path `/dev` leads there.
+    dev_is_last: bool,
 }
 
 /// Attaches the mounts in their order, up to the control groups and what lies below them.
@@ -118,6 +120,7 @@ fn attach_tree(
     target: &Path,
     attached: &mut Attached,
 ) -> Result<()> {
+    attached.dev_is_last = false;
     let place = place(root, target, directory)?;
     check_place(&place.fd, target, attached.proc_mount)?;
     attach_to(tree, &place.fd).doing(|| attaching(target))?;
@@ -144,14 +147,20 @@ impl New<'_> {
     fn attach(&self, root: &impl AsFd, namespaces: &Namespaces, attached: &mut Attached) -> Result<()> {
         let target = self.target;
         let doing = || attaching(target);
-        let place = match self.kind {
-            "proc" | "sysfs" => Place {
-                fd: ordinary_directory(root, target, self.kind)?,
-                made: false,
-            },
-            _ => place(root, target, true)?,
+        let place = match (self.kind, attached.make_in_dev(target)) {
+            (_, Some(fd)) => Place { fd, made: true },
+            (kind, None) => {
+                let place = match kind {
+                    "proc" | "sysfs" => Place {
+                        fd: ordinary_directory(root, target, kind)?,
+                        made: false,
+                    },
+                    _ => place(root, target, true)?,
+                };
+                check_place(&place.fd, target, attached.proc_mount)?;
+                place
+            }
         };
-        check_place(&place.fd, target, attached.proc_mount)?;
         let is_tmpfs = self.kind == "tmpfs";
         let mut options = self.options.clone();
         if is_tmpfs {
@@ -205,6 +214,20 @@ fn keep_mode(place: &Place, options: &mut Options) -> rustix::io::Result<()> {
 }
 
 impl Attached {
+    /// The usual mounts below `/dev` follow the one on it: their places are missing in the new file system, and made
+    /// there right away.
+    fn make_in_dev(&mut self, target: &Path) -> Option<OwnedFd> {
+        let name = target.strip_prefix("/dev").ok().filter(|_| self.dev_is_last);
+        self.dev_is_last = false;
+        let mut names = name?.components();
+        let (Some(Component::Normal(name)), None) = (names.next(), names.next()) else {
+            return None;
+        };
+        let made = make_new(self.dev.as_ref()?, name)?;
+        self.dev_is_last = true;
+        Some(made)
+    }
+
     fn keep(&mut self, kind: &str, target: &Path, fd: OwnedFd) {
         if let Some(made) = &mut self.made {
             made.extend(mount_id(&fd));
@@ -214,7 +237,10 @@ impl Attached {
                 self.proc_mount = mount_id(&fd);
                 &mut self.proc
             }
-            ("tmpfs", Some("/dev")) => &mut self.dev,
+            ("tmpfs", Some("/dev")) => {
+                self.dev_is_last = true;
+                &mut self.dev
+            }
             ("devpts", Some("/dev/pts")) => &mut self.pts,
             _ => return,
         };

@@ -56,6 +56,12 @@ pub(crate) fn place(root: impl AsFd, path: &Path, directory: bool) -> Result<Pla
     Ok(Place { fd, made: true })
 }
 
+/// Makes a directory in an open one. `None` if something is there already.
+pub(super) fn make_new(parent: &OwnedFd, name: &OsStr) -> Option<OwnedFd> {
+    mkdirat(parent, name, Mode::from_raw_mode(0o755)).ok()?;
+    step(parent, name).ok()
+}
+
 /// Where only the last name is missing, as nearly always, there is no need to go down step by step.
 fn make_last(root: &impl AsFd, path: &Path, directory: bool) -> Option<OwnedFd> {
     let parent = open_inside(root, path.parent()?).ok()?;

@@ -3,6 +3,7 @@
 
 mod allocator;
 pub(crate) mod bpf;
+mod clock;
 mod clone;
 mod exec;
 mod heap;
@@ -19,6 +20,7 @@ mod signal;
 pub mod small_libc;
 
 pub use allocator::{Arena, give_memory_back};
+pub use clock::since_epoch;
 pub(crate) use clone::{CloneArgs, Spawned, spawn};
 pub(crate) use exec::{CStrings, close_range, execute_again, execve};
 pub(crate) use keyring::join_session_keyring;
