@@ -460,6 +460,7 @@ impl Container {
             record: Mutex::new(record),
             run: watch::Sender::new(state),
             log: logs::LogCounter::default(),
+            usage: Default::default(),
         }
     }
 

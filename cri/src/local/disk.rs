@@ -2,20 +2,16 @@
 //!
 //! The layers of images never change, so that each is looked through once; the writable layers of containers do.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use super::{Inner, UnixNanos, lock, now};
+use super::{Inner, UnixNanos, lock, now, tree};
 use crate::engine::EngineError;
 use crate::types::{FilesystemUsage, ImageFsInfo};
-
-/// A block as stat(2) counts them, in bytes.
-const BLOCK: u64 = 512;
 
 /// What a directory with everything below it takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,30 +53,13 @@ impl Layers {
     }
 }
 
-/// What `path` and everything below it takes. What goes away meanwhile takes nothing; links are not followed.
+/// What `path` and everything below it takes. What goes away meanwhile takes nothing; links are not followed, also not
+/// those that a container makes while its layer is looked through.
 pub(super) fn of(path: &Path) -> io::Result<Usage> {
-    let mut usage = Usage::default();
-    let mut seen = HashSet::new();
-    let mut left = vec![path.to_owned()];
-    while let Some(path) = left.pop() {
-        let about = match fs::symlink_metadata(&path) {
-            Ok(about) => about,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
-        if about.is_dir() {
-            for entry in entries(&path)? {
-                left.push(entry?.path());
-            }
-        } else if about.nlink() > 1 && !seen.insert((about.dev(), about.ino())) {
-            continue;
-        }
-        usage.add(Usage {
-            bytes: about.blocks() * BLOCK,
-            inodes: 1,
-        });
+    match tree::walk(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Usage::default()),
+        other => other,
     }
-    Ok(usage)
 }
 
 /// The entries of a directory; none if it is not there.

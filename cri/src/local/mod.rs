@@ -26,6 +26,8 @@ mod shim_process;
 mod signals;
 mod spec;
 mod status;
+mod tree;
+mod usage;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -47,6 +49,7 @@ use crate::types::{
     ImageFsInfo, ImageId, LinuxContainerResources, PodSandboxConfig, PodSandboxStatus, PullProgress,
     RuntimeStatus, RuntimeVersion, SandboxId, UnixNanos,
 };
+use crate::v1;
 use records::{ContainerRecord, SandboxDirs, SandboxRecord};
 use shim_client::ShimClient;
 
@@ -83,6 +86,7 @@ struct Inner {
     adopted: tokio::sync::Mutex<HashSet<Option<String>>>,
     subscribers: Mutex<Vec<mpsc::UnboundedSender<EngineEvent>>>,
     layers: disk::Layers,
+    meter: Arc<usage::Meter>,
 }
 
 /// A sandbox in memory.
@@ -98,6 +102,7 @@ struct Sandbox {
     shim: Mutex<Option<Shim>>,
     containers: Mutex<BTreeMap<ContainerId, Arc<Container>>>,
     execs: exec::Pending,
+    usage: usage::Kept,
 }
 
 /// A sandbox's live shim.
@@ -114,6 +119,7 @@ struct Container {
     record: Mutex<ContainerRecord>,
     run: watch::Sender<RunState>,
     log: logs::LogCounter,
+    usage: usage::Kept,
 }
 
 /// Where a container's first process is.
@@ -156,6 +162,7 @@ impl LocalEngine {
             adopted: tokio::sync::Mutex::default(),
             subscribers: Mutex::default(),
             layers: disk::Layers::default(),
+            meter: Arc::default(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -378,6 +385,14 @@ impl Engine for LocalEngine {
     async fn reopen_container_log(&self, id: &ContainerId) -> Result<(), EngineError> {
         let (sandbox, container) = self.inner.container(id)?;
         container::reopen_log(&sandbox, &container).await
+    }
+
+    async fn container_stats(&self, ids: &[ContainerId]) -> Result<Vec<v1::ContainerStats>, EngineError> {
+        usage::containers(&self.inner, ids).await
+    }
+
+    async fn pod_sandbox_stats(&self, ids: &[SandboxId]) -> Result<Vec<v1::PodSandboxStats>, EngineError> {
+        usage::sandboxes(&self.inner, ids).await
     }
 
     async fn sandbox_info(&self, id: &SandboxId) -> Result<BTreeMap<String, String>, EngineError> {

@@ -13,7 +13,7 @@ use super::{
     Container, Inner, RunState, Sandbox, Shim, container, events, lock, network, new_id, now, shim_process,
 };
 use crate::engine::EngineError;
-use crate::types::{EngineEventKind, PodSandboxConfig, PodSandboxStatus, SandboxId};
+use crate::types::{ContainerId, EngineEventKind, PodSandboxConfig, PodSandboxStatus, SandboxId};
 
 /// The size of a pod's `/dev/shm`, as the field has it.
 const SHM_SIZE: u64 = 64 << 20;
@@ -21,7 +21,7 @@ const SHM_SIZE: u64 = 64 << 20;
 const PAUSE_OOM_SCORE_ADJ: i32 = -998;
 
 /// Where pods go whose caller says nothing.
-const DEFAULT_CGROUP_PARENT: &str = "berth";
+pub(super) const DEFAULT_CGROUP_PARENT: &str = "berth";
 
 /// Runs a pod's sandbox, or joins the call that already does.
 pub(super) async fn run(inner: Arc<Inner>, mut config: PodSandboxConfig) -> Result<SandboxId, EngineError> {
@@ -275,6 +275,7 @@ impl Sandbox {
             shim: Mutex::default(),
             containers: Mutex::default(),
             execs: Mutex::default(),
+            usage: Default::default(),
         }
     }
 
@@ -325,6 +326,11 @@ impl Sandbox {
     /// The shim's and the pause's own cgroup.
     pub(super) fn cgroup(&self) -> PathBuf {
         lock(&self.record).config.cgroup_parent.join(&self.id.0)
+    }
+
+    /// A container's cgroup.
+    pub(super) fn container_cgroup(&self, id: &ContainerId) -> PathBuf {
+        lock(&self.record).config.cgroup_parent.join(&id.0)
     }
 
     /// Every cgroup that may hold a process of this sandbox.
