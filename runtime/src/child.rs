@@ -144,6 +144,7 @@ fn open_sources(setup: &mut Setup<'_>) -> Result<()> {
             namespaces: setup.namespaces,
             label: &setup.linux.mount_label,
             propagation: setup.propagation,
+            elsewhere: None,
         };
         setup.mounts = mount::prepare(&setup.spec.mounts, &origin)?;
         setup.root = rootfs.open(setup.bundle, setup.propagation)?;

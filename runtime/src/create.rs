@@ -29,7 +29,7 @@ use crate::schedule::Schedule;
 use crate::spawn::{kill_and_reap, spawn_in};
 use crate::state::process_stat;
 use crate::sys::Spawned;
-use crate::{Error, JoinedNamespaces, Result, Rootfs, Stdio, idmap, mount, seccomp};
+use crate::{Elsewhere, Error, JoinedNamespaces, Result, Rootfs, Stdio, idmap, mount, seccomp};
 
 /// What a container is made of.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub struct CreateArgs<'a> {
     pub scope: Option<&'a Scope>,
     /// Namespaces that the caller holds.
     pub namespaces: JoinedNamespaces<'a>,
+    /// Where bind mounts come from; `None` is the caller's mount namespace.
+    pub sources: Option<Elsewhere<'a>>,
     /// How many descriptors from 3 on the program inherits.
     pub preserve_fds: u32,
     /// Use chroot(2) where the host's root is an initramfs that pivot_root(2) refuses.
@@ -123,6 +125,7 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
             namespaces: &namespaces,
             label: &linux.mount_label,
             propagation,
+            elsewhere: args.sources,
         };
         let mounts = mount::prepare(&spec.mounts, &origin)?;
         (args.rootfs.open(args.bundle, propagation)?, mounts, None)

@@ -56,6 +56,14 @@ impl Rootfs {
         }
     }
 
+    /// Layers as a detached mount, the topmost first, to be attached somewhere and not to be written to.
+    ///
+    /// # Errors
+    /// When a layer is missing, or the kernel takes no overlay of so many.
+    pub fn layers(lower: &[PathBuf]) -> Result<OwnedFd> {
+        open_overlay(lower, None)
+    }
+
     /// The root can't be written whatever the spec says.
     pub(crate) fn is_read_only(&self) -> bool {
         matches!(self, Rootfs::Overlay { upper: None, .. })

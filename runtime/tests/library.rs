@@ -112,6 +112,7 @@ impl Place {
             stdio,
             scope: None,
             namespaces,
+            sources: None,
             preserve_fds: 0,
             no_pivot: false,
             new_keyring: true,

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use berth_runtime::{CreateArgs, Created, JoinedNamespaces, Rootfs as RuntimeRootfs, Stdio, create, oci};
+use berth_runtime::{CreateArgs, Created, Rootfs as RuntimeRootfs, Stdio, create, oci};
 
 use crate::error::RequestError;
 use crate::protocol::{BUNDLES_DIR, Rootfs};
+use crate::sandbox::Sandbox;
 
 /// A bundle, read.
 pub(crate) struct Bundle {
@@ -45,7 +46,7 @@ impl Bundle {
         &self,
         root: &Rootfs,
         stdio: Stdio,
-        namespaces: JoinedNamespaces<'_>,
+        sandbox: &Sandbox,
     ) -> Result<Created, RequestError> {
         Ok(create(CreateArgs {
             id: &self.id,
@@ -54,7 +55,8 @@ impl Bundle {
             rootfs: self.rootfs(root),
             stdio,
             scope: None,
-            namespaces,
+            namespaces: sandbox.namespaces(),
+            sources: Some(sandbox.sources()),
             preserve_fds: 0,
             no_pivot: false,
             new_keyring: true,

@@ -20,6 +20,7 @@ use crate::protocol::{ContainerState, ContainerStatus, CreateContainer, ExitReco
 use crate::reaper;
 use crate::sandbox::Sandbox;
 use crate::stdio::{Scratch, Stdio};
+use crate::volumes;
 
 /// How long a dead container's output is waited for, when something still holds it open.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(200);
@@ -62,6 +63,7 @@ impl Container {
     ) -> Result<Self, RequestError> {
         let bundle = Bundle::load(&sandbox.dir, &request.id)?;
         let log = open_log(request)?;
+        volumes::mount_all(&bundle.dir, &request.volumes)?;
         let (stdio, process) = if bundle.wants_terminal() {
             on_terminal(&bundle, request, number, sandbox, poller, log)?
         } else {
@@ -367,10 +369,7 @@ fn on_pipes(
         stdout: theirs.stdout,
         stderr: theirs.stderr,
     };
-    Ok((
-        stdio,
-        bundle.create(&request.rootfs, streams, sandbox.namespaces())?,
-    ))
+    Ok((stdio, bundle.create(&request.rootfs, streams, sandbox)?))
 }
 
 fn on_terminal(
@@ -381,7 +380,7 @@ fn on_terminal(
     poller: &Poller,
     log: LogWriter,
 ) -> Result<(Stdio, Created), RequestError> {
-    let mut process = bundle.create(&request.rootfs, bundle.terminal(), sandbox.namespaces())?;
+    let mut process = bundle.create(&request.rootfs, bundle.terminal(), sandbox)?;
     let stdio = match process.terminal.take() {
         Some(master) => Stdio::terminal(number, poller, log, master, request.stdin),
         None => Err(io::ErrorKind::NotFound.into()),

@@ -30,6 +30,7 @@ mod shim;
 mod shutdown;
 mod start;
 mod stdio;
+mod volumes;
 
 pub use connection::ConnectionError;
 pub use sandbox::SandboxError;

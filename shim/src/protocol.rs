@@ -20,6 +20,8 @@ pub const RECORD_NAME: &str = "shim.json";
 pub const EXITS_DIR: &str = "exits";
 /// The directory of OCI bundles, `<container id>/config.json` each, written by the engine.
 pub const BUNDLES_DIR: &str = "containers";
+/// The directory of a bundle that holds the places of [`ImageVolume`]s.
+pub const VOLUMES_DIR: &str = "volumes";
 /// A frame longer than this is a protocol error.
 pub const MAX_FRAME: usize = 4 << 20;
 
@@ -194,6 +196,10 @@ pub struct CreateContainer {
     pub id: String,
     /// Where the root file system comes from.
     pub rootfs: Rootfs,
+    /// Images that are mounted for it, each at [`VOLUMES_DIR`]`/<its place in this list>` in the bundle. They are seen in the
+    /// shim's mount namespace alone: a mount of the configuration takes them from there.
+    #[serde(default)]
+    pub volumes: Vec<ImageVolume>,
     /// The CRI log file (absolute); `None` throws output away (after attached readers got it).
     pub log_path: Option<PathBuf>,
     /// Rotate the log when it would grow past this many bytes; 0 is never.
@@ -204,6 +210,15 @@ pub struct CreateContainer {
     pub stdin: bool,
     /// Close the standard input when the first attached client goes.
     pub stdin_once: bool,
+}
+
+/// An image, or a directory of it, for a container to mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageVolume {
+    /// Its layers, the topmost first. They are never written to.
+    pub lower: Vec<PathBuf>,
+    /// The directory in the image, from its root; empty for all of it.
+    pub sub_path: PathBuf,
 }
 
 /// A container's root file system.

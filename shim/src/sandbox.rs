@@ -4,12 +4,13 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use berth_runtime::cgroups::{Cgroup, CgroupError, ENTER, leave_all};
-use berth_runtime::{JoinedNamespaces, Pause, PauseArgs, oci, start_pause};
+use berth_runtime::{Elsewhere, JoinedNamespaces, Pause, PauseArgs, oci, start_pause};
 use nix::sched::{CloneFlags, unshare};
-use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, open, statx};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{WaitOptions, waitpid};
 
@@ -37,9 +38,27 @@ pub enum SandboxError {
     },
 }
 
+/// The mount namespace that the shim began in. What is mounted there later is not always seen in the shim's own: only where
+/// the host's mounts are shared.
+struct Host {
+    mounts: OwnedFd,
+    root: OwnedFd,
+}
+
+impl Host {
+    fn here() -> io::Result<Host> {
+        let open = |path, flags| open(path, flags | OFlags::CLOEXEC, Mode::empty());
+        Ok(Host {
+            mounts: open("/proc/self/ns/mnt", OFlags::RDONLY)?,
+            root: open("/", OFlags::PATH)?,
+        })
+    }
+}
+
 /// A pod's sandbox.
 pub(crate) struct Sandbox {
     pub(crate) dir: PathBuf,
+    host: Host,
     cgroup: Cgroup,
     pause: Pause,
     pause_lives: bool,
@@ -52,15 +71,18 @@ impl Sandbox {
         enter(&cgroup)?;
         set_oom_score(config.oom_score_adj);
         let failed = |doing| move |source: io::Error| SandboxError::Io { doing, source };
+        let host = Host::here().map_err(failed("hold the host's mount namespace"))?;
         unshare(CloneFlags::CLONE_NEWNS)
             .map_err(io::Error::from)
             .map_err(failed("make a mount namespace"))?;
+        keep_mounts_private(dir).map_err(failed("keep the pod's mounts from the host"))?;
         if config.ipc {
             mount_shm(dir, config).map_err(failed("mount the pod's /dev/shm"))?;
         }
         let pause = hold_namespaces(config)?;
         Ok(Self {
             dir: dir.to_owned(),
+            host,
             cgroup,
             pause,
             pause_lives: true,
@@ -69,7 +91,6 @@ impl Sandbox {
 
     /// The pod's namespaces, for a container to join.
     pub(crate) fn namespaces(&self) -> JoinedNamespaces<'_> {
-        use std::os::fd::AsFd;
         let held = &self.pause.namespaces;
         JoinedNamespaces {
             user: held.user.as_ref().map(AsFd::as_fd),
@@ -77,6 +98,15 @@ impl Sandbox {
             ipc: held.ipc.as_ref().map(AsFd::as_fd),
             uts: held.uts.as_ref().map(AsFd::as_fd),
             pid: held.pid.as_ref().map(AsFd::as_fd),
+        }
+    }
+
+    /// Where containers' bind mounts come from: the host, but for what the shim has mounted for the pod.
+    pub(crate) fn sources(&self) -> Elsewhere<'_> {
+        Elsewhere {
+            namespace: self.host.mounts.as_fd(),
+            root: self.host.root.as_fd(),
+            except: &self.dir,
         }
     }
 
@@ -133,13 +163,19 @@ fn set_oom_score(value: i32) {
     }
 }
 
-/// The mount must not show on the host, where it would outlive this process. So the mount that holds the sandbox's
-/// directory stops telling the host of mounts in it; all others stay as they are, so that a container can still pass
-/// mounts of its volumes on to the host where it is allowed to.
+/// What the shim mounts must not show on the host, where it would outlive this process. So the mount that holds the
+/// sandbox's directory stops telling the host of mounts in it; all others stay as they are, so that a container can still
+/// pass mounts of its volumes on to the host where it is allowed to.
+fn keep_mounts_private(dir: &Path) -> io::Result<()> {
+    Ok(mount_change(
+        mount_point_of(dir)?,
+        MountPropagationFlags::DOWNSTREAM,
+    )?)
+}
+
 fn mount_shm(dir: &Path, config: &SandboxConfig) -> io::Result<()> {
     let target = dir.join(SHM_DIR);
     fs::create_dir_all(&target)?;
-    mount_change(mount_point_of(dir)?, MountPropagationFlags::DOWNSTREAM)?;
     let first = |map: &[IdMapping]| {
         map.iter()
             .find(|range| range.container == 0)

@@ -8,7 +8,10 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 
 use berth_runtime::cgroups::Cgroup;
-use berth_shim::protocol::{Event, FailureCode, RECORD_NAME, Request, SOCKET_NAME};
+use berth_shim::protocol::{
+    BUNDLES_DIR, Event, FailureCode, ImageVolume, RECORD_NAME, Request, SOCKET_NAME, VOLUMES_DIR,
+};
+use serde_json::json;
 use support::{Pod, is_alive, wait_until};
 
 fn namespace(pid: i32, kind: &str) -> String {
@@ -52,6 +55,44 @@ fn containers_share_the_pods_namespaces() {
         ],
     ));
     assert_eq!(pod.logged("c", "stdout"), b"pod\n80\n");
+}
+
+#[test]
+fn an_images_layers_are_stacked_and_not_on_the_host() {
+    let pod = Pod::start_with(|config| config.ipc = false);
+    let mut client = pod.client();
+    client.subscribe();
+    let layers = ["new", "old"].map(|name| pod.root.path().join(name));
+    for (layer, files) in layers.iter().zip([&["etc/both"][..], &["etc/both", "etc/one"]]) {
+        fs::create_dir(layer).unwrap();
+        fs::create_dir(layer.join("etc")).unwrap();
+        for file in files {
+            fs::write(layer.join(file), layer.file_name().unwrap().as_encoded_bytes()).unwrap();
+        }
+    }
+    let bundle = pod.dir().join(BUNDLES_DIR).join("a");
+    let mounts = [("/all", "0"), ("/part", "1")].map(|(destination, number)| {
+        json!({
+            "destination": destination,
+            "type": "bind",
+            "source": bundle.join(VOLUMES_DIR).join(number),
+            "options": ["rbind", "rprivate", "ro"],
+        })
+    });
+    let script = "cat /all/etc/both /part/both /part/one; echo x > /part/one || echo no";
+    let mut request = pod.bundle_with("a", &["sh", "-c", script], |spec| {
+        spec["mounts"].as_array_mut().unwrap().extend(mounts);
+    });
+    request.volumes = ["", "etc"]
+        .map(|part| ImageVolume {
+            lower: layers.to_vec(),
+            sub_path: part.into(),
+        })
+        .to_vec();
+    client.run(request);
+    assert_eq!(pod.logged("a", "stdout"), b"newnewoldno\n");
+    let seen = fs::read_dir(bundle.join(VOLUMES_DIR).join("1")).unwrap().count();
+    assert_eq!(seen, 0);
 }
 
 #[test]

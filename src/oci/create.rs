@@ -150,6 +150,7 @@ pub(crate) fn create(
         },
         scope: bundle.scope.as_ref(),
         namespaces: JoinedNamespaces::default(),
+        sources: None,
         preserve_fds: options.preserve_fds,
         no_pivot: options.no_pivot,
         new_keyring: options.new_keyring,

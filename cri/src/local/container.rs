@@ -10,18 +10,17 @@ use berth_shim::protocol::{CreateContainer, ExitRecord, Failure, FailureCode, Re
 use nix::sys::signal::Signal;
 use tokio::sync::watch;
 
-use super::records::{self, ContainerPhase, ContainerRecord, SandboxDirs, SandboxRecord};
+use super::records::{self, ContainerPhase, ContainerRecord, SandboxDirs};
 use super::shim_client::engine_error;
-use super::spec::{ImageDefaults, SpecInput};
 use super::users::{Accounts, Identity, IdentityRequest};
 use super::{
-    Container, Inner, RunState, Sandbox, devices, events, image, labels, lock, logs, new_id, now, signals,
-    spec,
+    Container, Inner, RunState, Sandbox, bundle, events, image, labels, lock, logs, mounts, new_id, now,
+    signals, spec,
 };
 use crate::engine::EngineError;
 use crate::types::{
     ContainerConfig, ContainerId, ContainerState, ContainerStatus, ContainerUser, EngineEventKind, ImageId,
-    LinuxContainerResources, UnixNanos,
+    ImageMount, LinuxContainerResources, UnixNanos,
 };
 
 /// How long the kernel may take to end a killed process before that is an error.
@@ -83,8 +82,12 @@ fn find(sandbox: &Sandbox, config: &ContainerConfig) -> Option<Arc<Container>> {
 fn record_intent(
     inner: &Inner,
     sandbox: &Sandbox,
-    config: ContainerConfig,
+    mut config: ContainerConfig,
 ) -> Result<Arc<Container>, EngineError> {
+    mounts::check(&config.mounts)?;
+    for mount in config.mounts.iter_mut().filter_map(|mount| mount.image.as_mut()) {
+        mount.image_ref = image::mounted(&inner.images, &mount.image)?.id;
+    }
     let image = image::needed(&inner.images, &config.image)?;
     let signal = config.stop_signal.clone().or_else(|| image::stop_signal(&image));
     let record = ContainerRecord {
@@ -120,6 +123,13 @@ async fn bring_up(inner: &Inner, sandbox: &Sandbox, container: &Container) -> Re
     let image = image::needed(&inner.images, &record.image_id.0)?;
     image::lease(&inner.images, &image, &container.id)?;
     let layers = image::layers(&inner.images, &image)?;
+    let layers_of = |mount: &ImageMount| {
+        let image = image::mounted(&inner.images, &mount.image_ref)?;
+        image::lease(&inner.images, &image, &container.id)?;
+        image::layers(&inner.images, &image)
+    };
+    let place = sandbox.dirs.bundle(&container.id);
+    let mounts = mounts::prepare(&record.config.mounts, &place, layers_of)?;
     let identity = identity(&record, &image::user(&image), &layers)?;
     container.update_record(&sandbox.dirs, |record| {
         record.user = Some(ContainerUser {
@@ -130,18 +140,18 @@ async fn bring_up(inner: &Inner, sandbox: &Sandbox, container: &Container) -> Re
     })?;
     let security = &record.config.security;
     let apparmor = labels::apparmor(&security.apparmor, security.privileged).await?;
-    write_bundle(
-        inner,
-        sandbox,
-        &record,
-        &identity,
-        &image::defaults(&image),
+    let parts = bundle::Parts {
+        image: &image::defaults(&image),
+        identity: &identity,
         apparmor,
-    )?;
+        mounts: &mounts.mounts,
+    };
+    bundle::write(inner, sandbox, &record, parts)?;
     let rootfs = writable_layer(&sandbox.dirs.container(&container.id), layers)?;
     let request = CreateContainer {
         id: container.id.0.clone(),
         rootfs,
+        volumes: mounts.volumes,
         log_path: log_path(sandbox, &record),
         log_max_size: inner.config.log_max_size,
         log_max_files: inner.config.log_max_files,
@@ -174,42 +184,6 @@ fn identity(record: &ContainerRecord, image_user: &str, layers: &[PathBuf]) -> R
     accounts.resolve(&IdentityRequest {
         image_user,
         security: &record.config.security,
-    })
-}
-
-fn write_bundle(
-    inner: &Inner,
-    sandbox: &Sandbox,
-    record: &ContainerRecord,
-    identity: &Identity,
-    image: &ImageDefaults,
-    apparmor: Option<String>,
-) -> Result<(), EngineError> {
-    let SandboxRecord {
-        config: pod, selinux, ..
-    } = lock(&sandbox.record).clone();
-    let security = &record.config.security;
-    let selinux = labels::of_container(security.selinux.as_ref(), selinux.as_ref(), security.privileged);
-    let spec = spec::build(&SpecInput {
-        config: &record.config,
-        image,
-        identity,
-        cgroup: &pod.cgroup_parent.join(&record.id.0),
-        hostname: &pod.hostname,
-        sandbox_run: &sandbox.dirs.run,
-        bounding: &inner.bounding,
-        devices: devices::of(&record.config)?,
-        apparmor,
-        selinux,
-    })?;
-    let bundle = sandbox.dirs.bundle(&record.id);
-    let written =
-        fs::create_dir_all(&bundle).and_then(|()| records::write(&bundle.join("config.json"), &spec));
-    written.map_err(|error| {
-        EngineError::Unavailable(format!(
-            "The bundle {} can't be written: {error}.",
-            bundle.display()
-        ))
     })
 }
 

@@ -91,6 +91,16 @@ pub(super) fn release(store: &Store, owner: &ContainerId) -> Result<(), EngineEr
     store.release(&owner.0).map_err(from_images)
 }
 
+/// An image that a container mounts. The error begins with the word by which the kubelet knows what went wrong.
+pub(super) fn mounted(store: &Store, image: &str) -> Result<berth_images::Image, EngineError> {
+    let found = store.find(image).map_err(from_images)?;
+    found.ok_or_else(|| {
+        EngineError::NotFound(format!(
+            "ImageVolumeMountFailed: the image {image}, which is to be mounted, is not here; pull it first."
+        ))
+    })
+}
+
 /// The image's read-only layers, the topmost first.
 pub(super) fn layers(store: &Store, image: &berth_images::Image) -> Result<Vec<PathBuf>, EngineError> {
     store.lower_dirs(image).map_err(from_images)

@@ -6,6 +6,7 @@
 
 mod adopt;
 mod attach;
+mod bundle;
 mod conditions;
 mod container;
 mod devices;
@@ -16,6 +17,7 @@ mod exec_sync;
 mod image;
 mod labels;
 mod logs;
+mod mounts;
 mod network;
 mod port_forward;
 mod privileges;

@@ -113,6 +113,14 @@ fn from_cni(error: CniError) -> EngineError {
     }
 }
 
+/// What `/etc/hosts` says in containers to which the caller gives none: what the host's says.
+pub(super) fn hosts() -> std::io::Result<Vec<u8>> {
+    match fs::read("/etc/hosts") {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other,
+    }
+}
+
 /// What the pod's `/etc/resolv.conf` says: what was asked for, or what the host's says.
 pub(super) fn resolv_conf(config: &PodSandboxConfig) -> std::io::Result<String> {
     let Some(dns) = &config.dns else {

@@ -175,6 +175,7 @@ fn prepare_directory(sandbox: &Sandbox) -> Result<(), EngineError> {
             fs::create_dir_all(run.join(directory))?;
         }
         records::write_file(&run.join("hostname"), format!("{hostname}\n").as_bytes())?;
+        records::write_file(&run.join("hosts"), &network::hosts()?)?;
         records::write_file(&run.join("resolv.conf"), network::resolv_conf(config)?.as_bytes())?;
         records::write(&run.join(CONFIG_NAME), &shim)
     };

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::labels::SelinuxLabels;
+use super::mounts::clean;
 use super::privileges::{self, CapabilitySets};
 use super::users::Identity;
 use crate::engine::EngineError;
-use crate::types::{ContainerConfig, LinuxContainerResources, Mount, MountPropagation};
+use crate::types::{ContainerConfig, LinuxContainerResources, Mount};
 
 /// What a process finds its programs by, unless the image or the pod says otherwise.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -42,6 +43,8 @@ pub(crate) struct SpecInput<'a> {
     pub(crate) apparmor: Option<String>,
     /// Where SELinux is in use.
     pub(crate) selinux: Option<SelinuxLabels>,
+    /// The container's own mounts, prepared.
+    pub(crate) mounts: &'a [Value],
 }
 
 /// Makes the spec.
@@ -200,60 +203,57 @@ fn mounts(input: &SpecInput<'_>) -> Vec<Value> {
         ),
     ];
     let taken = |path: &str| {
-        input
-            .config
-            .mounts
-            .iter()
-            .any(|mount| mount.container_path == Path::new(path))
+        let path = Path::new(path);
+        let by = |mount: &Mount| clean(&mount.container_path) == path;
+        input.config.mounts.iter().any(by)
     };
+    let dev = taken("/dev");
+    // A mount that is asked for takes the place of the usual one; on a whole /dev nothing is put from within.
+    mounts.retain(|mount| {
+        let path = mount["destination"].as_str().unwrap_or_default();
+        !(taken(path) || dev && path.starts_with("/dev/"))
+    });
     let shm = if input.config.namespaces.host_ipc {
         PathBuf::from("/dev/shm")
     } else {
         input.sandbox_run.join("shm")
     };
-    let files = [
-        (
-            "/dev/shm",
-            shm,
-            ["rbind", "nosuid", "noexec", "nodev", "rw"].as_slice(),
-        ),
-        (
-            "/etc/resolv.conf",
-            input.sandbox_run.join("resolv.conf"),
-            &["rbind", "rprivate", "rw"],
-        ),
-        (
-            "/etc/hostname",
-            input.sandbox_run.join("hostname"),
-            &["rbind", "rprivate", "rw"],
-        ),
+    let access = if input.config.security.readonly_rootfs {
+        "ro"
+    } else {
+        "rw"
+    };
+    let of_pod = |target, name| {
+        let source = input.sandbox_run.join(name);
+        mount(
+            target,
+            "bind",
+            &source.to_string_lossy(),
+            &["rbind", "rprivate", access],
+        )
+    };
+    let shm_options = ["rbind", "nosuid", "noexec", "nodev", "rw"];
+    let mut own = vec![
+        mount("/dev/shm", "bind", &shm.to_string_lossy(), &shm_options),
+        of_pod("/etc/resolv.conf", "resolv.conf"),
+        of_pod("/etc/hostname", "hostname"),
+        of_pod("/etc/hosts", "hosts"),
     ];
-    for (target, source, options) in files {
-        if !taken(target) {
-            mounts.push(mount(target, "bind", &source.to_string_lossy(), options));
-        }
-    }
-    mounts.extend(input.config.mounts.iter().map(bind));
+    own.retain(|mount| !taken(mount["destination"].as_str().unwrap_or_default()));
+    let mut asked = input.mounts.to_vec();
+    asked.extend(own);
+    // None hides one that belongs below it, in whatever order they come.
+    asked.sort_by_key(|mount| depth(mount["destination"].as_str().unwrap_or_default()));
+    mounts.extend(asked);
     mounts
+}
+
+fn depth(path: &str) -> usize {
+    clean(Path::new(path)).components().count()
 }
 
 fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value {
     json!({ "destination": destination, "type": kind, "source": source, "options": options })
-}
-
-fn bind(mount: &Mount) -> Value {
-    let propagation = match mount.propagation {
-        MountPropagation::None => "rprivate",
-        MountPropagation::HostToContainer => "rslave",
-        MountPropagation::Bidirectional => "rshared",
-    };
-    let access = if mount.readonly { "ro" } else { "rw" };
-    json!({
-        "destination": mount.container_path,
-        "type": "bind",
-        "source": mount.host_path,
-        "options": ["rbind", propagation, access],
-    })
 }
 
 /// The OCI `linux.resources` object of a container's limits.
@@ -321,6 +321,8 @@ mod tests {
     }
 
     fn build_with(config: &ContainerConfig) -> Value {
+        let asked = |mount: &Mount| json!({ "destination": mount.container_path, "type": "bind" });
+        let mounts: Vec<Value> = config.mounts.iter().map(asked).collect();
         let image = ImageDefaults {
             entrypoint: strings(&["/entry"]),
             command: strings(&["serve"]),
@@ -338,6 +340,7 @@ mod tests {
             devices: Vec::new(),
             apparmor: None,
             selinux: None,
+            mounts: &mounts,
         };
         build(&input).unwrap()
     }
@@ -427,26 +430,57 @@ mod tests {
         assert_eq!(spec["linux"]["namespaces"], json!([{ "type": "mount" }]));
     }
 
-    #[test]
-    fn a_mount_of_the_pod_replaces_the_engines() {
-        let hosts = Mount {
-            container_path: "/dev/shm".into(),
-            host_path: "/x".into(),
-            readonly: true,
+    fn destinations(paths: &[&str]) -> Vec<String> {
+        let mount = |path: &&str| Mount {
+            container_path: path.into(),
             ..Default::default()
         };
         let spec = build_with(&ContainerConfig {
-            mounts: vec![hosts],
+            mounts: paths.iter().map(mount).collect(),
             ..Default::default()
         });
-        let shm: Vec<&Value> = spec["mounts"]
-            .as_array()
-            .unwrap()
+        let mounts = spec["mounts"].as_array().unwrap();
+        mounts
             .iter()
-            .filter(|mount| mount["destination"] == "/dev/shm")
-            .collect();
-        assert_eq!(shm.len(), 1);
-        assert_eq!(shm[0]["options"], json!(["rbind", "rprivate", "ro"]));
+            .map(|mount| mount["destination"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn a_mount_of_the_pod_replaces_the_engines() {
+        let all = destinations(&["/dev/shm", "/sys/", "/etc/../etc/hosts"]);
+        for (path, count) in [
+            ("/dev/shm", 1),
+            ("/sys", 0),
+            ("/sys/", 1),
+            ("/etc/hosts", 0),
+            ("/dev", 1),
+        ] {
+            assert_eq!(
+                all.iter().filter(|found| *found == path).count(),
+                count,
+                "{path}: {all:?}"
+            );
+        }
+        let own_dev = destinations(&["/dev"]);
+        assert!(!own_dev.contains(&"/dev/pts".to_owned()), "{own_dev:?}");
+    }
+
+    #[test]
+    fn no_mount_hides_another() {
+        let all = destinations(&["/a/b/c", "/etc", "/a", "/a/b", "/b"]);
+        let expected = [
+            "/etc",
+            "/a",
+            "/b",
+            "/a/b",
+            "/dev/shm",
+            "/etc/resolv.conf",
+            "/etc/hostname",
+            "/etc/hosts",
+            "/a/b/c",
+        ];
+        assert_eq!(all[all.len() - expected.len()..], expected);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use crate::engine::EngineError;
 use crate::types::{
-    AuthConfig, ContainerConfig, Device, DnsConfig, LinuxContainerResources, Mount, MountPropagation,
-    PodSandboxConfig, PortMapping, Protocol,
+    AuthConfig, ContainerConfig, Device, DnsConfig, IdMapping, ImageMount, LinuxContainerResources, Mount,
+    MountPropagation, PodSandboxConfig, PortMapping, Protocol,
 };
 use crate::v1;
 
@@ -176,12 +176,6 @@ pub(super) fn container(config: Option<v1::ContainerConfig>) -> Result<Container
 }
 
 fn mount(mount: v1::Mount) -> Result<Mount> {
-    refuse(mount.image.is_some(), "mounts.image")?;
-    refuse(mount.recursive_read_only, "mounts.recursive_read_only")?;
-    refuse(
-        !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty(),
-        "mounts.uidMappings",
-    )?;
     let propagation = match mount.propagation() {
         v1::MountPropagation::PropagationPrivate => MountPropagation::None,
         v1::MountPropagation::PropagationHostToContainer => MountPropagation::HostToContainer,
@@ -192,7 +186,38 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
         host_path: PathBuf::from(mount.host_path),
         readonly: mount.readonly,
         propagation,
+        recursive_read_only: mount.recursive_read_only,
+        uid_mappings: mount.uid_mappings.iter().map(id_mapping).collect(),
+        gid_mappings: mount.gid_mappings.iter().map(id_mapping).collect(),
+        selinux_relabel: mount.selinux_relabel,
+        image: image_mount(mount.image, mount.image_sub_path)?,
     })
+}
+
+/// A mount of nothing names an image without a name: so it comes from some clients.
+fn image_mount(spec: Option<v1::ImageSpec>, sub_path: String) -> Result<Option<ImageMount>> {
+    let Some(spec) = spec.filter(|spec| !spec.image.is_empty()) else {
+        return match sub_path.as_str() {
+            "" => Ok(None),
+            path => Err(invalid(format!(
+                "The mount's image_sub_path {path:?} is that of an image, but the mount names none."
+            ))),
+        };
+    };
+    Ok(Some(ImageMount {
+        image: spec.image,
+        user_specified_image: spec.user_specified_image,
+        image_ref: String::new(),
+        sub_path: sub_path.into(),
+    }))
+}
+
+fn id_mapping(mapping: &v1::IdMapping) -> IdMapping {
+    IdMapping {
+        container: mapping.container_id,
+        host: mapping.host_id,
+        size: mapping.length,
+    }
 }
 
 fn device(device: v1::Device) -> Device {

@@ -175,6 +175,7 @@ pub fn container_mounts(context: &Context<'_>, start: &StartContainer) -> Result
             host_path,
             readonly: request.read_only || is_always_read_only(context, &request.volume),
             propagation: request.propagation,
+            ..Mount::default()
         });
     }
     mounts.extend(own_mounts(context, start, &mounts)?);

@@ -85,6 +85,7 @@ fn check(spec: &Spec) -> Result<()> {
         namespaces: &namespaces,
         label: &linux.mount_label,
         propagation: root_propagation(&linux)?,
+        elsewhere: None,
     };
     mount::prepare(&mounts, &origin).map(drop)
 }

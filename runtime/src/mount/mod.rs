@@ -7,6 +7,7 @@
 mod attach;
 mod cgroup;
 mod copy_up;
+mod elsewhere;
 mod empty;
 mod host;
 mod id_mapped;
@@ -18,6 +19,7 @@ mod target;
 
 pub(crate) use attach::{Attached, attach_all, attach_to, set_propagation};
 pub(crate) use cgroup::attach_cgroups;
+pub use elsewhere::Elsewhere;
 pub(crate) use empty::empty_directory;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use options::Options;

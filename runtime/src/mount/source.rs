@@ -7,6 +7,7 @@ use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::attach::{set_attributes, set_propagation};
+use super::elsewhere::{Elsewhere, copy_trees};
 use super::id_mapped::IdMaps;
 use super::options::{Options, Propagation};
 use super::proc::{check_destination, is_proc};
@@ -72,18 +73,22 @@ pub(crate) struct Origin<'a> {
     pub(crate) label: &'a str,
     /// The root's propagation.
     pub(crate) propagation: Option<Propagation>,
+    /// Where sources are that the creator's mount namespace does not have.
+    pub(crate) elsewhere: Option<Elsewhere<'a>>,
 }
 
 /// Gets the spec's mounts ready.
 pub(crate) fn prepare(mounts: &[oci::Mount], origin: &Origin<'_>) -> Result<Vec<Prepared>> {
     let mut maps = IdMaps::new(origin.namespaces);
-    let prepare = |(i, mount)| prepare_one(mount, &mounts[..i], origin, &mut maps);
+    let mut trees = copy_trees(mounts, origin)?.into_iter();
+    let prepare = |(i, mount)| prepare_one(mount, &mounts[..i], trees.next().flatten(), origin, &mut maps);
     mounts.iter().enumerate().map(prepare).collect()
 }
 
 fn prepare_one(
     mount: &oci::Mount,
     before: &[oci::Mount],
+    tree: Option<OwnedFd>,
     origin: &Origin<'_>,
     maps: &mut IdMaps<'_>,
 ) -> Result<Prepared> {
@@ -92,8 +97,8 @@ fn prepare_one(
     let mut options = Options::parse(&mount.options)?;
     let source = match (options.bind, mount.typ.as_str()) {
         _ if options.remount => Source::Remount,
-        (Some(recursive), _) => bind_source(mount, before, origin, recursive, &options)?,
-        (None, "bind") => bind_source(mount, before, origin, false, &options)?,
+        (Some(recursive), _) => bind_source(mount, (before, tree), origin, recursive, &options)?,
+        (None, "bind") => bind_source(mount, (before, tree), origin, false, &options)?,
         (None, "cgroup" | "cgroup2") => Source::Cgroup,
         (None, "none" | "") => {
             return Err(Error::invalid(format!("mounts[{name}].type"), "it is missing"));
@@ -161,7 +166,7 @@ fn context(kind: &str, label: &str) -> Option<String> {
 
 fn bind_source(
     mount: &oci::Mount,
-    before: &[oci::Mount],
+    (before, tree): (&[oci::Mount], Option<OwnedFd>),
     origin: &Origin<'_>,
     recursive: bool,
     options: &Options,
@@ -183,7 +188,10 @@ fn bind_source(
         });
     }
     let doing = || format!("bind-mount {}", path.display());
-    let tree = clone_tree(CWD, &path, recursive).doing(doing)?;
+    let tree = match tree {
+        Some(tree) => tree,
+        None => clone_tree(CWD, &path, recursive).doing(doing)?,
+    };
     settle(&tree, options, private).doing(doing)?;
     let directory = is_directory(&tree).doing(doing)?;
     Ok(Source::Tree { tree, directory })
@@ -191,7 +199,7 @@ fn bind_source(
 
 /// The path in the container of a source in the container's root that an earlier mount covers, or is made below: on the
 /// host there is something else, or nothing.
-fn inside(source: &Path, before: &[oci::Mount], origin: &Origin<'_>) -> Option<PathBuf> {
+pub(super) fn inside(source: &Path, before: &[oci::Mount], origin: &Origin<'_>) -> Option<PathBuf> {
     let root = clean(&origin.bundle.join(origin.root?));
     let source = clean(source);
     let path = Path::new("/").join(source.strip_prefix(&root).ok()?);

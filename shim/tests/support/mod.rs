@@ -141,6 +141,7 @@ impl Pod {
         change(&mut spec);
         fs::write(bundle.join("config.json"), spec.to_string()).unwrap();
         CreateContainer {
+            volumes: Vec::new(),
             id: id.into(),
             rootfs: Rootfs::Overlay {
                 lower: vec![self.root.path().join("rootfs")],

@@ -1,0 +1,57 @@
+//! A container's bundle: what the shim and the runtime read of it.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::records::{self, ContainerRecord, SandboxRecord};
+use super::spec::{self, ImageDefaults, SpecInput};
+use super::users::Identity;
+use super::{Inner, Sandbox, devices, labels, lock};
+use crate::engine::EngineError;
+
+/// What was found out for a container.
+pub(super) struct Parts<'a> {
+    pub(super) image: &'a ImageDefaults,
+    pub(super) identity: &'a Identity,
+    /// The AppArmor profile of its programs.
+    pub(super) apparmor: Option<String>,
+    /// Its own mounts.
+    pub(super) mounts: &'a [Value],
+}
+
+/// Writes a container's bundle.
+pub(super) fn write(
+    inner: &Inner,
+    sandbox: &Sandbox,
+    record: &ContainerRecord,
+    parts: Parts<'_>,
+) -> Result<(), EngineError> {
+    let SandboxRecord {
+        config: pod, selinux, ..
+    } = lock(&sandbox.record).clone();
+    let security = &record.config.security;
+    let selinux = labels::of_container(security.selinux.as_ref(), selinux.as_ref(), security.privileged);
+    let spec = spec::build(&SpecInput {
+        config: &record.config,
+        image: parts.image,
+        identity: parts.identity,
+        cgroup: &pod.cgroup_parent.join(&record.id.0),
+        hostname: &pod.hostname,
+        sandbox_run: &sandbox.dirs.run,
+        bounding: &inner.bounding,
+        devices: devices::of(&record.config)?,
+        apparmor: parts.apparmor,
+        selinux,
+        mounts: parts.mounts,
+    })?;
+    let bundle = sandbox.dirs.bundle(&record.id);
+    let written =
+        fs::create_dir_all(&bundle).and_then(|()| records::write(&bundle.join("config.json"), &spec));
+    written.map_err(|error| {
+        EngineError::Unavailable(format!(
+            "The bundle {} can't be written: {error}.",
+            bundle.display()
+        ))
+    })
+}
