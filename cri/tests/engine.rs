@@ -264,6 +264,44 @@ fn a_command_in_a_container_tells_what_it_prints_and_ends_in_time() {
 }
 
 #[test]
+fn a_container_that_was_started_can_be_used_at_once() {
+    let bench = Bench::new();
+    let config = bench.sandbox("at-once");
+    bench.run(async |engine| {
+        let sandbox = engine.run_pod_sandbox(config).await.unwrap();
+        for attempt in 0..20 {
+            let name = format!("one-{attempt}");
+            let id = started(engine, &sandbox, container(&name, &["sleep", "1000"])).await;
+            let state = engine.container_status(&id).await.unwrap().state;
+            assert_eq!(state, ContainerState::Running, "of {name}");
+            let command = ["/bin/helper", "echo", "hello"].map(str::to_owned).to_vec();
+            let output = engine.exec_sync(&id, command, PATIENCE, 100).await.unwrap();
+            assert_eq!(output.stdout, b"hello\n");
+            engine.remove_container(&id).await.unwrap();
+        }
+        engine.remove_pod_sandbox(&sandbox).await.unwrap();
+    });
+    bench.finish();
+}
+
+#[test]
+fn an_image_that_several_remove_is_removed() {
+    let bench = Bench::new();
+    bench.run(async |engine| {
+        let id = engine.image_status(IMAGE).await.unwrap().unwrap().id.0;
+        let removals = (0..8).map(|_| {
+            let (engine, id) = (engine.clone(), id.clone());
+            tokio::spawn(async move { engine.remove_image(&id).await })
+        });
+        for removal in removals.collect::<Vec<_>>() {
+            removal.await.unwrap().unwrap();
+        }
+        assert_eq!(engine.image_status(IMAGE).await.unwrap(), None);
+    });
+    bench.finish();
+}
+
+#[test]
 fn a_restarted_engine_finds_everything_as_it_was() {
     let mut bench = Bench::new();
     let config = bench.sandbox("adopt");

@@ -242,7 +242,10 @@ pub(super) async fn start(sandbox: &Sandbox, container: &Container) -> Result<()
             container: container.id.0.clone(),
         })
         .await;
-    let Err(failure) = result else { return Ok(()) };
+    let Err(failure) = result else {
+        container.begun().await;
+        return Ok(());
+    };
     if failure.code == FailureCode::CannotRun {
         let message = failure.message.clone();
         container.update_record(&sandbox.dirs, |record| record.cannot_run = Some(message))?;
@@ -436,6 +439,14 @@ impl Container {
             log: logs::LogCounter::default(),
             usage: Default::default(),
         }
+    }
+
+    /// Waits until the shim's word that the program runs, or has ended, has arrived here: who is told that a container was
+    /// started may use it at once.
+    async fn begun(&self) {
+        let begun = |state: &RunState| !matches!(state, RunState::Created { .. });
+        // The sender is this container's own, so that there is always one.
+        let _ = self.run.subscribe().wait_for(begun).await;
     }
 
     pub(super) fn running(&self, sandbox: &Sandbox, pid: i32, started_at: UnixNanos) {

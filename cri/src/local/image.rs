@@ -51,10 +51,10 @@ pub(super) fn list(store: &Store) -> Result<Vec<Image>, EngineError> {
 
 /// Removes an image with all its names; one that is not there is removed.
 pub(super) fn remove(store: &Store, image: &str) -> Result<(), EngineError> {
-    if store.find(image).map_err(from_images)?.is_none() {
-        return Ok(());
+    match store.remove(image, true) {
+        Ok(_) | Err(ImageError::NotFound(_)) => Ok(()),
+        Err(error) => Err(from_images(error)),
     }
-    store.remove(image, true).map(|_| ()).map_err(from_images)
 }
 
 fn known(image: berth_images::Image) -> Image {

@@ -26,6 +26,8 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
+use super::hosts;
+
 /// Until a connection stands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Until the server answers a request.
@@ -171,6 +173,11 @@ impl Service<Name> for Resolver {
             if name.as_str() == "localhost" {
                 let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
                 return Ok(loopback.map(|ip| SocketAddr::new(ip, 0)).to_vec().into_iter());
+            }
+            let known = hosts::addresses(name.as_str());
+            if !known.is_empty() {
+                let known: Vec<_> = known.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect();
+                return Ok(known.into_iter());
             }
             let failed = |e: NetError| {
                 let why = if e.is_no_records_found() {

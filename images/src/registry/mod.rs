@@ -8,6 +8,7 @@ mod blob;
 mod body;
 mod challenge;
 mod failure;
+mod hosts;
 mod http;
 mod token;
 
