@@ -10,7 +10,7 @@ use berth_kubelet::standalone::{self, Format, Host, Places};
 use clap::Args;
 
 use crate::preflight;
-use crate::root::{LogLimits, Root};
+use crate::root::{EngineOptions, Root};
 
 /// Show a pod with its status, as `kubectl get pod -o yaml` does
 #[derive(Args, Debug)]
@@ -99,11 +99,9 @@ pub(crate) fn stop(args: &StopArgs, root: &Root, cgroup_root: &Path) -> Result<E
         .map_err(|error| format!("The kernel gives no event queue: {error}."))?;
     runtime.block_on(async {
         // Nothing is started, so no log is ever rotated.
-        let limits = LogLimits {
-            max_size: 0,
-            max_files: 1,
-        };
-        let engine = root.engine(limits).map_err(|error| error.to_string())?;
+        let engine = root
+            .engine(&EngineOptions::default())
+            .map_err(|error| error.to_string())?;
         let host = Host {
             engine: Arc::new(engine),
             kubelet_root: root.kubelet.clone(),

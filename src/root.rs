@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use berth_cri::{EngineConfig, EngineError, LocalEngine};
-use berth_images::Store;
+use berth_images::{Store, StoreOptions};
 
 /// The directories of a node. One `--root` moves all of them, so that several nodes fit on one machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Root {
+    directory: PathBuf,
     /// What survives a reboot.
     pub(crate) lib: PathBuf,
     /// What does not.
@@ -33,6 +34,7 @@ impl Root {
         let beneath = std::path::absolute(given)
             .map_err(|error| format!("The directory {} can't be used: {error}.", given.display()))?;
         Ok(Self {
+            directory: beneath.clone(),
             lib: beneath.join("var/lib/berth"),
             run: beneath.join("run/berth"),
             // Not `/var/lib/kubelet` and `/var/log/pods`: a stock kubelet on the same machine removes pods from there
@@ -54,31 +56,57 @@ impl Root {
         self.lib.join("images")
     }
 
+    /// What all of these are beneath.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The engine over these directories.
-    pub(crate) fn engine(&self, logs: LogLimits) -> Result<LocalEngine, EngineError> {
-        let images =
-            Store::open(&self.images()).map_err(|error| EngineError::Unavailable(format!("{error}.")))?;
-        let network =
-            berth_cni::CniConfig::new(self.cni_conf.clone(), self.cni_bin.clone(), self.lib.join("cni"));
+    pub(crate) fn engine(&self, options: &EngineOptions) -> Result<LocalEngine, EngineError> {
+        let images = Store::open_with(&self.images(), options.store.clone())
+            .map_err(|error| EngineError::Unavailable(format!("{error}.")))?;
+        let conf = options.cni_conf.clone().unwrap_or_else(|| self.cni_conf.clone());
+        let bin = options.cni_bin.clone().unwrap_or_else(|| self.cni_bin.clone());
+        let network = berth_cni::CniConfig::new(conf, bin, self.lib.join("cni"));
         let config = EngineConfig {
-            lib_dir: self.lib.clone(),
-            run_dir: self.run.clone(),
-            shim_program: shim_program(),
-            network,
-            log_max_size: logs.max_size,
-            log_max_files: logs.max_files,
+            log_max_size: options.log_max_size,
+            log_max_files: options.log_max_files,
+            pinned_images: options.pinned_images.clone(),
+            ..EngineConfig::new(self.lib.clone(), self.run.clone(), shim_program(), network)
         };
         LocalEngine::open(config, images)
     }
 }
 
-/// When container logs are rotated, and how many are kept.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LogLimits {
-    /// Bytes.
-    pub(crate) max_size: u64,
-    /// Files, the live one included.
-    pub(crate) max_files: u32,
+/// How an engine works, apart from where.
+#[derive(Clone, Debug)]
+pub(crate) struct EngineOptions {
+    /// Rotate a container's log when it would grow past this many bytes; 0 is never.
+    pub(crate) log_max_size: u64,
+    /// Keep this many log files of a container, the live one included.
+    pub(crate) log_max_files: u32,
+    /// Network configurations; `None` is the root's.
+    pub(crate) cni_conf: Option<PathBuf>,
+    /// Network plugins; `None` is the root's.
+    pub(crate) cni_bin: Option<Vec<PathBuf>>,
+    /// Images that garbage collection leaves alone.
+    pub(crate) pinned_images: Vec<String>,
+    /// How the image store works.
+    pub(crate) store: StoreOptions,
+}
+
+impl Default for EngineOptions {
+    /// As a kubelet has it.
+    fn default() -> Self {
+        Self {
+            log_max_size: 10 << 20,
+            log_max_files: 5,
+            cni_conf: None,
+            cni_bin: None,
+            pinned_images: Vec::new(),
+            store: StoreOptions::default(),
+        }
+    }
 }
 
 /// `berth-oci`: where `BERTH_OCI` says, or beside this program.

@@ -12,7 +12,7 @@ use clap::Args;
 
 use crate::builtin_image;
 use crate::preflight;
-use crate::root::{LogLimits, Root};
+use crate::root::{EngineOptions, Root};
 
 /// Run pods from manifests until they end, or until Ctrl-C ends them
 #[derive(Args, Debug)]
@@ -62,11 +62,12 @@ async fn run_pods(
     cgroup_root: &Path,
     manifest: Manifest,
 ) -> Result<standalone::Ended, String> {
-    let limits = LogLimits {
-        max_size: args.log_max_size,
-        max_files: args.log_max_files,
+    let options = EngineOptions {
+        log_max_size: args.log_max_size,
+        log_max_files: args.log_max_files,
+        ..Default::default()
     };
-    let engine = root.engine(limits).map_err(|error| error.to_string())?;
+    let engine = root.engine(&options).map_err(|error| error.to_string())?;
     builtin_image::import(engine.images())?;
     tidy_network(&engine).await;
     let host = Host {

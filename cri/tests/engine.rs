@@ -98,12 +98,14 @@ impl Bench {
 
 fn start(root: &Path) -> (Runtime, LocalEngine) {
     let config = EngineConfig {
-        lib_dir: root.join("lib"),
-        run_dir: root.join("run"),
-        shim_program: berth_tests::program("berth-oci"),
-        network: berth_cni::CniConfig::new(root.join("net.d"), Vec::new(), root.join("cni")),
         log_max_size: 1 << 20,
         log_max_files: 3,
+        ..EngineConfig::new(
+            root.join("lib"),
+            root.join("run"),
+            berth_tests::program("berth-oci"),
+            berth_cni::CniConfig::new(root.join("net.d"), Vec::new(), root.join("cni")),
+        )
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -55,7 +55,7 @@ impl std::fmt::Debug for Credentials {
 }
 
 /// `config.json`, as far as it concerns us.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct DockerConfig {
     auths: BTreeMap<String, AuthEntry>,
@@ -63,14 +63,20 @@ struct DockerConfig {
     cred_helpers: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// An entry of docker's `auths`, or what a kubelet hands over with a pull. What is empty is not there.
+#[derive(Clone, Default, Deserialize)]
 #[serde(rename_all = "lowercase", default)]
-struct AuthEntry {
-    auth: Option<String>,
-    username: Option<String>,
-    password: Option<String>,
-    identitytoken: Option<String>,
-    registrytoken: Option<String>,
+pub struct AuthEntry {
+    /// `user:password` in base64.
+    pub auth: Option<String>,
+    /// With `password`.
+    pub username: Option<String>,
+    /// With `username`.
+    pub password: Option<String>,
+    /// An OAuth 2 refresh token.
+    pub identitytoken: Option<String>,
+    /// A token to send as it is.
+    pub registrytoken: Option<String>,
 }
 
 /// Where the credentials of a registry are.
@@ -162,7 +168,11 @@ fn host_of(key: &str) -> &str {
 }
 
 impl AuthEntry {
-    fn credentials(self) -> Result<Credentials, String> {
+    /// What of it is used: a registry token, an identity token, `auth`, or user name and password, in this order.
+    ///
+    /// # Errors
+    /// `auth` is not base64 of `user:password`.
+    pub fn credentials(self) -> Result<Credentials, String> {
         if let Some(token) = self.registrytoken.filter(|token| !token.is_empty()) {
             return Ok(Credentials::RegistryToken(token));
         }

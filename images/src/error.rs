@@ -37,6 +37,14 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// Whether another host may do better: it is not there, lacks the image, refuses, or sends what it should not.
+    pub(crate) fn is_of_the_host(&self) -> bool {
+        matches!(
+            self,
+            Self::NotFound(_) | Self::Unauthorized(_) | Self::Registry(_) | Self::Corrupt(_)
+        )
+    }
+
     /// Says before the text what was being done, in errors about contents: the others say it themselves.
     pub(crate) fn about(self, what: &str) -> Self {
         let add = |text: String| format!("{what}: {text}");

@@ -8,6 +8,7 @@ pub mod build;
 mod credentials;
 mod digest;
 mod error;
+mod hosts;
 mod image;
 mod import;
 mod manifest;
@@ -18,7 +19,7 @@ mod registry;
 mod store;
 mod unpack;
 
-pub use credentials::Credentials;
+pub use credentials::{AuthEntry, Credentials};
 pub use digest::Digest;
 pub use error::ImageError;
 pub use image::{Image, LayerState, PullProgress};

@@ -12,6 +12,7 @@ use tokio::task::spawn_blocking;
 use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::error::ImageError;
+use crate::hosts::{self, Host};
 use crate::image::{Image, LayerState, PullProgress};
 use crate::manifest::{Descriptor, Manifest, choose, read_config};
 use crate::reference::Reference;
@@ -70,15 +71,61 @@ impl Store {
                 return Ok(image);
             }
         }
-        let registry = Registry::new(reference, credentials)?;
-        let resolved = resolve(&registry, reference).await?;
-        self.fetch_layers(&operation, &registry, reference, &resolved.layers, progress)
-            .await?;
+        let resolved = self.fetch(&operation, reference, credentials, progress).await?;
         let image = resolved.into_image(reference);
         let image = blocking(move || image.commit(&operation)).await;
         drop(lock);
         self.settler().wake();
         image
+    }
+
+    /// Gets manifest, configuration and layers from the first host that has them all.
+    async fn fetch(
+        &self,
+        operation: &Arc<Operation>,
+        reference: &Reference,
+        credentials: Credentials,
+        progress: Progress<'_>,
+    ) -> Result<Resolved, ImageError> {
+        let mut hosts = hosts::of(self.options().registry_dir.as_deref(), reference)?
+            .into_iter()
+            .peekable();
+        loop {
+            let Some(host) = hosts.next() else {
+                return Err(ImageError::Registry(format!(
+                    "{reference} can't be pulled: there is nobody to ask"
+                )));
+            };
+            let base = host.base.clone();
+            let own = if host.upstream {
+                credentials.clone()
+            } else {
+                Credentials::of_docker(&authority(&base)).await?
+            };
+            let outcome = self.fetch_from(operation, reference, host, own, progress).await;
+            match outcome {
+                // What is wrong with the image itself is as wrong elsewhere, and a full disk stays full.
+                Err(error) if hosts.peek().is_some() && error.is_of_the_host() => {
+                    tracing::warn!("The mirror {base} is passed over: {error}.");
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn fetch_from(
+        &self,
+        operation: &Arc<Operation>,
+        reference: &Reference,
+        host: Host,
+        credentials: Credentials,
+        progress: Progress<'_>,
+    ) -> Result<Resolved, ImageError> {
+        let registry = Registry::new(reference, host, credentials)?;
+        let resolved = resolve(&registry, reference).await?;
+        self.fetch_layers(operation, &registry, reference, &resolved.layers, progress)
+            .await?;
+        Ok(resolved)
     }
 
     /// What somebody else fetched while we waited.
@@ -124,6 +171,13 @@ impl Store {
         join_all(fetches).await;
         failure.into_inner().map_or(Ok(()), Err)
     }
+}
+
+/// Host and port of a URL.
+fn authority(url: &str) -> String {
+    let uri: Option<hyper::Uri> = url.parse().ok();
+    uri.and_then(|uri| uri.authority().map(ToString::to_string))
+        .unwrap_or_default()
 }
 
 async fn resolve(registry: &Registry, reference: &Reference) -> Result<Resolved, ImageError> {

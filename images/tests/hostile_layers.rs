@@ -251,7 +251,7 @@ fn bombs() {
         (files.bytes(), "more than the allowed 1000 files"),
     ];
     for (layer, why) in table {
-        let store = TestStore::with(options);
+        let store = TestStore::with(options.clone());
         let error = store.layers(vec![layer]).unwrap_err();
         assert!(
             matches!(error, ImageError::Refused(_)) && error.to_string().contains(why),

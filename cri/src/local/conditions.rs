@@ -79,14 +79,12 @@ mod tests {
     use super::*;
 
     fn config(shim: PathBuf, root: &Path) -> EngineConfig {
-        EngineConfig {
-            lib_dir: root.to_owned(),
-            run_dir: root.to_owned(),
-            shim_program: shim,
-            network: berth_cni::CniConfig::new(root.join("net.d"), Vec::new(), root.join("cni")),
-            log_max_size: 0,
-            log_max_files: 2,
-        }
+        EngineConfig::new(
+            root.to_owned(),
+            root.to_owned(),
+            shim,
+            berth_cni::CniConfig::new(root.join("net.d"), Vec::new(), root.join("cni")),
+        )
     }
 
     #[test]

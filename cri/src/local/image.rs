@@ -1,9 +1,10 @@
 //! From the image store's words to the engine's.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use berth_images::{ImageError, Reference, Store};
+use berth_images::{AuthEntry, Credentials, ImageError, Reference, Store};
 
 use super::spec::ImageDefaults;
 use crate::engine::EngineError;
@@ -30,23 +31,52 @@ pub(super) async fn pull(
             total: at.total,
         });
     };
-    let pulled = store.pull(&reference, &report).await.map_err(from_images)?;
+    let credentials = auth.map(|auth| credentials(auth, &reference)).transpose()?;
+    let pulled = match credentials.flatten() {
+        Some(credentials) => store.pull_with(&reference, credentials, &report).await,
+        None => store.pull(&reference, &report).await,
+    };
+    let pulled = pulled.map_err(from_images)?;
     Ok(ImageId(pulled.id))
 }
 
+/// What a request has for the image's registry; `None` if it is meant for another one.
+fn credentials(auth: AuthConfig, reference: &Reference) -> Result<Option<Credentials>, EngineError> {
+    let server = auth.server_address.as_str();
+    let server = server
+        .strip_prefix("https://")
+        .or_else(|| server.strip_prefix("http://"))
+        .unwrap_or(server);
+    let host = server.split('/').next().unwrap_or_default();
+    // Docker Hub has many names.
+    let same = host == reference.registry()
+        || (host.ends_with("docker.io") && reference.registry().ends_with("docker.io"));
+    if !host.is_empty() && !same {
+        return Ok(None);
+    }
+    let text = |value: String| (!value.is_empty()).then_some(value);
+    let entry = AuthEntry {
+        auth: text(auth.auth),
+        username: text(auth.username),
+        password: text(auth.password),
+        identitytoken: text(auth.identity_token),
+        registrytoken: text(auth.registry_token),
+    };
+    entry.credentials().map(Some).map_err(|why| {
+        EngineError::InvalidArgument(format!("The credentials for {reference} can't be used: {why}."))
+    })
+}
+
 /// The image of that name or id, if it is there.
-pub(super) fn status(store: &Store, image: &str) -> Result<Option<Image>, EngineError> {
-    Ok(store.find(image).map_err(from_images)?.map(known))
+pub(super) fn status(store: &Store, image: &str, pinned: &[String]) -> Result<Option<Image>, EngineError> {
+    let found = store.find(image).map_err(from_images)?;
+    Ok(found.map(|image| known(image, pinned)))
 }
 
 /// Every image in the store.
-pub(super) fn list(store: &Store) -> Result<Vec<Image>, EngineError> {
-    Ok(store
-        .list()
-        .map_err(from_images)?
-        .into_iter()
-        .map(known)
-        .collect())
+pub(super) fn list(store: &Store, pinned: &[String]) -> Result<Vec<Image>, EngineError> {
+    let all = store.list().map_err(from_images)?;
+    Ok(all.into_iter().map(|image| known(image, pinned)).collect())
 }
 
 /// Removes an image with all its names; one that is not there is removed.
@@ -57,15 +87,31 @@ pub(super) fn remove(store: &Store, image: &str) -> Result<(), EngineError> {
     }
 }
 
-fn known(image: berth_images::Image) -> Image {
+fn known(image: berth_images::Image, pinned: &[String]) -> Image {
+    let is_pinned = |name: &String| pinned.iter().any(|pattern| matches(pattern, name));
     Image {
+        pinned: image.names.iter().chain(&image.digests).any(is_pinned),
         user: user(&image),
         id: ImageId(image.id),
         repo_tags: image.names,
         repo_digests: image.digests,
         size: image.size,
-        pinned: false,
     }
+}
+
+/// Whether a name is the pattern, or begins with what the pattern has before its `*`.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(beginning) => name.starts_with(beginning),
+        None => name == pattern,
+    }
+}
+
+/// An image as `crictl inspecti` shows it.
+pub(super) fn info(store: &Store, image: &str) -> Result<BTreeMap<String, String>, EngineError> {
+    let image = needed(store, image)?;
+    let info = serde_json::json!({ "imageSpec": image.config, "manifest": image.manifest });
+    Ok(BTreeMap::from([("info".to_owned(), info.to_string())]))
 }
 
 /// The image that a container is made from.
@@ -145,5 +191,57 @@ fn from_images(error: ImageError) -> EngineError {
         ImageError::InUse(_) => EngineError::FailedPrecondition(message),
         ImageError::Io(_) => EngineError::Unavailable(message),
         _ => EngineError::ImagePull(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_for_the_registry_that_they_name() {
+        let reference: Reference = "registry.example.com:5000/a:1".parse().unwrap();
+        let auth = |server: &str| AuthConfig {
+            username: "u".into(),
+            password: "p".into(),
+            server_address: server.into(),
+            ..Default::default()
+        };
+        let basic = Some(Credentials::Basic {
+            username: "u".into(),
+            password: "p".into(),
+        });
+        let table = [
+            ("", basic.clone()),
+            ("registry.example.com:5000", basic.clone()),
+            ("https://registry.example.com:5000/v2/", basic),
+            ("other.example.com", None),
+        ];
+        for (server, expected) in table {
+            assert_eq!(
+                credentials(auth(server), &reference).unwrap(),
+                expected,
+                "{server}"
+            );
+        }
+        let hub: Reference = "nginx".parse().unwrap();
+        assert!(
+            credentials(auth("https://index.docker.io/v1/"), &hub)
+                .unwrap()
+                .is_some()
+        );
+        let broken = AuthConfig {
+            auth: "!".into(),
+            ..Default::default()
+        };
+        assert!(credentials(broken, &reference).is_err());
+    }
+
+    #[test]
+    fn a_pin_is_a_name_or_its_beginning() {
+        assert!(matches("registry.example.com/*", "registry.example.com/a:1"));
+        assert!(matches("a:1", "a:1"));
+        assert!(!matches("a:1", "a:10"));
+        assert!(!matches("b*", "a:1"));
     }
 }

@@ -70,6 +70,29 @@ pub struct EngineConfig {
     pub log_max_size: u64,
     /// Keep this many log files of a container (`containerLogMaxFiles`).
     pub log_max_files: u32,
+    /// Images that garbage collection leaves alone: names as they are pulled; a `*` at the end stands for anything.
+    pub pinned_images: Vec<String>,
+}
+
+impl EngineConfig {
+    /// Everything as a kubelet has it by default.
+    #[must_use]
+    pub fn new(
+        lib_dir: PathBuf,
+        run_dir: PathBuf,
+        shim_program: PathBuf,
+        network: berth_cni::CniConfig,
+    ) -> Self {
+        Self {
+            lib_dir,
+            run_dir,
+            shim_program,
+            network,
+            log_max_size: 10 << 20,
+            log_max_files: 5,
+            pinned_images: Vec::new(),
+        }
+    }
 }
 
 /// The built-in engine. Cheap to clone.
@@ -351,15 +374,19 @@ impl Engine for LocalEngine {
     }
 
     async fn image_status(&self, image: &str) -> Result<Option<Image>, EngineError> {
-        image::status(&self.inner.images, image)
+        image::status(&self.inner.images, image, &self.inner.config.pinned_images)
     }
 
     async fn list_images(&self) -> Result<Vec<Image>, EngineError> {
-        image::list(&self.inner.images)
+        image::list(&self.inner.images, &self.inner.config.pinned_images)
     }
 
     async fn remove_image(&self, image: &str) -> Result<(), EngineError> {
         image::remove(&self.inner.images, image)
+    }
+
+    async fn image_info(&self, image: &str) -> Result<BTreeMap<String, String>, EngineError> {
+        image::info(&self.inner.images, image)
     }
 
     async fn image_fs_info(&self) -> Result<ImageFsInfo, EngineError> {

@@ -8,6 +8,7 @@ mod failure;
 mod filter;
 mod image;
 mod lookup;
+mod metrics;
 mod namespaces;
 mod request;
 mod runtime;
@@ -21,6 +22,7 @@ use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
+pub use self::metrics::Metrics;
 use crate::engine::Engine;
 use crate::v1::image_service_server::ImageServiceServer;
 use crate::v1::runtime_service_server::RuntimeServiceServer;
@@ -28,12 +30,13 @@ use crate::v1::runtime_service_server::RuntimeServiceServer;
 /// The longest message that is taken or sent: what a kubelet sends and takes at most.
 const MAX_MESSAGE: usize = 16 << 20;
 
-/// Serves CRI v1 on a socket until `shutdown` is there; calls that are under way are finished then.
+/// Serves CRI v1 on a socket until `shutdown` is there, and counts the calls; those that are under way are finished then.
 ///
 /// # Errors
 /// The socket can't be listened on any more.
 pub async fn serve(
     engine: Arc<dyn Engine>,
+    metrics: Arc<Metrics>,
     listener: UnixListener,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
@@ -44,6 +47,7 @@ pub async fn serve(
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     Server::builder()
+        .layer(metrics::Counted::new(metrics))
         .add_service(runtime)
         .add_service(image)
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)

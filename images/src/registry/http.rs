@@ -22,11 +22,13 @@ use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::RootCertStore;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
 use super::hosts;
+use super::tls;
+use crate::hosts::Tls;
 
 /// Until a connection stands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,13 +45,8 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) fn new() -> Result<Self, String> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|e| format!("TLS can't be set up: {e}"))?
-            .with_root_certificates(Arc::clone(roots()))
-            .with_no_client_auth();
+    pub(super) fn new(tls: &Tls) -> Result<Self, String> {
+        let tls = tls::config(tls)?;
         let mut direct = HttpConnector::new_with_resolver(Resolver::default());
         direct.enforce_http(false);
         direct.set_connect_timeout(Some(CONNECT_TIMEOUT));
@@ -86,9 +83,9 @@ impl Http {
     }
 }
 
-/// The host's certificate authorities; `SSL_CERT_FILE` and `SSL_CERT_DIR` are heeded. None on a machine without any,
+/// The machine's certificate authorities; `SSL_CERT_FILE` and `SSL_CERT_DIR` are heeded. None on a machine without any,
 /// where TLS then fails for want of a known issuer.
-fn roots() -> &'static Arc<RootCertStore> {
+pub(super) fn roots() -> &'static Arc<RootCertStore> {
     static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
     ROOTS.get_or_init(|| {
         let mut roots = RootCertStore::empty();
@@ -103,7 +100,7 @@ pub(super) fn has_roots() -> bool {
 }
 
 /// Whether a host (without port) is this machine by its name: the only ones that plain HTTP is spoken with.
-pub(super) fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }

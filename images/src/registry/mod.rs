@@ -10,6 +10,7 @@ mod challenge;
 mod failure;
 mod hosts;
 mod http;
+mod tls;
 mod token;
 
 use std::time::Duration;
@@ -21,12 +22,14 @@ use tokio::sync::Mutex;
 
 use self::body::read_limited;
 use self::failure::{Failure, Subject};
-use self::http::{Http, empty, is_loopback};
+pub(crate) use self::http::is_loopback;
+use self::http::{Http, empty};
 use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::error::ImageError;
+use crate::hosts::Host;
 use crate::manifest::{ACCEPTED, MAX_MANIFEST};
-use crate::reference::{DEFAULT_REGISTRY, Reference};
+use crate::reference::Reference;
 
 /// How often a request is tried.
 const ATTEMPTS: u32 = 5;
@@ -42,23 +45,26 @@ const MAX_ERROR: u64 = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Registry {
     http: Http,
-    /// Scheme and host: `https://registry-1.docker.io`.
-    base: String,
+    host: Host,
     subject: Subject,
     credentials: Credentials,
     authorization: Mutex<Option<HeaderValue>>,
 }
 
 impl Registry {
-    pub(crate) fn new(reference: &Reference, credentials: Credentials) -> Result<Self, ImageError> {
+    /// A repository as one of its hosts has it.
+    pub(crate) fn new(
+        reference: &Reference,
+        host: Host,
+        credentials: Credentials,
+    ) -> Result<Self, ImageError> {
         let subject = Subject {
             reference: reference.clone(),
         };
-        let http = Http::new().map_err(|why| subject.registry(&why))?;
-        let base = base(reference.registry());
+        let http = Http::new(&host.tls).map_err(|why| subject.registry(&why))?;
         Ok(Self {
             http,
-            base,
+            host,
             subject,
             credentials,
             authorization: Mutex::new(None),
@@ -128,7 +134,16 @@ impl Registry {
         accept: &str,
         offset: Option<u64>,
     ) -> Result<Response<Incoming>, Failure> {
-        let url = format!("{}/v2/{}/{path}", self.base, self.subject.reference.repository());
+        let mut url = format!(
+            "{}/{}/{path}",
+            self.host.base,
+            self.subject.reference.repository()
+        );
+        if !self.host.upstream {
+            // A mirror of several registries has to know which one is meant.
+            url.push_str("?ns=");
+            url.push_str(self.subject.reference.registry());
+        }
         let first: Uri = url
             .parse()
             .map_err(|_| Failure::fatal(self.subject.registry(&format!("{url} is not a URL"))))?;
@@ -167,6 +182,11 @@ impl Registry {
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
+        if self.is_ours(uri) {
+            for (name, value) in &self.host.headers {
+                request = request.header(name, value);
+            }
+        }
         let request = request
             .body(empty())
             .map_err(|_| Failure::fatal(self.subject.registry(&format!("{uri} is not a URL"))))?;
@@ -174,6 +194,12 @@ impl Registry {
             .send(request)
             .await
             .map_err(|e| self.subject.unreachable(uri, &*e))
+    }
+
+    /// Whether a URL is of this host, and not one that it sends its clients to.
+    fn is_ours(&self, uri: &Uri) -> bool {
+        let base: Option<Uri> = self.host.base.parse().ok();
+        base.is_some_and(|base| base.authority() == uri.authority() && base.scheme() == uri.scheme())
     }
 
     /// Gets what the registry wants to see. `used` is what it did not take.
@@ -226,7 +252,10 @@ impl Registry {
             .map_err(|_| bad(format!("{from} redirects to {location:?}, which is not a URL")))?;
         let allowed = match to.scheme_str() {
             Some("https") => true,
-            Some("http") => from.scheme_str() == Some("http") && to.host().is_some_and(is_loopback),
+            Some("http") => {
+                from.scheme_str() == Some("http")
+                    && (to.host().is_some_and(is_loopback) || (self.host.plain && self.is_ours(&to)))
+            }
             _ => false,
         };
         if allowed {
@@ -265,38 +294,4 @@ async fn wait(failure: Failure, attempt: &mut u32, pause: Duration) -> Result<Du
     *attempt += 1;
     tokio::time::sleep(wanted.unwrap_or(pause)).await;
     Ok(pause * 2)
-}
-
-fn base(registry: &str) -> String {
-    let host = if registry == DEFAULT_REGISTRY {
-        "registry-1.docker.io"
-    } else {
-        registry
-    };
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or(rest),
-        None => host.split(':').next().unwrap_or(host),
-    };
-    let scheme = if is_loopback(name) { "http" } else { "https" };
-    format!("{scheme}://{host}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn plain_http_is_for_loopback_only() {
-        let table = [
-            ("docker.io", "https://registry-1.docker.io"),
-            ("localhost:5000", "http://localhost:5000"),
-            ("127.0.0.1:5000", "http://127.0.0.1:5000"),
-            ("[::1]:5000", "http://[::1]:5000"),
-            ("10.0.0.1:5000", "https://10.0.0.1:5000"),
-            ("example.com", "https://example.com"),
-        ];
-        for (registry, url) in table {
-            assert_eq!(base(registry), url);
-        }
-    }
 }

@@ -15,7 +15,7 @@ mod snapshot;
 mod sweep;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,12 +34,15 @@ use crate::error::ImageError;
 use crate::unpack::Limits;
 
 /// How a store behaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
     /// How much an image may unpack to.
     pub limits: Limits,
     /// How many layers are downloaded and unpacked at a time, over all pulls of this process.
     pub parallel_layers: usize,
+    /// Mirrors, certificates and headers of registries: `<host>/hosts.toml` or `_default/hosts.toml`, as containerd has
+    /// them.
+    pub registry_dir: Option<PathBuf>,
     /// How long complete layers of a pull that failed are kept for the next try.
     pub grace: Duration,
 }
@@ -49,6 +52,7 @@ impl Default for StoreOptions {
         Self {
             limits: Limits::default(),
             parallel_layers: 4,
+            registry_dir: None,
             grace: Duration::from_secs(3600),
         }
     }

@@ -1,5 +1,9 @@
 //! `berth cri`: the engine behind a CRI socket, for a kubelet.
 
+mod config;
+mod health;
+mod log;
+
 use std::future::Future;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -8,61 +12,87 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_cri::{Engine, LocalEngine, server};
-use clap::Args;
+use berth_cri::server::{self, Metrics};
+use berth_cri::{Engine, LocalEngine};
+use berth_images::StoreOptions;
+use clap::{Args, Subcommand};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::preflight;
-use crate::root::{LogLimits, Root};
+use crate::root::{EngineOptions, Root};
+use config::Config;
 
 /// How long calls go on after the daemon was told to end.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Serve the container runtime interface (CRI v1) to a kubelet
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct CriArgs {
-    /// The socket to listen on [default: /run/berth/cri.sock, or run/berth/cri.sock beneath --root]
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// The configuration file [default: /etc/berth/config.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// The socket to listen on, in place of the configuration's
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+}
 
-    /// Rotate a container's log when it would grow past this many bytes; 0 leaves that to the kubelet
-    #[arg(long, value_name = "BYTES", default_value_t = 0)]
-    log_max_size: u64,
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Show the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
 
-    /// Keep this many log files of a container
-    #[arg(long, value_name = "FILES", default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..))]
-    log_max_files: u32,
+#[derive(Subcommand, Debug)]
+enum ConfigCommand {
+    /// Print a configuration file with every default
+    Default,
 }
 
 /// Serves until SIGTERM or SIGINT. The containers go on without the daemon.
 pub(crate) fn run(args: &CriArgs, root: &Root) -> Result<ExitCode, String> {
+    if let Some(Command::Config(ConfigCommand::Default)) = args.command {
+        print!("{}", config::DEFAULT);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut config = Config::load(args.config.as_deref(), root.directory())?;
+    if let Some(socket) = &args.socket {
+        config.socket.clone_from(socket);
+    }
     preflight::check()?;
+    log::begin(&config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| format!("The kernel gives no event queue: {error}."))?;
-    runtime.block_on(serve(args, root))?;
+    runtime.block_on(serve(&config, root))?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(args: &CriArgs, root: &Root) -> Result<(), String> {
+async fn serve(config: &Config, root: &Root) -> Result<(), String> {
     let shutdown = shutdown().map_err(|error| format!("Signals can't be handled: {error}."))?;
-    let socket = args.socket.clone().unwrap_or_else(|| root.run.join("cri.sock"));
-    let listener = listen(&socket)
+    let socket = &config.socket;
+    let listener = listen(socket)
         .await
         .map_err(|error| format!("The socket {} can't be listened on: {error}.", socket.display()))?;
-    let limits = LogLimits {
-        max_size: args.log_max_size,
-        max_files: args.log_max_files,
-    };
-    let engine = root.engine(limits).map_err(|error| error.to_string())?;
+    let engine = root.engine(&options(config)).map_err(|error| error.to_string())?;
     take_over(&engine).await?;
-    eprintln!("berth serves CRI v1 on {}.", socket.display());
+    let (engine, metrics) = (Arc::new(engine), Arc::new(Metrics::default()));
+    if let Some(address) = config.metrics.address {
+        let bound = health::listen(address, engine.clone(), Arc::clone(&metrics)).await?;
+        tracing::info!("Metrics and health are served on http://{bound}.");
+    }
+    tracing::info!("CRI v1 is served on {}.", socket.display());
     let (stop, stopped) = watch::channel(());
-    let serving = server::serve(Arc::new(engine), listener, async move {
+    let serving = server::serve(engine, metrics, listener, async move {
         shutdown.await;
         drop(stop);
     });
@@ -72,13 +102,28 @@ async fn serve(args: &CriArgs, root: &Root) -> Result<(), String> {
         // daemon, as after a kill.
         () = grace(stopped) => Ok(()),
     };
-    let _ = std::fs::remove_file(&socket);
+    let _ = std::fs::remove_file(socket);
     served.map_err(|error| {
         format!(
             "The socket {} can't be served any more: {error}.",
             socket.display()
         )
     })
+}
+
+fn options(config: &Config) -> EngineOptions {
+    EngineOptions {
+        log_max_size: config.container_log.max_size,
+        log_max_files: config.container_log.max_files,
+        cni_conf: Some(config.network.conf_dir.clone()),
+        cni_bin: Some(config.network.bin_dirs.clone()),
+        pinned_images: config.images.pinned.clone(),
+        store: StoreOptions {
+            parallel_layers: config.images.parallel_layers,
+            registry_dir: Some(config.images.registry_dir.clone()),
+            ..Default::default()
+        },
+    }
 }
 
 /// Adopts what a daemon before this one left running, before anybody can ask for it.
@@ -88,10 +133,10 @@ async fn take_over(engine: &LocalEngine) -> Result<(), String> {
         .await
         .map_err(|error| error.to_string())?;
     if let Err(error) = engine.reconcile_network().await {
-        eprintln!("warning: {error}");
+        tracing::warn!("{error}");
     }
     for advice in engine.network_advice().await {
-        eprintln!("warning: {advice}");
+        tracing::warn!("{advice}");
     }
     Ok(())
 }

@@ -1,0 +1,220 @@
+//! `/etc/berth/config.toml`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// What `berth cri config default` prints.
+pub(super) const DEFAULT: &str = include_str!("default.toml");
+/// Where the configuration is looked for.
+const PLACE: &str = "/etc/berth/config.toml";
+
+/// The paths that move with `--root`. Plugins are programs of the machine and stay.
+const MOVED: [&[&str]; 3] = [&["socket"], &["network", "conf_dir"], &["images", "registry_dir"]];
+
+/// The daemon's configuration. What is left out is as in [`DEFAULT`].
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Config {
+    pub(super) socket: PathBuf,
+    pub(super) log: Log,
+    pub(super) container_log: ContainerLog,
+    pub(super) metrics: Metrics,
+    pub(super) network: Network,
+    pub(super) images: Images,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Log {
+    pub(super) level: Level,
+    pub(super) format: Format,
+}
+
+/// The least serious kind of message that is logged.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// How messages are written.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ContainerLog {
+    pub(super) max_size: u64,
+    pub(super) max_files: u32,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Metrics {
+    #[serde(deserialize_with = "address")]
+    pub(super) address: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Network {
+    pub(super) conf_dir: PathBuf,
+    pub(super) bin_dirs: Vec<PathBuf>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Images {
+    pub(super) pinned: Vec<String>,
+    pub(super) registry_dir: PathBuf,
+    pub(super) parallel_layers: usize,
+}
+
+fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| {
+        serde::de::Error::custom(format!(
+            "{text:?} is not an address and a port, as in 127.0.0.1:9090"
+        ))
+    })
+}
+
+impl Config {
+    /// The configuration of a file; without one, the usual file if it is there. Paths that are not given are beneath
+    /// `root`.
+    ///
+    /// # Errors
+    /// The file can't be read, or says what makes no sense: a sentence with the line.
+    pub(super) fn load(file: Option<&Path>, root: &Path) -> Result<Self, String> {
+        let place = root.join(PLACE.trim_start_matches('/'));
+        let path = file.unwrap_or(&place);
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && file.is_none() => String::new(),
+            Err(error) => {
+                return Err(format!(
+                    "The configuration {} can't be read: {error}.",
+                    path.display()
+                ));
+            }
+        };
+        Self::parse(&text, root)
+            .map_err(|error| format!("The configuration {} is not valid: {error}", path.display()))
+    }
+
+    fn parse(text: &str, root: &Path) -> Result<Self, String> {
+        let given: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+        let mut all: toml::Table = DEFAULT
+            .parse()
+            .map_err(|error: toml::de::Error| error.to_string())?;
+        for path in MOVED {
+            if let Some(value) = at(&mut all, path) {
+                beneath(root, value);
+            }
+        }
+        merge(&mut all, given);
+        let config: Self = all
+            .try_into()
+            .map_err(|error: toml::de::Error| error.to_string())?;
+        config.check()
+    }
+
+    fn check(self) -> Result<Self, String> {
+        if self.container_log.max_files < 2 {
+            return Err("container_log.max_files is at least 2: the live file and a rotated one.".to_owned());
+        }
+        if self.images.parallel_layers == 0 {
+            return Err("images.parallel_layers is at least 1.".to_owned());
+        }
+        Ok(self)
+    }
+}
+
+fn at<'a>(table: &'a mut toml::Table, path: &[&str]) -> Option<&'a mut toml::Value> {
+    let (first, rest) = path.split_first()?;
+    let value = table.get_mut(*first)?;
+    match rest {
+        [] => Some(value),
+        rest => at(value.as_table_mut()?, rest),
+    }
+}
+
+fn beneath(root: &Path, value: &mut toml::Value) {
+    if let toml::Value::String(path) = value {
+        *path = root
+            .join(path.trim_start_matches('/'))
+            .to_string_lossy()
+            .into_owned();
+    }
+}
+
+/// What is given goes over what is there, table by table.
+fn merge(over: &mut toml::Table, given: toml::Table) {
+    for (key, value) in given {
+        match (over.get_mut(&key), value) {
+            (Some(toml::Value::Table(there)), toml::Value::Table(given)) => merge(there, given),
+            (_, value) => {
+                over.insert(key, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("/"))
+    }
+
+    #[test]
+    fn nothing_is_the_default() {
+        let config = parse("").unwrap();
+        assert_eq!(config, parse(DEFAULT).unwrap());
+        assert_eq!(config.socket, PathBuf::from("/run/berth/cri.sock"));
+        assert_eq!(config.metrics.address, None);
+    }
+
+    #[test]
+    fn defaults_move_with_the_root_and_what_is_given_does_not() {
+        let text = "[network]\nconf_dir = \"/etc/other\"";
+        let config = Config::parse(text, Path::new("/srv/node")).unwrap();
+        assert_eq!(config.socket, PathBuf::from("/srv/node/run/berth/cri.sock"));
+        assert_eq!(config.network.conf_dir, PathBuf::from("/etc/other"));
+        assert_eq!(config.network.bin_dirs[0], PathBuf::from("/opt/cni/bin"));
+        assert_eq!(
+            config.images.registry_dir,
+            PathBuf::from("/srv/node/etc/berth/certs.d")
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        let table = [
+            ("sockt = \"/x\"", "sockt"),
+            ("[log]\nlevel = \"loud\"", "loud"),
+            ("[metrics]\naddress = \"here\"", "127.0.0.1:9090"),
+            ("[container_log]\nmax_files = 1", "at least 2"),
+            ("[images]\nparallel_layers = 0", "at least 1"),
+            ("socket = ", "line 1"),
+        ];
+        for (text, named) in table {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(named), "{text}: {error}");
+        }
+    }
+}
