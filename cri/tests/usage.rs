@@ -11,7 +11,7 @@
 #[path = "streaming/bench.rs"]
 mod bench;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -250,5 +250,125 @@ fn a_list_never_fails_because_of_one_container() {
             () = churn => {}
             () = list => panic!("more containers than there were"),
         }
+    });
+}
+
+/// What this kernel need not count: PSI, huge pages, and devices that the container does not use.
+fn may_be_missing(name: &str) -> bool {
+    [
+        "container_pressure_",
+        "container_hugetlb_",
+        "container_blkio_",
+        "container_fs_reads_",
+        "container_fs_writes_",
+    ]
+    .iter()
+    .any(|prefix| name.starts_with(prefix))
+}
+
+#[test]
+fn every_metric_has_a_value_with_all_its_labels() {
+    Bench::new().with_pod(async |engine, sandbox| {
+        let id = started(engine, sandbox, busy()).await;
+        let written = |stats: &v1::ContainerStats| stats.writable_layer.is_some();
+        until(async || of_container(engine, &id).await, written).await;
+        let descriptors = engine.metric_descriptors().await.unwrap();
+        let shapes: BTreeMap<_, _> = descriptors
+            .iter()
+            .map(|descriptor| (&*descriptor.name, &descriptor.label_keys))
+            .collect();
+        assert_eq!(shapes.len(), descriptors.len());
+        let begin = now();
+        let all = engine.pod_sandbox_metrics().await.unwrap();
+        let [pod] = &*all else {
+            panic!("one pod, not {}", all.len());
+        };
+        assert_eq!(
+            (&pod.pod_sandbox_id, &pod.container_metrics[0].container_id),
+            (&sandbox.0, &id.0)
+        );
+        let of_container = &pod.container_metrics[0].metrics;
+        let mut missing: BTreeSet<_> = shapes
+            .keys()
+            .copied()
+            .filter(|name| !may_be_missing(name))
+            .collect();
+        let mut series = HashSet::new();
+        for metric in pod.metrics.iter().chain(of_container) {
+            let keys = shapes[&*metric.name];
+            assert_eq!(metric.label_values.len(), keys.len(), "{metric:?}");
+            assert!((begin..=now()).contains(&metric.timestamp), "{metric:?}");
+            assert!(
+                series.insert((&metric.name, &metric.label_values)),
+                "twice: {metric:?}"
+            );
+            missing.remove(&*metric.name);
+        }
+        assert_eq!(missing, BTreeSet::new(), "not told");
+
+        let metric = |name: &str| {
+            let found = pod
+                .metrics
+                .iter()
+                .chain(of_container)
+                .find(|metric| metric.name == name);
+            found.unwrap()
+        };
+        let of = |name: &str| value(metric(name).value);
+        let label = |name: &str, key: &str| {
+            let place = shapes[name].iter().position(|known| known == key).unwrap();
+            metric(name).label_values[place].as_str()
+        };
+        for (key, expected) in [
+            ("container", "main"),
+            ("name", &*id.0),
+            ("namespace", "default"),
+            ("pod", "test"),
+        ] {
+            assert_eq!(label("container_memory_rss", key), expected);
+        }
+        assert!(label("container_memory_rss", "id").ends_with(&id.0));
+        assert_eq!(
+            label("container_network_receive_bytes_total", "interface"),
+            "eth0"
+        );
+        assert_eq!(label("container_network_receive_bytes_total", "name"), sandbox.0);
+        assert_eq!(label("container_ulimits_soft", "ulimit"), "max_open_files");
+        assert!(label("container_fs_limit_bytes", "device").len() > 1);
+        assert_eq!(
+            metric("container_memory_rss").metric_type(),
+            v1::MetricType::Gauge
+        );
+        assert_eq!(
+            metric("container_cpu_usage_seconds_total").metric_type(),
+            v1::MetricType::Counter
+        );
+
+        assert_eq!(of("container_spec_memory_limit_bytes"), LIMIT);
+        assert_eq!(
+            (of("container_spec_cpu_quota"), of("container_spec_cpu_period")),
+            (50_000, 100_000)
+        );
+        assert_eq!(of("container_spec_cpu_shares"), 1024);
+        assert_eq!(
+            of("container_last_seen"),
+            u64::try_from(begin).unwrap() / 1_000_000_000
+        );
+        assert!(of("container_last_seen") - of("container_start_time_seconds") < 60);
+        assert!(of("container_memory_max_usage_bytes") >= of("container_memory_working_set_bytes"));
+        assert!(
+            (2..5).contains(&of("container_processes")),
+            "sh, two helpers, perhaps dd"
+        );
+        assert!(of("container_threads") >= of("container_processes"));
+        assert!(of("container_file_descriptors") >= 6);
+        assert!(of("container_fs_inodes_free") < of("container_fs_inodes_total"));
+        assert!(of("container_fs_usage_bytes") < of("container_fs_limit_bytes"));
+
+        engine.stop_container(&id, Duration::ZERO).await.unwrap();
+        let after = engine.pod_sandbox_metrics().await.unwrap();
+        assert_eq!(after[0].container_metrics, [], "what has ended uses nothing");
+        engine.stop_pod_sandbox(sandbox).await.unwrap();
+        assert_eq!(engine.pod_sandbox_metrics().await.unwrap(), []);
     });
 }

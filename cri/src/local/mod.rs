@@ -424,6 +424,14 @@ impl Engine for LocalEngine {
         usage::sandboxes(&self.inner, ids).await
     }
 
+    async fn metric_descriptors(&self) -> Result<Vec<v1::MetricDescriptor>, EngineError> {
+        Ok(usage::metrics::descriptors())
+    }
+
+    async fn pod_sandbox_metrics(&self) -> Result<Vec<v1::PodSandboxMetrics>, EngineError> {
+        usage::metrics::all(&self.inner).await
+    }
+
     async fn sandbox_info(&self, id: &SandboxId) -> Result<BTreeMap<String, String>, EngineError> {
         let sandbox = self.inner.sandbox(id)?;
         Ok(status::sandbox_info(&self.inner, &sandbox))

@@ -88,6 +88,23 @@ impl Cgroup {
     }
 }
 
+impl Cgroup {
+    /// How often the group wanted more memory than its limit; `None` without a memory controller.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub fn memory_limit_hits(&self) -> Result<Option<u64>> {
+        let Some(memory) = self.directory(Controller::Memory) else {
+            return Ok(None);
+        };
+        if memory.hierarchy.kind == Kind::V2 {
+            let events = memory.read_if_present("memory.events")?;
+            return Ok(events.and_then(|events| keyed_number(&events, "max")));
+        }
+        memory.number_if_present("memory.failcnt")
+    }
+}
+
 fn watch_v1(memory: &Directory) -> Result<OomWatch> {
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
     let counter =
@@ -96,4 +113,20 @@ fn watch_v1(memory: &Directory) -> Result<OomWatch> {
     let registration = format!("{} {}", counter.as_fd().as_raw_fd(), control.as_raw_fd());
     memory.write("cgroup.event_control", &registration)?;
     Ok(OomWatch::EventFd(counter))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+
+    #[test]
+    fn hits_of_the_limit() {
+        let v1 = fixture::v1(&[("memory", "memory.failcnt", "7\n")]);
+        assert_eq!(v1.memory_limit_hits().unwrap(), Some(7));
+        let v2 = fixture::v2(&[("memory.events", "low 0\nhigh 1\nmax 7\noom 2\noom_kill 1\n")]);
+        assert_eq!(v2.memory_limit_hits().unwrap(), Some(7));
+        assert_eq!(v2.oom_kill_count().unwrap(), 1);
+        let none = fixture::v1(&[("cpu", "cpu.shares", "2\n")]);
+        assert_eq!(none.memory_limit_hits().unwrap(), None);
+    }
 }

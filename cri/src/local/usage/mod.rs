@@ -8,6 +8,7 @@
 mod layer;
 mod links;
 mod message;
+pub(super) mod metrics;
 mod rate;
 mod reading;
 

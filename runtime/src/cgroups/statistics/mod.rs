@@ -85,6 +85,38 @@ impl Cgroup {
         })
     }
 
+    /// Processor time alone.
+    ///
+    /// # Errors
+    /// As [`Cgroup::statistics`].
+    pub fn cpu_statistics(&self) -> Result<Cpu> {
+        cpu::read(self)
+    }
+
+    /// Memory alone.
+    ///
+    /// # Errors
+    /// As [`Cgroup::statistics`].
+    pub fn memory_statistics(&self) -> Result<Memory> {
+        memory::read(self)
+    }
+
+    /// Block devices alone.
+    ///
+    /// # Errors
+    /// As [`Cgroup::statistics`].
+    pub fn block_io_statistics(&self) -> Result<BlockIo> {
+        block_io::read(self)
+    }
+
+    /// Huge pages alone, by their size.
+    ///
+    /// # Errors
+    /// As [`Cgroup::statistics`].
+    pub fn huge_page_statistics(&self) -> Result<BTreeMap<String, HugePages>> {
+        hugetlb::read(self)
+    }
+
     fn pids_statistics(&self) -> Result<Pids> {
         let Some(directory) = self.directory(Controller::Pids).filter(|d| d.has("pids.max")) else {
             let current = u64::try_from(self.pids()?.len()).unwrap_or(u64::MAX);
