@@ -33,6 +33,14 @@ impl Bundle {
         self.spec.process.as_ref().is_some_and(|process| process.terminal)
     }
 
+    /// Whether it is to be in groups of resctrl.
+    pub(crate) fn wants_resctrl(&self) -> bool {
+        self.spec
+            .linux
+            .as_ref()
+            .is_some_and(|linux| linux.intel_rdt.is_some())
+    }
+
     /// A terminal of the size that is asked for.
     pub(crate) fn terminal(&self) -> Stdio {
         self.spec

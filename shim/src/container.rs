@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use berth_runtime::cgroups::{Cgroup, OomWatch};
-use berth_runtime::{Created, ExecTarget, Stdio as RuntimeStdio, oci, send_signal};
+use berth_runtime::{Created, ExecTarget, Stdio as RuntimeStdio, oci, remove_resctrl_groups, send_signal};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, waitpid};
 
@@ -51,6 +51,8 @@ pub(crate) struct Container {
     oom_watch: Option<Watched<OomWatch>>,
     pub(crate) stdio: Stdio,
     life: Life,
+    /// It was given groups of resctrl.
+    in_resctrl: bool,
 }
 
 impl Container {
@@ -62,6 +64,7 @@ impl Container {
         poller: &Poller,
     ) -> Result<Self, RequestError> {
         let bundle = Bundle::load(&sandbox.dir, &request.id)?;
+        let in_resctrl = bundle.wants_resctrl();
         let log = open_log(request)?;
         volumes::mount_all(&bundle.dir, &request.volumes)?;
         let (stdio, process) = if bundle.wants_terminal() {
@@ -77,6 +80,7 @@ impl Container {
             oom_watch: None,
             stdio,
             life: Life::Created,
+            in_resctrl,
         };
         if request.stdin_once {
             container.stdio.close_stdin_with_client();
@@ -239,7 +243,7 @@ impl Container {
         }
     }
 
-    /// Ends a container that never ran, and removes the cgroup of any. It must not run. May be asked again after an
+    /// Ends a container that never ran, and removes the cgroup of any, with its groups of resctrl. It must not run. May be asked again after an
     /// error.
     pub(crate) fn delete(&mut self) -> Result<(), RequestError> {
         self.kill_all();
@@ -248,7 +252,11 @@ impl Container {
             self.await_end();
             self.life = Life::Exited(self.record(128 + Signal::KILL.as_raw(), 0));
         }
-        Ok(self.process.cgroup.delete()?)
+        self.process.cgroup.delete()?;
+        if self.in_resctrl {
+            remove_resctrl_groups(&self.exec_spec()?, &self.id)?;
+        }
+        Ok(())
     }
 
     /// Changes the limits, all of them or none.
