@@ -176,6 +176,10 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
     }
     // Upon failure the process goes first, and then its group.
     let spawned = Guard(Some(spawned));
+    if let Some(cgroup) = &cgroup {
+        // Before the process goes on, which shows its group at that time as the root of a new cgroup namespace.
+        cgroup.attach(spawned.pid())?;
+    }
     let warnings = introduce(&creator, spawned.pid(), &namespaces, spec)?;
     let cgroup = match &mut cgroup {
         Some(cgroup) => cgroup,
@@ -186,7 +190,6 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
             cgroup
         }
     };
-    cgroup.attach(spawned.pid())?;
     if let Some(groups) = &resctrl {
         groups.assign(spawned.pid().as_raw())?;
     }

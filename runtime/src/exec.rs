@@ -8,6 +8,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags, open};
 
+use crate::cgroups::systemd::Scope;
 use crate::cgroups::{Cgroup, ENTER, Subgroup};
 use crate::channel::{Channel, Message};
 use crate::check::check_process;
@@ -43,6 +44,9 @@ pub struct ExecTarget<'a> {
     pub in_user_namespace: bool,
     /// The container's control group.
     pub cgroup: &'a Cgroup,
+    /// The scope that it is, if it is one of a user's systemd, which has to move the process into it: the user may not
+    /// where the groups that it comes from are not the user's.
+    pub scope: Option<&'a Scope>,
     /// The container's system call filter, which holds for this process too; see [`crate::Created::seccomp`].
     pub seccomp: Option<&'a seccomp::Program>,
     /// A group below the container's to enter as well, so that all that the process starts can be found.
@@ -77,7 +81,10 @@ pub fn exec(
     check_process(process)?;
     target.agent()?;
     protect_creator()?;
-    let mut entry_files = target.cgroup.remaining_entry_files()?;
+    let mut entry_files = match target.scope {
+        None => target.cgroup.remaining_entry_files()?,
+        Some(_) => Vec::new(),
+    };
     let begin_in = match target.subgroup {
         None => target.cgroup.begin_in(),
         Some(subgroup) => {
@@ -125,7 +132,11 @@ pub fn exec(
             sys::spawn(args, move || addition.main()).doing(|| "make a process".to_owned())?
         }
     };
-    if let Err(error) = assign_resctrl(target, spawned.pid) {
+    let attached = target.scope.map_or(Ok(()), |scope| scope.attach(spawned.pid));
+    let assigned = attached
+        .map_err(crate::Error::from)
+        .and_then(|()| assign_resctrl(target, spawned.pid));
+    if let Err(error) = assigned {
         kill_and_reap(&spawned);
         return Err(error);
     }

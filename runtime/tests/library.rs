@@ -175,6 +175,7 @@ impl Running<'_> {
             in_user_namespace: self.created.in_user_namespace,
             cgroup: &self.created.cgroup,
             seccomp: self.created.seccomp.as_ref(),
+            scope: None,
             subgroup: None,
         };
         let execed = exec(&target, &process, stdio, 0)?;

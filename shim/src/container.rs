@@ -281,6 +281,7 @@ impl Container {
                 pidfd: self.process.pidfd.as_fd(),
                 spec,
                 in_user_namespace: self.process.in_user_namespace,
+                scope: None,
                 subgroup: None,
             }),
             Life::Created => Err(self.wrong_state("was not started yet")),

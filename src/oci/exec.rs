@@ -77,6 +77,12 @@ fn add(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
         },
         wanted => cgroup.narrowed(&subgroups(wanted)?)?,
     };
+    let scope = record.scope.as_ref().filter(|scope| scope.user);
+    if scope.is_some() && !arguments.all("cgroup")?.is_empty() {
+        return Err(usage(
+            "--cgroup can't be used where the user's systemd made the container's group.",
+        ));
+    }
     let target = ExecTarget {
         id,
         bundle: &record.bundle,
@@ -84,6 +90,7 @@ fn add(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
         spec: &spec,
         in_user_namespace: record.process.is_some_and(|process| process.in_user_namespace),
         cgroup: &cgroup,
+        scope,
         seccomp: filter.as_ref(),
         subgroup: None,
     };

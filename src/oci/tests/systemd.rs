@@ -4,10 +4,11 @@
 mod support;
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{Bundle, eventually, failed, succeeded};
 
 fn booted() -> bool {
@@ -287,4 +288,99 @@ fn mistakes_are_named_and_leave_nothing() {
     bundle.config["linux"]["cgroupsPath"] = json!("a--b.slice:x:y");
     assert!(create(&bundle).contains("a--b.slice"));
     assert!(!bundle.state_directory().exists());
+}
+
+/// Where the systemd of the user `nobody` listens, if there is one: in the virtual machine.
+fn users_systemd() -> Option<String> {
+    std::env::var("BERTH_USERS_SYSTEMD").ok()
+}
+
+/// A command of the user's; `session` is where the user's systemd is looked for.
+fn as_nobody(bundle: &Bundle, session: Option<&str>, arguments: &[&str]) -> Command {
+    const NOBODY: u32 = 65534;
+    let mut command = bundle.command(&[&["--systemd-cgroup"], arguments].concat());
+    command.uid(NOBODY).gid(NOBODY);
+    command
+        .env_remove("DBUS_SESSION_BUS_ADDRESS")
+        .env_remove("XDG_RUNTIME_DIR");
+    if let Some(directory) = session {
+        command.env("XDG_RUNTIME_DIR", directory);
+    }
+    command
+}
+
+#[test]
+fn a_users_scope_is_made_by_the_users_systemd() {
+    let Some(session) = users_systemd() else {
+        return;
+    };
+    let mut bundle = Bundle::script("users", "sleep 1000");
+    bundle.config = Value::Null;
+    let owner = Command::new("chown")
+        .args(["-R", "nobody:nogroup"])
+        .arg(bundle.path())
+        .output();
+    succeeded(&owner.unwrap());
+    fs::remove_file(bundle.path().join("config.json")).unwrap();
+    let path = bundle.path().to_str().unwrap().to_owned();
+    succeeded(
+        &as_nobody(&bundle, None, &["spec", "--rootless", "--bundle", &path])
+            .output()
+            .unwrap(),
+    );
+    bundle.config = serde_json::from_slice(&fs::read(bundle.path().join("config.json")).unwrap()).unwrap();
+    bundle.config["process"]["terminal"] = json!(false);
+    bundle.config["process"]["args"] = json!(["/bin/sleep", "1000"]);
+    bundle.config["linux"]["cgroupsPath"] = json!(format!(":berth:{}", bundle.id()));
+    bundle.config["linux"]["resources"] =
+        json!({ "memory": { "limit": 67_108_864 }, "pids": { "limit": 50 } });
+    let run = ["run", "--detach", "--bundle", &path, bundle.id()];
+
+    let said = failed(&as_nobody(&bundle, None, &run).output().unwrap());
+    assert!(said.contains("XDG_RUNTIME_DIR"), "{said}");
+    assert!(!bundle.state_directory().exists());
+
+    let log = bundle.path().join("said");
+    let status = as_nobody(&bundle, Some(&session), &run)
+        .stdout(std::process::Stdio::null())
+        .stderr(fs::File::create(&log).unwrap())
+        .status();
+    assert!(status.unwrap().success(), "{}", fs::read_to_string(log).unwrap());
+    let oci = |arguments: &[&str]| as_nobody(&bundle, Some(&session), arguments).output().unwrap();
+    let state: Value = serde_json::from_str(&succeeded(&oci(&["state", bundle.id()]))).unwrap();
+    let group = fs::read_to_string(format!("/proc/{}/cgroup", state["pid"])).unwrap();
+    let group = group.trim().strip_prefix("0::").unwrap().to_owned();
+    assert!(
+        group.starts_with("/user.slice/user-65534.slice/user@65534.service/user.slice/")
+            && group.ends_with(&unit(&bundle)),
+        "{group}"
+    );
+    let read = |file: &str| fs::read_to_string(format!("/sys/fs/cgroup{group}/{file}")).unwrap();
+    assert_eq!(
+        (read("memory.max").trim(), read("pids.max").trim()),
+        ("67108864", "50")
+    );
+    assert_eq!(
+        succeeded(&oci(&[
+            "exec",
+            bundle.id(),
+            "/bin/sh",
+            "-c",
+            "cat /proc/self/cgroup; id -u"
+        ])),
+        "0::/\n0"
+    );
+    succeeded(&oci(&["update", "--pids-limit", "40", bundle.id()]));
+    assert_eq!(read("pids.max").trim(), "40");
+    succeeded(&oci(&["pause", bundle.id()]));
+    succeeded(&oci(&["resume", bundle.id()]));
+    succeeded(&oci(&["kill", bundle.id(), "KILL"]));
+    eventually("the end", || {
+        succeeded(&oci(&["state", bundle.id()])).contains("stopped")
+    });
+    succeeded(&oci(&["delete", bundle.id()]));
+    eventually("the group is gone", || {
+        !Path::new(&format!("/sys/fs/cgroup{group}")).exists()
+    });
+    bundle.config["linux"]["cgroupsPath"] = json!("");
 }
