@@ -27,6 +27,9 @@ use config::Config;
 /// How long calls go on after the daemon was told to end.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// How long the descriptors of a killed daemon may live on in what it was about to start.
+const OLD_SOCKET: Duration = Duration::from_secs(2);
+
 /// Serve the container runtime interface (CRI v1) to a kubelet
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -148,7 +151,7 @@ async fn listen(socket: &Path) -> io::Result<UnixListener> {
     }
     match std::fs::symlink_metadata(socket) {
         Ok(found) if found.file_type().is_socket() => {
-            if UnixStream::connect(socket).await.is_ok() {
+            if is_served(socket).await {
                 return Err(io::Error::new(
                     io::ErrorKind::AddrInUse,
                     "another program serves it; stop that one or choose another path with --socket",
@@ -168,6 +171,19 @@ async fn listen(socket: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(socket)?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o660))?;
     Ok(listener)
+}
+
+/// Whether somebody listens. A process that a killed daemon was about to start has its descriptors until it executes its
+/// program, so that one look is not enough.
+async fn is_served(socket: &Path) -> bool {
+    let begun = tokio::time::Instant::now();
+    while UnixStream::connect(socket).await.is_ok() {
+        if begun.elapsed() > OLD_SOCKET {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    false
 }
 
 /// Some time for the calls that are under way when the daemon is told to end.

@@ -44,13 +44,9 @@ impl Daemon {
         ];
         let config = serde_json::from_str(r#"{ "Entrypoint": ["/bin/helper"] }"#).unwrap();
         single_layer(&store, &IMAGE.parse::<Reference>().unwrap(), &files, &config).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
         let mut daemon = Self {
             node,
-            runtime,
+            runtime: idle_runtime(),
             process: None,
         };
         daemon.spawn();
@@ -84,8 +80,23 @@ impl Daemon {
         self.spawn();
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Kills the daemon, whether it listens already or not, and starts another one.
+    pub(crate) fn restart_any(&mut self) {
+        self.stop(Signal::SIGKILL);
+        self.spawn();
+    }
+
+    /// Where the daemon listens.
+    pub(crate) fn socket(&self) -> PathBuf {
         self.node.root().join("run/berth/cri.sock")
+    }
+
+    /// Does some work on the test's runtime.
+    pub(crate) fn work<T>(&mut self, work: impl AsyncFnOnce(&mut Self) -> T) -> T {
+        let runtime = std::mem::replace(&mut self.runtime, idle_runtime());
+        let result = runtime.block_on(work(self));
+        self.runtime = runtime;
+        result
     }
 
     /// Does some work with a fresh client, as soon as the daemon answers.
@@ -98,29 +109,14 @@ impl Daemon {
 
     /// A pod's sandbox, in a cgroup that a kubelet would have made.
     pub(crate) fn sandbox(&self, name: &str) -> v1::PodSandboxConfig {
-        let cgroup = self.node.cgroup().join(format!("pod-{name}"));
-        Cgroup::create(&relative(&cgroup)).unwrap();
-        v1::PodSandboxConfig {
-            metadata: Some(v1::PodSandboxMetadata {
-                name: name.into(),
-                uid: format!("uid-{name}"),
-                namespace: "default".into(),
-                attempt: 0,
-            }),
-            hostname: name.into(),
-            log_directory: self
-                .node
-                .root()
-                .join("logs")
-                .join(name)
-                .to_string_lossy()
-                .into_owned(),
-            labels: HashMap::from([("app".to_owned(), name.to_owned())]),
-            linux: Some(v1::LinuxPodSandboxConfig {
-                cgroup_parent: cgroup.to_string_lossy().into_owned(),
-                ..Default::default()
-            }),
-            ..Default::default()
+        self.place().sandbox(name)
+    }
+
+    /// Where the node's pods go.
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            root: self.node.root().to_owned(),
+            cgroup: self.node.cgroup().to_owned(),
         }
     }
 
@@ -133,6 +129,37 @@ impl Daemon {
             cgroup.delete().unwrap();
         }
         self.node.finish();
+    }
+}
+
+/// Where a node's pods go.
+#[derive(Clone)]
+pub(crate) struct Place {
+    root: PathBuf,
+    cgroup: PathBuf,
+}
+
+impl Place {
+    /// A pod's sandbox, in a cgroup that a kubelet would have made.
+    pub(crate) fn sandbox(&self, name: &str) -> v1::PodSandboxConfig {
+        let cgroup = self.cgroup.join(format!("pod-{name}"));
+        Cgroup::create(&relative(&cgroup)).unwrap();
+        v1::PodSandboxConfig {
+            metadata: Some(v1::PodSandboxMetadata {
+                name: name.into(),
+                uid: format!("uid-{name}"),
+                namespace: "default".into(),
+                attempt: 0,
+            }),
+            hostname: name.into(),
+            log_directory: self.root.join("logs").join(name).to_string_lossy().into_owned(),
+            labels: HashMap::from([("app".to_owned(), name.to_owned())]),
+            linux: Some(v1::LinuxPodSandboxConfig {
+                cgroup_parent: cgroup.to_string_lossy().into_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
     }
 }
 
@@ -150,7 +177,15 @@ impl Drop for Program {
     }
 }
 
-async fn connect(socket: &Path) -> Client {
+fn idle_runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// A client, as soon as the daemon answers.
+pub(crate) async fn connect(socket: &Path) -> Client {
     let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
     loop {
         match endpoint.connect().await {

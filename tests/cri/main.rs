@@ -1,4 +1,5 @@
 //! `berth cri` as its clients see it: over the socket.
 
+mod crash;
 mod daemon;
 mod life;
