@@ -38,10 +38,8 @@ impl Reader {
 
 /// A descriptor to write.
 #[derive(Debug)]
-#[allow(dead_code, reason = "the streaming server writes input")]
 pub(crate) struct Writer(pipe::Sender);
 
-#[allow(dead_code, reason = "the streaming server writes input")]
 impl Writer {
     /// Takes a descriptor over; its open file becomes non-blocking.
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {

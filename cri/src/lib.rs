@@ -8,6 +8,7 @@ mod engine;
 mod local;
 pub mod server;
 mod session;
+mod streaming;
 mod types;
 #[rustfmt::skip]
 pub mod v1;
@@ -15,7 +16,14 @@ pub mod v1;
 pub use engine::{Engine, EngineError, EventStream};
 pub use local::{EngineConfig, LocalEngine};
 pub use session::{Session, StreamOptions, TerminalSize};
+pub use streaming::{
+    AttachRequest, DEFAULT_CREATION_TIMEOUT, DEFAULT_IDLE_TIMEOUT, ExecRequest, PortForwardRequest,
+    StreamingConfig, StreamingError, StreamingServer, TlsFiles, spdy,
+};
 pub use types::*;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub use streaming::fuzzing;
 
 /// Control groups: what a kubelet makes its pods' and tiers' groups with.
 pub use berth_runtime::cgroups;

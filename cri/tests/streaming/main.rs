@@ -8,4 +8,8 @@
 )]
 
 mod bench;
+mod client;
+mod exec;
+mod port_forward;
+mod refusals;
 mod sessions;
