@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::streaming::Streaming;
+
 /// What `berth cri config default` prints.
 pub(super) const DEFAULT: &str = include_str!("default.toml");
 /// Where the configuration is looked for.
@@ -21,6 +23,7 @@ pub(super) struct Config {
     pub(super) log: Log,
     pub(super) container_log: ContainerLog,
     pub(super) metrics: Metrics,
+    pub(super) streaming: Streaming,
     pub(super) network: Network,
     pub(super) images: Images,
 }
@@ -139,6 +142,7 @@ impl Config {
         if self.images.parallel_layers == 0 {
             return Err("images.parallel_layers is at least 1.".to_owned());
         }
+        self.streaming.config()?;
         Ok(self)
     }
 }
@@ -210,6 +214,12 @@ mod tests {
             ("[metrics]\naddress = \"here\"", "127.0.0.1:9090"),
             ("[container_log]\nmax_files = 1", "at least 2"),
             ("[images]\nparallel_layers = 0", "at least 1"),
+            (
+                "[streaming]\naddress = \"0.0.0.0:10010\"",
+                "streaming.tls_certificate",
+            ),
+            ("[streaming]\ntls_key = \"/key\"", "give both"),
+            ("[streaming]\nidle_timeout = 0", "at least 1"),
             ("socket = ", "line 1"),
         ];
         for (text, named) in table {

@@ -3,6 +3,7 @@
 mod config;
 mod health;
 mod log;
+mod streaming;
 
 use std::future::Future;
 use std::io;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_cri::server::{self, Metrics};
-use berth_cri::{Engine, LocalEngine};
+use berth_cri::{Engine, LocalEngine, StreamingServer};
 use berth_images::StoreOptions;
 use clap::{Args, Subcommand};
 use tokio::net::{UnixListener, UnixStream};
@@ -89,13 +90,16 @@ async fn serve(config: &Config, root: &Root) -> Result<(), String> {
     let engine = root.engine(&options(config)).map_err(|error| error.to_string())?;
     take_over(&engine).await?;
     let (engine, metrics) = (Arc::new(engine), Arc::new(Metrics::default()));
+    let streaming = StreamingServer::start(config.streaming.config()?, engine.clone())
+        .await
+        .map_err(|error| error.to_string())?;
     if let Some(address) = config.metrics.address {
         let bound = health::listen(address, engine.clone(), Arc::clone(&metrics)).await?;
         tracing::info!("Metrics and health are served on http://{bound}.");
     }
     tracing::info!("CRI v1 is served on {}.", socket.display());
     let (stop, stopped) = watch::channel(());
-    let serving = server::serve(engine, metrics, listener, async move {
+    let serving = server::serve(engine, streaming, metrics, listener, async move {
         shutdown.await;
         drop(stop);
     });

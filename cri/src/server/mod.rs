@@ -13,6 +13,7 @@ mod namespaces;
 mod request;
 mod runtime;
 mod security;
+mod streams;
 mod view;
 
 use std::future::Future;
@@ -24,6 +25,7 @@ use tonic::transport::Server;
 
 pub use self::metrics::Metrics;
 use crate::engine::Engine;
+use crate::streaming::StreamingServer;
 use crate::v1::image_service_server::ImageServiceServer;
 use crate::v1::runtime_service_server::RuntimeServiceServer;
 
@@ -31,16 +33,18 @@ use crate::v1::runtime_service_server::RuntimeServiceServer;
 const MAX_MESSAGE: usize = 16 << 20;
 
 /// Serves CRI v1 on a socket until `shutdown` is there, and counts the calls; those that are under way are finished then.
+/// What Exec, Attach and PortForward lead to is the streaming server over the same engine.
 ///
 /// # Errors
 /// The socket can't be listened on any more.
 pub async fn serve(
     engine: Arc<dyn Engine>,
+    streaming: StreamingServer,
     metrics: Arc<Metrics>,
     listener: UnixListener,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
-    let runtime = RuntimeServiceServer::new(runtime::Runtime::new(Arc::clone(&engine)))
+    let runtime = RuntimeServiceServer::new(runtime::Runtime::new(Arc::clone(&engine), streaming))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let image = ImageServiceServer::new(image::Images::new(engine))

@@ -9,8 +9,9 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::failure::status;
-use super::{events, filter, lookup, request, view};
+use super::{events, filter, lookup, request, streams, view};
 use crate::engine::{Engine, EngineError};
+use crate::streaming::StreamingServer;
 use crate::types::{ContainerStatus, Image};
 use crate::v1;
 use crate::v1::runtime_service_server::RuntimeService;
@@ -23,14 +24,15 @@ const EXEC_SYNC_OUTPUT: usize = 16 << 20;
 /// The runtime service over an engine.
 pub(super) struct Runtime {
     engine: Arc<dyn Engine>,
+    streaming: StreamingServer,
 }
 
 type Reply<T> = Result<Response<T>, Status>;
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Runtime {
-    pub(super) fn new(engine: Arc<dyn Engine>) -> Self {
-        Self { engine }
+    pub(super) fn new(engine: Arc<dyn Engine>, streaming: StreamingServer) -> Self {
+        Self { engine, streaming }
     }
 
     async fn sandboxes(&self, wanted: Option<&v1::PodSandboxFilter>) -> Result<Vec<v1::PodSandbox>, Status> {
@@ -363,16 +365,20 @@ impl RuntimeService for Runtime {
         }))
     }
 
-    async fn exec(&self, _: Request<v1::ExecRequest>) -> Reply<v1::ExecResponse> {
-        Err(Status::unimplemented("There is no streaming server."))
+    async fn exec(&self, request: Request<v1::ExecRequest>) -> Reply<v1::ExecResponse> {
+        let reply = streams::exec(self.engine.as_ref(), &self.streaming, request.into_inner()).await?;
+        Ok(Response::new(reply))
     }
 
-    async fn attach(&self, _: Request<v1::AttachRequest>) -> Reply<v1::AttachResponse> {
-        Err(Status::unimplemented("There is no streaming server."))
+    async fn attach(&self, request: Request<v1::AttachRequest>) -> Reply<v1::AttachResponse> {
+        let reply = streams::attach(self.engine.as_ref(), &self.streaming, request.into_inner()).await?;
+        Ok(Response::new(reply))
     }
 
-    async fn port_forward(&self, _: Request<v1::PortForwardRequest>) -> Reply<v1::PortForwardResponse> {
-        Err(Status::unimplemented("There is no streaming server."))
+    async fn port_forward(&self, request: Request<v1::PortForwardRequest>) -> Reply<v1::PortForwardResponse> {
+        let reply =
+            streams::port_forward(self.engine.as_ref(), &self.streaming, request.into_inner()).await?;
+        Ok(Response::new(reply))
     }
 
     async fn container_stats(
