@@ -128,7 +128,10 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
             elsewhere: args.sources,
         };
         let mounts = mount::prepare(&spec.mounts, &origin)?;
-        (args.rootfs.open(args.bundle, propagation)?, mounts, None)
+        let root = args
+            .rootfs
+            .open(args.bundle, propagation, namespaces.joined_user())?;
+        (root, mounts, None)
     };
     let resctrl = Groups::create(linux.intel_rdt.as_ref(), args.id)?;
     let make_group = || NewCgroup::create(spec, linux, args.scope);

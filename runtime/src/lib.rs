@@ -63,7 +63,7 @@ pub use hooks::{HookState, run_poststart, run_poststop};
 pub use identity::capability_names;
 pub use mount::{Elsewhere, mount_options};
 pub use namespaces::JoinedNamespaces;
-pub use pause::{HeldNamespaces, Pause, PauseArgs, start_pause};
+pub use pause::{HeldNamespaces, Pause, PauseArgs, UserIds, start_pause};
 pub use resctrl::{remove_resctrl_groups, update_resctrl_group};
 pub use restore::{Restoring, is_bind, run_create_runtime};
 pub use rootfs::Rootfs;

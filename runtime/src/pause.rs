@@ -3,20 +3,26 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, openat};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
+};
 
 use crate::channel::{Channel, Message};
 use crate::create::protect_creator;
 use crate::error::Doing;
 use crate::idmap::{check_maps, write_maps};
+use crate::mount::empty_directory;
 use crate::oci;
 use crate::spawn::{close_others, kill_and_reap};
 use crate::sys::{self, CloneArgs};
 use crate::sysctl::{Scope, Sysctl};
-use crate::{Error, Result, process};
+use crate::{Error, Result, pivot, process, seccomp};
 
 /// Which namespaces a pause holds, and how they are configured.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +39,33 @@ pub struct PauseArgs<'a> {
     pub user: Option<(&'a [oci::LinuxIdMapping], &'a [oci::LinuxIdMapping])>,
     /// Namespaced sysctls, dotted name to value, set inside the new namespaces.
     pub sysctls: Option<&'a BTreeMap<String, String>>,
+    /// Who the pause is, in its user namespace.
+    pub user_ids: UserIds<'a>,
 }
+
+/// A pause's user and groups.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UserIds<'a> {
+    /// Its user; `None` is nobody where the user namespace has that, or else its root.
+    pub uid: Option<u32>,
+    /// Its group; `None` likewise.
+    pub gid: Option<u32>,
+    /// Its additional groups.
+    pub groups: &'a [u32],
+}
+
+/// What pauses of other runtimes are, too.
+const NOBODY: u32 = 65535;
+
+/// All that a pause calls once it waits.
+const CALLS: [&str; 6] = [
+    "rt_sigtimedwait",
+    "rt_sigreturn",
+    "restart_syscall",
+    "wait4",
+    "exit",
+    "exit_group",
+];
 
 /// A running pause process. It ends with its creator, or when it is sent SIGTERM or SIGKILL.
 #[derive(Debug)]
@@ -83,6 +115,7 @@ pub fn start_pause(args: &PauseArgs<'_>) -> Result<Pause> {
     if let Some((uids, gids)) = args.user {
         check_maps(uids, gids)?;
     }
+    let filter = seccomp::compile(&filter())?;
     protect_creator()?;
     let (creator, channel) = Channel::pair().doing(|| "make a socket pair".to_owned())?;
     let spawned = sys::spawn(
@@ -93,7 +126,7 @@ pub fn start_pause(args: &PauseArgs<'_>) -> Result<Pause> {
         move || match prepare(args, &sysctls, &channel) {
             Ok(()) => {
                 drop(channel);
-                wait_for_the_end()
+                wait_under(&filter)
             }
             Err(error) => process::report(&error, &channel),
         },
@@ -109,6 +142,19 @@ pub fn start_pause(args: &PauseArgs<'_>) -> Result<Pause> {
             kill_and_reap(&spawned);
             Err(error)
         }
+    }
+}
+
+/// A filter that is stricter than any that could be asked for: whoever traces a pause gets nothing else out of it.
+fn filter() -> oci::LinuxSeccomp {
+    oci::LinuxSeccomp {
+        default_action: oci::LinuxSeccompAction::Errno,
+        syscalls: vec![oci::LinuxSyscall {
+            names: CALLS.map(str::to_owned).to_vec(),
+            action: oci::LinuxSeccompAction::Allow,
+            ..oci::LinuxSyscall::default()
+        }],
+        ..oci::LinuxSeccomp::default()
     }
 }
 
@@ -139,6 +185,8 @@ fn flags(args: &PauseArgs<'_>) -> u64 {
         (args.hostname.is_some(), libc::CLONE_NEWUTS),
         (args.pid, libc::CLONE_NEWPID),
         (args.user.is_some(), libc::CLONE_NEWUSER),
+        // Containers in its PID namespace see it, and their ways to what it sees are in /proc.
+        (args.pid, libc::CLONE_NEWNS),
     ];
     let flags = wanted
         .into_iter()
@@ -177,8 +225,19 @@ fn hold(args: &PauseArgs<'_>, pid: Pid) -> Result<HeldNamespaces> {
     })
 }
 
-/// Runs in the pause.
+/// Runs in the pause. Nothing of the host is left to it in the end: no privilege, no file, no system call that it has
+/// no use for, and, where containers can see it, no directory.
 fn prepare(args: &PauseArgs<'_>, sysctls: &[Sysctl], channel: &Channel) -> Result<()> {
+    configure(args, sysctls, channel)?;
+    leave_the_host(args)?;
+    become_nobody(args)?;
+    channel
+        .send(&Message::Ready)
+        .doing(|| "tell the creator".to_owned())
+}
+
+/// Configures the new namespaces.
+fn configure(args: &PauseArgs<'_>, sysctls: &[Sysctl], channel: &Channel) -> Result<()> {
     process::die_with_creator()?;
     close_others(0, std::iter::once(channel.as_fd()))?;
     rustix::process::setsid().doing(|| "start a session".to_owned())?;
@@ -197,18 +256,58 @@ fn prepare(args: &PauseArgs<'_>, sysctls: &[Sysctl], channel: &Channel) -> Resul
         let proc = openat(CWD, "/proc", flags, Mode::empty()).doing(|| "open /proc".to_owned())?;
         sysctls.iter().try_for_each(|sysctl| sysctl.write(&proc))?;
     }
-    // Without a file of anybody's, and without a directory that could not be unmounted.
-    rustix::process::chdir("/").doing(|| "enter /".to_owned())?;
     // A signal that is blocked is not lost, even for the first process of a PID namespace.
-    SigSet::all()
-        .thread_block()
-        .doing(|| "block signals".to_owned())?;
-    channel
-        .send(&Message::Ready)
-        .doing(|| "tell the creator".to_owned())?;
+    SigSet::all().thread_block().doing(|| "block signals".to_owned())
+}
+
+/// Without a file of anybody's, and without a directory that could not be unmounted.
+fn leave_the_host(args: &PauseArgs<'_>) -> Result<()> {
     let null = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .doing(|| "open /dev/null".to_owned())?;
-    crate::stdio::install(&null, &null, &null)
+    crate::stdio::install(&null, &null, &null)?;
+    drop(null);
+    if !args.pid {
+        return rustix::process::chdir("/").doing(|| "enter /".to_owned());
+    }
+    let root = empty_directory("").doing(|| "make an empty root directory".to_owned())?;
+    pivot::attach_root(&root, None)?;
+    pivot::pivot(&root, false)
+}
+
+fn become_nobody(args: &PauseArgs<'_>) -> Result<()> {
+    let UserIds { uid, gid, groups } = args.user_ids;
+    let has = |ranges: &[oci::LinuxIdMapping], id: u32| {
+        ranges
+            .iter()
+            .any(|range| id >= range.container_id && id - range.container_id < range.size)
+    };
+    let or_nobody = |asked: Option<u32>, mapped: bool| asked.unwrap_or(if mapped { NOBODY } else { 0 });
+    let (has_user, has_group) = args.user.map_or((true, true), |(uids, gids)| {
+        (has(uids, NOBODY), has(gids, NOBODY))
+    });
+    let uid = Uid::from_raw(or_nobody(uid, has_user));
+    let gid = Gid::from_raw(or_nobody(gid, has_group));
+    let groups: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    set_thread_groups(&groups).doing(|| format!("give the pause the groups {:?}", args.user_ids.groups))?;
+    set_thread_res_gid(gid, gid, gid).doing(|| format!("make the pause's group {}", gid.as_raw()))?;
+    set_thread_res_uid(uid, uid, uid).doing(|| format!("make the pause's user {}", uid.as_raw()))?;
+    set_no_new_privs(true).doing(|| "keep the pause from gaining privileges".to_owned())?;
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, none).doing(|| "take the pause's capabilities".to_owned())?;
+    // The change of user made the kernel forget it.
+    process::die_with_creator()
+}
+
+/// Waits with nothing but what that takes. A kernel that has no filters has none to refuse.
+fn wait_under(filter: &seccomp::Program) -> i32 {
+    match filter.install() {
+        Ok(_) | Err(Errno::ENOSYS | Errno::EINVAL) => wait_for_the_end(),
+        Err(_) => 1,
+    }
 }
 
 /// Reaps what ends in the PID namespace, until it is told to end.

@@ -11,6 +11,7 @@ use rustix::mount::{
 
 use crate::error::Doing;
 use crate::mount::{Propagation, clone_tree, retry, set_propagation};
+use crate::sys::{MountAttr, mount_setattr};
 use crate::{Error, Result};
 
 /// fsconfig(2) takes no longer value.
@@ -29,17 +30,31 @@ pub enum Rootfs {
         upper: Option<PathBuf>,
         /// overlayfs's work directory, on the same file system as `upper`.
         work: Option<PathBuf>,
+        /// The layers' files have their owners' ids as the user namespace that the container joins has them: what
+        /// belongs to root on the disk belongs to the root in there. The writable layer is as the host has it.
+        mapped: bool,
     },
 }
 
 impl Rootfs {
     /// The root as a detached mount, which vanishes with its descriptor until it is attached somewhere. It sees what
     /// the host mounts below it later, but not the reverse, and with a private propagation neither.
-    pub(crate) fn open(&self, bundle: &Path, propagation: Option<Propagation>) -> Result<OwnedFd> {
+    pub(crate) fn open(
+        &self,
+        bundle: &Path,
+        propagation: Option<Propagation>,
+        user: Option<BorrowedFd<'_>>,
+    ) -> Result<OwnedFd> {
         let root = match self {
             Rootfs::Path(path) => open_named(bundle, path),
-            Rootfs::Overlay { lower, upper, work } => {
-                open_overlay(lower, upper.as_deref().zip(work.as_deref()))
+            Rootfs::Overlay {
+                lower,
+                upper,
+                work,
+                mapped,
+            } => {
+                let user = user.filter(|_| *mapped);
+                open_overlay(lower, upper.as_deref().zip(work.as_deref()), user)
             }
         }?;
         if let Some(private) = propagation.filter(|p| p.kind == libc::MS_PRIVATE) {
@@ -56,12 +71,13 @@ impl Rootfs {
         }
     }
 
-    /// Layers as a detached mount, the topmost first, to be attached somewhere and not to be written to.
+    /// Layers as a detached mount, the topmost first, to be attached somewhere and not to be written to; with the ids of a
+    /// user namespace, if one is given.
     ///
     /// # Errors
     /// When a layer is missing, or the kernel takes no overlay of so many.
-    pub fn layers(lower: &[PathBuf]) -> Result<OwnedFd> {
-        open_overlay(lower, None)
+    pub fn layers(lower: &[PathBuf], user: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+        open_overlay(lower, None, user)
     }
 
     /// The root can't be written whatever the spec says.
@@ -112,7 +128,56 @@ fn detach(at: impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
     Ok(tree)
 }
 
-fn open_overlay(lower: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd> {
+fn open_overlay(
+    lower: &[PathBuf],
+    upper: Option<(&Path, &Path)>,
+    user: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd> {
+    let Some(user) = user else {
+        return stack(lower, upper);
+    };
+    let layers = lower
+        .iter()
+        .map(|layer| map_layer(layer, user))
+        .collect::<Result<Vec<_>>>()?;
+    if let ([_], None) = (lower, upper) {
+        return layers
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::invalid("root", "an overlay needs a lower directory"));
+    }
+    let path = |layer: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", layer.as_raw_fd()));
+    stack(&layers.iter().map(path).collect::<Vec<_>>(), upper).map_err(|error| match error {
+        Error::System { source, .. } if source.raw_os_error() == Some(libc::EINVAL) => Error::unsupported(
+            "A root file system with the ids of a user namespace",
+            "this kernel's overlayfs takes no such layers; Linux 6.15 and newer do",
+        ),
+        other => other,
+    })
+}
+
+/// A layer alone, detached, with the ids of a user namespace.
+fn map_layer(layer: &Path, user: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let tree = clone_tree(CWD, layer, false).doing(|| format!("open the layer {}", layer.display()))?;
+    let attr = MountAttr {
+        set: libc::MOUNT_ATTR_IDMAP,
+        userns: Some(user),
+        ..MountAttr::default()
+    };
+    mount_setattr(&tree, false, attr).map_err(|error| match error.raw_os_error() {
+        Some(libc::EINVAL | libc::ENOSYS) => Error::unsupported(
+            format!("Mapping the ids of {}", layer.display()),
+            "its file system can't be id-mapped by this kernel",
+        ),
+        _ => Error::System {
+            doing: format!("map the ids of {}", layer.display()),
+            source: error,
+        },
+    })?;
+    Ok(tree)
+}
+
+fn stack(lower: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd> {
     match (lower, upper) {
         ([], _) => return Err(Error::invalid("root", "an overlay needs a lower directory")),
         // overlayfs wants two directories; one alone needs no overlay.
@@ -253,7 +318,7 @@ mod tests {
         }
         assert_eq!(std::env::current_dir().unwrap(), before);
         let missing = directory.join("missing");
-        let error = open_overlay(&[layers[0].clone(), missing], None)
+        let error = open_overlay(&[layers[0].clone(), missing], None, None)
             .unwrap_err()
             .to_string();
         assert!(error.contains("missing"), "{error}");

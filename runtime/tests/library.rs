@@ -10,8 +10,8 @@ use std::path::PathBuf;
 
 use berth_runtime::oci::{LinuxIdMapping, Process, Spec};
 use berth_runtime::{
-    CreateArgs, Created, Error, ExecTarget, JoinedNamespaces, Pause, PauseArgs, Rootfs, Stdio, create, exec,
-    start_pause,
+    CreateArgs, Created, Error, ExecTarget, JoinedNamespaces, Pause, PauseArgs, Rootfs, Stdio, UserIds,
+    create, exec, start_pause,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -56,6 +56,8 @@ impl Place {
             lower: vec![self.path("image")],
             upper: Some(self.path("upper")),
             work: Some(self.path("work")),
+
+            mapped: false,
         }
     }
 
@@ -242,6 +244,8 @@ fn an_overlay_of_many_layers_and_long_paths() {
         lower,
         upper: None,
         work: None,
+
+        mapped: false,
     };
     // The places of the mounts must be there: nothing can be made in a root without an upper directory.
     for directory in ["proc", "dev"] {
@@ -264,6 +268,7 @@ fn containers_share_the_namespaces_of_a_pause() {
         pid: true,
         user: None,
         sysctls: Some(&sysctls),
+        user_ids: UserIds::default(),
     };
     let pause = start_pause(&args).unwrap();
     let spec = place.spec("hostname; cat /proc/sys/net/ipv4/ip_forward; readlink /proc/self/ns/net");

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use berth_runtime::{CreateArgs, Created, Rootfs as RuntimeRootfs, Stdio, create, oci};
+use berth_runtime::{CreateArgs, Created, JoinedNamespaces, Rootfs as RuntimeRootfs, Stdio, create, oci};
 
 use crate::error::RequestError;
 use crate::protocol::{BUNDLES_DIR, Rootfs};
@@ -55,15 +55,16 @@ impl Bundle {
         root: &Rootfs,
         stdio: Stdio,
         sandbox: &Sandbox,
+        namespaces: JoinedNamespaces<'_>,
     ) -> Result<Created, RequestError> {
         Ok(create(CreateArgs {
             id: &self.id,
             bundle: &self.dir,
             spec: &self.spec,
-            rootfs: self.rootfs(root),
+            rootfs: self.rootfs(root, namespaces.user.is_some()),
             stdio,
             scope: None,
-            namespaces: sandbox.namespaces(),
+            namespaces,
             sources: Some(sandbox.sources()),
             preserve_fds: 0,
             no_pivot: false,
@@ -73,12 +74,13 @@ impl Bundle {
         })?)
     }
 
-    fn rootfs(&self, root: &Rootfs) -> RuntimeRootfs {
+    fn rootfs(&self, root: &Rootfs, mapped: bool) -> RuntimeRootfs {
         match root {
             Rootfs::Overlay { lower, upper, work } => RuntimeRootfs::Overlay {
                 lower: lower.clone(),
                 upper: upper.clone(),
                 work: work.clone(),
+                mapped,
             },
             Rootfs::Directory => {
                 let path = self.spec.root.as_ref().map(|root| root.path.clone());

@@ -1,12 +1,15 @@
 //! One container: created, running, ended, gone.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use berth_runtime::cgroups::{Cgroup, OomWatch};
-use berth_runtime::{Created, ExecTarget, Stdio as RuntimeStdio, oci, remove_resctrl_groups, send_signal};
+use berth_runtime::{
+    Created, ExecTarget, JoinedNamespaces, Stdio as RuntimeStdio, oci, remove_resctrl_groups, send_signal,
+};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, waitpid};
 
@@ -61,16 +64,19 @@ impl Container {
         request: &CreateContainer,
         number: u32,
         sandbox: &Sandbox,
+        pid_namespace: Option<&OwnedFd>,
         poller: &Poller,
     ) -> Result<Self, RequestError> {
+        let mut namespaces = sandbox.namespaces();
+        namespaces.pid = pid_namespace.map(AsFd::as_fd).or(namespaces.pid);
         let bundle = Bundle::load(&sandbox.dir, &request.id)?;
         let in_resctrl = bundle.wants_resctrl();
         let log = open_log(request)?;
-        volumes::mount_all(&bundle.dir, &request.volumes)?;
+        volumes::mount_all(&bundle.dir, &request.volumes, namespaces.user)?;
         let (stdio, process) = if bundle.wants_terminal() {
-            on_terminal(&bundle, request, number, sandbox, poller, log)?
+            on_terminal(&bundle, request, number, (sandbox, namespaces), poller, log)?
         } else {
-            on_pipes(&bundle, request, number, sandbox, poller, log)?
+            on_pipes(&bundle, request, number, (sandbox, namespaces), poller, log)?
         };
         let mut container = Self {
             id: request.id.clone(),
@@ -259,6 +265,20 @@ impl Container {
         Ok(())
     }
 
+    /// Its PID namespace, while it runs. Until it is reaped, which is this process's to do, its number is nobody else's.
+    pub(crate) fn pid_namespace(&self) -> Result<OwnedFd, RequestError> {
+        let Life::Running { .. } = self.life else {
+            return Err(self.wrong_state("does not run"));
+        };
+        let path = format!("/proc/{}/ns/pid", self.pid());
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        open(&path, flags, Mode::empty())
+            .map_err(io::Error::from)
+            .map_err(|error| {
+                RequestError::io(format!("open the PID namespace of container {}", self.id))(error)
+            })
+    }
+
     /// Changes the limits, all of them or none.
     pub(crate) fn update(&self, resources: &oci::LinuxResources) -> Result<(), RequestError> {
         self.process.cgroup.update(resources)?;
@@ -367,7 +387,7 @@ fn on_pipes(
     bundle: &Bundle,
     request: &CreateContainer,
     number: u32,
-    sandbox: &Sandbox,
+    (sandbox, namespaces): (&Sandbox, JoinedNamespaces<'_>),
     poller: &Poller,
     log: LogWriter,
 ) -> Result<(Stdio, Created), RequestError> {
@@ -378,18 +398,21 @@ fn on_pipes(
         stdout: theirs.stdout,
         stderr: theirs.stderr,
     };
-    Ok((stdio, bundle.create(&request.rootfs, streams, sandbox)?))
+    Ok((
+        stdio,
+        bundle.create(&request.rootfs, streams, sandbox, namespaces)?,
+    ))
 }
 
 fn on_terminal(
     bundle: &Bundle,
     request: &CreateContainer,
     number: u32,
-    sandbox: &Sandbox,
+    (sandbox, namespaces): (&Sandbox, JoinedNamespaces<'_>),
     poller: &Poller,
     log: LogWriter,
 ) -> Result<(Stdio, Created), RequestError> {
-    let mut process = bundle.create(&request.rootfs, bundle.terminal(), sandbox)?;
+    let mut process = bundle.create(&request.rootfs, bundle.terminal(), sandbox, namespaces)?;
     let stdio = match process.terminal.take() {
         Some(master) => Stdio::terminal(number, poller, log, master, request.stdin),
         None => Err(io::ErrorKind::NotFound.into()),

@@ -48,6 +48,20 @@ pub struct SandboxConfig {
     pub oom_score_adj: i32,
     /// The size of the pod's `/dev/shm` in bytes.
     pub shm_size: u64,
+    /// Who the pause is.
+    #[serde(default)]
+    pub pause: PauseIds,
+}
+
+/// The pause's user and groups, as the pod's user namespace numbers them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseIds {
+    /// Its user; `None` is nobody.
+    pub uid: Option<u32>,
+    /// Its group; `None` is nobody's.
+    pub gid: Option<u32>,
+    /// Its additional groups.
+    pub groups: Vec<u32>,
 }
 
 /// The id mappings of a pod's user namespace, as in user_namespaces(7).
@@ -210,6 +224,9 @@ pub struct CreateContainer {
     pub stdin: bool,
     /// Close the standard input when the first attached client goes.
     pub stdin_once: bool,
+    /// The running container whose PID namespace this one joins; `None` is the one that the spec or the pod has.
+    #[serde(default)]
+    pub pid_target: Option<String>,
 }
 
 /// An image, or a directory of it, for a container to mount.
@@ -225,7 +242,8 @@ pub struct ImageVolume {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Rootfs {
-    /// An overlay that exists only in the container's mount namespace: it can't be left behind on the host.
+    /// An overlay that exists only in the container's mount namespace: it can't be left behind on the host. In a pod with
+    /// a user namespace its read-only layers are shown with the ids of that, and the writable one as it is on the disk.
     Overlay {
         /// Read-only layers, the topmost first.
         lower: Vec<PathBuf>,

@@ -98,8 +98,12 @@ impl Shim {
                 state,
             });
         }
+        let target = match &request.pid_target {
+            Some(target) => Some(self.container(target)?.pid_namespace()?),
+            None => None,
+        };
         let number = self.next_number();
-        let container = Container::create(request, number, &self.sandbox, &self.poller)?;
+        let container = Container::create(request, number, &self.sandbox, target.as_ref(), &self.poller)?;
         let pid = container.live_pid().unwrap_or(0);
         self.containers.insert(number, container);
         Ok(pid)

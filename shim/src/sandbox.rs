@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use berth_runtime::cgroups::{Cgroup, CgroupError, ENTER, leave_all};
-use berth_runtime::{Elsewhere, JoinedNamespaces, Pause, PauseArgs, oci, start_pause};
+use berth_runtime::{Elsewhere, JoinedNamespaces, Pause, PauseArgs, UserIds, oci, start_pause};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, open, statx};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
@@ -215,6 +215,11 @@ fn hold_namespaces(config: &SandboxConfig) -> berth_runtime::Result<Pause> {
             .as_ref()
             .map(|(uids, gids)| (uids.as_slice(), gids.as_slice())),
         sysctls: (!config.sysctls.is_empty()).then_some(&config.sysctls),
+        user_ids: UserIds {
+            uid: config.pause.uid,
+            gid: config.pause.gid,
+            groups: &config.pause.groups,
+        },
     })
 }
 

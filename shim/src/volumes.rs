@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use berth_runtime::Rootfs;
@@ -14,19 +14,23 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, ope
 use crate::error::RequestError;
 use crate::protocol::{ImageVolume, VOLUMES_DIR};
 
-/// Mounts the images of a container.
-pub(crate) fn mount_all(bundle: &Path, volumes: &[ImageVolume]) -> Result<(), RequestError> {
+/// Mounts the images of a container, with the ids of its user namespace if it has one.
+pub(crate) fn mount_all(
+    bundle: &Path,
+    volumes: &[ImageVolume],
+    user: Option<BorrowedFd<'_>>,
+) -> Result<(), RequestError> {
     for (number, volume) in volumes.iter().enumerate() {
         let place = bundle.join(VOLUMES_DIR).join(number.to_string());
         fs::create_dir_all(&place).map_err(RequestError::io(format!("make {}", place.display())))?;
-        mount_one(&place, volume)?;
+        mount_one(&place, volume, user)?;
     }
     Ok(())
 }
 
-fn mount_one(place: &Path, volume: &ImageVolume) -> Result<(), RequestError> {
+fn mount_one(place: &Path, volume: &ImageVolume, user: Option<BorrowedFd<'_>>) -> Result<(), RequestError> {
     let failed = |errno: Errno| RequestError::io("mount an image as a volume")(io::Error::from(errno));
-    let image = Rootfs::layers(&volume.lower)?;
+    let image = Rootfs::layers(&volume.lower, user)?;
     attach(&image, place).map_err(failed)?;
     if volume.sub_path.as_os_str().is_empty() {
         return Ok(());

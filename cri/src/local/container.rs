@@ -15,12 +15,12 @@ use super::shim_client::engine_error;
 use super::users::{Accounts, Identity, IdentityRequest};
 use super::{
     Container, Inner, RunState, Sandbox, bundle, events, image, labels, lock, logs, mounts, new_id, now,
-    signals, spec,
+    signals, spec, user_namespace,
 };
 use crate::engine::EngineError;
 use crate::types::{
     ContainerConfig, ContainerId, ContainerState, ContainerStatus, ContainerUser, EngineEventKind, ImageId,
-    ImageMount, LinuxContainerResources, UnixNanos,
+    ImageMount, LinuxContainerResources, UnixNanos, UserNamespace,
 };
 
 /// How long the kernel may take to end a killed process before that is an error.
@@ -44,7 +44,7 @@ pub(super) async fn create(
             config.name, sandbox.id
         )));
     }
-    check_privileged(sandbox, &config)?;
+    check_fits(sandbox, &config)?;
     let container = record_intent(inner, sandbox, config)?;
     match bring_up(inner, sandbox, &container).await {
         Ok(()) => {
@@ -61,12 +61,36 @@ pub(super) async fn create(
     }
 }
 
-/// A pod that is not said to have privileged containers gets none.
-fn check_privileged(sandbox: &Sandbox, config: &ContainerConfig) -> Result<(), EngineError> {
-    if config.security.privileged && !lock(&sandbox.record).config.privileged {
+/// Refuses what the sandbox was not made for.
+fn check_fits(sandbox: &Sandbox, config: &ContainerConfig) -> Result<(), EngineError> {
+    let pod = lock(&sandbox.record).config.clone();
+    // A pod that is not said to have privileged containers gets none.
+    if config.security.privileged && !pod.privileged {
         return Err(EngineError::InvalidArgument(format!(
             "Container {} is privileged, and its sandbox {} is not; no privileged container is allowed in it.",
             config.name, sandbox.id
+        )));
+    }
+    if config.user_namespace != pod.user_namespace {
+        return Err(EngineError::InvalidArgument(format!(
+            "Container {} does not ask for the user namespace that its sandbox {} has.",
+            config.name, sandbox.id
+        )));
+    }
+    let Some(target) = &config.pid_target else {
+        return Ok(());
+    };
+    let found = lock(&sandbox.containers).get(target).cloned();
+    let Some(found) = found else {
+        return Err(EngineError::InvalidArgument(format!(
+            "The target {target} of container {} is no container of its sandbox {}.",
+            config.name, sandbox.id
+        )));
+    };
+    if !matches!(*found.run.borrow(), RunState::Running { .. }) {
+        return Err(EngineError::FailedPrecondition(format!(
+            "The target {target} of container {} does not run.",
+            config.name
         )));
     }
     Ok(())
@@ -147,7 +171,8 @@ async fn bring_up(inner: &Inner, sandbox: &Sandbox, container: &Container) -> Re
         mounts: &mounts.mounts,
     };
     bundle::write(inner, sandbox, &record, parts)?;
-    let rootfs = writable_layer(&sandbox.dirs.container(&container.id), layers)?;
+    let user = record.config.user_namespace.as_ref();
+    let rootfs = writable_layer(&sandbox.dirs.container(&container.id), layers, user)?;
     let request = CreateContainer {
         id: container.id.0.clone(),
         rootfs,
@@ -157,6 +182,7 @@ async fn bring_up(inner: &Inner, sandbox: &Sandbox, container: &Container) -> Re
         log_max_files: inner.config.log_max_files,
         stdin: record.config.stdin,
         stdin_once: record.config.stdin_once,
+        pid_target: record.config.pid_target.as_ref().map(|target| target.0.clone()),
     };
     let reply = sandbox
         .live_shim()?
@@ -187,13 +213,17 @@ fn identity(record: &ContainerRecord, image_user: &str, layers: &[PathBuf]) -> R
     })
 }
 
-fn writable_layer(directory: &Path, lower: Vec<PathBuf>) -> Result<Rootfs, EngineError> {
+fn writable_layer(
+    directory: &Path,
+    lower: Vec<PathBuf>,
+    user: Option<&UserNamespace>,
+) -> Result<Rootfs, EngineError> {
     let (upper, work) = (directory.join("upper"), directory.join("work"));
     for made in [&upper, &work] {
         fs::create_dir(made).map_err(|error| cannot_make(made, &error))?;
     }
     if let Some(top) = lower.first() {
-        copy_ownership(top, &upper).map_err(|error| cannot_make(&upper, &error))?;
+        copy_ownership(top, &upper, user).map_err(|error| cannot_make(&upper, &error))?;
     }
     Ok(Rootfs::Overlay {
         lower,
@@ -209,10 +239,18 @@ fn cannot_make(layer: &Path, error: &std::io::Error) -> EngineError {
     ))
 }
 
-/// An overlay shows its writable layer's owner and mode as those of `/`, which are to be the image's.
-fn copy_ownership(from: &Path, to: &Path) -> std::io::Result<()> {
+/// An overlay shows its writable layer's owner and mode as those of `/`, which are to be the image's, in the pod's user
+/// namespace if it has one.
+fn copy_ownership(from: &Path, to: &Path, user: Option<&UserNamespace>) -> std::io::Result<()> {
     let metadata = fs::metadata(from)?;
-    std::os::unix::fs::chown(to, Some(metadata.uid()), Some(metadata.gid()))?;
+    let (uid, gid) = match user {
+        None => (metadata.uid(), metadata.gid()),
+        Some(user) => (
+            user_namespace::on_host(&user.uids, metadata.uid()),
+            user_namespace::on_host(&user.gids, metadata.gid()),
+        ),
+    };
+    std::os::unix::fs::chown(to, Some(uid), Some(gid))?;
     fs::set_permissions(to, metadata.permissions())
 }
 
@@ -597,7 +635,7 @@ mod tests {
         fs::create_dir(&image).unwrap();
         std::os::unix::fs::chown(&image, Some(12), Some(34)).unwrap();
         fs::set_permissions(&image, std::os::unix::fs::PermissionsExt::from_mode(0o1751)).unwrap();
-        writable_layer(directory.path(), vec![image]).unwrap();
+        writable_layer(directory.path(), vec![image], None).unwrap();
         let upper = fs::metadata(directory.path().join("upper")).unwrap();
         assert_eq!(
             (upper.uid(), upper.gid(), upper.mode() & 0o7777),

@@ -30,6 +30,7 @@ mod spec;
 mod status;
 mod tree;
 mod usage;
+mod user_namespace;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

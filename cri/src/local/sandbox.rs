@@ -4,16 +4,20 @@ use std::fs::{self, File, OpenOptions};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use berth_shim::protocol::{CONFIG_NAME, Request, SandboxConfig};
+use berth_shim::protocol::{CONFIG_NAME, PauseIds, Request, SandboxConfig};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::labels::{self, SelinuxLabels};
 use super::records::{self, SandboxDirs, SandboxPhase, SandboxRecord};
 use super::{
-    Container, Inner, RunState, Sandbox, Shim, container, events, lock, network, new_id, now, shim_process,
+    Container, Inner, RunState, Sandbox, Shim, container, events, lock, network, new_id, now, privileges,
+    shim_process, user_namespace, users,
 };
 use crate::engine::EngineError;
-use crate::types::{ContainerId, EngineEventKind, PodSandboxConfig, PodSandboxStatus, SandboxId};
+use crate::types::{
+    AppArmorProfile, ContainerId, EngineEventKind, PodSandboxConfig, PodSandboxStatus, SandboxId,
+    SandboxSecurity, SeccompProfile,
+};
 
 /// The size of a pod's `/dev/shm`, as the field has it.
 const SHM_SIZE: u64 = 64 << 20;
@@ -139,12 +143,38 @@ fn open_lock(dirs: &SandboxDirs) -> std::io::Result<File> {
 }
 
 async fn bring_up(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<(), EngineError> {
+    check_profiles(sandbox).await?;
     prepare_directory(sandbox)?;
     start_shim(inner, sandbox).await?;
     let ips = network::attach(inner, sandbox).await?;
     sandbox.update_record(|record| {
         record.ips = ips;
         record.phase = SandboxPhase::Ready;
+    })
+}
+
+/// The pause runs no program, opens no file, has no privilege, and may make no system call but those by which it waits:
+/// whatever profile a pod asks for, the pause is confined by more. What is asked for has to be there all the same.
+async fn check_profiles(sandbox: &Sandbox) -> Result<(), EngineError> {
+    let security = lock(&sandbox.record).config.security.clone();
+    if let SeccompProfile::Localhost(path) = &security.seccomp {
+        privileges::read_profile(path)?;
+    }
+    if security.apparmor != AppArmorProfile::Unset {
+        labels::apparmor(&security.apparmor, false).await?;
+    }
+    Ok(())
+}
+
+fn pause_ids(security: &SandboxSecurity) -> Result<PauseIds, EngineError> {
+    let id = |field: &str, id: Option<i64>| id.map(|id| users::to_id(field, id)).transpose();
+    let groups = security.supplemental_groups.iter();
+    Ok(PauseIds {
+        uid: id("runAsUser", security.run_as_user)?,
+        gid: id("runAsGroup", security.run_as_group)?,
+        groups: groups
+            .map(|group| users::to_id("supplementalGroups", *group))
+            .collect::<Result<_, _>>()?,
     })
 }
 
@@ -164,10 +194,11 @@ fn prepare_directory(sandbox: &Sandbox) -> Result<(), EngineError> {
         network: !namespaces.host_network,
         ipc: !namespaces.host_ipc,
         shared_pid: namespaces.shared_pid,
-        user: None,
+        user: config.user_namespace.as_ref().map(user_namespace::of_shim),
         sysctls: config.sysctls.clone(),
         oom_score_adj: PAUSE_OOM_SCORE_ADJ,
         shm_size: SHM_SIZE,
+        pause: pause_ids(&config.security)?,
     };
     let run = &sandbox.dirs.run;
     let write = || {
@@ -177,6 +208,16 @@ fn prepare_directory(sandbox: &Sandbox) -> Result<(), EngineError> {
         records::write_file(&run.join("hostname"), format!("{hostname}\n").as_bytes())?;
         records::write_file(&run.join("hosts"), &network::hosts()?)?;
         records::write_file(&run.join("resolv.conf"), network::resolv_conf(config)?.as_bytes())?;
+        if let Some(user) = &config.user_namespace {
+            // The pod's root may change what its containers' names resolve to, as it may without a user namespace.
+            for file in ["hostname", "hosts", "resolv.conf"] {
+                let (uid, gid) = (
+                    user_namespace::on_host(&user.uids, 0),
+                    user_namespace::on_host(&user.gids, 0),
+                );
+                std::os::unix::fs::chown(run.join(file), Some(uid), Some(gid))?;
+            }
+        }
         records::write(&run.join(CONFIG_NAME), &shim)
     };
     write().map_err(|error: std::io::Error| {

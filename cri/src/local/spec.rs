@@ -160,7 +160,8 @@ fn environment(input: &SpecInput<'_>) -> Vec<String> {
 /// The namespaces that are the container's own. Those of the pod are joined by the shim.
 fn namespaces(config: &ContainerConfig) -> Value {
     let mut namespaces = vec![json!({ "type": "mount" })];
-    if !config.namespaces.host_pid && !config.namespaces.shared_pid {
+    let joins = config.namespaces.host_pid || config.namespaces.shared_pid || config.pid_target.is_some();
+    if !joins {
         namespaces.push(json!({ "type": "pid" }));
     }
     if !config.security.privileged {

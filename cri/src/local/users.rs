@@ -167,7 +167,7 @@ impl Accounts {
     }
 }
 
-fn to_id(field: &str, value: i64) -> Result<u32, EngineError> {
+pub(crate) fn to_id(field: &str, value: i64) -> Result<u32, EngineError> {
     u32::try_from(value).map_err(|_| {
         EngineError::InvalidArgument(format!("{field} {value} is not between 0 and 4294967295."))
     })

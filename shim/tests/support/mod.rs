@@ -64,6 +64,7 @@ impl Pod {
             sysctls: BTreeMap::new(),
             oom_score_adj: 0,
             shm_size: 1 << 20,
+            pause: berth_shim::protocol::PauseIds::default(),
         };
         change(&mut config);
         let pod = Self {
@@ -153,6 +154,7 @@ impl Pod {
             log_max_files: 1,
             stdin: false,
             stdin_once: false,
+            pid_target: None,
         }
     }
 

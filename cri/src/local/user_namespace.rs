@@ -1,0 +1,58 @@
+//! A pod's user namespace: whose ids on the host its own are.
+
+use berth_shim::protocol;
+
+use crate::types::{IdMapping, UserNamespace};
+
+/// What user_namespaces(7) shows an id as that it has no mapping for.
+const OVERFLOW: u32 = 65534;
+
+/// The host's id for one of the pod's.
+pub(super) fn on_host(ranges: &[IdMapping], id: u32) -> u32 {
+    ranges
+        .iter()
+        .find(|range| id >= range.container && id - range.container < range.size)
+        .map_or(OVERFLOW, |range| range.host + (id - range.container))
+}
+
+/// As the shim is told.
+pub(super) fn of_shim(user: &UserNamespace) -> protocol::UserNamespace {
+    let ranges = |ranges: &[IdMapping]| {
+        ranges
+            .iter()
+            .map(|range| protocol::IdMapping {
+                container: range.container,
+                host: range.host,
+                size: range.size,
+            })
+            .collect()
+    };
+    protocol::UserNamespace {
+        uids: ranges(&user.uids),
+        gids: ranges(&user.gids),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_found_in_their_range() {
+        let range = |container, host, size| IdMapping {
+            container,
+            host,
+            size,
+        };
+        let ranges = [range(0, 65_536, 1000), range(5000, 10, 1)];
+        for (inside, outside) in [
+            (0, 65_536),
+            (999, 66_535),
+            (5000, 10),
+            (1000, OVERFLOW),
+            (5001, OVERFLOW),
+        ] {
+            assert_eq!(on_host(&ranges, inside), outside, "{inside}");
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! What a pod and its containers may do and whom they see, on the real kernel.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod bench;
+mod namespaces;
+mod pause;
+mod privileges;
+mod profiles;
+mod user_namespace;
+mod users;
