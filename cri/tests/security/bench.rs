@@ -70,6 +70,7 @@ impl Bench {
             network: berth_cni::CniConfig::new(root.join("net.d"), Vec::new(), root.join("cni")),
             log_max_size: 1 << 20,
             log_max_files: 3,
+            pinned_images: Vec::new(),
         };
         let images = Store::open(&root.join("images")).unwrap();
         let engine = runtime
