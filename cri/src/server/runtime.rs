@@ -433,7 +433,11 @@ impl RuntimeService for Runtime {
             .map_err(status)?;
         let stats = stats.into_iter().next();
         stats.map_or_else(
-            || Err(Status::not_found(format!("There is no sandbox {id}."))),
+            || {
+                Err(Status::failed_precondition(format!(
+                    "Sandbox {id} is not ready, and uses nothing."
+                )))
+            },
             |stats| Ok(Response::new(v1::PodSandboxStatsResponse { stats: Some(stats) })),
         )
     }
