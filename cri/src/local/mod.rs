@@ -14,6 +14,7 @@ mod disk;
 mod events;
 mod exec;
 mod exec_sync;
+mod features;
 mod image;
 mod labels;
 mod logs;

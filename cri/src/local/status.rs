@@ -5,9 +5,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::{Container, Inner, Sandbox, conditions, lock, network};
+use super::{Container, Inner, Sandbox, conditions, features, lock, network};
 use crate::engine::EngineError;
-use crate::types::{RuntimeHandler, RuntimeStatus};
+use crate::types::RuntimeStatus;
 
 /// Whether pods can be run, and what they can have.
 pub(super) async fn status(inner: &Inner, verbose: bool) -> Result<RuntimeStatus, EngineError> {
@@ -32,7 +32,7 @@ pub(super) async fn status(inner: &Inner, verbose: bool) -> Result<RuntimeStatus
     }
     Ok(RuntimeStatus {
         conditions: vec![runtime, network],
-        handlers: vec![RuntimeHandler::default()],
+        handlers: features::handlers(),
         supplemental_groups_policy: true,
         info,
     })
