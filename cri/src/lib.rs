@@ -6,6 +6,7 @@
 mod descriptor;
 mod engine;
 mod local;
+pub mod nri;
 pub mod server;
 mod session;
 mod streaming;

@@ -13,7 +13,14 @@ pub(super) const DEFAULT: &str = include_str!("default.toml");
 const PLACE: &str = "/etc/berth/config.toml";
 
 /// The paths that move with `--root`. Plugins are programs of the machine and stay.
-const MOVED: [&[&str]; 3] = [&["socket"], &["network", "conf_dir"], &["images", "registry_dir"]];
+const MOVED: [&[&str]; 6] = [
+    &["socket"],
+    &["network", "conf_dir"],
+    &["images", "registry_dir"],
+    &["nri", "socket"],
+    &["nri", "plugin_dir"],
+    &["nri", "plugin_config_dir"],
+];
 
 /// The daemon's configuration. What is left out is as in [`DEFAULT`].
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -26,6 +33,7 @@ pub(super) struct Config {
     pub(super) streaming: Streaming,
     pub(super) network: Network,
     pub(super) images: Images,
+    pub(super) nri: Nri,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -81,6 +89,18 @@ pub(super) struct Images {
     pub(super) pinned: Vec<String>,
     pub(super) registry_dir: PathBuf,
     pub(super) parallel_layers: usize,
+}
+
+/// Plugins of the node resource interface.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nri {
+    pub(super) enabled: bool,
+    pub(super) socket: PathBuf,
+    pub(super) plugin_dir: PathBuf,
+    pub(super) plugin_config_dir: PathBuf,
+    pub(super) registration_timeout_ms: u64,
+    pub(super) request_timeout_ms: u64,
 }
 
 fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
@@ -143,6 +163,9 @@ impl Config {
             return Err("images.parallel_layers is at least 1.".to_owned());
         }
         self.streaming.config()?;
+        if self.nri.registration_timeout_ms == 0 || self.nri.request_timeout_ms == 0 {
+            return Err("The timeouts of nri are at least 1 ms.".to_owned());
+        }
         Ok(self)
     }
 }
@@ -200,6 +223,7 @@ mod tests {
         assert_eq!(config.socket, PathBuf::from("/srv/node/run/berth/cri.sock"));
         assert_eq!(config.network.conf_dir, PathBuf::from("/etc/other"));
         assert_eq!(config.network.bin_dirs[0], PathBuf::from("/opt/cni/bin"));
+        assert_eq!(config.nri.socket, PathBuf::from("/srv/node/var/run/nri/nri.sock"));
         assert_eq!(
             config.images.registry_dir,
             PathBuf::from("/srv/node/etc/berth/certs.d")
@@ -220,6 +244,7 @@ mod tests {
             ),
             ("[streaming]\ntls_key = \"/key\"", "give both"),
             ("[streaming]\nidle_timeout = 0", "at least 1"),
+            ("[nri]\nrequest_timeout_ms = 0", "timeouts of nri"),
             ("socket = ", "line 1"),
         ];
         for (text, named) in table {

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_cri::nri::{NriConfig, Timeouts};
 use berth_cri::server::{self, Metrics};
 use berth_cri::{Engine, LocalEngine, StreamingServer};
 use berth_images::StoreOptions;
@@ -89,6 +90,7 @@ async fn serve(config: &Config, root: &Root) -> Result<(), String> {
         .map_err(|error| format!("The socket {} can't be listened on: {error}.", socket.display()))?;
     let engine = root.engine(&options(config)).map_err(|error| error.to_string())?;
     take_over(&engine).await?;
+    serve_nri(&engine, &config.nri).await;
     let (engine, metrics) = (Arc::new(engine), Arc::new(Metrics::default()));
     let streaming = StreamingServer::start(config.streaming.config()?, engine.clone())
         .await
@@ -99,7 +101,7 @@ async fn serve(config: &Config, root: &Root) -> Result<(), String> {
     }
     tracing::info!("CRI v1 is served on {}.", socket.display());
     let (stop, stopped) = watch::channel(());
-    let serving = server::serve(engine, streaming, metrics, listener, async move {
+    let serving = server::serve(engine.clone(), streaming, metrics, listener, async move {
         shutdown.await;
         drop(stop);
     });
@@ -109,6 +111,7 @@ async fn serve(config: &Config, root: &Root) -> Result<(), String> {
         // daemon, as after a kill.
         () = grace(stopped) => Ok(()),
     };
+    engine.shut_down_nri().await;
     let _ = std::fs::remove_file(socket);
     served.map_err(|error| {
         format!(
@@ -146,6 +149,29 @@ async fn take_over(engine: &LocalEngine) -> Result<(), String> {
         tracing::warn!("{advice}");
     }
     Ok(())
+}
+
+/// Plugins are told of what was taken over first, and of everything from then on. Pods matter more than plugins: another
+/// runtime on the machine may have the socket.
+async fn serve_nri(engine: &LocalEngine, config: &config::Nri) {
+    if !config.enabled {
+        return;
+    }
+    let nri = NriConfig {
+        socket: Some(config.socket.clone()),
+        plugins: Some(config.plugin_dir.clone()),
+        plugin_config: config.plugin_config_dir.clone(),
+        timeouts: Timeouts {
+            registration: Duration::from_millis(config.registration_timeout_ms),
+            request: Duration::from_millis(config.request_timeout_ms),
+        },
+    };
+    match engine.serve_nri(nri).await {
+        Ok(()) => tracing::info!("NRI plugins are served on {}.", config.socket.display()),
+        Err(error) => tracing::error!(
+            "{error} NRI plugins are done without; the configuration's [nri] has another socket for them, or none."
+        ),
+    }
 }
 
 /// A socket for root alone. One that nobody listens on any more is a dead daemon's and replaced.

@@ -20,19 +20,19 @@ pub(super) struct Parts<'a> {
     pub(super) mounts: &'a [Value],
 }
 
-/// Writes a container's bundle.
-pub(super) fn write(
+/// A container's OCI spec, as it is asked for.
+pub(super) fn spec(
     inner: &Inner,
     sandbox: &Sandbox,
     record: &ContainerRecord,
     parts: Parts<'_>,
-) -> Result<(), EngineError> {
+) -> Result<Value, EngineError> {
     let SandboxRecord {
         config: pod, selinux, ..
     } = lock(&sandbox.record).clone();
     let security = &record.config.security;
     let selinux = labels::of_container(security.selinux.as_ref(), selinux.as_ref(), security.privileged);
-    let spec = spec::build(&SpecInput {
+    spec::build(&SpecInput {
         config: &record.config,
         image: parts.image,
         identity: parts.identity,
@@ -44,10 +44,14 @@ pub(super) fn write(
         apparmor: parts.apparmor,
         selinux,
         mounts: parts.mounts,
-    })?;
+    })
+}
+
+/// Writes a container's bundle.
+pub(super) fn write(sandbox: &Sandbox, record: &ContainerRecord, spec: &Value) -> Result<(), EngineError> {
     let bundle = sandbox.dirs.bundle(&record.id);
     let written =
-        fs::create_dir_all(&bundle).and_then(|()| records::write(&bundle.join("config.json"), &spec));
+        fs::create_dir_all(&bundle).and_then(|()| records::write(&bundle.join("config.json"), spec));
     written.map_err(|error| {
         EngineError::Unavailable(format!(
             "The bundle {} can't be written: {error}.",

@@ -15,7 +15,7 @@ use super::shim_client::engine_error;
 use super::users::{Accounts, Identity, IdentityRequest};
 use super::{
     Container, Inner, RunState, Sandbox, bundle, events, image, labels, lock, logs, mounts, new_id, now,
-    signals, spec, user_namespace,
+    plugins, signals, spec, user_namespace,
 };
 use crate::engine::EngineError;
 use crate::types::{
@@ -170,7 +170,9 @@ async fn bring_up(inner: &Inner, sandbox: &Sandbox, container: &Container) -> Re
         apparmor,
         mounts: &mounts.mounts,
     };
-    bundle::write(inner, sandbox, &record, parts)?;
+    let mut spec = bundle::spec(inner, sandbox, &record, parts)?;
+    plugins::creates(inner, sandbox, container, &mut spec).await?;
+    bundle::write(sandbox, &record, &spec)?;
     let user = record.config.user_namespace.as_ref();
     let rootfs = writable_layer(&sandbox.dirs.container(&container.id), layers, user)?;
     let request = CreateContainer {
@@ -197,7 +199,9 @@ async fn bring_up(inner: &Inner, sandbox: &Sandbox, container: &Container) -> Re
         )));
     };
     container.run.send_replace(RunState::Created { pid });
-    container.update_record(&sandbox.dirs, |record| record.phase = ContainerPhase::Created)
+    container.update_record(&sandbox.dirs, |record| record.phase = ContainerPhase::Created)?;
+    plugins::created(inner, container, pid).await;
+    Ok(())
 }
 
 fn identity(record: &ContainerRecord, image_user: &str, layers: &[PathBuf]) -> Result<Identity, EngineError> {
@@ -413,7 +417,9 @@ pub(super) async fn remove_locked(
             return Err(EngineError::Internal(failure.message));
         }
     }
-    erase(inner, sandbox, container)
+    erase(inner, sandbox, container)?;
+    plugins::removed(inner, container).await;
+    Ok(())
 }
 
 fn forgive_missing(sandbox: &Sandbox, failure: Failure) -> Result<Response, Failure> {
@@ -545,6 +551,11 @@ impl Container {
                 self.id
             ))
         })
+    }
+
+    /// Nobody but plugins is to know of a container that is being made.
+    pub(super) fn is_made(&self) -> bool {
+        lock(&self.record).phase != ContainerPhase::Creating
     }
 
     pub(super) fn has_ended(&self) -> bool {

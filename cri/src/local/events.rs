@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::records::SandboxPhase;
 use super::shim_client::{ShimClient, ShimMessage};
-use super::{Inner, RunState, Sandbox, Shim, lock, now, shim_process};
+use super::{Inner, RunState, Sandbox, Shim, lock, now, plugins, shim_process};
 use crate::engine::EngineError;
 use crate::types::{ContainerId, EngineEvent, EngineEventKind};
 
@@ -127,6 +127,9 @@ async fn gone(inner: &Inner, sandbox: &Sandbox) {
 
 /// Tells all who listen.
 pub(super) fn tell(inner: &Inner, sandbox: &Sandbox, kind: EngineEventKind) {
+    if let EngineEventKind::ContainerExited(id) = &kind {
+        plugins::tell_ended(inner, sandbox, id);
+    }
     let pod_uid = lock(&sandbox.record).config.uid.clone();
     let event = EngineEvent {
         pod_uid,

@@ -20,6 +20,7 @@ mod labels;
 mod logs;
 mod mounts;
 mod network;
+mod plugins;
 mod port_forward;
 mod privileges;
 mod records;
@@ -36,7 +37,8 @@ mod users;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -47,6 +49,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
 use crate::engine::{Engine, EngineError, EventStream};
+use crate::nri::Nri;
 use crate::session::{Session, StreamOptions};
 use crate::types::{
     AuthConfig, CgroupDriver, ContainerConfig, ContainerId, ContainerStatus, EngineEvent, ExecOutput, Image,
@@ -114,6 +117,8 @@ struct Inner {
     subscribers: Mutex<Vec<mpsc::UnboundedSender<EngineEvent>>>,
     layers: disk::Layers,
     meter: Arc<usage::Meter>,
+    /// Not there unless plugins are served.
+    nri: OnceLock<Arc<Nri>>,
 }
 
 /// A sandbox in memory.
@@ -124,6 +129,8 @@ struct Sandbox {
     _lock: Flock<std::fs::File>,
     /// Held by whoever makes or removes the sandbox or one of its containers.
     changing: tokio::sync::Mutex<()>,
+    /// It is being made: nobody but plugins is to know of it.
+    making: AtomicBool,
     record: Mutex<SandboxRecord>,
     /// `None` before the shim runs and after it ended.
     shim: Mutex<Option<Shim>>,
@@ -190,6 +197,7 @@ impl LocalEngine {
             subscribers: Mutex::default(),
             layers: disk::Layers::default(),
             meter: Arc::default(),
+            nri: OnceLock::new(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -256,6 +264,7 @@ impl Engine for LocalEngine {
             .inner
             .sandboxes_of(pod_uid)
             .iter()
+            .filter(|sandbox| !sandbox.making.load(Ordering::Acquire))
             .map(|sandbox| sandbox.status())
             .collect())
     }
@@ -272,13 +281,20 @@ impl Engine for LocalEngine {
 
     async fn start_container(&self, id: &ContainerId) -> Result<(), EngineError> {
         let (sandbox, container) = self.inner.container(id)?;
-        self.whole(|_| async move { container::start(&sandbox, &container).await })
+        self.whole(|inner| async move { plugins::start(&inner, &sandbox, &container).await })
             .await
     }
 
     async fn stop_container(&self, id: &ContainerId, timeout: Duration) -> Result<(), EngineError> {
         match self.inner.container(id) {
-            Ok((sandbox, container)) => container::stop(&sandbox, &container, timeout).await,
+            Ok((sandbox, container)) => {
+                container::stop(&sandbox, &container, timeout).await?;
+                self.whole(|inner| async move {
+                    plugins::ended(&inner, &container).await;
+                    Ok(())
+                })
+                .await
+            }
             Err(EngineError::NotFound(_)) => Ok(()),
             Err(error) => Err(error),
         }
@@ -309,6 +325,7 @@ impl Engine for LocalEngine {
                 sandbox
                     .all_containers()
                     .into_iter()
+                    .filter(|container| container.is_made())
                     .map(|container| container.status(sandbox))
             })
             .collect())
@@ -320,7 +337,18 @@ impl Engine for LocalEngine {
         resources: LinuxContainerResources,
     ) -> Result<(), EngineError> {
         let (sandbox, container) = self.inner.container(id)?;
-        self.whole(|_| async move { container::update(&sandbox, &container, resources).await })
+        self.whole(|inner| async move { plugins::update(&inner, &sandbox, &container, resources).await })
+            .await
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        id: &SandboxId,
+        overhead: Option<LinuxContainerResources>,
+        resources: Option<LinuxContainerResources>,
+    ) -> Result<(), EngineError> {
+        let sandbox = self.inner.sandbox(id)?;
+        self.whole(|inner| async move { plugins::update_pod(&inner, &sandbox, overhead, resources).await })
             .await
     }
 
@@ -448,6 +476,7 @@ impl Engine for LocalEngine {
 impl Inner {
     fn sandbox(&self, id: &SandboxId) -> Result<Arc<Sandbox>, EngineError> {
         let sandbox = lock(&self.sandboxes).get(id).cloned();
+        let sandbox = sandbox.filter(|sandbox| !sandbox.making.load(Ordering::Acquire));
         sandbox.ok_or_else(|| EngineError::NotFound(format!("There is no sandbox {id}.")))
     }
 
@@ -455,6 +484,7 @@ impl Inner {
         let sandboxes: Vec<_> = lock(&self.sandboxes).values().cloned().collect();
         let found = sandboxes.into_iter().find_map(|sandbox| {
             let container = lock(&sandbox.containers).get(id).cloned();
+            let container = container.filter(|container| container.is_made());
             container.map(|container| (sandbox, container))
         });
         found.ok_or_else(|| EngineError::NotFound(format!("There is no container {id}.")))

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use berth_shim::protocol::{CONFIG_NAME, PauseIds, Request, SandboxConfig};
@@ -10,8 +11,8 @@ use nix::fcntl::{Flock, FlockArg};
 use super::labels::{self, SelinuxLabels};
 use super::records::{self, SandboxDirs, SandboxPhase, SandboxRecord};
 use super::{
-    Container, Inner, RunState, Sandbox, Shim, container, events, lock, network, new_id, now, privileges,
-    shim_process, user_namespace, users,
+    Container, Inner, RunState, Sandbox, Shim, container, events, lock, network, new_id, now, plugins,
+    privileges, shim_process, user_namespace, users,
 };
 use crate::engine::EngineError;
 use crate::types::{
@@ -37,7 +38,11 @@ pub(super) async fn run(inner: Arc<Inner>, mut config: PodSandboxConfig) -> Resu
     }
     let sandbox = record_intent(&inner, config)?;
     let _changing = sandbox.changing.lock().await;
-    match bring_up(&inner, &sandbox).await {
+    let brought_up = bring_up(&inner, &sandbox).await;
+    if brought_up.is_ok() {
+        sandbox.making.store(false, Ordering::Release);
+    }
+    match brought_up {
         Ok(()) => {
             events::tell(&inner, &sandbox, EngineEventKind::SandboxStarted);
             Ok(sandbox.id.clone())
@@ -47,6 +52,7 @@ pub(super) async fn run(inner: Arc<Inner>, mut config: PodSandboxConfig) -> Resu
             if let Err(undo) = remove_locked(&inner, &sandbox).await {
                 tracing::warn!("A sandbox that could not be made could not be removed either: {undo}");
             }
+            sandbox.making.store(false, Ordering::Release);
             Err(error)
         }
     }
@@ -95,6 +101,7 @@ fn record_intent(inner: &Inner, config: PodSandboxConfig) -> Result<Arc<Sandbox>
         failed(error)
     })?;
     let sandbox = Arc::new(Sandbox::new(dirs, lock_file, record));
+    sandbox.making.store(true, Ordering::Release);
     lock(&inner.sandboxes).insert(id, Arc::clone(&sandbox));
     Ok(sandbox)
 }
@@ -147,6 +154,7 @@ async fn bring_up(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<(), Engi
     prepare_directory(sandbox)?;
     start_shim(inner, sandbox).await?;
     let ips = network::attach(inner, sandbox).await?;
+    plugins::pod_runs(inner, sandbox, &ips).await?;
     sandbox.update_record(|record| {
         record.ips = ips;
         record.phase = SandboxPhase::Ready;
@@ -258,6 +266,7 @@ pub(super) async fn take_down(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Res
     for container in sandbox.all_containers() {
         container::kill(sandbox, &container).await?;
     }
+    plugins::pod_stops(inner, sandbox).await;
     network::detach(inner, sandbox).await?;
     shut_down_shim(sandbox).await
 }
@@ -286,7 +295,9 @@ pub(super) async fn remove_locked(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) ->
     for container in sandbox.all_containers() {
         container::remove_locked(inner, sandbox, &container).await?;
     }
-    erase(inner, sandbox)
+    erase(inner, sandbox)?;
+    plugins::pod_removed(inner, sandbox).await;
+    Ok(())
 }
 
 /// Removes a sandbox's files. The record goes last: while it is there, the rest can be found.
@@ -313,6 +324,7 @@ impl Sandbox {
             dirs,
             _lock: lock_file,
             changing: tokio::sync::Mutex::default(),
+            making: AtomicBool::new(false),
             record: Mutex::new(record),
             shim: Mutex::default(),
             containers: Mutex::default(),

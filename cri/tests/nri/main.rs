@@ -1,0 +1,16 @@
+//! NRI plugins: what they are told, what they may change, and what they can't do to the engine.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod adjustments;
+mod bench;
+mod events;
+mod failures;
+mod launched;
+mod plugin;
+mod synchronization;
