@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
 };
 
 use crate::error::Doing;
@@ -53,7 +54,7 @@ impl Rootfs {
                 work,
                 mapped,
             } => {
-                let user = user.filter(|_| *mapped);
+                let user = user.filter(|_| *mapped).map(|user| (user, bundle));
                 open_overlay(lower, upper.as_deref().zip(work.as_deref()), user)
             }
         }?;
@@ -72,11 +73,11 @@ impl Rootfs {
     }
 
     /// Layers as a detached mount, the topmost first, to be attached somewhere and not to be written to; with the ids of a
-    /// user namespace, if one is given.
+    /// user namespace, if one is given, for which some kernels need a place of this mount namespace in between.
     ///
     /// # Errors
     /// When a layer is missing, or the kernel takes no overlay of so many.
-    pub fn layers(lower: &[PathBuf], user: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+    pub fn layers(lower: &[PathBuf], user: Option<(BorrowedFd<'_>, &Path)>) -> Result<OwnedFd> {
         open_overlay(lower, None, user)
     }
 
@@ -131,9 +132,9 @@ fn detach(at: impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
 fn open_overlay(
     lower: &[PathBuf],
     upper: Option<(&Path, &Path)>,
-    user: Option<BorrowedFd<'_>>,
+    user: Option<(BorrowedFd<'_>, &Path)>,
 ) -> Result<OwnedFd> {
-    let Some(user) = user else {
+    let Some((user, place)) = user else {
         return stack(lower, upper);
     };
     let layers = lower
@@ -147,13 +148,47 @@ fn open_overlay(
             .ok_or_else(|| Error::invalid("root", "an overlay needs a lower directory"));
     }
     let path = |layer: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", layer.as_raw_fd()));
-    stack(&layers.iter().map(path).collect::<Vec<_>>(), upper).map_err(|error| match error {
+    match stack(&layers.iter().map(path).collect::<Vec<_>>(), upper) {
+        // Before Linux 6.15 layers have to be attached somewhere.
+        Err(Error::System { source, .. }) if source.raw_os_error() == Some(libc::EINVAL) => {
+            stack_attached(&layers, upper, place)
+        }
+        other => other,
+    }
+}
+
+/// Stacks mounts that are attached in `place`, of this mount namespace, for as long as that takes: the overlay keeps copies
+/// of its own.
+fn stack_attached(layers: &[OwnedFd], upper: Option<(&Path, &Path)>, place: &Path) -> Result<OwnedFd> {
+    let place = place.join("layers");
+    let doing = || format!("attach layers in {}", place.display());
+    let mut attached = AttachedLayers(Vec::new());
+    std::fs::create_dir_all(&place).doing(doing)?;
+    for (number, layer) in layers.iter().enumerate() {
+        let target = place.join(number.to_string());
+        std::fs::create_dir_all(&target).doing(doing)?;
+        move_mount(layer, c"", CWD, &target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).doing(doing)?;
+        attached.0.push(target);
+    }
+    stack(&attached.0, upper).map_err(|error| match error {
         Error::System { source, .. } if source.raw_os_error() == Some(libc::EINVAL) => Error::unsupported(
             "A root file system with the ids of a user namespace",
-            "this kernel's overlayfs takes no such layers; Linux 6.15 and newer do",
+            "this kernel's overlayfs takes no such layers; Linux 5.19 and newer do",
         ),
         other => other,
     })
+}
+
+/// Mounts that are detached again when this goes.
+struct AttachedLayers(Vec<PathBuf>);
+
+impl Drop for AttachedLayers {
+    fn drop(&mut self) {
+        for layer in &self.0 {
+            let _ = unmount(layer, UnmountFlags::DETACH);
+            let _ = std::fs::remove_dir(layer);
+        }
+    }
 }
 
 /// A layer alone, detached, with the ids of a user namespace.
@@ -322,6 +357,45 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("missing"), "{error}");
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// Both ways to stack layers with other ids give the same; kernels before 6.15 know the second only.
+    #[test]
+    fn layers_have_the_ids_of_a_user_namespace() {
+        use crate::oci::LinuxIdMapping;
+        use std::os::fd::AsFd;
+        use std::os::unix::fs::MetadataExt;
+        // Mounts of this thread alone.
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS | nix::sched::CloneFlags::CLONE_FS).unwrap();
+        let private = MountAttr {
+            propagation: libc::MS_PRIVATE,
+            ..MountAttr::default()
+        };
+        let host = open("/", OFlags::PATH, Mode::empty()).unwrap();
+        mount_setattr(&host, true, private).unwrap();
+        let directory = std::env::temp_dir().join(format!("berth-mapped-{}", std::process::id()));
+        let [lower, upper, work, place] =
+            ["lower", "upper", "work", "place"].map(|name| directory.join(name));
+        for made in [&lower, &upper, &work, &place] {
+            std::fs::create_dir_all(made).unwrap();
+        }
+        std::fs::write(lower.join("file"), "").unwrap();
+        let map = [LinuxIdMapping {
+            container_id: 0,
+            host_id: 300_000,
+            size: 1000,
+        }];
+        let user = crate::mount::user_namespace(&map, &map).unwrap();
+        let layers = [map_layer(&lower, user.as_fd()).unwrap()];
+        let attached = stack_attached(&layers, Some((&upper, &work)), &place).unwrap();
+        let direct = Rootfs::layers(&[lower.clone()], Some((user.as_fd(), &place))).unwrap();
+        for mount in [&attached, &direct] {
+            let path = format!("/proc/self/fd/{}/file", mount.as_raw_fd());
+            assert_eq!(std::fs::metadata(path).unwrap().uid(), 300_000);
+        }
+        assert_eq!(std::fs::read_dir(place.join("layers")).unwrap().count(), 0);
+        drop((attached, direct));
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

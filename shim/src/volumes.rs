@@ -30,7 +30,7 @@ pub(crate) fn mount_all(
 
 fn mount_one(place: &Path, volume: &ImageVolume, user: Option<BorrowedFd<'_>>) -> Result<(), RequestError> {
     let failed = |errno: Errno| RequestError::io("mount an image as a volume")(io::Error::from(errno));
-    let image = Rootfs::layers(&volume.lower, user)?;
+    let image = Rootfs::layers(&volume.lower, user.map(|user| (user, place)))?;
     attach(&image, place).map_err(failed)?;
     if volume.sub_path.as_os_str().is_empty() {
         return Ok(());

@@ -102,7 +102,7 @@ impl<'a> IdMaps<'a> {
 }
 
 /// Makes a user namespace with these maps and nobody in it. Only a process can begin one.
-fn user_namespace(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<OwnedFd> {
+pub(crate) fn user_namespace(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<OwnedFd> {
     let doing = || "make a user namespace for an id-mapped mount".to_owned();
     let creator = getpid();
     let args = CloneArgs {

@@ -21,6 +21,8 @@ pub(crate) use attach::{Attached, attach_all, attach_to, set_propagation};
 pub(crate) use cgroup::attach_cgroups;
 pub use elsewhere::Elsewhere;
 pub(crate) use empty::empty_directory;
+#[cfg(test)]
+pub(crate) use id_mapped::user_namespace;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use options::Options;
 pub(crate) use options::Propagation;
