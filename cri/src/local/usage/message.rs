@@ -172,7 +172,7 @@ mod tests {
                 }),
                 ..Default::default()
             },
-            processes: 1,
+            processes: None,
         }
     }
 

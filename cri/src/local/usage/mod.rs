@@ -52,7 +52,7 @@ pub(super) async fn containers(
     blocking(move || {
         found
             .iter()
-            .filter_map(|(sandbox, container)| Some(of_container(&home, sandbox, container)?.0))
+            .filter_map(|(sandbox, container)| Some(of_container(&home, sandbox, container, false)?.0))
             .collect()
     })
     .await
@@ -132,10 +132,11 @@ fn of_container(
     home: &Path,
     sandbox: &Sandbox,
     container: &Container,
+    count_processes: bool,
 ) -> Option<(v1::ContainerStats, Option<Reading>)> {
     let runs = matches!(*container.run.borrow(), RunState::Running { .. });
     let reading = runs
-        .then(|| Reading::of(&sandbox.container_cgroup(&container.id)))
+        .then(|| Reading::of(&sandbox.container_cgroup(&container.id), count_processes))
         .flatten();
     // A container that was removed while its group was read is not told half.
     if reading.is_none() && !lock(&sandbox.containers).contains_key(&container.id) {
@@ -167,18 +168,18 @@ fn of_sandbox(home: &Path, sandbox: &Sandbox, shared: &HashSet<PathBuf>) -> Opti
     if !sandbox.is_ready() {
         return None;
     }
+    let parent = sandbox.cgroup_parent();
+    let is_shared = shared.contains(&parent);
     let (containers, readings): (Vec<_>, Vec<_>) = sandbox
         .all_containers()
         .iter()
-        .filter_map(|container| of_container(home, sandbox, container))
+        .filter_map(|container| of_container(home, sandbox, container, is_shared))
         .unzip();
-    let parent = sandbox.cgroup_parent();
-    let whole = (!shared.contains(&parent))
-        .then(|| Reading::of(&parent))
-        .flatten();
+    // After the containers: the whole is never less than its parts.
+    let whole = (!is_shared).then(|| Reading::of(&parent, true)).flatten();
     // The group is not this pod's alone: what is known of the pod is what its own groups use.
     let reading = whole.or_else(|| {
-        let own = Reading::of(&sandbox.cgroup());
+        let own = Reading::of(&sandbox.cgroup(), true);
         let all = readings.into_iter().chain([own]).flatten();
         all.reduce(Reading::plus)
     })?;
@@ -187,9 +188,9 @@ fn of_sandbox(home: &Path, sandbox: &Sandbox, shared: &HashSet<PathBuf>) -> Opti
         cpu: message::cpu(&reading, rate),
         memory: message::memory(&reading),
         network: network(sandbox),
-        process: Some(v1::ProcessUsage {
+        process: reading.processes.map(|processes| v1::ProcessUsage {
             timestamp: message::nanos(reading.at),
-            process_count: Some(message::number(reading.processes)),
+            process_count: Some(message::number(processes)),
         }),
         io: message::io(&reading),
         containers,

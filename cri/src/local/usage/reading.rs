@@ -13,14 +13,14 @@ pub(super) struct Reading {
     pub(super) at: UnixNanos,
     pub(super) stats: Stats,
     pub(super) pressures: Pressures,
-    /// In the group and below it.
-    pub(super) processes: u64,
+    /// In the group and below it, if they were counted.
+    pub(super) processes: Option<u64>,
 }
 
 impl Reading {
-    /// Reads a group; `None` if it is gone, or goes meanwhile.
-    pub(super) fn of(path: &Path) -> Option<Self> {
-        match Self::read(path) {
+    /// Reads a group; `None` if it is gone, or goes meanwhile. Processes are listed, and counted, only if that is wanted.
+    pub(super) fn of(path: &Path, count: bool) -> Option<Self> {
+        match Self::read(path, count) {
             Ok(reading) => reading,
             Err(error) => {
                 tracing::debug!("What the cgroup {} uses can't be read: {error}", path.display());
@@ -29,15 +29,16 @@ impl Reading {
         }
     }
 
-    fn read(path: &Path) -> Result<Option<Self>, CgroupError> {
+    fn read(path: &Path, count: bool) -> Result<Option<Self>, CgroupError> {
         let Some(group) = Cgroup::open(&path.to_string_lossy())? else {
             return Ok(None);
         };
+        let processes = count.then(|| group.pids()).transpose()?;
         Ok(Some(Self {
             at: now(),
             stats: group.stats()?,
             pressures: group.pressures()?,
-            processes: u64::try_from(group.pids()?.len()).unwrap_or(u64::MAX),
+            processes: processes.map(|pids| u64::try_from(pids.len()).unwrap_or(u64::MAX)),
         }))
     }
 
@@ -67,7 +68,10 @@ impl Reading {
             at: self.at.max(other.at),
             stats,
             pressures: Pressures::default(),
-            processes: self.processes.saturating_add(other.processes),
+            processes: self
+                .processes
+                .zip(other.processes)
+                .map(|(one, two)| one.saturating_add(two)),
         }
     }
 }
@@ -110,7 +114,7 @@ mod tests {
                 pids: None,
             },
             pressures: Pressures::default(),
-            processes: n,
+            processes: Some(n),
         };
         let swap = SwapStats {
             usage: 5,
@@ -118,7 +122,7 @@ mod tests {
         };
         let both = reading(1, 10, None).plus(reading(2, 20, Some(swap)));
         let memory = both.stats.memory.unwrap();
-        assert_eq!((both.at, both.cpu_ns(), both.processes), (2, Some(30), 30));
+        assert_eq!((both.at, both.cpu_ns(), both.processes), (2, Some(30), Some(30)));
         assert_eq!((memory.usage, memory.limit, both.stats.pids), (30, None, None));
         assert_eq!(
             memory.swap,
