@@ -20,6 +20,24 @@ need() {
         >/dev/null || die "could not install ${missing[*]}; is this Debian, with a working apt?"
 }
 
+# The berth-oci to test: a path that was given, or else what cargo builds for development.
+berth_oci() {
+    [ -z "$1" ] || { echo "$1"; return; }
+    cargo build --quiet -p berth-oci --message-format=json |
+        jq -r 'select(.executable and .target.name == "berth-oci").executable'
+}
+
+# Adds programs and the libraries that they are linked with to `copies`. The guest has the same C library.
+with_libraries() {
+    local file library
+    for file in "$@"; do
+        copies+=(--copy "$file")
+        while read -r library; do
+            copies+=(--copy "$library")
+        done < <(ldd "$file" | grep -o '/lib[^ ]*so[^ ]*' | grep -v -e ld-linux -e 'libc\.so')
+    done
+}
+
 # The kernel of Debian 12's cloud images: NVMe and ext4 are built in, so that no initramfs is needed.
 make_kernel() {
     [ -e "$cache/kernel/vmlinuz" ] && return
