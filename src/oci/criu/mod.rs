@@ -1,12 +1,13 @@
 //! criu, which writes processes to files and makes them again from there: its service (`criu swrk`), a program that
 //! takes requests and tells of its progress over a socket. The numbers of fields are those of criu's `rpc.proto`.
 
+mod directories;
 mod message;
+pub(crate) mod option;
 
-use std::io::{IoSliceMut, Read, Seek};
+use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use rustix::net::{
@@ -17,6 +18,7 @@ use rustix::net::{
 use crate::arguments::Arguments;
 use crate::failure::{Attempt, Failure, usage};
 
+pub(crate) use directories::Directories;
 pub(crate) use message::Message;
 use message::{Value, parse};
 
@@ -38,45 +40,6 @@ pub(crate) enum Request {
 }
 
 const NOTIFY: u64 = 6;
-
-/// Fields of `criu_opts`.
-pub(crate) mod option {
-    #![allow(missing_docs)] // they are criu's
-    pub(crate) const IMAGES_DIR_FD: u64 = 1;
-    pub(crate) const PID: u64 = 2;
-    pub(crate) const LEAVE_RUNNING: u64 = 3;
-    pub(crate) const EXT_UNIX_SK: u64 = 4;
-    pub(crate) const TCP_ESTABLISHED: u64 = 5;
-    pub(crate) const EVASIVE_DEVICES: u64 = 6;
-    pub(crate) const SHELL_JOB: u64 = 7;
-    pub(crate) const FILE_LOCKS: u64 = 8;
-    pub(crate) const LOG_LEVEL: u64 = 9;
-    pub(crate) const LOG_FILE: u64 = 10;
-    pub(crate) const PAGE_SERVER: u64 = 11;
-    pub(crate) const NOTIFY_SCRIPTS: u64 = 12;
-    pub(crate) const ROOT: u64 = 13;
-    pub(crate) const PARENT_IMG: u64 = 14;
-    pub(crate) const TRACK_MEM: u64 = 15;
-    pub(crate) const AUTO_DEDUP: u64 = 16;
-    pub(crate) const WORK_DIR_FD: u64 = 17;
-    pub(crate) const LINK_REMAP: u64 = 18;
-    pub(crate) const EXT_MNT: u64 = 23;
-    pub(crate) const MANAGE_CGROUPS: u64 = 24;
-    pub(crate) const CG_ROOT: u64 = 25;
-    pub(crate) const RST_SIBLING: u64 = 26;
-    pub(crate) const INHERIT_FD: u64 = 27;
-    pub(crate) const MANAGE_CGROUPS_MODE: u64 = 34;
-    pub(crate) const EXTERNAL: u64 = 37;
-    pub(crate) const EMPTY_NS: u64 = 38;
-    pub(crate) const JOIN_NS: u64 = 39;
-    pub(crate) const FREEZE_CGROUP: u64 = 44;
-    pub(crate) const TCP_SKIP_IN_FLIGHT: u64 = 46;
-    pub(crate) const LAZY_PAGES: u64 = 48;
-    pub(crate) const ORPHAN_PTS_MASTER: u64 = 50;
-    pub(crate) const CONFIG_FILE: u64 = 51;
-    pub(crate) const LSM_PROFILE: u64 = 53;
-    pub(crate) const LSM_MOUNT_CONTEXT: u64 = 63;
-}
 
 /// The file in which the names of the container's standard streams are kept beside criu's own.
 pub(crate) const DESCRIPTORS: &str = "descriptors.json";
@@ -374,77 +337,6 @@ fn empty_namespaces(arguments: &Arguments) -> Result<u64, Failure> {
             "--empty-ns is {other:?}; only network can be left empty."
         ))),
     }
-}
-
-/// Where criu's files are.
-#[derive(Debug)]
-pub(crate) struct Directories {
-    /// Their path.
-    pub(crate) path: PathBuf,
-    pub(crate) images: OwnedFd,
-    work: Option<OwnedFd>,
-    /// Where its log is.
-    log: PathBuf,
-}
-
-impl Directories {
-    /// Opens what `--image-path` and `--work-path` name, and makes what of it is missing.
-    pub(crate) fn open(arguments: &Arguments) -> Result<Directories, Failure> {
-        let path = arguments
-            .path("image-path")
-            .unwrap_or_else(|| PathBuf::from("checkpoint"));
-        let work = arguments.path("work-path");
-        Ok(Directories {
-            images: open(&path)?,
-            log: work.clone().unwrap_or_else(|| path.clone()),
-            work: work.as_deref().map(open).transpose()?,
-            path,
-        })
-    }
-
-    /// What criu's log says of errors, to be told with a failure.
-    pub(crate) fn explain(&self, failure: Failure, log: &str) -> Failure {
-        const LONGEST: i64 = 256 * 1024;
-        const LINES: usize = 3;
-        let path = self.log.join(log);
-        let mut text = Vec::new();
-        if let Ok(mut file) = std::fs::File::open(&path) {
-            let _ = file.seek(std::io::SeekFrom::End(-LONGEST));
-            let _ = file.take(LONGEST.unsigned_abs()).read_to_end(&mut text);
-        }
-        let text = String::from_utf8_lossy(&text);
-        // The first are often about what was only tried, the last is that it failed.
-        let errors: Vec<&str> = text.lines().filter(|line| line.contains("Error")).collect();
-        let last = &errors[errors.len().saturating_sub(LINES)..];
-        if last.is_empty() {
-            return failure;
-        }
-        let message = failure.message.trim_end_matches('.');
-        usage(format!(
-            "{message}; its log {} says: {}.",
-            path.display(),
-            last.join("; ")
-        ))
-    }
-}
-
-fn open(path: &Path) -> Result<OwnedFd, Failure> {
-    use rustix::fs::{Mode, OFlags};
-    use std::os::unix::fs::DirBuilderExt;
-    let doing = || format!("make the directory {}", path.display());
-    // Restored processes of a user namespace look for images by name; what is in those only root may read.
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o711)
-        .create(path)
-        .attempt(doing)?;
-    // criu, which is given its number, opens it through this process's /proc.
-    rustix::fs::open(
-        path,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .attempt(|| format!("open {}", path.display()))
 }
 
 #[cfg(test)]

@@ -8,6 +8,10 @@ use std::path::Path;
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::{Mode, OFlags, open};
 
+mod children;
+
+pub(crate) use children::ChildrenIn;
+
 use crate::error::Doing;
 use crate::idmap::check_maps;
 use crate::oci::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType, LinuxTimeOffset};
@@ -409,36 +413,4 @@ fn offsets_text(offsets: &BTreeMap<String, LinuxTimeOffset>) -> Result<String> {
         let _ = writeln!(text, "{clock} {} {}", offset.secs, offset.nanosecs);
     }
     Ok(text)
-}
-
-/// While it lives, children of this process are made in another PID namespace.
-pub(crate) struct ChildrenIn {
-    own: Option<OwnedFd>,
-}
-
-impl ChildrenIn {
-    /// Sends children into `namespace` until dropped.
-    pub(crate) fn namespace(namespace: Option<BorrowedFd<'_>>) -> Result<ChildrenIn> {
-        let Some(namespace) = namespace else {
-            return Ok(ChildrenIn { own: None });
-        };
-        let doing = || "let the container's process begin in its PID namespace".to_owned();
-        let own = open(
-            "/proc/self/ns/pid",
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .doing(doing)?;
-        setns(namespace, CloneFlags::CLONE_NEWPID).doing(doing)?;
-        Ok(ChildrenIn { own: Some(own) })
-    }
-}
-
-impl Drop for ChildrenIn {
-    fn drop(&mut self) {
-        if let Some(own) = &self.own {
-            // Going back to one's own namespace is always allowed.
-            let _ = setns(own, CloneFlags::CLONE_NEWPID);
-        }
-    }
 }

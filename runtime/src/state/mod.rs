@@ -9,13 +9,16 @@
 //!
 //! The process is in a link because a link is made in one step, and costs neither a block nor a flush of one.
 
+mod first_process;
+mod root;
+
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
@@ -23,18 +26,17 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroups::systemd::Scope;
-use crate::check::check_id;
 use crate::error::Doing;
 use crate::oci::{ContainerState, Spec};
 use crate::{Error, Result};
 
+use first_process::open_process;
+pub use first_process::{FirstProcess, process_stat};
+pub use root::StateRoot;
+
 const STATE: &str = "state.json";
 const PROCESS: &str = "process";
 const SOCKET: &str = "start.sock";
-
-/// Where the states of containers are kept.
-#[derive(Clone, Debug)]
-pub struct StateRoot(PathBuf);
 
 /// What is remembered of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,38 +59,6 @@ pub struct Record {
     /// Its first process. Not there while the container is being created.
     #[serde(skip)]
     pub process: Option<FirstProcess>,
-}
-
-/// A container's first process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FirstProcess {
-    /// As the host numbers it.
-    pub pid: i32,
-    /// When it began, in clock ticks since boot: this tells a reused pid apart.
-    pub start_time: u64,
-    /// It is in another user namespace than its creator.
-    pub in_user_namespace: bool,
-}
-
-impl FirstProcess {
-    fn encode(self) -> String {
-        format!(
-            "{}:{}:{}",
-            self.pid,
-            self.start_time,
-            if self.in_user_namespace { "own" } else { "host" }
-        )
-    }
-
-    fn decode(text: &str) -> Option<FirstProcess> {
-        let mut fields = text.split(':');
-        let (pid, start_time) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-        Some(FirstProcess {
-            pid,
-            start_time,
-            in_user_namespace: fields.next()? == "own",
-        })
-    }
 }
 
 /// What `state.json` holds besides the record.
@@ -116,129 +86,6 @@ pub struct StateDir {
 pub(crate) fn decode(text: &[u8]) -> Option<(Record, Spec)> {
     let record = serde_json::from_slice::<Recorded>(text).ok()?.record;
     Some((record, serde_json::from_slice::<Configured>(text).ok()?.config))
-}
-
-impl StateRoot {
-    /// A directory that keeps states; it is made when first needed.
-    pub fn new(path: impl Into<PathBuf>) -> StateRoot {
-        StateRoot(path.into())
-    }
-
-    /// Makes the directory of a new container.
-    ///
-    /// # Errors
-    /// When the id is not usable or taken, or the kernel refuses.
-    pub fn create(&self, id: &str) -> Result<StateDir> {
-        check_id(id)?;
-        let path = self.0.join(id);
-        let doing = || format!("make the state directory {}", path.display());
-        loop {
-            let made = match make_private(&path) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    fs::create_dir_all(&self.0).doing(doing)?;
-                    make_private(&path)
-                }
-                other => other,
-            };
-            match made {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                    return Err(Error::invalid(
-                        format!("the container's id {id:?}"),
-                        "container with given ID already exists",
-                    ));
-                }
-                other => other.doing(doing)?,
-            }
-            // Before it was locked, somebody may have deleted what had no owner yet.
-            if let Some(state) = self.lock(id, &path, FlockOperation::LockExclusive)? {
-                return Ok(state);
-            }
-        }
-    }
-
-    /// Opens and locks the directory of a container; waits while another command works on it.
-    ///
-    /// # Errors
-    /// [`Error::NoContainer`], or when the kernel refuses.
-    pub fn open(&self, id: &str) -> Result<StateDir> {
-        self.open_with(id, FlockOperation::LockExclusive)
-    }
-
-    /// As [`StateRoot::open`], but `None` when it would have to wait.
-    ///
-    /// # Errors
-    /// [`Error::NoContainer`], or when the kernel refuses.
-    pub fn try_open(&self, id: &str) -> Result<Option<StateDir>> {
-        match self.open_with(id, FlockOperation::NonBlockingLockExclusive) {
-            Err(Error::System { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            other => other.map(Some),
-        }
-    }
-
-    /// Opens the directory of a container for looking only, without waiting for commands that work on it.
-    ///
-    /// # Errors
-    /// [`Error::NoContainer`], or when the kernel refuses.
-    pub fn look(&self, id: &str) -> Result<StateDir> {
-        self.open_with(id, FlockOperation::Unlock)
-    }
-
-    fn open_with(&self, id: &str, lock: FlockOperation) -> Result<StateDir> {
-        check_id(id)?;
-        let path = self.0.join(id);
-        loop {
-            if let Some(state) = self.lock(id, &path, lock)? {
-                return Ok(state);
-            }
-            if !path.exists() {
-                return Err(Error::NoContainer(id.to_owned()));
-            }
-        }
-    }
-
-    /// Opens and locks what is at `path` now; `None` when by then something else is, or nothing.
-    fn lock(&self, id: &str, path: &Path, lock: FlockOperation) -> Result<Option<StateDir>> {
-        let directory = match openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
-            Err(rustix::io::Errno::NOENT) => return Ok(None),
-            other => File::from(other.doing(|| format!("open {}", path.display()))?),
-        };
-        flock(&directory, lock).doing(|| format!("lock {}", path.display()))?;
-        // Whoever held the lock may have deleted the container; another one may have its id by now.
-        let inode = |m: fs::Metadata| (m.dev(), m.ino());
-        let (ours, now) = (
-            directory.metadata().map(inode).ok(),
-            fs::metadata(path).map(inode).ok(),
-        );
-        Ok((ours.is_some() && ours == now).then(|| StateDir {
-            id: id.to_owned(),
-            path: path.to_owned(),
-            directory,
-        }))
-    }
-
-    /// The ids of all containers, sorted.
-    ///
-    /// # Errors
-    /// When the directory can't be read.
-    pub fn ids(&self) -> Result<Vec<String>> {
-        let entries = match fs::read_dir(&self.0) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other.doing(|| format!("read {}", self.0.display()))?,
-        };
-        let mut ids: Vec<String> = entries
-            .flatten()
-            .filter_map(|e| e.file_name().into_string().ok())
-            .filter(|id| check_id(id).is_ok())
-            .collect();
-        ids.sort_unstable();
-        Ok(ids)
-    }
-}
-
-/// Others have no business with sockets and states of containers.
-fn make_private(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().mode(0o700).create(path)
 }
 
 impl StateDir {
@@ -497,30 +344,4 @@ impl StateDir {
         }
         .doing(|| format!("remove {}", self.path.display()))
     }
-}
-
-/// A process that lives and began at that time.
-fn open_process(pid: i32, start_time: u64) -> Option<OwnedFd> {
-    let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
-    // Looked at after it was opened: should the pid have been given to another process, the time differs.
-    let (state, began) = process_stat(pid)?;
-    (began == start_time && !matches!(state, 'Z' | 'X')).then_some(pidfd)
-}
-
-/// State and start time of a process, from `/proc/<pid>/stat`.
-pub fn process_stat(pid: i32) -> Option<(char, u64)> {
-    /// Some fifty numbers and a name of at most 64 bytes, which the kernel gives in one piece.
-    const LONGEST: usize = 2048;
-    let mut stat = [0; LONGEST];
-    let file = rustix::fs::open(
-        format!("/proc/{pid}/stat"),
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    );
-    let length = rustix::io::read(file.ok()?, &mut stat).ok()?;
-    let stat = String::from_utf8_lossy(&stat[..length]);
-    // The name, in parentheses, may hold anything.
-    let mut fields = stat.get(stat.rfind(')')? + 2..)?.split(' ');
-    let state = fields.next()?.chars().next()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
 }
