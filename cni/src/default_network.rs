@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -113,14 +114,14 @@ impl DefaultNetwork {
         let path = memory(state_dir);
         let lock_path = state_dir.join("default-network.lock");
         let _lock = Lock::exclusive(&lock_path).map_err(CniError::state("lock", &lock_path))?;
-        let remembered = recall(&path)?;
+        let remembered: Option<Memory> = recall(&path)?;
         let unavailable = |e: PluginError| CniError::Unavailable(e.msg);
         let netlink = Netlink::open().map_err(unavailable)?;
         let bridge = netlink.link(&self.bridge).map_err(unavailable)?;
         let memory = match remembered.filter(|m| bridge.is_some() && m.bridge == self.bridge) {
             Some(memory) => memory,
             None => {
-                let memory = self.decide(&netlink, bridge.map(|link| link.index))?;
+                let memory = self.decide(state_dir, &netlink, bridge.map(|link| link.index))?;
                 remember(&path, &memory)?;
                 memory
             }
@@ -128,7 +129,7 @@ impl DefaultNetwork {
         self.conf_list(&memory, state_dir)
     }
 
-    fn decide(&self, netlink: &Netlink, bridge: Option<u32>) -> Result<Memory, CniError> {
+    fn decide(&self, state_dir: &Path, netlink: &Netlink, bridge: Option<u32>) -> Result<Memory, CniError> {
         let unavailable = |e: PluginError| CniError::Unavailable(e.msg);
         let routes = netlink.routes().map_err(unavailable)?;
         let foreign = routes
@@ -154,14 +155,50 @@ impl DefaultNetwork {
         };
         Ok(Memory {
             bridge: self.bridge.clone(),
-            subnets: choose(&self.subnets, &foreign)?,
+            subnets: choose(&self.wanted(state_dir)?, &foreign)?,
             mtu,
         })
     }
 
+    /// Remembers the subnets that the cluster gives to this node's pods (a node's `podCIDRs`), in place of those that are
+    /// configured. They count from when the bridge is made next: pods that are there keep their addresses.
+    ///
+    /// # Errors
+    /// They are no subnets for pods, or can't be written down.
+    pub(crate) fn assign(&self, state_dir: &Path, pod_cidrs: &str) -> Result<(), CniError> {
+        let wrong = |problem: String| CniError::Config {
+            file: source(),
+            field: "podCIDR".into(),
+            problem,
+        };
+        let subnets = pod_cidrs
+            .split(',')
+            .map(|text| {
+                text.trim()
+                    .parse()
+                    .map_err(|_| wrong(format!("{text:?} is no subnet")))
+            })
+            .collect::<Result<Vec<IpNet>, CniError>>()?;
+        let assigned = DefaultNetwork {
+            subnets,
+            ..self.clone()
+        };
+        assigned.validate()?;
+        let path = assignment(state_dir);
+        if recall::<Vec<IpNet>>(&path)?.as_ref() == Some(&assigned.subnets) {
+            return Ok(());
+        }
+        remember(&path, &assigned.subnets)
+    }
+
+    /// What the cluster has assigned, or what is configured.
+    fn wanted(&self, state_dir: &Path) -> Result<Vec<IpNet>, CniError> {
+        Ok(recall(&assignment(state_dir))?.unwrap_or_else(|| self.subnets.clone()))
+    }
+
     /// The network's configuration as it was last prepared; `None` if it never was.
     pub(crate) fn last_prepared(&self, state_dir: &Path) -> Result<Option<NetConfList>, CniError> {
-        let remembered = recall(&memory(state_dir))?.filter(|memory| memory.bridge == self.bridge);
+        let remembered = recall::<Memory>(&memory(state_dir))?.filter(|memory| memory.bridge == self.bridge);
         remembered
             .map(|memory| self.conf_list(&memory, state_dir))
             .transpose()
@@ -172,7 +209,7 @@ impl DefaultNetwork {
         match self.last_prepared(state_dir)? {
             Some(list) => Ok(list),
             None => {
-                let subnets = choose(&self.subnets, &[])?;
+                let subnets = choose(&self.wanted(state_dir)?, &[])?;
                 let memory = Memory {
                     bridge: self.bridge.clone(),
                     subnets,
@@ -265,7 +302,11 @@ fn memory(state_dir: &Path) -> PathBuf {
     state_dir.join("default-network.json")
 }
 
-fn recall(path: &Path) -> Result<Option<Memory>, CniError> {
+fn assignment(state_dir: &Path) -> PathBuf {
+    state_dir.join("pod-cidr.json")
+}
+
+fn recall<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, CniError> {
     match fs::read(path) {
         // A file that can't be understood says as much as none.
         Ok(text) => Ok(serde_json::from_slice(&text).ok()),
@@ -274,7 +315,7 @@ fn recall(path: &Path) -> Result<Option<Memory>, CniError> {
     }
 }
 
-fn remember(path: &Path, memory: &Memory) -> Result<(), CniError> {
+fn remember<T: Serialize>(path: &Path, memory: &T) -> Result<(), CniError> {
     let temporary = path.with_extension("tmp");
     let text = serde_json::to_vec(memory).map_err(|e| CniError::state("encode", path)(e.into()))?;
     let written = File::create(&temporary).and_then(|mut file| {
@@ -333,6 +374,32 @@ mod tests {
             &nets(&["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"]),
         );
         assert!(all.unwrap_err().to_string().contains("no subnet is free"));
+    }
+
+    #[test]
+    fn the_cluster_s_subnets_go_before_the_configured_ones() {
+        let directory = tempfile::tempdir().unwrap();
+        let network = DefaultNetwork::default();
+        let wanted = || network.wanted(directory.path()).unwrap();
+        assert_eq!(wanted(), []);
+        network
+            .assign(directory.path(), "10.1.0.0/24, fd00:1::/64")
+            .unwrap();
+        let both: Vec<IpNet> = ["10.1.0.0/24", "fd00:1::/64"]
+            .iter()
+            .map(|s| s.parse().unwrap())
+            .collect();
+        assert_eq!(wanted(), both);
+        for bad in [
+            "10.1.0.0",
+            "10.1.0.1/24",
+            "10.1.0.0/24,10.2.0.0/24",
+            "10.1.0.0/31",
+            "",
+        ] {
+            assert!(network.assign(directory.path(), bad).is_err(), "{bad}");
+        }
+        assert_eq!(wanted(), both);
     }
 
     #[test]

@@ -86,6 +86,20 @@ impl Network {
         self.on_thread(move |node| node.reconcile(&is_live)).await
     }
 
+    /// Tells the subnets that the cluster gives to this node's pods (`podCIDR`, several with commas between them). They are
+    /// for berth's own network; one that is installed has its own way to know them.
+    ///
+    /// # Errors
+    /// They are no subnets for pods, or can't be written down.
+    pub async fn assign_subnets(&self, pod_cidrs: &str) -> Result<(), CniError> {
+        let pod_cidrs = pod_cidrs.to_owned();
+        self.on_thread(move |node| match &node.config.default_network {
+            Some(default) => default.assign(&node.config.state_dir, &pod_cidrs),
+            None => Ok(()),
+        })
+        .await
+    }
+
     /// Whether pods can be attached now (CRI's `NetworkReady`): there is a network, its plugins are there, they speak
     /// its version, and say that they are ready.
     pub async fn status(&self) -> Result<(), CniError> {

@@ -147,7 +147,12 @@ impl Bench {
             config: Some(pod.clone()),
             runtime_handler: String::new(),
         };
-        let sandbox = self.runtime.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id;
+        let sandbox = self
+            .runtime
+            .run_pod_sandbox(request)
+            .await?
+            .into_inner()
+            .pod_sandbox_id;
         figures.insert("run_ms", since(whole));
         let begun = Instant::now();
         let request = v1::CreateContainerRequest {
@@ -155,11 +160,18 @@ impl Bench {
             config: Some(self.container()),
             sandbox_config: Some(pod),
         };
-        let container = self.runtime.create_container(request).await?.into_inner().container_id;
+        let container = self
+            .runtime
+            .create_container(request)
+            .await?
+            .into_inner()
+            .container_id;
         figures.insert("create_ms", since(begun));
         let begun = Instant::now();
         let container_id = container.clone();
-        self.runtime.start_container(v1::StartContainerRequest { container_id }).await?;
+        self.runtime
+            .start_container(v1::StartContainerRequest { container_id })
+            .await?;
         figures.insert("start_ms", since(begun));
         figures.insert("up_ms", since(whole));
         Ok((sandbox, container))
@@ -202,7 +214,9 @@ impl Bench {
             pod_sandbox_id: pod_sandbox_id.clone(),
         };
         self.runtime.stop_pod_sandbox(stop).await?;
-        self.runtime.remove_pod_sandbox(v1::RemovePodSandboxRequest { pod_sandbox_id }).await?;
+        self.runtime
+            .remove_pod_sandbox(v1::RemovePodSandboxRequest { pod_sandbox_id })
+            .await?;
         Ok(())
     }
 
@@ -245,7 +259,10 @@ impl Bench {
 
     async fn drain(&mut self) -> Outcome<Figures> {
         let begun = Instant::now();
-        let all = self.runtime.list_pod_sandbox(v1::ListPodSandboxRequest { filter: None }).await?;
+        let all = self
+            .runtime
+            .list_pod_sandbox(v1::ListPodSandboxRequest { filter: None })
+            .await?;
         for sandbox in all.into_inner().items {
             self.remove(sandbox.id).await?;
         }
@@ -264,7 +281,9 @@ impl Bench {
         };
         self.images.pull_image(request).await?;
         let figures = Figures::from([("pull_ms", since(begun))]);
-        self.images.remove_image(v1::RemoveImageRequest { image: Some(spec) }).await?;
+        self.images
+            .remove_image(v1::RemoveImageRequest { image: Some(spec) })
+            .await?;
         Ok(figures)
     }
 }

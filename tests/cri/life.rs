@@ -198,6 +198,31 @@ fn what_is_no_request_is_refused_by_name() {
         let refused = client.runtime.run_pod_sandbox(request).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument);
         assert!(refused.message().contains("config.windows"), "{refused}");
+        let request = v1::RunPodSandboxRequest {
+            config: Some(pod.clone()),
+            runtime_handler: "kata".into(),
+        };
+        let refused = client.runtime.run_pod_sandbox(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains("kata"), "{refused}");
+        let cidr = |pod_cidr: &str| v1::UpdateRuntimeConfigRequest {
+            runtime_config: Some(v1::RuntimeConfig {
+                network_config: Some(v1::NetworkConfig {
+                    pod_cidr: pod_cidr.into(),
+                }),
+            }),
+        };
+        let refused = client
+            .runtime
+            .update_runtime_config(cidr("10.77.1.0"))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        client
+            .runtime
+            .update_runtime_config(cidr("10.77.1.0/24"))
+            .await
+            .unwrap();
         let missing = client
             .create(&"0".repeat(64), &pod, container("c", &["true"]))
             .await;
@@ -205,6 +230,19 @@ fn what_is_no_request_is_refused_by_name() {
         let mut nothing = container("c", &["true"]);
         nothing.image.as_mut().unwrap().image = "test.local/none:1".into();
         let sandbox = client.run(&pod).await;
+        let status = v1::PodSandboxStatusRequest {
+            pod_sandbox_id: sandbox.clone(),
+            verbose: true,
+        };
+        let status = client
+            .runtime
+            .pod_sandbox_status(status)
+            .await
+            .unwrap()
+            .into_inner();
+        let ip = status.status.unwrap().network.unwrap().ip;
+        assert!(ip.starts_with("10.77.1."), "{ip}");
+        assert!(status.info.contains_key("info"), "{:?}", status.info);
         let failure = client.create(&sandbox, &pod, nothing).await.unwrap_err();
         assert!(failure.message().contains("test.local/none:1"), "{failure}");
         client.remove_sandbox(&sandbox).await;

@@ -20,7 +20,7 @@ use crate::wait::{PATIENCE, eventually_within};
 
 /// What outlives pods below `--root`: images (not their leases, and not what is half pulled), and what the network knows of
 /// itself (not the addresses and attachments of pods).
-const KEPT: [&str; 11] = [
+const KEPT: [&str; 12] = [
     "images/images.json",
     "images/blobs/",
     "images/snapshots/",
@@ -30,6 +30,7 @@ const KEPT: [&str; 11] = [
     "cni/default-network.lock",
     "cni/firewall.nft",
     "cni/network.lock",
+    "cni/pod-cidr.json",
     "cni/networks/berth/last_reserved_ip.0",
     "cni/networks/berth/lock",
 ];

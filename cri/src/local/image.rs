@@ -18,12 +18,6 @@ pub(super) async fn pull(
     progress: Arc<dyn Fn(PullProgress) + Send + Sync>,
 ) -> Result<ImageId, EngineError> {
     let reference: Reference = image.parse().map_err(from_images)?;
-    if auth.is_some() {
-        return Err(EngineError::Unimplemented(
-            "Credentials in the request are not supported; put them into the node's registry configuration."
-                .into(),
-        ));
-    }
     let report = move |at: berth_images::PullProgress| {
         progress(PullProgress {
             layer: at.layer,

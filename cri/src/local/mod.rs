@@ -441,6 +441,10 @@ impl Engine for LocalEngine {
         Ok(CgroupDriver::Cgroupfs)
     }
 
+    async fn update_pod_cidr(&self, pod_cidr: &str) -> Result<(), EngineError> {
+        network::assign_subnets(&self.inner, pod_cidr).await
+    }
+
     async fn reopen_container_log(&self, id: &ContainerId) -> Result<(), EngineError> {
         let (sandbox, container) = self.inner.container(id)?;
         container::reopen_log(&sandbox, &container).await

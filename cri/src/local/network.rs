@@ -46,6 +46,18 @@ pub(super) async fn attach(inner: &Inner, sandbox: &Arc<Sandbox>) -> Result<Vec<
     Ok(inner.network.add(&attachment).await.map_err(from_cni)?.ips)
 }
 
+/// Tells the network which addresses the cluster gives to this node's pods.
+pub(super) async fn assign_subnets(inner: &Inner, pod_cidrs: &str) -> Result<(), EngineError> {
+    inner
+        .network
+        .assign_subnets(pod_cidrs)
+        .await
+        .map_err(|error| match error {
+            CniError::Config { .. } => EngineError::InvalidArgument(error.to_string()),
+            error => from_cni(error),
+        })
+}
+
 /// Takes a sandbox off the pod network. Idempotent.
 pub(super) async fn detach(inner: &Inner, sandbox: &Arc<Sandbox>) -> Result<(), EngineError> {
     if lock(&sandbox.record).config.namespaces.host_network {

@@ -28,8 +28,20 @@ const PAUSE_OOM_SCORE_ADJ: i32 = -998;
 /// Where pods go whose caller says nothing.
 pub(super) const DEFAULT_CGROUP_PARENT: &str = "berth";
 
+/// What a RuntimeClass can name.
+pub(super) const HANDLERS: [&str; 2] = ["", "berth"];
+
 /// Runs a pod's sandbox, or joins the call that already does.
 pub(super) async fn run(inner: Arc<Inner>, mut config: PodSandboxConfig) -> Result<SandboxId, EngineError> {
+    if !HANDLERS.contains(&config.runtime_handler.as_str()) {
+        return Err(EngineError::InvalidArgument(format!(
+            "There is no runtime handler {:?} for pod {}/{}: {}.",
+            config.runtime_handler,
+            config.namespace,
+            config.name,
+            "this runtime has `berth`, which is also the default"
+        )));
+    }
     if config.cgroup_parent.as_os_str().is_empty() {
         config.cgroup_parent = DEFAULT_CGROUP_PARENT.into();
     }
