@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::sandbox::HANDLERS;
 use crate::types::RuntimeHandler;
 
 /// mount_setattr(2), which makes a whole tree of mounts read-only.
@@ -13,7 +14,11 @@ const USER_NAMESPACES: (u32, u32) = (5, 19);
 pub(super) fn handlers() -> Vec<RuntimeHandler> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let namespaces = fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
-    vec![handler(&release, &namespaces)]
+    let named = |name: &&str| RuntimeHandler {
+        name: (*name).to_owned(),
+        ..handler(&release, &namespaces)
+    };
+    HANDLERS.iter().map(named).collect()
 }
 
 fn handler(release: &str, max_user_namespaces: &str) -> RuntimeHandler {
