@@ -334,8 +334,8 @@ impl StateDir {
     /// # Errors
     /// When the kernel refuses.
     pub fn remove(self) -> Result<()> {
-        for name in [SOCKET, PROCESS, STATE] {
-            // Not all of them have to be there.
+        // What else there is, such as the socket of a container that was not started, goes with the directory.
+        for name in [PROCESS, STATE] {
             let _ = rustix::fs::unlinkat(&self.directory, name, rustix::fs::AtFlags::empty());
         }
         match fs::remove_dir(&self.path) {

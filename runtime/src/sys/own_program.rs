@@ -59,6 +59,13 @@ fn fill_standard_streams() {
     }
 }
 
+/// Ends the program at once: all that it has printed has been written by now, and of the C library nothing is to be
+/// tidied up.
+pub fn end(code: u8) -> ! {
+    // SAFETY: _exit(2) may be called at any time.
+    unsafe { libc::_exit(c_int::from(code)) }
+}
+
 /// The `main` of a program that takes its arguments and returns its exit code; see [`begin`].
 #[macro_export]
 macro_rules! entry {
@@ -71,7 +78,7 @@ macro_rules! entry {
             arguments: *const *const core::ffi::c_char,
         ) -> core::ffi::c_int {
             // SAFETY: these are the parameters of `main`, which the C library calls once.
-            core::ffi::c_int::from($run(unsafe { $crate::begin(count, arguments) }))
+            $crate::end($run(unsafe { $crate::begin(count, arguments) }))
         }
     };
 }
