@@ -389,7 +389,7 @@ mod tests {
         let user = crate::mount::user_namespace(&map, &map).unwrap();
         let layers = [map_layer(&lower, user.as_fd()).unwrap()];
         let attached = stack_attached(&layers, Some((&upper, &work)), &place).unwrap();
-        let direct = Rootfs::layers(&[lower.clone()], Some((user.as_fd(), &place))).unwrap();
+        let direct = Rootfs::layers(std::slice::from_ref(&lower), Some((user.as_fd(), &place))).unwrap();
         for mount in [&attached, &direct] {
             let path = format!("/proc/self/fd/{}/file", mount.as_raw_fd());
             assert_eq!(std::fs::metadata(path).unwrap().uid(), 300_000);
