@@ -72,6 +72,11 @@ impl Root {
             log_max_size: options.log_max_size,
             log_max_files: options.log_max_files,
             pinned_images: options.pinned_images.clone(),
+            cdi_spec_dirs: options.cdi_spec_dirs.clone().unwrap_or_else(|| {
+                ["etc/cdi", "var/run/cdi"]
+                    .map(|path| self.directory.join(path))
+                    .to_vec()
+            }),
             ..EngineConfig::new(self.lib.clone(), self.run.clone(), shim_program(), network)
         };
         LocalEngine::open(config, images)
@@ -91,6 +96,8 @@ pub(crate) struct EngineOptions {
     pub(crate) cni_bin: Option<Vec<PathBuf>>,
     /// Images that garbage collection leaves alone.
     pub(crate) pinned_images: Vec<String>,
+    /// Where CDI devices are described; `None` is the root's.
+    pub(crate) cdi_spec_dirs: Option<Vec<PathBuf>>,
     /// How the image store works.
     pub(crate) store: StoreOptions,
 }
@@ -104,6 +111,7 @@ impl Default for EngineOptions {
             cni_conf: None,
             cni_bin: None,
             pinned_images: Vec::new(),
+            cdi_spec_dirs: None,
             store: StoreOptions::default(),
         }
     }

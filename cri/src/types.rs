@@ -73,6 +73,12 @@ pub struct PodSandboxConfig {
     /// The pod's containers may be privileged.
     #[serde(default)]
     pub privileged: bool,
+    /// What the pod takes besides its containers, as its caller has it; the pod's cgroup is the caller's.
+    #[serde(default)]
+    pub overhead: Option<LinuxContainerResources>,
+    /// What the pod's containers may take together, as its caller has it.
+    #[serde(default)]
+    pub resources: Option<LinuxContainerResources>,
     /// The user namespace that all of the pod's other namespaces belong to; `None` is the host's.
     #[serde(default)]
     pub user_namespace: Option<UserNamespace>,
@@ -190,6 +196,9 @@ pub struct ContainerConfig {
     pub mounts: Vec<Mount>,
     /// Host devices to show in the container.
     pub devices: Vec<Device>,
+    /// Devices of the Container Device Interface: `vendor/class=name`.
+    #[serde(default)]
+    pub cdi_devices: Vec<String>,
     /// Round-tripped.
     pub labels: BTreeMap<String, String>,
     /// Round-tripped.
@@ -278,7 +287,7 @@ pub struct Device {
     pub container_path: PathBuf,
     /// What of the host.
     pub host_path: PathBuf,
-    /// A combination of `r`, `w`, `m`.
+    /// A combination of `r`, `w`, `m`; empty is all.
     pub permissions: String,
 }
 

@@ -13,13 +13,14 @@ pub(super) const DEFAULT: &str = include_str!("default.toml");
 const PLACE: &str = "/etc/berth/config.toml";
 
 /// The paths that move with `--root`. Plugins are programs of the machine and stay.
-const MOVED: [&[&str]; 6] = [
+const MOVED: [&[&str]; 7] = [
     &["socket"],
     &["network", "conf_dir"],
     &["images", "registry_dir"],
     &["nri", "socket"],
     &["nri", "plugin_dir"],
     &["nri", "plugin_config_dir"],
+    &["devices", "cdi_spec_dirs"],
 ];
 
 /// The daemon's configuration. What is left out is as in [`DEFAULT`].
@@ -34,6 +35,7 @@ pub(super) struct Config {
     pub(super) network: Network,
     pub(super) images: Images,
     pub(super) nri: Nri,
+    pub(super) devices: Devices,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -101,6 +103,12 @@ pub(super) struct Nri {
     pub(super) plugin_config_dir: PathBuf,
     pub(super) registration_timeout_ms: u64,
     pub(super) request_timeout_ms: u64,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Devices {
+    pub(super) cdi_spec_dirs: Vec<PathBuf>,
 }
 
 fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
@@ -185,6 +193,8 @@ fn beneath(root: &Path, value: &mut toml::Value) {
             .join(path.trim_start_matches('/'))
             .to_string_lossy()
             .into_owned();
+    } else if let toml::Value::Array(paths) = value {
+        paths.iter_mut().for_each(|path| beneath(root, path));
     }
 }
 

@@ -128,6 +128,7 @@ fn options(config: &Config) -> EngineOptions {
         cni_conf: Some(config.network.conf_dir.clone()),
         cni_bin: Some(config.network.bin_dirs.clone()),
         pinned_images: config.images.pinned.clone(),
+        cdi_spec_dirs: Some(config.devices.cdi_spec_dirs.clone()),
         store: StoreOptions {
             parallel_layers: config.images.parallel_layers,
             registry_dir: Some(config.images.registry_dir.clone()),

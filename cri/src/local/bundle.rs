@@ -5,9 +5,11 @@ use std::fs;
 use serde_json::Value;
 
 use super::records::{self, ContainerRecord, SandboxRecord};
+use super::resources::Host;
 use super::spec::{self, ImageDefaults, SpecInput};
 use super::users::Identity;
 use super::{Inner, Sandbox, devices, labels, lock};
+use crate::cdi;
 use crate::engine::EngineError;
 
 /// What was found out for a container.
@@ -32,7 +34,7 @@ pub(super) fn spec(
     } = lock(&sandbox.record).clone();
     let security = &record.config.security;
     let selinux = labels::of_container(security.selinux.as_ref(), selinux.as_ref(), security.privileged);
-    spec::build(&SpecInput {
+    let mut spec = spec::build(&SpecInput {
         config: &record.config,
         image: parts.image,
         identity: parts.identity,
@@ -41,10 +43,14 @@ pub(super) fn spec(
         sandbox_run: &sandbox.dirs.run,
         bounding: &inner.bounding,
         devices: devices::of(&record.config)?,
+        host: Host::look(),
         apparmor: parts.apparmor,
         selinux,
         mounts: parts.mounts,
-    })
+    })?;
+    let devices = cdi::asked_for(&record.config.cdi_devices, &record.config.annotations)?;
+    cdi::inject(&mut spec, &devices, &inner.config.cdi_spec_dirs)?;
+    Ok(spec)
 }
 
 /// Writes a container's bundle.

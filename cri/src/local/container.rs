@@ -15,12 +15,13 @@ use super::shim_client::engine_error;
 use super::users::{Accounts, Identity, IdentityRequest};
 use super::{
     Container, Inner, RunState, Sandbox, bundle, events, image, labels, lock, logs, mounts, new_id, now,
-    plugins, signals, spec, user_namespace,
+    plugins, signals, user_namespace,
 };
+use crate::cdi;
 use crate::engine::EngineError;
 use crate::types::{
     ContainerConfig, ContainerId, ContainerState, ContainerStatus, ContainerUser, EngineEventKind, ImageId,
-    ImageMount, LinuxContainerResources, UnixNanos, UserNamespace,
+    ImageMount, UnixNanos, UserNamespace,
 };
 
 /// How long the kernel may take to end a killed process before that is an error.
@@ -109,6 +110,7 @@ fn record_intent(
     mut config: ContainerConfig,
 ) -> Result<Arc<Container>, EngineError> {
     mounts::check(&config.mounts)?;
+    cdi::asked_for(&config.cdi_devices, &config.annotations)?;
     for mount in config.mounts.iter_mut().filter_map(|mount| mount.image.as_mut()) {
         mount.image_ref = image::mounted(&inner.images, &mount.image)?.id;
     }
@@ -351,23 +353,6 @@ async fn send(sandbox: &Sandbox, container: &Container, signal: i32, all: bool) 
     }
 }
 
-/// Changes the limits of a container.
-pub(super) async fn update(
-    sandbox: &Sandbox,
-    container: &Container,
-    resources: LinuxContainerResources,
-) -> Result<(), EngineError> {
-    let record = lock(&container.record).clone();
-    let limits = serde_json::Value::Object(spec::limits(&resources));
-    let request = Request::Update {
-        container: container.id.0.clone(),
-        resources: limits,
-    };
-    let reply = sandbox.live_shim()?.client.call(request).await;
-    reply.map_err(|failure| from_shim(&record, "changed", failure))?;
-    container.update_record(&sandbox.dirs, |record| record.config.resources = resources)
-}
-
 /// Closes and opens a running container's log again.
 pub(super) async fn reopen_log(sandbox: &Sandbox, container: &Container) -> Result<(), EngineError> {
     let record = lock(&container.record).clone();
@@ -462,7 +447,7 @@ fn remove_file(path: &Path) -> std::io::Result<()> {
     }
 }
 
-fn from_shim(record: &ContainerRecord, what: &str, failure: Failure) -> EngineError {
+pub(super) fn from_shim(record: &ContainerRecord, what: &str, failure: Failure) -> EngineError {
     let message = format!(
         "Container {} could not be {what}: {}",
         record.config.name, failure.message

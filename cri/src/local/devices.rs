@@ -9,50 +9,115 @@ use rustix::fs::{major, minor};
 use serde_json::{Value, json};
 
 use crate::engine::EngineError;
-use crate::types::ContainerConfig;
+use crate::types::{ContainerConfig, Device};
 
 /// The runtime makes these itself, or mounts something else there.
-const RUNTIMES_OWN: [&str; 14] = [
+const RUNTIMES_OWN: [&str; 16] = [
     "console", "core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin",
-    "stdout", "tty",
+    "stdout", "tty", "urandom", "zero",
 ];
-/// Also the runtime's own.
-const RUNTIMES_OWN_TOO: [&str; 2] = ["urandom", "zero"];
+/// Parts of a directory that are no devices of its own, as in containerd.
+const NO_DEVICES: [&str; 8] = [
+    "pts",
+    "shm",
+    "fd",
+    "mqueue",
+    ".lxc",
+    ".lxd-mounts",
+    ".udev",
+    "console",
+];
 
-/// The OCI `linux.devices` of a container: those asked for, and every one of the host's if it is privileged.
-pub(super) fn of(config: &ContainerConfig) -> Result<Vec<Value>, EngineError> {
-    let mut devices = Vec::new();
+/// What a container has of the host's devices.
+#[derive(Debug, Default)]
+pub(super) struct Devices {
+    /// OCI's `linux.devices`.
+    pub(super) nodes: Vec<Value>,
+    /// What it may do with them: entries for `linux.resources.devices`.
+    pub(super) rules: Vec<Value>,
+}
+
+impl Devices {
+    /// A later node takes the place of an earlier one.
+    fn add(&mut self, node: Value, permissions: &str) {
+        let mut rule = json!({ "allow": true, "access": permissions });
+        for name in ["type", "major", "minor"] {
+            rule[name] = node[name].clone();
+        }
+        self.nodes.retain(|known| known["path"] != node["path"]);
+        self.nodes.push(node);
+        self.rules.push(rule);
+    }
+}
+
+/// The devices that a container asks for, and every one of the host's if it is privileged.
+pub(super) fn of(config: &ContainerConfig) -> Result<Devices, EngineError> {
+    let mut devices = Devices::default();
     if config.security.privileged {
-        collect(Path::new("/dev"), &mut devices).map_err(|error| {
-            EngineError::Internal(format!("The host's devices can't be listed: {error}."))
-        })?;
+        collect(
+            Path::new("/dev"),
+            Path::new("/dev"),
+            &RUNTIMES_OWN,
+            &mut devices.nodes,
+        )
+        .map_err(|error| EngineError::Internal(format!("The host's devices can't be listed: {error}.")))?;
     }
     for device in &config.devices {
-        let found = describe(&device.host_path, &device.container_path).ok().flatten();
-        devices.push(found.ok_or_else(|| {
-            EngineError::InvalidArgument(format!(
-                "{} is not a device of this host.",
-                device.host_path.display()
-            ))
-        })?);
+        add(device, &mut devices)?;
     }
     Ok(devices)
 }
 
-fn collect(directory: &Path, devices: &mut Vec<Value>) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
+/// A device, or all of a directory. Links are followed: what is asked for by name is what the name leads to.
+fn add(device: &Device, devices: &mut Devices) -> Result<(), EngineError> {
+    let refused =
+        |reason: &str| EngineError::InvalidArgument(format!("{} {reason}.", device.host_path.display()));
+    let permissions = match device.permissions.as_str() {
+        "" => "rwm",
+        some if some.bytes().all(|b| b"rwm".contains(&b)) => some,
+        _ => {
+            return Err(refused(&format!(
+                "can't have the permissions {:?}: they are made of r, w and m",
+                device.permissions
+            )));
+        }
+    };
+    if device.container_path.as_os_str().is_empty() {
+        return Err(refused("lacks its path in the container"));
+    }
+    let host = fs::canonicalize(&device.host_path).map_err(|_| refused("is not a device of this host"))?;
+    if host.is_dir() {
+        let mut found = Vec::new();
+        collect(&host, &device.container_path, &NO_DEVICES, &mut found)
+            .map_err(|error| refused(&format!("can't be listed: {error}")))?;
+        if found.is_empty() {
+            return Err(refused("is a directory without devices"));
+        }
+        found.into_iter().for_each(|node| devices.add(node, permissions));
+        return Ok(());
+    }
+    let node = describe(&host, &device.container_path).ok().flatten();
+    devices.add(
+        node.ok_or_else(|| refused("is not a device of this host"))?,
+        permissions,
+    );
+    Ok(())
+}
+
+/// All devices in a directory, but for those of some names; they have the same places below `container`.
+fn collect(host: &Path, container: &Path, except: &[&str], found: &mut Vec<Value>) -> io::Result<()> {
+    for entry in fs::read_dir(host)? {
         let entry = entry?;
         let name = entry.file_name();
-        let own = |names: &[&str]| names.iter().any(|own| name == **own);
-        if own(&RUNTIMES_OWN) || own(&RUNTIMES_OWN_TOO) {
+        if except.iter().any(|own| name == **own) {
             continue;
         }
-        let path = entry.path();
+        let (path, container) = (entry.path(), container.join(&name));
         if entry.file_type()?.is_dir() {
-            collect(&path, devices)?;
-        } else if let Ok(Some(device)) = describe(&path, &path) {
+            collect(&path, &container, except, found)?;
+        } else if let Ok(Some(device)) = describe(&path, &container) {
             // A device that vanished meanwhile is none of the host's.
-            devices.push(device);
+            found.push(device);
         }
     }
     Ok(())
@@ -80,38 +145,65 @@ fn describe(host: &Path, container: &Path) -> io::Result<Option<Value>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{ContainerSecurity, Device};
+    use crate::types::ContainerSecurity;
+
+    fn asking(host_path: &str, permissions: &str) -> ContainerConfig {
+        ContainerConfig {
+            devices: vec![Device {
+                container_path: "/dev/n".into(),
+                host_path: host_path.into(),
+                permissions: permissions.into(),
+            }],
+            ..Default::default()
+        }
+    }
 
     #[test]
     fn a_device_is_described_by_its_numbers() {
-        let null = Device {
-            container_path: "/dev/n".into(),
-            host_path: "/dev/null".into(),
-            permissions: "rwm".into(),
-        };
-        let config = ContainerConfig {
-            devices: vec![null],
-            ..Default::default()
-        };
-        let devices = of(&config).unwrap();
+        let devices = of(&asking("/dev/null", "rw")).unwrap();
+        let node = &devices.nodes[0];
         assert_eq!(
-            (&devices[0]["path"], &devices[0]["major"], &devices[0]["minor"]),
+            (&node["path"], &node["major"], &node["minor"]),
             (&json!("/dev/n"), &json!(1), &json!(3))
         );
+        let rule = json!({ "allow": true, "type": "c", "major": 1, "minor": 3, "access": "rw" });
+        assert_eq!(devices.rules, [rule]);
+        assert_eq!(of(&asking("/dev/null", "")).unwrap().rules[0]["access"], "rwm");
+    }
+
+    #[test]
+    fn links_and_directories_lead_to_devices() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        let devices = of(&asking(&link.display().to_string(), "r")).unwrap();
+        assert_eq!(devices.nodes[0]["minor"], 3);
+        let devices = of(&asking("/dev", "r")).unwrap();
+        let paths: Vec<_> = devices
+            .nodes
+            .iter()
+            .map(|node| node["path"].as_str().unwrap())
+            .collect();
+        assert!(
+            paths.contains(&"/dev/n/null") && !paths.contains(&"/dev/n/console"),
+            "{paths:?}"
+        );
+        assert_eq!(devices.nodes.len(), devices.rules.len());
     }
 
     #[test]
     fn what_is_no_device_is_refused() {
-        let file = Device {
-            container_path: "/x".into(),
-            host_path: "/etc/hostname".into(),
-            permissions: "r".into(),
-        };
-        let config = ContainerConfig {
-            devices: vec![file],
-            ..Default::default()
-        };
-        assert!(of(&config).unwrap_err().to_string().contains("/etc/hostname"));
+        let directory = tempfile::tempdir().unwrap();
+        let empty = directory.path().display().to_string();
+        for (path, permissions, reason) in [
+            ("/etc/hostname", "r", "not a device"),
+            ("/dev/no-such-device", "r", "not a device"),
+            ("/dev/null", "rx", "permissions"),
+            (empty.as_str(), "r", "without devices"),
+        ] {
+            let error = of(&asking(path, permissions)).unwrap_err().to_string();
+            assert!(error.contains(reason) && error.contains(path), "{error}");
+        }
     }
 
     #[test]
@@ -125,9 +217,10 @@ mod tests {
             ..Default::default()
         })
         .unwrap();
-        assert!(!devices.iter().any(|device| device["path"] == "/dev/null"));
+        assert!(!devices.nodes.iter().any(|device| device["path"] == "/dev/null"));
         assert!(
             !devices
+                .nodes
                 .iter()
                 .any(|device| device["path"].as_str().unwrap().starts_with("/dev/pts/"))
         );

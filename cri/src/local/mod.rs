@@ -24,6 +24,7 @@ mod plugins;
 mod port_forward;
 mod privileges;
 mod records;
+mod resources;
 mod sandbox;
 mod shim_client;
 mod shim_process;
@@ -77,6 +78,8 @@ pub struct EngineConfig {
     pub log_max_files: u32,
     /// Images that garbage collection leaves alone: names as they are pulled; a `*` at the end stands for anything.
     pub pinned_images: Vec<String>,
+    /// Where CDI devices are described; a later directory's files win.
+    pub cdi_spec_dirs: Vec<PathBuf>,
 }
 
 impl EngineConfig {
@@ -96,6 +99,7 @@ impl EngineConfig {
             log_max_size: 10 << 20,
             log_max_files: 5,
             pinned_images: Vec::new(),
+            cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
         }
     }
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use super::records::{ContainerPhase, ContainerRecord, SandboxPhase};
-use super::{Container, Inner, LocalEngine, RunState, Sandbox, container, lock};
+use super::{Container, Inner, LocalEngine, RunState, Sandbox, container, lock, resources};
 use crate::engine::EngineError;
 use crate::nri::{self, Exit, Nri, NriConfig, NriError, api};
 use crate::types::{ContainerId, LinuxContainerResources};
@@ -121,13 +121,15 @@ pub(super) async fn update_pod(
     resources: Option<LinuxContainerResources>,
 ) -> Result<(), EngineError> {
     if let Some(nri) = inner.nri.get() {
-        let shown = |limits: Option<LinuxContainerResources>| limits.as_ref().map(nri::limits_of);
-        nri.update_pod(&sandbox.id.0, shown(overhead), shown(resources))
+        let shown = |limits: &Option<LinuxContainerResources>| limits.as_ref().map(nri::limits_of);
+        nri.update_pod(&sandbox.id.0, shown(&overhead), shown(&resources))
             .await
             .map_err(refused)?;
+        resources::update_pod(sandbox, overhead, resources)?;
         nri.updated_pod(&sandbox.id.0).await;
+        return Ok(());
     }
-    Ok(())
+    resources::update_pod(sandbox, overhead, resources)
 }
 
 /// A sandbox's containers have ended; its network and its namespaces are still there.
@@ -204,14 +206,14 @@ pub(super) async fn update(
     resources: LinuxContainerResources,
 ) -> Result<(), EngineError> {
     let Some(nri) = inner.nri.get() else {
-        return container::update(sandbox, container, resources).await;
+        return resources::update(sandbox, container, resources).await;
     };
     let wanted = nri
         .update(&container.id.0, nri::limits_of(&resources))
         .await
         .map_err(refused)?;
     let resources = nri::changed(&wanted, &resources).map_err(refused)?;
-    container::update(sandbox, container, resources).await?;
+    resources::update(sandbox, container, resources).await?;
     nri.updated(&container.id.0, &wanted).await;
     Ok(())
 }
@@ -297,5 +299,5 @@ async fn update_one(inner: &Inner, update: &api::ContainerUpdate) -> Result<(), 
             container.id
         )));
     }
-    container::update(&sandbox, &container, resources).await
+    resources::update(&sandbox, &container, resources).await
 }

@@ -399,6 +399,11 @@ impl Sandbox {
         lock(&self.record).config.cgroup_parent.join(&id.0)
     }
 
+    /// A container's cgroup.
+    pub(super) fn cgroup_of(&self, container: &ContainerId) -> PathBuf {
+        lock(&self.record).config.cgroup_parent.join(&container.0)
+    }
+
     /// Every cgroup that may hold a process of this sandbox.
     pub(super) fn cgroups(&self) -> Vec<PathBuf> {
         let parent = lock(&self.record).config.cgroup_parent.clone();

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::devices::Devices;
 use super::labels::SelinuxLabels;
 use super::mounts::clean;
 use super::privileges::{self, CapabilitySets};
+use super::resources::{Host, effective};
 use super::users::Identity;
 use crate::engine::EngineError;
 use crate::types::{ContainerConfig, LinuxContainerResources, Mount};
@@ -37,8 +39,10 @@ pub(crate) struct SpecInput<'a> {
     pub(crate) sandbox_run: &'a Path,
     /// The capabilities that the engine itself could have.
     pub(crate) bounding: &'a BTreeSet<String>,
-    /// The host's devices, for a privileged container.
-    pub(crate) devices: Vec<Value>,
+    /// What it has of the host's devices.
+    pub(crate) devices: Devices,
+    /// What of the host decides about its limits.
+    pub(crate) host: Host,
     /// The AppArmor profile of its programs.
     pub(crate) apparmor: Option<String>,
     /// Where SELinux is in use.
@@ -56,8 +60,8 @@ pub(crate) fn build(input: &SpecInput<'_>) -> Result<Value, EngineError> {
     let mut linux = json!({
         "cgroupsPath": absolute(input.cgroup),
         "namespaces": namespaces(input.config),
-        "resources": resources(&input.config.resources, security),
-        "devices": input.devices,
+        "resources": resources(input),
+        "devices": input.devices.nodes,
         "maskedPaths": masked,
         "readonlyPaths": readonly,
     });
@@ -292,12 +296,11 @@ pub(crate) fn limits(resources: &LinuxContainerResources) -> Map<String, Value> 
     limits
 }
 
-fn resources(resources: &LinuxContainerResources, security: &crate::types::ContainerSecurity) -> Value {
-    let mut limits = limits(resources);
-    limits.insert(
-        "devices".to_owned(),
-        Value::Array(privileges::device_rules(security)),
-    );
+fn resources(input: &SpecInput<'_>) -> Value {
+    let mut limits = limits(&effective(&input.config.resources, input.host));
+    let mut rules = privileges::device_rules(&input.config.security);
+    rules.extend(input.devices.rules.iter().cloned());
+    limits.insert("devices".to_owned(), Value::Array(rules));
     Value::Object(limits)
 }
 
@@ -338,7 +341,11 @@ mod tests {
             hostname: "web",
             sandbox_run: Path::new("/run/berth/sandboxes/s"),
             bounding: &BTreeSet::from(["CAP_CHOWN".to_owned(), "CAP_SYS_ADMIN".to_owned()]),
-            devices: Vec::new(),
+            devices: Devices::default(),
+            host: Host {
+                swap: true,
+                huge_pages: true,
+            },
             apparmor: None,
             selinux: None,
             mounts: &mounts,

@@ -73,6 +73,8 @@ pub(super) fn sandbox(
         user_namespace: namespaces.user,
         runtime_handler,
         privileged: security.privileged,
+        overhead: linux.overhead.map(resources).transpose()?,
+        resources: linux.resources.map(resources).transpose()?,
         security: security::of_sandbox(security)?,
     })
 }
@@ -136,7 +138,6 @@ fn port_mappings(mappings: Vec<v1::PortMapping>) -> Result<Vec<PortMapping>> {
 pub(super) fn container(config: Option<v1::ContainerConfig>) -> Result<ContainerConfig> {
     let config = needed(config, "config")?;
     refuse(config.windows.is_some(), "config.windows")?;
-    refuse(!config.cdi_devices.is_empty(), "config.CDI_devices")?;
     let stop_signal = stop_signal(config.stop_signal());
     let metadata = needed(config.metadata, "config.metadata")?;
     if metadata.name.is_empty() {
@@ -160,6 +161,7 @@ pub(super) fn container(config: Option<v1::ContainerConfig>) -> Result<Container
         envs: config.envs.into_iter().map(|env| (env.key, env.value)).collect(),
         mounts: config.mounts.into_iter().map(mount).collect::<Result<_>>()?,
         devices: config.devices.into_iter().map(device).collect(),
+        cdi_devices: config.cdi_devices.into_iter().map(|device| device.name).collect(),
         labels: map(config.labels),
         annotations: map(config.annotations),
         log_path: config.log_path.into(),

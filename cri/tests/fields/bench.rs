@@ -50,6 +50,11 @@ impl Bench {
             berth_tests::program("berth-oci"),
             berth_cni::CniConfig::new(root.join("net.d"), Vec::new(), root.join("cni")),
         );
+        let cdi_spec_dirs = vec![node.scratch().join("cdi")];
+        let config = EngineConfig {
+            cdi_spec_dirs,
+            ..config
+        };
         let images = Store::open(&root.join("images")).unwrap();
         let engine = runtime
             .block_on(async { LocalEngine::open(config, images) })

@@ -8,5 +8,7 @@
 )]
 
 mod bench;
+mod devices;
 mod images;
 mod mounts;
+mod resources;

@@ -66,15 +66,12 @@ impl Bench {
     /// Starts an engine over what there is.
     pub(crate) fn start(&mut self) {
         let root = self.root().to_owned();
-        let config = EngineConfig {
-            lib_dir: root.join("lib"),
-            run_dir: root.join("run"),
-            shim_program: berth_tests::program("berth-oci"),
-            network: berth_cni::CniConfig::new(root.join("net.d"), Vec::new(), root.join("cni")),
-            log_max_size: 1 << 20,
-            log_max_files: 3,
-            pinned_images: Vec::new(),
-        };
+        let config = EngineConfig::new(
+            root.join("lib"),
+            root.join("run"),
+            berth_tests::program("berth-oci"),
+            berth_cni::CniConfig::new(root.join("net.d"), Vec::new(), root.join("cni")),
+        );
         let nri = NriConfig {
             socket: Some(self.socket()),
             plugins: Some(root.join("plugins")),

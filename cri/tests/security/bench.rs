@@ -63,15 +63,12 @@ impl Bench {
             .build()
             .unwrap();
         let root = node.root();
-        let config = EngineConfig {
-            lib_dir: root.join("lib"),
-            run_dir: root.join("run"),
-            shim_program: berth_tests::program("berth-oci"),
-            network: berth_cni::CniConfig::new(root.join("net.d"), Vec::new(), root.join("cni")),
-            log_max_size: 1 << 20,
-            log_max_files: 3,
-            pinned_images: Vec::new(),
-        };
+        let config = EngineConfig::new(
+            root.join("lib"),
+            root.join("run"),
+            berth_tests::program("berth-oci"),
+            berth_cni::CniConfig::new(root.join("net.d"), Vec::new(), root.join("cni")),
+        );
         let images = Store::open(&root.join("images")).unwrap();
         let engine = runtime
             .block_on(async { LocalEngine::open(config, images) })

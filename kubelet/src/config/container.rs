@@ -106,6 +106,7 @@ fn container_config(
         working_dir: container.working_dir.clone().unwrap_or_default(),
         mounts: Vec::new(),
         devices: Vec::new(),
+        cdi_devices: Vec::new(),
         labels: container_labels(desired, &container.name),
         annotations: BTreeMap::from([(RESTARTS_IN_A_ROW.to_owned(), restarts_in_a_row.to_string())]),
         log_path: PathBuf::from(&container.name).join(format!("{attempt}.log")),

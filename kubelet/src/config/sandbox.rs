@@ -46,6 +46,8 @@ pub fn to_sandbox_config(
         namespaces: namespace_options(pod),
         runtime_handler: String::new(),
         privileged: has_privileged_container(pod),
+        overhead: None,
+        resources: None,
         user_namespace: None,
         security: super::security::sandbox_security(pod, node)?,
     })
