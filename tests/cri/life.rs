@@ -249,3 +249,26 @@ fn what_is_no_request_is_refused_by_name() {
     });
     daemon.finish();
 }
+
+#[test]
+fn a_cgroup_parent_that_was_not_there_goes_with_its_last_pod() {
+    let daemon = Daemon::start();
+    let parent = daemon.node.cgroup().join("not/there");
+    let inside = |name: &str| {
+        let mut pod = daemon.sandbox(name);
+        pod.linux.as_mut().unwrap().cgroup_parent = parent.to_string_lossy().into_owned();
+        pod
+    };
+    let (one, two) = (inside("one"), inside("two"));
+    daemon.with(async |mut client| {
+        let (first, second) = (client.run(&one).await, client.run(&two).await);
+        client.remove_sandbox(&first).await;
+        assert!(!berth_tests::cgroup_directories(&parent).is_empty());
+        client.remove_sandbox(&second).await;
+        assert_eq!(
+            berth_tests::cgroup_directories(&daemon.node.cgroup().join("not")),
+            Vec::<std::path::PathBuf>::new()
+        );
+    });
+    daemon.finish();
+}

@@ -20,6 +20,7 @@ mod labels;
 mod logs;
 mod mounts;
 mod network;
+mod parents;
 mod plugins;
 mod port_forward;
 mod privileges;

@@ -78,6 +78,9 @@ pub(crate) struct SandboxRecord {
     /// Where SELinux is in use.
     #[serde(default)]
     pub(crate) selinux: Option<SelinuxLabels>,
+    /// The cgroups above its own that were not there before it, the deepest first.
+    #[serde(default)]
+    pub(crate) made_cgroups: Vec<PathBuf>,
 }
 
 /// How far a sandbox has come. It only ever goes forward.

@@ -11,8 +11,8 @@ use nix::fcntl::{Flock, FlockArg};
 use super::labels::{self, SelinuxLabels};
 use super::records::{self, SandboxDirs, SandboxPhase, SandboxRecord};
 use super::{
-    Container, Inner, RunState, Sandbox, Shim, container, events, lock, network, new_id, now, plugins,
-    privileges, shim_process, user_namespace, users,
+    Container, Inner, RunState, Sandbox, Shim, container, events, lock, network, new_id, now, parents,
+    plugins, privileges, shim_process, user_namespace, users,
 };
 use crate::engine::EngineError;
 use crate::types::{
@@ -107,6 +107,7 @@ fn record_intent(inner: &Inner, config: PodSandboxConfig) -> Result<Arc<Sandbox>
         phase: SandboxPhase::Creating,
         ips: Vec::new(),
         selinux: selinux(inner, &config, &id)?,
+        made_cgroups: parents::missing(&config.cgroup_parent),
     };
     let lock_file = write_first(&dirs, &record).map_err(|error| {
         let _ = records::remove_tree(&dirs.lib);
@@ -315,6 +316,7 @@ pub(super) async fn remove_locked(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) ->
 /// Removes a sandbox's files. The record goes last: while it is there, the rest can be found.
 pub(super) fn erase(inner: &Inner, sandbox: &Sandbox) -> Result<(), EngineError> {
     let dirs = &sandbox.dirs;
+    parents::remove(inner, sandbox);
     let removed = records::remove_tree(&dirs.run)
         .and_then(|()| records::remove_tree(&dirs.containers()))
         .and_then(|()| records::remove_tree(&dirs.lib));

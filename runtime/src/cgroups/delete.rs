@@ -43,6 +43,16 @@ impl Cgroup {
         self.delete_but(None)
     }
 
+    /// Removes the group from every hierarchy in which nothing is in it, neither a process nor a group. Returns whether it
+    /// is gone from all of them.
+    pub fn remove_if_empty(&self) -> bool {
+        let mut gone = true;
+        for group in &self.directories {
+            gone &= matches!(remove(group), Ok(()) | Err(Errno::ENOENT));
+        }
+        gone
+    }
+
     /// Leaves out the directory that is gone already.
     fn delete_but(&self, gone: Option<&Directory>) -> Result<()> {
         // The unified directory comes first: it tells when the processes are gone, so that the others need no retry.
