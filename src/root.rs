@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use berth_cni::{CniConfig, PluginPreference};
 use berth_cri::{EngineConfig, EngineError, LocalEngine};
 use berth_images::{Store, StoreOptions};
 
@@ -67,7 +68,10 @@ impl Root {
             .map_err(|error| EngineError::Unavailable(format!("{error}.")))?;
         let conf = options.cni_conf.clone().unwrap_or_else(|| self.cni_conf.clone());
         let bin = options.cni_bin.clone().unwrap_or_else(|| self.cni_bin.clone());
-        let network = berth_cni::CniConfig::new(conf, bin, self.lib.join("cni"));
+        let network = CniConfig {
+            preference: options.cni_preference,
+            ..CniConfig::new(conf, bin, self.lib.join("cni"))
+        };
         let config = EngineConfig {
             log_max_size: options.log_max_size,
             log_max_files: options.log_max_files,
@@ -94,6 +98,8 @@ pub(crate) struct EngineOptions {
     pub(crate) cni_conf: Option<PathBuf>,
     /// Network plugins; `None` is the root's.
     pub(crate) cni_bin: Option<Vec<PathBuf>>,
+    /// Which one runs where a network plugin is both installed and built in.
+    pub(crate) cni_preference: PluginPreference,
     /// Images that garbage collection leaves alone.
     pub(crate) pinned_images: Vec<String>,
     /// Where CDI devices are described; `None` is the root's.
@@ -110,6 +116,7 @@ impl Default for EngineOptions {
             log_max_files: 5,
             cni_conf: None,
             cni_bin: None,
+            cni_preference: PluginPreference::default(),
             pinned_images: Vec::new(),
             cdi_spec_dirs: None,
             store: StoreOptions::default(),

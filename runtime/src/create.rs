@@ -134,6 +134,7 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
         (root, mounts, None)
     };
     let resctrl = Groups::create(linux.intel_rdt.as_ref(), args.id)?;
+    NewCgroup::check(linux)?;
     let make_group = || NewCgroup::create(spec, linux, args.scope);
     let mut cgroup = NewCgroup::comes_first(args.scope)?.then(make_group).transpose()?;
     let (creator, process_end) = Channel::pair().doing(|| "make a socket pair".to_owned())?;

@@ -20,6 +20,15 @@ pub(crate) struct NewCgroup {
 }
 
 impl NewCgroup {
+    /// Refuses what means nothing, before there is a process whose own refusals could come first.
+    pub(crate) fn check(linux: &oci::Linux) -> Result<()> {
+        let rules = linux
+            .resources
+            .as_ref()
+            .map(|resources| resources.devices.as_slice());
+        Ok(check_device_rules(rules.unwrap_or_default())?)
+    }
+
     /// Makes the group with its limits. Who is not root of the machine, and may not make the group, does without it,
     /// unless there are limits to be set.
     pub(crate) fn create(spec: &oci::Spec, linux: &oci::Linux, scope: Option<&Scope>) -> Result<NewCgroup> {
@@ -142,7 +151,6 @@ fn apply(group: &Cgroup, resources: &oci::LinuxResources) -> Result<()> {
         ..resources.clone()
     };
     if !rustix::process::geteuid().is_root() {
-        check_device_rules(&resources.devices)?;
         return Ok(group.apply(&without_devices())?);
     }
     match group.apply(resources) {

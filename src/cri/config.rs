@@ -83,6 +83,15 @@ pub(super) struct Metrics {
 pub(super) struct Network {
     pub(super) conf_dir: PathBuf,
     pub(super) bin_dirs: Vec<PathBuf>,
+    pub(super) plugins: Plugins,
+}
+
+/// Which one of two plugins of a type runs.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Plugins {
+    Executable,
+    BuiltIn,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]

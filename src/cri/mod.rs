@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_cni::PluginPreference;
 use berth_cri::nri::{NriConfig, Timeouts};
 use berth_cri::server::{self, Metrics};
 use berth_cri::{Engine, LocalEngine, StreamingServer};
@@ -127,6 +128,10 @@ fn options(config: &Config) -> EngineOptions {
         log_max_files: config.container_log.max_files,
         cni_conf: Some(config.network.conf_dir.clone()),
         cni_bin: Some(config.network.bin_dirs.clone()),
+        cni_preference: match config.network.plugins {
+            config::Plugins::Executable => PluginPreference::Executable,
+            config::Plugins::BuiltIn => PluginPreference::BuiltIn,
+        },
         pinned_images: config.images.pinned.clone(),
         cdi_spec_dirs: Some(config.devices.cdi_spec_dirs.clone()),
         store: StoreOptions {

@@ -59,7 +59,7 @@ pub use stats::{CpuStats, MemoryStats, Pressures, Stats, SwapStats};
 pub use subgroup::{Subgroup, leave_all};
 pub use undo::Limits;
 
-/// Refuses rules for devices that mean nothing, where they can't be set.
+/// Refuses rules for devices that mean nothing.
 pub(crate) fn check_device_rules(rules: &[crate::oci::LinuxDeviceCgroup]) -> Result<()> {
     devices::parse(rules).map(drop)
 }
