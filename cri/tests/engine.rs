@@ -2,19 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "support/node.rs"]
+mod node;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_cri::cgroups::Cgroup;
 use berth_cri::{
-    ContainerConfig, ContainerId, ContainerState, Engine, EngineConfig, EngineError, EngineEventKind,
-    EventStream, LocalEngine, PodSandboxConfig, SandboxId,
+    ContainerConfig, ContainerState, Engine, EngineConfig, EngineError, EngineEventKind, EventStream,
+    LocalEngine, PodSandboxConfig,
 };
-use berth_images::build::{File, single_layer};
-use berth_images::{Reference, Store};
+use berth_images::build::File;
 use berth_tests::Node;
-use oci_spec::image::ConfigBuilder;
+use node::{add_image, engine_config, open, started};
 use tokio::runtime::Runtime;
 
 const IMAGE: &str = "test.local/helper:latest";
@@ -29,17 +30,12 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let node = Node::new();
-        let store = Store::open(&node.root().join("images")).unwrap();
         let helper = std::fs::read(berth_tests::program("berth-helper")).unwrap();
         let files = [
             File::regular("bin/helper", 0o755, helper),
             File::directory("tmp", 0o1777),
         ];
-        let config = ConfigBuilder::default()
-            .entrypoint(vec!["/bin/helper".to_owned()])
-            .build()
-            .unwrap();
-        single_layer(&store, &IMAGE.parse::<Reference>().unwrap(), &files, &config).unwrap();
+        add_image(&node, IMAGE, &files, Some("/bin/helper"));
         let running = Some(start(node.root()));
         Self { node, running }
     }
@@ -64,35 +60,13 @@ impl Bench {
 
     /// A pod's sandbox, and the cgroup that a kubelet would have made for it.
     fn sandbox(&self, uid: &str) -> PodSandboxConfig {
-        let cgroup_parent = relative(self.node.cgroup()).join(format!("pod{uid}"));
-        Cgroup::create(&cgroup_parent.to_string_lossy()).unwrap();
-        PodSandboxConfig {
-            name: "test".into(),
-            namespace: "default".into(),
-            uid: uid.into(),
-            hostname: "test".into(),
-            log_directory: self.node.root().join("logs"),
-            cgroup_parent,
-            ..Default::default()
-        }
+        node::pod(&self.node, uid)
     }
 
     /// Removes what a kubelet would, and looks for leftovers.
     fn finish(mut self) {
         self.kill();
-        if let Some(cgroup) = Cgroup::open(&relative(self.node.cgroup()).to_string_lossy()).unwrap() {
-            cgroup.delete().unwrap();
-        }
-        for directory in ["lib/sandboxes", "run/sandboxes"] {
-            let left = std::fs::read_dir(self.node.root().join(directory))
-                .unwrap()
-                .count();
-            assert_eq!(left, 0, "{directory} has something left");
-        }
-        for kept in ["lib", "run", "logs", "images", "cni"] {
-            let _ = std::fs::remove_dir_all(self.node.root().join(kept));
-        }
-        self.node.finish();
+        node::finish(self.node, &[]);
     }
 }
 
@@ -100,26 +74,9 @@ fn start(root: &Path) -> (Runtime, LocalEngine) {
     let config = EngineConfig {
         log_max_size: 1 << 20,
         log_max_files: 3,
-        ..EngineConfig::new(
-            root.join("lib"),
-            root.join("run"),
-            berth_tests::program("berth-oci"),
-            berth_cni::CniConfig::new(root.join("net.d"), Vec::new(), root.join("cni")),
-        )
+        ..engine_config(root)
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let images = Store::open(&root.join("images")).unwrap();
-    let engine = runtime
-        .block_on(async { LocalEngine::open(config, images) })
-        .unwrap();
-    (runtime, engine)
-}
-
-fn relative(cgroup: &Path) -> PathBuf {
-    cgroup.strip_prefix("/").unwrap().to_owned()
+    open(config, root)
 }
 
 fn container(name: &str, args: &[&str]) -> ContainerConfig {
@@ -130,12 +87,6 @@ fn container(name: &str, args: &[&str]) -> ContainerConfig {
         log_path: format!("{name}/0.log").into(),
         ..Default::default()
     }
-}
-
-async fn started(engine: &LocalEngine, sandbox: &SandboxId, config: ContainerConfig) -> ContainerId {
-    let id = engine.create_container(sandbox, config).await.unwrap();
-    engine.start_container(&id).await.unwrap();
-    id
 }
 
 async fn wait_for(events: &mut EventStream, wanted: &EngineEventKind) {

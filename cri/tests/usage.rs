@@ -10,16 +10,21 @@
 #[allow(dead_code, reason = "its other half is for streams")]
 #[path = "streaming/bench.rs"]
 mod bench;
+#[path = "support/busybox.rs"]
+mod busybox;
+#[path = "support/node.rs"]
+mod node;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bench::{Bench, container, idle, started, words};
+use bench::{Bench, container, idle, words};
 use berth_cri::{
     ContainerConfig, ContainerId, Engine, LinuxContainerResources, LocalEngine, PodSandboxConfig, SandboxId,
     v1,
 };
+use node::started;
 
 const LIMIT: u64 = 256 << 20;
 const HELD: u64 = 32 << 20;

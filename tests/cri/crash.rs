@@ -4,48 +4,22 @@
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use berth_cri::v1;
+use berth_tests::{Moments, crash_rounds};
 use tonic::{Code, Status};
 
 use crate::daemon::{Client, Daemon, PATIENCE, Place, connect, container};
 
 /// How many clients work beside each other.
 const WORKERS: u64 = 4;
-/// The longest life of a daemon, in milliseconds.
-const LONGEST: u64 = 1000;
+/// The longest life of a daemon.
+const LONGEST: Duration = Duration::from_secs(1);
 /// Lines that a container writes before it ends.
 const LINES: usize = 300;
 /// What a container ends with.
 const CODE: i32 = 7;
-
-fn rounds() -> u32 {
-    let rounds = std::env::var("BERTH_CRASH_ROUNDS").ok();
-    rounds.and_then(|rounds| rounds.parse().ok()).unwrap_or(25)
-}
-
-/// xorshift: each run tries other moments, and prints its seed.
-struct Moments(u64);
-
-impl Moments {
-    fn new() -> Self {
-        let seed = std::env::var("BERTH_CRASH_SEED")
-            .ok()
-            .and_then(|seed| seed.parse().ok());
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let seed = seed.unwrap_or(u64::from(time.subsec_nanos()) | 1);
-        println!("BERTH_CRASH_SEED={seed}");
-        Self(seed)
-    }
-
-    fn next(&mut self) -> Duration {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        Duration::from_millis(self.0 % LONGEST)
-    }
-}
 
 /// A client that outlives daemons, as a kubelet does: it asks again what was cut off.
 struct Stubborn {
@@ -213,10 +187,8 @@ fn a_daemon_that_is_killed_all_the_time_loses_nothing() {
     let (sandbox, steady) = daemon.with(async |mut client| {
         let sandbox = client.run(&pod).await;
         let id = client
-            .create(&sandbox, &pod, container("c", &["sleep", "10000"]))
-            .await
-            .unwrap();
-        client.start(&id).await.unwrap();
+            .started(&sandbox, &pod, container("c", &["sleep", "10000"]))
+            .await;
         let status = client.status(&id).await.unwrap();
         (sandbox, status)
     });
@@ -235,8 +207,8 @@ fn a_daemon_that_is_killed_all_the_time_loses_nothing() {
                 let asker = Stubborn::new(&socket, &kills).await;
                 let commands = tokio::task::spawn_local(execute(steady.id.clone(), asker, Rc::clone(&over)));
                 let mut moments = Moments::new();
-                for _ in 0..rounds() {
-                    tokio::time::sleep(moments.next()).await;
+                for _ in 0..crash_rounds(25) {
+                    tokio::time::sleep(moments.next(LONGEST)).await;
                     kills.set(kills.get() + 1);
                     daemon.restart_any();
                 }
@@ -278,10 +250,8 @@ fn a_hundred_pods_are_taken_over() {
             let pod = daemon.sandbox(&format!("p{number}"));
             let sandbox = client.run(&pod).await;
             let id = client
-                .create(&sandbox, &pod, container("c", &["sleep", "10000"]))
-                .await
-                .unwrap();
-            client.start(&id).await.unwrap();
+                .started(&sandbox, &pod, container("c", &["sleep", "10000"]))
+                .await;
             ids.push((sandbox, id));
         }
         ids
@@ -325,10 +295,8 @@ fn a_killed_shim_takes_its_pod_along_and_no_other() {
         for pod in [&one, &two] {
             let sandbox = client.run(pod).await;
             let id = client
-                .create(&sandbox, pod, container("c", &["sleep", "10000"]))
-                .await
-                .unwrap();
-            client.start(&id).await.unwrap();
+                .started(&sandbox, pod, container("c", &["sleep", "10000"]))
+                .await;
             pods.push((sandbox, id));
         }
         let mut events = client

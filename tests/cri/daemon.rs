@@ -254,6 +254,18 @@ impl Client {
         Ok(())
     }
 
+    /// A running container.
+    pub(crate) async fn started(
+        &mut self,
+        sandbox: &str,
+        pod: &v1::PodSandboxConfig,
+        config: v1::ContainerConfig,
+    ) -> String {
+        let id = self.create(sandbox, pod, config).await.unwrap();
+        self.start(&id).await.unwrap();
+        id
+    }
+
     pub(crate) async fn status(&mut self, container: &str) -> Result<v1::ContainerStatus, tonic::Status> {
         let request = v1::ContainerStatusRequest {
             container_id: container.to_owned(),

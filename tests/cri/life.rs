@@ -109,10 +109,8 @@ fn events_come_in_order_with_the_state() {
             .into_inner();
         let sandbox = client.run(&pod).await;
         let id = client
-            .create(&sandbox, &pod, container("c", &["exit", "3"]))
-            .await
-            .unwrap();
-        client.start(&id).await.unwrap();
+            .started(&sandbox, &pod, container("c", &["exit", "3"]))
+            .await;
         let mut seen = Vec::new();
         while seen.len() < 4 {
             let event = tokio::time::timeout(PATIENCE, events.message()).await.unwrap();
@@ -140,15 +138,11 @@ fn a_killed_daemon_loses_nothing() {
     let (sandbox, long, short) = daemon.with(async |mut client| {
         let sandbox = client.run(&pod).await;
         let long = client
-            .create(&sandbox, &pod, container("long", &["sleep", "1000"]))
-            .await
-            .unwrap();
-        client.start(&long).await.unwrap();
+            .started(&sandbox, &pod, container("long", &["sleep", "1000"]))
+            .await;
         let short = client
-            .create(&sandbox, &pod, container("short", &["stdin-echo"]))
-            .await
-            .unwrap();
-        client.start(&short).await.unwrap();
+            .started(&sandbox, &pod, container("short", &["stdin-echo"]))
+            .await;
         (sandbox, long, short)
     });
     daemon.restart();

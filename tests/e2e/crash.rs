@@ -1,45 +1,13 @@
 //! `kill -9` of berth at any moment, then the same command again: the pod is adopted or cleaned up, and in the end nothing
 //! is left. `BERTH_CRASH_ROUNDS` sets how many moments are tried (20).
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use berth_tests::{Node, Running, container, http_get, pod};
+use berth_tests::{Moments, Node, Running, container, crash_rounds, http_get, pod};
 use serde_json::json;
 
 /// The longest life of a berth that will be killed: past readiness of the pod.
 const LONGEST: Duration = Duration::from_millis(1500);
-
-fn rounds() -> u32 {
-    std::env::var("BERTH_CRASH_ROUNDS")
-        .ok()
-        .and_then(|rounds| rounds.parse().ok())
-        .unwrap_or(20)
-}
-
-/// xorshift: each run tries other moments, and prints its seed.
-struct Moments(u64);
-
-impl Moments {
-    fn new() -> Self {
-        let time = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap()
-            .subsec_nanos();
-        let seed = std::env::var("BERTH_CRASH_SEED")
-            .ok()
-            .and_then(|seed| seed.parse().ok());
-        let seed = seed.unwrap_or(u64::from(time) | 1);
-        println!("BERTH_CRASH_SEED={seed}");
-        Self(seed)
-    }
-
-    fn next(&mut self) -> Duration {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        LONGEST.mul_f64((self.0 % 10_000) as f64 / 10_000.0)
-    }
-}
 
 /// An init container, a sidecar, a volume, a host port: something of everything that could be left.
 fn manifest() -> String {
@@ -76,9 +44,9 @@ fn serves(pod: &Running) {
 fn killed_at_random_moments_it_leaves_nothing() {
     let node = Node::new();
     let mut moments = Moments::new();
-    for round in 0..rounds() {
+    for round in 0..crash_rounds(20) {
         let berth = node.run(&manifest());
-        let moment = moments.next();
+        let moment = moments.next(LONGEST);
         println!("round {round}: killed after {moment:?}");
         // The point of the test: an arbitrary instant, not a condition.
         std::thread::sleep(moment);

@@ -1,17 +1,17 @@
 //! A node with an engine and busybox containers on it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use berth_cri::cgroups::Cgroup;
 use berth_cri::{
     ContainerConfig, ContainerId, Engine, EngineConfig, LocalEngine, PodSandboxConfig, SandboxId,
 };
-use berth_images::build::{File, single_layer};
-use berth_images::{Reference, Store};
+use berth_images::build::File;
 use berth_tests::Node;
-use oci_spec::image::ConfigBuilder;
 use tokio::runtime::Runtime;
+
+use crate::busybox;
+use crate::node::{self, add_image, engine_config, open};
 
 const IMAGE: &str = "test.local/busybox:latest";
 const APPLETS: [&str; 14] = [
@@ -31,34 +31,15 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new() -> Self {
         let node = Node::new();
-        let busybox = std::fs::read("/bin/busybox").unwrap();
-        let mut files = vec![
-            File::regular("bin/busybox", 0o755, busybox),
-            File::directory("tmp", 0o1777),
-            File::directory("etc", 0o755),
-        ];
-        files.extend(APPLETS.map(|applet| File::symlink(&format!("bin/{applet}"), "busybox")));
-        add_image(&node, IMAGE, &files);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let root = node.root();
-        let config = EngineConfig::new(
-            root.join("lib"),
-            root.join("run"),
-            berth_tests::program("berth-oci"),
-            berth_cni::CniConfig::new(root.join("net.d"), Vec::new(), root.join("cni")),
-        );
+        let mut files = busybox::files(&APPLETS);
+        files.push(File::directory("etc", 0o755));
+        add_image(&node, IMAGE, &files, None);
         let cdi_spec_dirs = vec![node.scratch().join("cdi")];
         let config = EngineConfig {
             cdi_spec_dirs,
-            ..config
+            ..engine_config(node.root())
         };
-        let images = Store::open(&root.join("images")).unwrap();
-        let engine = runtime
-            .block_on(async { LocalEngine::open(config, images) })
-            .unwrap();
+        let (runtime, engine) = open(config, node.root());
         Self {
             node,
             runtime,
@@ -68,7 +49,7 @@ impl Bench {
 
     /// One more image.
     pub(crate) fn image(&self, name: &str, files: &[File]) {
-        add_image(&self.node, name, files);
+        add_image(&self.node, name, files, None);
     }
 
     /// A directory of the test's own.
@@ -98,25 +79,15 @@ impl Bench {
 
     /// A pod, in a cgroup that a kubelet would have made for it.
     pub(crate) fn pod(&self) -> PodSandboxConfig {
-        let cgroup_parent = relative(self.node.cgroup()).join("pod");
-        Cgroup::create(&cgroup_parent.to_string_lossy()).unwrap();
         PodSandboxConfig {
-            name: "test".into(),
-            namespace: "default".into(),
-            uid: "uid".into(),
-            hostname: "test".into(),
-            log_directory: self.node.root().join("logs"),
-            cgroup_parent,
             privileged: true,
-            ..Default::default()
+            ..node::pod(&self.node, "uid")
         }
     }
 
     /// A running container.
     pub(crate) async fn started(&self, sandbox: &SandboxId, config: ContainerConfig) -> ContainerId {
-        let id = self.engine.create_container(sandbox, config).await.unwrap();
-        self.engine.start_container(&id).await.unwrap();
-        id
+        node::started(&self.engine, sandbox, config).await
     }
 
     /// Why a container can't be made.
@@ -142,24 +113,8 @@ impl Bench {
     fn finish(self) {
         drop(self.engine);
         self.runtime.shutdown_timeout(PATIENCE);
-        if let Some(cgroup) = Cgroup::open(&relative(self.node.cgroup()).to_string_lossy()).unwrap() {
-            cgroup.delete().unwrap();
-        }
-        for kept in ["lib", "run", "logs", "images", "cni"] {
-            let _ = std::fs::remove_dir_all(self.node.root().join(kept));
-        }
-        self.node.finish();
+        node::finish(self.node, &[]);
     }
-}
-
-fn add_image(node: &Node, name: &str, files: &[File]) {
-    let store = Store::open(&node.root().join("images")).unwrap();
-    let config = ConfigBuilder::default().build().unwrap();
-    single_layer(&store, &name.parse::<Reference>().unwrap(), files, &config).unwrap();
-}
-
-pub(crate) fn relative(cgroup: &Path) -> PathBuf {
-    cgroup.strip_prefix("/").unwrap().to_owned()
 }
 
 /// A container that does nothing until it is told to.

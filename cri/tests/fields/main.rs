@@ -8,7 +8,11 @@
 )]
 
 mod bench;
+#[path = "../support/busybox.rs"]
+mod busybox;
 mod devices;
 mod images;
 mod mounts;
+#[path = "../support/node.rs"]
+mod node;
 mod resources;

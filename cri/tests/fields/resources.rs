@@ -14,7 +14,7 @@ fn limit(bench: &Bench, id: &ContainerId, files: [(&str, &str); 2]) -> String {
         .cgroup()
         .strip_prefix("/")
         .unwrap()
-        .join("pod")
+        .join("poduid")
         .join(&id.0);
     let paths = files.map(|(hierarchy, file)| {
         Path::new("/sys/fs/cgroup")

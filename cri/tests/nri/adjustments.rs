@@ -3,8 +3,9 @@
 use berth_cri::Engine;
 use berth_cri::nri::api;
 
-use super::bench::{Bench, idle, shell, started};
+use super::bench::{Bench, idle, shell};
 use super::plugin::{Answer, PluginConfig};
+use crate::node::started;
 
 fn variable(key: &str, value: &str) -> api::KeyValue {
     api::KeyValue {

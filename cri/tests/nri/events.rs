@@ -5,8 +5,9 @@ use std::time::Duration;
 use berth_cri::nri::api;
 use berth_cri::{Engine, LinuxContainerResources};
 
-use super::bench::{Bench, container, idle, started};
+use super::bench::{Bench, container, idle};
 use super::plugin::{Answer, PluginConfig};
+use crate::node::started;
 
 #[test]
 fn a_pods_whole_life_is_told_in_order() {

@@ -7,8 +7,9 @@ use std::time::Duration;
 use berth_cri::Engine;
 use berth_cri::nri::Timeouts;
 
-use super::bench::{Bench, PATIENCE, idle, started};
+use super::bench::{Bench, PATIENCE, idle};
 use super::plugin::{Answer, Plugin, PluginConfig};
+use crate::node::started;
 
 /// An engine that does not wait long for answers.
 fn impatient() -> Bench {

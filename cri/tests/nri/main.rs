@@ -9,8 +9,12 @@
 
 mod adjustments;
 mod bench;
+#[path = "../support/busybox.rs"]
+mod busybox;
 mod events;
 mod failures;
 mod launched;
+#[path = "../support/node.rs"]
+mod node;
 mod plugin;
 mod synchronization;

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use berth_cri::Engine;
 use berth_cri::nri::api;
 
-use super::bench::{Bench, idle, started};
+use super::bench::{Bench, idle};
 use super::plugin::{Answer, Calls, Plugin, PluginConfig};
+use crate::node::started;
 
 /// How often a plugin was told that each container and pod is there.
 fn told(calls: &Calls) -> BTreeMap<String, usize> {

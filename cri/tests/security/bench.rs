@@ -1,19 +1,18 @@
 //! A node with an engine, and an image that has a shell, users and groups.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_cri::cgroups::Cgroup;
 use berth_cri::{
-    ContainerConfig, ContainerId, ContainerSecurity, ContainerState, Engine, EngineConfig, EngineError,
-    LocalEngine, NamespaceOptions, PodSandboxConfig, SandboxId,
+    ContainerConfig, ContainerId, ContainerSecurity, ContainerState, Engine, EngineError, LocalEngine,
+    NamespaceOptions, PodSandboxConfig, SandboxId,
 };
-use berth_images::build::{File, single_layer};
-use berth_images::{Reference, Store};
+use berth_images::build::File;
 use berth_tests::Node;
-use oci_spec::image::ConfigBuilder;
 use tokio::runtime::Runtime;
+
+use crate::busybox;
+use crate::node::{self, add_image, engine_config, open};
 
 const IMAGE: &str = "test.local/busybox:latest";
 const APPLETS: [&str; 16] = [
@@ -42,37 +41,15 @@ pub(crate) struct Pod<'a> {
 impl Bench {
     pub(crate) fn new() -> Self {
         let node = Node::new();
-        let store = Store::open(&node.root().join("images")).unwrap();
-        let program = |path: &Path| std::fs::read(path).unwrap();
-        let mut files = vec![
-            File::regular("bin/busybox", 0o755, program(Path::new("/bin/busybox"))),
-            File::regular(
-                "bin/helper",
-                0o755,
-                program(&berth_tests::program("berth-helper")),
-            ),
+        let helper = std::fs::read(berth_tests::program("berth-helper")).unwrap();
+        let mut files = busybox::files(&APPLETS);
+        files.extend([
+            File::regular("bin/helper", 0o755, helper),
             File::regular("etc/passwd", 0o644, PASSWD),
             File::regular("etc/group", 0o644, GROUP),
-            File::directory("tmp", 0o1777),
-        ];
-        files.extend(APPLETS.map(|applet| File::symlink(&format!("bin/{applet}"), "busybox")));
-        let config = ConfigBuilder::default().build().unwrap();
-        single_layer(&store, &IMAGE.parse::<Reference>().unwrap(), &files, &config).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let root = node.root();
-        let config = EngineConfig::new(
-            root.join("lib"),
-            root.join("run"),
-            berth_tests::program("berth-oci"),
-            berth_cni::CniConfig::new(root.join("net.d"), Vec::new(), root.join("cni")),
-        );
-        let images = Store::open(&root.join("images")).unwrap();
-        let engine = runtime
-            .block_on(async { LocalEngine::open(config, images) })
-            .unwrap();
+        ]);
+        add_image(&node, IMAGE, &files, None);
+        let (runtime, engine) = open(engine_config(node.root()), node.root());
         Self {
             node,
             runtime,
@@ -113,34 +90,14 @@ impl Bench {
     }
 
     fn pod(&self) -> PodSandboxConfig {
-        let cgroup_parent = relative(self.node.cgroup()).join("pod");
-        Cgroup::create(&cgroup_parent.to_string_lossy()).unwrap();
-        PodSandboxConfig {
-            name: "test".into(),
-            namespace: "default".into(),
-            uid: "uid".into(),
-            hostname: "test".into(),
-            log_directory: self.node.root().join("logs"),
-            cgroup_parent,
-            ..Default::default()
-        }
+        node::pod(&self.node, "uid")
     }
 
     fn finish(self) {
         drop(self.engine);
         self.runtime.shutdown_timeout(PATIENCE);
-        if let Some(cgroup) = Cgroup::open(&relative(self.node.cgroup()).to_string_lossy()).unwrap() {
-            cgroup.delete().unwrap();
-        }
-        for kept in ["lib", "run", "logs", "images", "cni"] {
-            let _ = std::fs::remove_dir_all(self.node.root().join(kept));
-        }
-        self.node.finish();
+        node::finish(self.node, &[]);
     }
-}
-
-fn relative(cgroup: &Path) -> PathBuf {
-    cgroup.strip_prefix("/").unwrap().to_owned()
 }
 
 impl Pod<'_> {
@@ -160,9 +117,7 @@ impl Pod<'_> {
 
     /// Starts a container.
     pub(crate) async fn start(&self, config: ContainerConfig) -> ContainerId {
-        let id = self.engine.create_container(&self.sandbox, config).await.unwrap();
-        self.engine.start_container(&id).await.unwrap();
-        id
+        node::started(self.engine, &self.sandbox, config).await
     }
 
     /// Starts one that only waits.

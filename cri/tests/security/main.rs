@@ -8,7 +8,11 @@
 )]
 
 mod bench;
+#[path = "../support/busybox.rs"]
+mod busybox;
 mod namespaces;
+#[path = "../support/node.rs"]
+mod node;
 mod pause;
 mod privileges;
 mod profiles;

@@ -3,19 +3,16 @@
 use std::fs::File as OsFile;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_cri::cgroups::Cgroup;
-use berth_cri::{
-    ContainerConfig, ContainerId, Engine, EngineConfig, LocalEngine, PodSandboxConfig, SandboxId,
-};
-use berth_images::build::{File, single_layer};
-use berth_images::{Reference, Store};
+use berth_cri::{ContainerConfig, ContainerId, Engine, EngineConfig, LocalEngine, SandboxId};
+use berth_images::build::File;
 use berth_tests::Node;
-use oci_spec::image::ConfigBuilder;
 use tokio::runtime::Runtime;
+
+use crate::busybox;
+use crate::node::{self, add_image, engine_config, open, started};
 
 const IMAGE: &str = "test.local/busybox:latest";
 const APPLETS: [&str; 12] = [
@@ -34,36 +31,16 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new() -> Self {
         let node = Node::new();
-        let store = Store::open(&node.root().join("images")).unwrap();
-        let busybox = std::fs::read("/bin/busybox").unwrap();
         let helper = std::fs::read(berth_tests::program("berth-helper")).unwrap();
-        let mut files = vec![
-            File::regular("bin/busybox", 0o755, busybox),
-            File::regular("bin/helper", 0o755, helper),
-            File::directory("tmp", 0o1777),
-        ];
-        files.extend(APPLETS.map(|applet| File::symlink(&format!("bin/{applet}"), "busybox")));
-        let config = ConfigBuilder::default().build().unwrap();
-        single_layer(&store, &IMAGE.parse::<Reference>().unwrap(), &files, &config).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let root = node.root();
+        let mut files = busybox::files(&APPLETS);
+        files.push(File::regular("bin/helper", 0o755, helper));
+        add_image(&node, IMAGE, &files, None);
         let config = EngineConfig {
             log_max_size: 1 << 20,
             log_max_files: 3,
-            ..EngineConfig::new(
-                root.join("lib"),
-                root.join("run"),
-                berth_tests::program("berth-oci"),
-                berth_cni::CniConfig::new(root.join("net.d"), Vec::new(), root.join("cni")),
-            )
+            ..engine_config(node.root())
         };
-        let images = Store::open(&root.join("images")).unwrap();
-        let engine = runtime
-            .block_on(async { LocalEngine::open(config, images) })
-            .unwrap();
+        let (runtime, engine) = open(config, node.root());
         Self {
             node,
             runtime,
@@ -73,7 +50,7 @@ impl Bench {
 
     /// Runs `work` with a pod's sandbox, and removes it afterwards.
     pub(crate) fn with_pod(self, work: impl AsyncFnOnce(&Arc<LocalEngine>, &SandboxId)) {
-        let config = self.pod();
+        let config = node::pod(&self.node, "uid");
         self.runtime.block_on(async {
             let sandbox = self.engine.run_pod_sandbox(config).await.unwrap();
             tokio::time::timeout(PATIENCE, work(&self.engine, &sandbox))
@@ -84,35 +61,11 @@ impl Bench {
         self.finish();
     }
 
-    fn pod(&self) -> PodSandboxConfig {
-        let cgroup_parent = relative(self.node.cgroup()).join("pod");
-        Cgroup::create(&cgroup_parent.to_string_lossy()).unwrap();
-        PodSandboxConfig {
-            name: "test".into(),
-            namespace: "default".into(),
-            uid: "uid".into(),
-            hostname: "test".into(),
-            log_directory: self.node.root().join("logs"),
-            cgroup_parent,
-            ..Default::default()
-        }
-    }
-
     fn finish(self) {
         drop(self.engine);
         self.runtime.shutdown_timeout(PATIENCE);
-        if let Some(cgroup) = Cgroup::open(&relative(self.node.cgroup()).to_string_lossy()).unwrap() {
-            cgroup.delete().unwrap();
-        }
-        for kept in ["lib", "run", "logs", "images", "cni"] {
-            let _ = std::fs::remove_dir_all(self.node.root().join(kept));
-        }
-        self.node.finish();
+        node::finish(self.node, &[]);
     }
-}
-
-fn relative(cgroup: &Path) -> PathBuf {
-    cgroup.strip_prefix("/").unwrap().to_owned()
 }
 
 pub(crate) fn words(line: &[&str]) -> Vec<String> {
@@ -127,16 +80,6 @@ pub(crate) fn container(command: &[&str]) -> ContainerConfig {
         log_path: "main/0.log".into(),
         ..Default::default()
     }
-}
-
-pub(crate) async fn started(
-    engine: &LocalEngine,
-    sandbox: &SandboxId,
-    config: ContainerConfig,
-) -> ContainerId {
-    let id = engine.create_container(sandbox, config).await.unwrap();
-    engine.start_container(&id).await.unwrap();
-    id
 }
 
 /// A container that does nothing.

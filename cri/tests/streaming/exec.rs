@@ -9,8 +9,9 @@ use berth_cri::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::bench::{Bench, container, idle, noise, started, words};
+use crate::bench::{Bench, container, idle, noise, words};
 use crate::client::{BOTH, Spdy, Transport, WebSocket};
+use crate::node::started;
 
 const ALL: StreamOptions = StreamOptions {
     stdin: true,

@@ -8,8 +8,12 @@
 )]
 
 mod bench;
+#[path = "../support/busybox.rs"]
+mod busybox;
 mod client;
 mod exec;
+#[path = "../support/node.rs"]
+mod node;
 mod port_forward;
 mod refusals;
 mod sessions;

@@ -8,9 +8,10 @@ use berth_cri::{
 use futures_util::SinkExt;
 use sha2::{Digest, Sha256};
 
-use crate::bench::{Bench, container, noise, started};
+use crate::bench::{Bench, container, noise};
 use crate::client::spdy::{Reset, Stream};
 use crate::client::{Spdy, WebSocket};
+use crate::node::started;
 
 const PROTOCOL: &str = "portforward.k8s.io";
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";

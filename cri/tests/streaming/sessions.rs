@@ -5,7 +5,8 @@ use std::time::Duration;
 use berth_cri::{ContainerConfig, Engine, EngineError, StreamOptions, TerminalSize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::bench::{Bench, container, idle, noise, read_to_end, started, words, write};
+use crate::bench::{Bench, container, idle, noise, read_to_end, words, write};
+use crate::node::started;
 
 const ALL: StreamOptions = StreamOptions {
     stdin: true,
