@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+pub use berth_shim::protocol::{IdMapping, UserNamespace};
 use serde::{Deserialize, Serialize};
 
 macro_rules! id_type {
@@ -102,26 +103,6 @@ pub struct SandboxSecurity {
     pub apparmor: AppArmorProfile,
     /// Its SELinux label, and that of containers which ask for none of their own.
     pub selinux: Option<SelinuxOptions>,
-}
-
-/// The id mappings of a pod's user namespace, as in user_namespaces(7).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UserNamespace {
-    /// User ids.
-    pub uids: Vec<IdMapping>,
-    /// Group ids.
-    pub gids: Vec<IdMapping>,
-}
-
-/// One range of ids that mean others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IdMapping {
-    /// First id inside.
-    pub container: u32,
-    /// First id outside.
-    pub host: u32,
-    /// How many.
-    pub size: u32,
 }
 
 /// Which namespaces a pod or container shares.

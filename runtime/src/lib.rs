@@ -61,7 +61,7 @@ pub use exec::{ExecTarget, Execed, exec};
 pub use executable::protect_executable;
 pub use hooks::{HookState, run_poststart, run_poststop};
 pub use identity::capability_names;
-pub use mount::{Elsewhere, mount_options};
+pub use mount::{Elsewhere, clean_path, mount_options};
 pub use namespaces::JoinedNamespaces;
 pub use pause::{HeldNamespaces, Pause, PauseArgs, UserIds, start_pause};
 pub use resctrl::{remove_resctrl_groups, update_resctrl_group};

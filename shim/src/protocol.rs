@@ -73,7 +73,7 @@ pub struct UserNamespace {
     pub gids: Vec<IdMapping>,
 }
 
-/// One range of a user namespace's map.
+/// One range of ids that mean others: of a user namespace's map, or of an id-mapped mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdMapping {
     /// First id inside.

@@ -102,11 +102,8 @@ fn follow(
         write_pid_file(path, pid)?;
     }
     state.unlock()?;
-    if let Some(hooks) = &bundle.spec.hooks {
-        let running = ContainerState::Running;
-        let told = hook_state(&bundle.spec, &options.id, &bundle.path, Some(pid), running);
-        poststart(global, hooks, &told, &restored.pidfd)?;
-    }
+    let told = (&bundle.spec, options.id.as_str(), bundle.path.as_path());
+    poststart(global, told, pid, &restored.pidfd)?;
     match foreground {
         Some(foreground) => foreground.wait(
             nix::unistd::Pid::from_raw(pid),

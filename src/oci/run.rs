@@ -1,7 +1,6 @@
 //! `run`: create, start, wait, delete.
 
-use berth_runtime::oci::ContainerState;
-use berth_runtime::{Created, StateDir, hook_state};
+use berth_runtime::{Created, StateDir};
 
 use crate::arguments::{Arguments, Operands, Syntax};
 use crate::bundle::Bundle;
@@ -96,17 +95,11 @@ fn follow(
     }
     // Others may work on the container while it runs, above all its hooks.
     state.unlock()?;
-    if let Some(hooks) = &bundle.spec.hooks {
-        let pid = Some(created.pid.as_raw());
-        let told = hook_state(
-            &bundle.spec,
-            &options.id,
-            &bundle.path,
-            pid,
-            ContainerState::Running,
-        );
-        poststart(global, hooks, &told, &created.pidfd)?;
-    }
+    let (pid, told) = (
+        created.pid.as_raw(),
+        (&bundle.spec, options.id.as_str(), bundle.path.as_path()),
+    );
+    poststart(global, told, pid, &created.pidfd)?;
     match (foreground, listener) {
         (Some(foreground), listener) => foreground.with_notifications(listener).wait(
             created.pid,

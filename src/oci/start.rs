@@ -1,9 +1,10 @@
 //! `start`: lets the program of a created container run.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
-use berth_runtime::oci::{ContainerState, Hooks};
-use berth_runtime::{Error, HookState, StateDir, hook_state, run_poststart};
+use berth_runtime::oci::{ContainerState, Spec};
+use berth_runtime::{Error, StateDir, hook_state, run_poststart};
 
 use crate::arguments::{Arguments, Operands, Syntax};
 use crate::delete::{kill, wait_for};
@@ -43,25 +44,24 @@ pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, F
     // Others may work on the container from now on, above all its hooks.
     drop(state);
     let (pid, pidfd) = process;
-    if let Some(hooks) = &spec.hooks {
-        let told = hook_state(&spec, id, &record.bundle, Some(pid), ContainerState::Running);
-        poststart(global, hooks, &told, &pidfd)?;
-    }
+    poststart(global, (&spec, id, &record.bundle), pid, &pidfd)?;
     if let Some(listener) = listener {
         listener.wait(&pidfd, pid)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs the hooks that follow the program's start. A failure that the specification does not let pass ends `process`;
+/// Runs the hooks that follow the start of a container's program, the process `pid`. A failure that the specification does not let pass ends `process`;
 /// the container is left stopped, to be deleted as any other.
 pub(crate) fn poststart(
     global: &Global,
-    hooks: &Hooks,
-    told: &HookState<'_>,
+    (spec, id, bundle): (&Spec, &str, &Path),
+    pid: i32,
     process: &OwnedFd,
 ) -> Result<(), Failure> {
-    match run_poststart(hooks, told) {
+    let Some(hooks) = &spec.hooks else { return Ok(()) };
+    let told = hook_state(spec, id, bundle, Some(pid), ContainerState::Running);
+    match run_poststart(hooks, &told) {
         Ok(warnings) => {
             for warning in warnings {
                 log::warning(global, &warning.to_string());

@@ -198,19 +198,6 @@ fn id_mapping(map: &IdMapping) -> Value {
     json!({ "containerID": map.container, "hostID": map.host, "size": map.size })
 }
 
-/// A path of a container by name: absolute, without `.` and `..`.
-pub(super) fn clean(path: &Path) -> PathBuf {
-    let mut clean = PathBuf::from("/");
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => clean.push(name),
-            Component::ParentDir => drop(clean.pop()),
-            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
-        }
-    }
-    clean
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -393,12 +380,5 @@ mod tests {
             Some(("/mnt", vec!["shared:1", "master:2"]))
         );
         assert_eq!(peer_tags(mountinfo, 3), None);
-    }
-
-    #[test]
-    fn paths_are_cleaned_by_name() {
-        for (path, expected) in [("/dev/", "/dev"), ("dev/./shm", "/dev/shm"), ("/a/../b", "/b")] {
-            assert_eq!(clean(Path::new(path)), Path::new(expected));
-        }
     }
 }

@@ -215,7 +215,7 @@ fn prepare_directory(sandbox: &Sandbox) -> Result<(), EngineError> {
         network: !namespaces.host_network,
         ipc: !namespaces.host_ipc,
         shared_pid: namespaces.shared_pid,
-        user: config.user_namespace.as_ref().map(user_namespace::of_shim),
+        user: config.user_namespace.clone(),
         sysctls: config.sysctls.clone(),
         oom_score_adj: PAUSE_OOM_SCORE_ADJ,
         shm_size: SHM_SIZE,

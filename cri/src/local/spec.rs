@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use berth_runtime::clean_path;
 use serde_json::{Map, Value, json};
 
 use super::devices::Devices;
 use super::labels::SelinuxLabels;
-use super::mounts::clean;
 use super::privileges::{self, CapabilitySets};
 use super::resources::{Host, effective};
 use super::users::Identity;
@@ -209,7 +209,7 @@ fn mounts(input: &SpecInput<'_>) -> Vec<Value> {
     ];
     let taken = |path: &str| {
         let path = Path::new(path);
-        let by = |mount: &Mount| clean(&mount.container_path) == path;
+        let by = |mount: &Mount| clean_path(&mount.container_path) == path;
         input.config.mounts.iter().any(by)
     };
     let dev = taken("/dev");
@@ -254,7 +254,7 @@ fn mounts(input: &SpecInput<'_>) -> Vec<Value> {
 }
 
 fn depth(path: &str) -> usize {
-    clean(Path::new(path)).components().count()
+    clean_path(Path::new(path)).components().count()
 }
 
 fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value {

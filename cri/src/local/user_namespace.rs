@@ -1,8 +1,6 @@
 //! A pod's user namespace: whose ids on the host its own are.
 
-use berth_shim::protocol;
-
-use crate::types::{IdMapping, UserNamespace};
+use crate::types::IdMapping;
 
 /// What user_namespaces(7) shows an id as that it has no mapping for.
 const OVERFLOW: u32 = 65534;
@@ -13,24 +11,6 @@ pub(super) fn on_host(ranges: &[IdMapping], id: u32) -> u32 {
         .iter()
         .find(|range| id >= range.container && id - range.container < range.size)
         .map_or(OVERFLOW, |range| range.host + (id - range.container))
-}
-
-/// As the shim is told.
-pub(super) fn of_shim(user: &UserNamespace) -> protocol::UserNamespace {
-    let ranges = |ranges: &[IdMapping]| {
-        ranges
-            .iter()
-            .map(|range| protocol::IdMapping {
-                container: range.container,
-                host: range.host,
-                size: range.size,
-            })
-            .collect()
-    };
-    protocol::UserNamespace {
-        uids: ranges(&user.uids),
-        gids: ranges(&user.gids),
-    }
 }
 
 #[cfg(test)]

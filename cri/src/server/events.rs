@@ -9,7 +9,7 @@ use tonic::Status;
 
 use super::view;
 use crate::engine::{Engine, EngineError, EventStream};
-use crate::types::{EngineEvent, SandboxId};
+use crate::types::{ContainerStatus, EngineEvent, Image, SandboxId};
 use crate::v1;
 
 /// How many events wait for a client that is slow; the engine's own queue holds the rest.
@@ -46,7 +46,7 @@ async fn forward(engine: Arc<dyn Engine>, mut events: EventStream, client: Sende
 async fn describe(engine: &dyn Engine, event: &EngineEvent) -> Option<v1::ContainerEventResponse> {
     let (container_id, kind) = view::event(&event.sandbox.0, &event.kind)?;
     let sandbox = engine.pod_sandbox_status(&event.sandbox).await.ok();
-    let containers = container_statuses(engine, &event.sandbox.0)
+    let containers = container_statuses(engine, &event.sandbox)
         .await
         .unwrap_or_default();
     Some(v1::ContainerEventResponse {
@@ -61,19 +61,24 @@ async fn describe(engine: &dyn Engine, event: &EngineEvent) -> Option<v1::Contai
 /// The statuses of a sandbox's containers.
 pub(super) async fn container_statuses(
     engine: &dyn Engine,
-    sandbox: &str,
+    sandbox: &SandboxId,
 ) -> Result<Vec<v1::ContainerStatus>, EngineError> {
-    let status = match engine.pod_sandbox_status(&SandboxId(sandbox.to_owned())).await {
+    let status = match engine.pod_sandbox_status(sandbox).await {
         Ok(status) => status,
         Err(EngineError::NotFound(_)) => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
     let mut statuses = Vec::new();
     for container in engine.list_containers(Some(&status.config.uid)).await? {
-        if container.sandbox.0 == sandbox {
-            let image = engine.image_status(&container.image_id.0).await.ok().flatten();
+        if container.sandbox == *sandbox {
+            let image = image_of(engine, &container).await;
             statuses.push(view::container_status(&container, image.as_ref()));
         }
     }
     Ok(statuses)
+}
+
+/// The image that a container was made from, if it is still there.
+pub(super) async fn image_of(engine: &dyn Engine, container: &ContainerStatus) -> Option<Image> {
+    engine.image_status(&container.image_id.0).await.ok().flatten()
 }

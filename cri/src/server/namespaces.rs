@@ -82,14 +82,7 @@ fn mappings(ranges: &[v1::IdMapping], field: &str) -> Result<Vec<IdMapping>> {
     if ranges.is_empty() {
         return Err(invalid(format!("A pod's own user namespace needs {name}.")));
     }
-    let mapped: Vec<IdMapping> = ranges
-        .iter()
-        .map(|range| IdMapping {
-            container: range.container_id,
-            host: range.host_id,
-            size: range.length,
-        })
-        .collect();
+    let mapped: Vec<IdMapping> = ranges.iter().map(range).collect();
     let fits =
         |first: u32, size: u32| size > 0 && first.checked_add(size - 1).is_some_and(|last| last < u32::MAX);
     if let Some(range) = mapped
@@ -132,8 +125,8 @@ pub(super) fn to_message(options: NamespaceOptions, user: Option<&UserNamespace>
         },
         Some(user) => v1::UserNamespace {
             mode: Mode::Pod.into(),
-            uids: user.uids.iter().map(mapping).collect(),
-            gids: user.gids.iter().map(mapping).collect(),
+            uids: user.uids.iter().map(range_to_message).collect(),
+            gids: user.gids.iter().map(range_to_message).collect(),
         },
     };
     v1::NamespaceOption {
@@ -145,7 +138,17 @@ pub(super) fn to_message(options: NamespaceOptions, user: Option<&UserNamespace>
     }
 }
 
-fn mapping(range: &IdMapping) -> v1::IdMapping {
+/// A range of ids as a client gives it.
+pub(super) fn range(range: &v1::IdMapping) -> IdMapping {
+    IdMapping {
+        container: range.container_id,
+        host: range.host_id,
+        size: range.length,
+    }
+}
+
+/// A range of ids as a status tells it.
+pub(super) fn range_to_message(range: &IdMapping) -> v1::IdMapping {
     v1::IdMapping {
         host_id: range.host,
         container_id: range.container,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::engine::EngineError;
 use crate::types::{
-    AuthConfig, ContainerConfig, Device, DnsConfig, IdMapping, ImageMount, LinuxContainerResources, Mount,
+    AuthConfig, ContainerConfig, Device, DnsConfig, ImageMount, LinuxContainerResources, Mount,
     MountPropagation, PodSandboxConfig, PortMapping, Protocol,
 };
 use crate::v1;
@@ -189,8 +189,8 @@ fn mount(mount: v1::Mount) -> Result<Mount> {
         readonly: mount.readonly,
         propagation,
         recursive_read_only: mount.recursive_read_only,
-        uid_mappings: mount.uid_mappings.iter().map(id_mapping).collect(),
-        gid_mappings: mount.gid_mappings.iter().map(id_mapping).collect(),
+        uid_mappings: mount.uid_mappings.iter().map(namespaces::range).collect(),
+        gid_mappings: mount.gid_mappings.iter().map(namespaces::range).collect(),
         selinux_relabel: mount.selinux_relabel,
         image: image_mount(mount.image, mount.image_sub_path)?,
     })
@@ -212,14 +212,6 @@ fn image_mount(spec: Option<v1::ImageSpec>, sub_path: String) -> Result<Option<I
         image_ref: String::new(),
         sub_path: sub_path.into(),
     }))
-}
-
-fn id_mapping(mapping: &v1::IdMapping) -> IdMapping {
-    IdMapping {
-        container: mapping.container_id,
-        host: mapping.host_id,
-        size: mapping.length,
-    }
 }
 
 fn device(device: v1::Device) -> Device {

@@ -10,9 +10,8 @@ use tonic::{Request, Response, Status};
 
 use super::failure::status;
 use super::{events, filter, lookup, request, streams, view};
-use crate::engine::{Engine, EngineError};
+use crate::engine::Engine;
 use crate::streaming::StreamingServer;
-use crate::types::{ContainerStatus, Image};
 use crate::v1;
 use crate::v1::runtime_service_server::RuntimeService;
 
@@ -51,18 +50,6 @@ impl Runtime {
             .filter(|container| filter::container(wanted, container))
             .map(view::container)
             .collect())
-    }
-
-    async fn statuses_of(&self, sandbox: &str) -> Result<Vec<v1::ContainerStatus>, EngineError> {
-        events::container_statuses(self.engine.as_ref(), sandbox).await
-    }
-
-    async fn image_of(&self, container: &ContainerStatus) -> Option<Image> {
-        self.engine
-            .image_status(&container.image_id.0)
-            .await
-            .ok()
-            .flatten()
     }
 
     async fn stats_of_containers(
@@ -199,7 +186,9 @@ impl RuntimeService for Runtime {
         Ok(Response::new(v1::PodSandboxStatusResponse {
             status: Some(view::sandbox_status(&sandbox)),
             info: view::map(&info),
-            containers_statuses: self.statuses_of(&id.0).await.map_err(status)?,
+            containers_statuses: events::container_statuses(self.engine.as_ref(), &id)
+                .await
+                .map_err(status)?,
             timestamp: now(),
         }))
     }
@@ -314,7 +303,7 @@ impl RuntimeService for Runtime {
         let request = request.into_inner();
         let id = lookup::container(self.engine.as_ref(), &request.container_id).await?;
         let container = self.engine.container_status(&id).await.map_err(status)?;
-        let image = self.image_of(&container).await;
+        let image = events::image_of(self.engine.as_ref(), &container).await;
         let info = if request.verbose {
             self.engine.container_info(&id).await.map_err(status)?
         } else {

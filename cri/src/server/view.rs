@@ -6,9 +6,8 @@ use nix::sys::signal::Signal;
 
 use super::namespaces;
 use crate::types::{
-    CgroupDriver, ContainerState, ContainerStatus, ContainerUser, EngineEventKind, FilesystemUsage,
-    IdMapping, Image, LinuxContainerResources, Mount, MountPropagation, PodSandboxStatus, RuntimeStatus,
-    UnixNanos,
+    CgroupDriver, ContainerState, ContainerStatus, ContainerUser, EngineEventKind, FilesystemUsage, Image,
+    LinuxContainerResources, Mount, MountPropagation, PodSandboxStatus, RuntimeStatus, UnixNanos,
 };
 use crate::v1;
 
@@ -190,8 +189,16 @@ fn mount(mount: &Mount) -> v1::Mount {
         readonly: mount.readonly,
         propagation: propagation.into(),
         selinux_relabel: mount.selinux_relabel,
-        uid_mappings: mount.uid_mappings.iter().map(id_mapping).collect(),
-        gid_mappings: mount.gid_mappings.iter().map(id_mapping).collect(),
+        uid_mappings: mount
+            .uid_mappings
+            .iter()
+            .map(namespaces::range_to_message)
+            .collect(),
+        gid_mappings: mount
+            .gid_mappings
+            .iter()
+            .map(namespaces::range_to_message)
+            .collect(),
         recursive_read_only: mount.recursive_read_only,
         image: mount.image.as_ref().map(|image| v1::ImageSpec {
             image: image.image.clone(),
@@ -203,14 +210,6 @@ fn mount(mount: &Mount) -> v1::Mount {
             .image
             .as_ref()
             .map_or_else(String::new, |image| image.sub_path.to_string_lossy().into_owned()),
-    }
-}
-
-fn id_mapping(mapping: &IdMapping) -> v1::IdMapping {
-    v1::IdMapping {
-        container_id: mapping.container,
-        host_id: mapping.host,
-        length: mapping.size,
     }
 }
 

@@ -27,5 +27,6 @@ pub(crate) use id_mapped::user_namespace;
 pub(crate) use options::Options;
 pub(crate) use options::Propagation;
 pub use options::mount_options;
+pub use source::clean_path;
 pub(crate) use source::{Origin, Prepared, Source, clone_tree, prepare};
 pub(crate) use target::{INSIDE, file_in, is_directory, make_directory, open_inside, place, retry};

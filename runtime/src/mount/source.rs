@@ -92,7 +92,7 @@ fn prepare_one(
     origin: &Origin<'_>,
     maps: &mut IdMaps<'_>,
 ) -> Result<Prepared> {
-    let destination = clean(&mount.destination);
+    let destination = clean_path(&mount.destination);
     let name = destination.display().to_string();
     let mut options = Options::parse(&mount.options)?;
     let source = match (options.bind, mount.typ.as_str()) {
@@ -200,11 +200,11 @@ fn bind_source(
 /// The path in the container of a source in the container's root that an earlier mount covers, or is made below: on the
 /// host there is something else, or nothing.
 pub(super) fn inside(source: &Path, before: &[oci::Mount], origin: &Origin<'_>) -> Option<PathBuf> {
-    let root = clean(&origin.bundle.join(origin.root?));
-    let source = clean(source);
+    let root = clean_path(&origin.bundle.join(origin.root?));
+    let source = clean_path(source);
     let path = Path::new("/").join(source.strip_prefix(&root).ok()?);
     let touches = |mount: &oci::Mount| {
-        let destination = clean(&mount.destination);
+        let destination = clean_path(&mount.destination);
         path.starts_with(&destination) || destination.starts_with(&path)
     };
     before.iter().any(touches).then_some(path)
@@ -247,8 +247,8 @@ pub(crate) fn clone_tree(directory: impl AsFd, path: &Path, recursive: bool) -> 
     open_tree(directory, path, flags)
 }
 
-/// The path made absolute, with `.` and `..` resolved by name.
-fn clean(path: &Path) -> PathBuf {
+/// A path of a container made absolute, with `.` and `..` resolved by name: it can not climb out.
+pub fn clean_path(path: &Path) -> PathBuf {
     let mut clean = PathBuf::from("/");
     for component in path.components() {
         match component {
@@ -282,8 +282,11 @@ mod tests {
             ("a/./b", "/a/b"),
             ("/..", "/"),
             ("//a", "/a"),
+            ("/dev/", "/dev"),
+            ("dev/./shm", "/dev/shm"),
+            ("/a/../b", "/b"),
         ] {
-            assert_eq!(clean(Path::new(path)), Path::new(expected), "{path}");
+            assert_eq!(clean_path(Path::new(path)), Path::new(expected), "{path}");
         }
     }
 }
