@@ -47,6 +47,8 @@ impl Node {
         {
             self.detach(stale, None)?;
             records.remove(&ifname)?;
+            // The new interface may need the old one's place.
+            self.site.background.finish();
         }
         let (list, mut record) = self.intent(attachment, sandbox)?;
         records.write_intent(&record)?;
@@ -74,6 +76,7 @@ impl Node {
                 if chain.del(&record, Some(&record.attachment.netns)).is_ok() {
                     records.remove(&ifname)?;
                 }
+                self.site.background.finish();
                 Err(error)
             }
         }

@@ -312,6 +312,7 @@ fn call(site: &Site, verb: Verb, record: &Record, netns: Option<&Path>) -> Call 
         ifname: record.attachment.ifname.clone(),
         args: record.cni_args.clone(),
         input: Some(input),
+        recorded: true,
     }
 }
 

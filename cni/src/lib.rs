@@ -12,6 +12,7 @@
 mod advice;
 mod attach;
 mod attachment;
+mod background;
 mod chain;
 mod conf;
 mod conf_dir;

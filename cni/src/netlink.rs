@@ -153,6 +153,16 @@ impl Netlink {
         })
     }
 
+    /// Takes a bridge's port down and off its bridge: nothing gets through it any more. Unlike its removal this does not wait
+    /// for the kernel's other processors.
+    pub(crate) fn cut_off(&self, port: &Link) -> Result<(), PluginError> {
+        let message = LinkUnspec::new_with_index(port.index).nocontroller().down();
+        match self.set(message.build(), port, "cut off") {
+            Err(_) if self.link(&port.name)?.is_none() => Ok(()),
+            done => done,
+        }
+    }
+
     /// Removes an interface; one that is gone is removed.
     pub(crate) fn delete_link(&self, link: &Link) -> Result<(), PluginError> {
         match self.ask(self.handle.link().del(link.index).execute()) {

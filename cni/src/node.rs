@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use crate::advice;
@@ -47,6 +47,7 @@ impl Node {
             table: default.map_or_else(|| "berth".to_owned(), |default| default.table.clone()),
             timeout: config.plugin_timeout,
             preference: config.preference,
+            background: Arc::default(),
         };
         Ok(Node {
             config: config.clone(),

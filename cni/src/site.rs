@@ -4,10 +4,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::background::Background;
 use crate::config::PluginPreference;
 use crate::plugins::BuiltIn;
 use crate::process::{self, RunError};
@@ -57,6 +59,9 @@ pub(crate) struct Call {
     pub(crate) args: String,
     /// The file of an executable's input, locked as long as it runs; `None` for calls that change nothing.
     pub(crate) input: Option<PathBuf>,
+    /// It comes from berth's own record of the attachment: its configuration is, to the letter, what ADD was told, and the
+    /// sandbox ends right after DEL. Other callers of the plugins may leave things out, and keep the sandbox.
+    pub(crate) recorded: bool,
 }
 
 impl Call {
@@ -69,6 +74,7 @@ impl Call {
             ifname: String::new(),
             args: String::new(),
             input: None,
+            recorded: false,
         }
     }
 
@@ -89,6 +95,7 @@ pub(crate) struct Site {
     pub(crate) table: String,
     pub(crate) timeout: Duration,
     pub(crate) preference: PluginPreference,
+    pub(crate) background: Arc<Background>,
 }
 
 /// Which program a plugin's type stands for.

@@ -198,7 +198,8 @@ pub enum Request {
         resources: serde_json::Value,
     },
     /// Kill what still runs, remove the containers' cgroups, end the pause and the shim. The connection closes when
-    /// it is done.
+    /// it is done. The pod's own cgroup ([`SandboxConfig::cgroup`]) is the caller's to remove once the shim has ended: a
+    /// process can't remove the group that it is in, and to leave it would take milliseconds.
     Shutdown,
 }
 

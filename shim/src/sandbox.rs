@@ -120,22 +120,20 @@ impl Sandbox {
         self.pause_lives = false;
     }
 
-    /// Leaves the cgroup, which can't be removed from within. This takes milliseconds: best while others end.
-    pub(crate) fn leave_cgroup(&self) {
-        if let Err(error) = leave_all() {
-            eprintln!("The pod's cgroup can't be left: {error}");
-        }
-    }
-
-    /// Ends the pause and removes the cgroup. The mount namespace goes with this process.
-    pub(crate) fn tear_down(&mut self) {
+    /// Ends the pause. The mount namespace goes with this process.
+    pub(crate) fn end_pause(&mut self) {
         if self.pause_lives {
             let pause = rustix::process::Pid::from_raw(self.pause.pid.as_raw());
             let _ = rustix::process::pidfd_send_signal(&self.pause.pidfd, rustix::process::Signal::KILL);
             let _ = waitpid(pause, WaitOptions::empty());
             self.pause_lives = false;
         }
-        if let Err(error) = self.cgroup.delete() {
+    }
+
+    /// Leaves the cgroup, which can't be removed from within, and removes it. Leaving takes 5 to 33 ms where there is a
+    /// unified hierarchy.
+    pub(crate) fn remove_cgroup(&self) {
+        if let Err(error) = leave_all().and_then(|()| self.cgroup.delete()) {
             eprintln!(
                 "The pod's cgroup {} is left behind: {error}",
                 self.cgroup.path().as_str()

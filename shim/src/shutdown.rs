@@ -28,7 +28,6 @@ impl Shim {
     /// Kills everything. The rest follows when it is dead.
     pub(crate) fn begin_shutdown(&mut self, asked: Option<(u32, u64)>) {
         self.containers.values().for_each(Container::kill_all);
-        self.sandbox.leave_cgroup();
         self.shutdown = Some(Shutdown {
             deadline: Instant::now() + PATIENCE,
             asked,
@@ -43,7 +42,8 @@ impl Shim {
         })
     }
 
-    /// Removes what is left of the pod, and tells who asked.
+    /// Removes what is left of the pod, and tells who asked: they remove the pod's own cgroup once this process is gone, which
+    /// costs them nothing. Without anybody who asked the shim does so itself.
     pub(crate) fn finish(mut self) {
         self.execs.clear();
         for container in self.containers.values_mut() {
@@ -51,14 +51,16 @@ impl Shim {
                 eprintln!("Something of container {} is left behind: {error}", container.id);
             }
         }
-        self.sandbox.tear_down();
+        self.sandbox.end_pause();
         for name in [SOCKET_NAME, RECORD_NAME] {
             let _ = fs::remove_file(self.sandbox.dir.join(name));
         }
         let asked = self.shutdown.take().and_then(|shutdown| shutdown.asked);
-        if let Some((number, seq)) = asked
-            && let Some(client) = self.clients.get_mut(&number)
-        {
+        let Some((number, seq)) = asked else {
+            self.sandbox.remove_cgroup();
+            return;
+        };
+        if let Some(client) = self.clients.get_mut(&number) {
             let done = Message::Reply {
                 seq,
                 result: Ok(Response::Done),

@@ -190,7 +190,7 @@ fn a_shutdown_leaves_nothing() {
         assert!(!is_alive(pid));
     }
     wait_until("the shim has ended", || !is_alive(record.pid));
-    for group in ["a", "b", "sandbox"] {
+    for group in ["a", "b"] {
         assert!(
             Cgroup::open(&format!("{}/{group}", pod.id)).unwrap().is_none(),
             "{group}"

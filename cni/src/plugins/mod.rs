@@ -10,6 +10,7 @@ mod portmap;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -313,6 +314,7 @@ fn run(name: &str, env: &BTreeMap<String, String>, stdin: &[u8]) -> Result<Optio
         ifname: get("CNI_IFNAME"),
         args: get("CNI_ARGS"),
         input: None,
+        recorded: false,
     };
     if verb == Verb::Add || verb == Verb::Del || verb == Verb::Check {
         let invalid = |e: crate::CniError| PluginError::new(code::INVALID_ENVIRONMENT, e.to_string());
@@ -329,6 +331,7 @@ fn run(name: &str, env: &BTreeMap<String, String>, stdin: &[u8]) -> Result<Optio
         table: "berth".into(),
         timeout: Duration::from_secs(30),
         preference: PluginPreference::Executable,
+        background: Arc::default(),
     };
     plugin.call(&site, &call, &conf)
 }

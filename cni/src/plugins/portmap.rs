@@ -41,6 +41,9 @@ pub(super) fn add(context: &Context<'_>) -> Result<CniResult, PluginError> {
 
 /// Closes them.
 pub(super) fn del(context: &Context<'_>) -> Result<(), PluginError> {
+    if context.call.recorded && mappings(&parse(context)?)?.is_empty() {
+        return Ok(());
+    }
     let mine = firewall::tag(
         &context.common.name,
         &context.call.container_id,
