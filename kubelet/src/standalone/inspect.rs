@@ -1,14 +1,13 @@
-//! `berth ps`, `berth status` and `berth logs`: pods as their records, statuses and logs on disk tell of them, whoever
-//! runs them.
+//! `berth ps` and `berth status`: pods as their records and statuses on disk tell of them, whoever runs them.
 
 use std::fmt::Write as _;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
+use super::choose;
 use super::lock::PodLock;
-use crate::logs::{LogLine, LogReader, Start};
 use crate::spec;
 use crate::worker::{PodRecord, Records};
 
@@ -45,14 +44,6 @@ pub enum InspectError {
         /// The ones there are.
         known: String,
     },
-    /// Which container?
-    #[error("Pod {pod} has several containers ({known}); choose one with -c.")]
-    WhichContainer {
-        /// The pod.
-        pod: String,
-        /// The ones there are.
-        known: String,
-    },
     /// The container has not run so often.
     #[error("Container {container} of pod {pod} has no {what}log yet.")]
     NoLog {
@@ -62,6 +53,14 @@ pub enum InspectError {
         container: String,
         /// `previous `, or empty.
         what: &'static str,
+    },
+    /// Changes can't be waited for.
+    #[error("The directory {} can't be watched: {source}.", path.display())]
+    Watch {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// The log can't be read.
     #[error("The log {} can't be read: {source}.", path.display())]
@@ -90,14 +89,16 @@ impl Places {
 
     /// The pod `NAME` or `NAMESPACE/NAME`.
     pub(super) fn find(&self, pod: &str) -> Result<(PodRecord, Option<PodStatus>), InspectError> {
-        let (namespace, name) = pod.split_once('/').unwrap_or(("default", pod));
-        let wanted = |(record, _): &(PodRecord, _)| {
-            spec::name(&record.pod) == name && spec::namespace(&record.pod) == namespace
-        };
-        self.records()?
-            .into_iter()
-            .find(wanted)
-            .ok_or_else(|| InspectError::NoPod(pod.to_owned()))
+        let mut records = self.records()?;
+        for (namespace, name) in choose::readings(pod) {
+            let wanted = |(record, _): &(PodRecord, _)| {
+                spec::name(&record.pod) == name && spec::namespace(&record.pod) == namespace
+            };
+            if let Some(index) = records.iter().position(wanted) {
+                return Ok(records.swap_remove(index));
+            }
+        }
+        Err(InspectError::NoPod(pod.to_owned()))
     }
 
     /// All pods, a line each.
@@ -151,84 +152,6 @@ impl Places {
         let (record, status) = self.find(pod)?;
         Ok(Pod { status, ..record.pod })
     }
-
-    /// The log of a container of a pod, or of the one that ran before it; each line goes to `sink`.
-    pub fn log(
-        &self,
-        pod: &str,
-        container: Option<&str>,
-        previous: bool,
-        sink: impl FnMut(LogLine),
-    ) -> Result<(), InspectError> {
-        let (record, status) = self.find(pod)?;
-        let name = container_name(&record.pod, pod, container)?;
-        let directory = format!(
-            "{}_{}_{}",
-            spec::namespace(&record.pod),
-            spec::name(&record.pod),
-            record.uid()
-        );
-        let directory = self.log_root.join(directory).join(&name);
-        let mut attempts = attempts(&directory);
-        // A container that waits for its restart has ended: then the last one is the previous one.
-        if previous && !is_waiting(status.as_ref(), &name) {
-            attempts.pop();
-        }
-        let Some(attempt) = attempts.pop() else {
-            let what = if previous { "previous " } else { "" };
-            return Err(InspectError::NoLog {
-                pod: pod.to_owned(),
-                container: name,
-                what,
-            });
-        };
-        let path = directory.join(format!("{attempt}.log"));
-        read(&path, sink).map_err(|source| InspectError::Log { path, source })
-    }
-}
-
-fn read(path: &Path, mut sink: impl FnMut(LogLine)) -> io::Result<()> {
-    let mut reader = LogReader::new(path, Start::Oldest);
-    while let Some(line) = reader.next_line()? {
-        sink(line);
-    }
-    reader.finish().into_iter().for_each(sink);
-    Ok(())
-}
-
-fn container_name(pod: &Pod, shown: &str, wanted: Option<&str>) -> Result<String, InspectError> {
-    let known: Vec<&str> = spec::all_containers(pod)
-        .map(|(container, _)| container.name.as_str())
-        .collect();
-    match (wanted, spec::containers(pod)) {
-        (Some(wanted), _) if known.contains(&wanted) => Ok(wanted.to_owned()),
-        (Some(wanted), _) => Err(InspectError::NoContainer {
-            pod: shown.to_owned(),
-            container: wanted.to_owned(),
-            known: known.join(", "),
-        }),
-        (None, [only]) => Ok(only.name.clone()),
-        (None, _) => Err(InspectError::WhichContainer {
-            pod: shown.to_owned(),
-            known: known.join(", "),
-        }),
-    }
-}
-
-fn is_waiting(status: Option<&PodStatus>, container: &str) -> bool {
-    let Some(status) = status else { return false };
-    let init = status.init_container_statuses.iter().flatten();
-    let mut all = init.chain(status.container_statuses.iter().flatten());
-    all.any(|c| c.name == container && c.state.as_ref().is_some_and(|state| state.waiting.is_some()))
-}
-
-/// The numbers of `<n>.log` files, the least first.
-fn attempts(directory: &Path) -> Vec<u32> {
-    let names = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let number = |name: std::ffi::OsString| name.to_str()?.strip_suffix(".log")?.parse().ok();
-    let mut attempts: Vec<u32> = names.filter_map(|entry| number(entry.file_name())).collect();
-    attempts.sort_unstable();
-    attempts
 }
 
 /// The STATUS column as kubectl has it: why a container waits or ended, else the phase.
@@ -277,7 +200,7 @@ mod tests {
     use crate::testing;
 
     #[test]
-    fn pods_and_their_logs_are_found_on_disk() {
+    fn pods_are_found_on_disk() {
         let dir = tempfile::tempdir().unwrap();
         let places = Places {
             kubelet_root: dir.path().join("kubelet"),
@@ -298,24 +221,6 @@ mod tests {
                 .contains(&format!("process {}", std::process::id()))
         );
 
-        let logs = places.log_root.join("default_p_uid/c");
-        std::fs::create_dir_all(&logs).unwrap();
-        for attempt in [9, 10] {
-            let line = format!("2026-01-01T00:00:00Z stdout F run {attempt}\n");
-            std::fs::write(logs.join(format!("{attempt}.log")), line).unwrap();
-        }
-        let log = |container, previous| {
-            let mut text = Vec::new();
-            places
-                .log("p", container, previous, |line| text.extend(line.text))
-                .map(|()| String::from_utf8(text).unwrap())
-        };
-        assert_eq!(log(None, false).unwrap(), "run 10");
-        assert_eq!(log(Some("c"), true).unwrap(), "run 9");
-        assert_eq!(
-            log(Some("x"), true).unwrap_err().to_string(),
-            "Pod p has no container x; it has c."
-        );
         assert!(matches!(places.pod("other/p"), Err(InspectError::NoPod(_))));
     }
 

@@ -1,0 +1,477 @@
+//! `berth logs`: what containers have written, and what they go on to write.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerState, PodStatus};
+use tokio::sync::mpsc;
+
+use super::choose;
+use super::inspect::{InspectError, Places};
+use super::watch::Watch;
+use crate::logs::{LogLine, LogReader, Start};
+use crate::spec;
+use crate::worker::{PodRecord, Records};
+
+/// Lines of containers that are followed wait here until they are taken.
+const ROOM: usize = 64;
+
+/// Which lines are wanted.
+#[derive(Clone, Debug, Default)]
+pub struct LogOptions {
+    /// Of which container; `None` is the one that kubectl would take.
+    pub container: Option<String>,
+    /// Of all containers.
+    pub all_containers: bool,
+    /// Of the container before the last restart.
+    pub previous: bool,
+    /// Also what is written from now on, until no container can write any more.
+    pub follow: bool,
+    /// Only so many lines of what is there already.
+    pub tail: Option<usize>,
+    /// Only lines from then on.
+    pub since: Option<Timestamp>,
+}
+
+/// A line and where it comes from.
+#[derive(Clone, Debug)]
+pub struct PodLogLine {
+    /// The container.
+    pub container: String,
+    /// What it wrote.
+    pub line: LogLine,
+}
+
+impl Places {
+    /// Gives the lines of a pod's containers to `sink`, which ends it with an error. `notice` is told what there is to
+    /// say to the person who asked.
+    ///
+    /// # Errors
+    /// There is no such pod, container or log, or it can't be read. An error of the sink is no error.
+    pub async fn logs(
+        &self,
+        pod: &str,
+        options: &LogOptions,
+        notice: impl FnOnce(&str),
+        mut sink: impl FnMut(PodLogLine) -> io::Result<()>,
+    ) -> Result<(), InspectError> {
+        let (record, status) = self.find(pod)?;
+        let containers = if options.all_containers {
+            spec::all_containers(&record.pod)
+                .map(|(container, _)| container.name.clone())
+                .collect()
+        } else {
+            let chosen = choose::container(&record.pod, pod, options.container.as_deref())?;
+            chosen.notice.as_deref().map(notice);
+            vec![chosen.container]
+        };
+        let log = |container: &String| Log {
+            directory: self.log_directory(&record).join(container),
+            records: Records::new(&self.kubelet_root),
+            records_directory: self.kubelet_root.join("pod-records"),
+            record: record.clone(),
+            container: container.clone(),
+            shown: pod.to_owned(),
+            options: options.clone(),
+        };
+        if options.follow && !options.previous {
+            return follow_all(containers.iter().map(log), sink).await;
+        }
+        for container in &containers {
+            match log(container).read(status.as_ref(), &mut sink) {
+                // One that has not begun has nothing to say; the others have.
+                Err(Stop::Error(InspectError::NoLog { .. })) if options.all_containers => {}
+                Err(Stop::Error(error)) => return Err(error),
+                Err(Stop::SinkIsFull) => return Ok(()),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn log_directory(&self, record: &PodRecord) -> PathBuf {
+        let (namespace, name) = (spec::namespace(&record.pod), spec::name(&record.pod));
+        self.log_root.join(format!("{namespace}_{name}_{}", record.uid()))
+    }
+}
+
+/// Why reading stopped early.
+enum Stop {
+    SinkIsFull,
+    Error(InspectError),
+}
+
+impl From<InspectError> for Stop {
+    fn from(error: InspectError) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Follows each container in a task of its own. Lines of one container come in their order.
+async fn follow_all(
+    logs: impl Iterator<Item = Log>,
+    mut sink: impl FnMut(PodLogLine) -> io::Result<()>,
+) -> Result<(), InspectError> {
+    let (sender, mut receiver) = mpsc::channel(ROOM);
+    for log in logs {
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            if let Err(error) = log.follow(&sender).await {
+                // Nobody may be there to hear of it any more.
+                let _ = sender.send(Err(error)).await;
+            }
+        });
+    }
+    drop(sender);
+    while let Some(line) = receiver.recv().await {
+        if sink(line?).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The log of one container, over its restarts.
+struct Log {
+    directory: PathBuf,
+    records: Records,
+    records_directory: PathBuf,
+    record: PodRecord,
+    container: String,
+    shown: String,
+    options: LogOptions,
+}
+
+impl Log {
+    fn read(
+        &self,
+        status: Option<&PodStatus>,
+        mut sink: impl FnMut(PodLogLine) -> io::Result<()>,
+    ) -> Result<(), Stop> {
+        let mut attempts = attempts(&self.directory);
+        // A container that waits for its restart has ended: then the last one is the previous one.
+        if self.options.previous && !is_waiting(status, &self.container) {
+            attempts.pop();
+        }
+        let Some(attempt) = attempts.pop() else {
+            return Err(Stop::Error(InspectError::NoLog {
+                pod: self.shown.clone(),
+                container: self.container.clone(),
+                what: if self.options.previous { "previous " } else { "" },
+            }));
+        };
+        let mut reader = self.reader(attempt);
+        let mut begin = Begin::new(&self.options);
+        let mut take = |line| sink(self.named(line)).map_err(|_| Stop::SinkIsFull);
+        while let Some(line) = reader
+            .next_line()
+            .map_err(|error| self.unreadable(attempt, error))?
+        {
+            begin.push(line).map_or(Ok(()), &mut take)?;
+        }
+        for line in reader.finish() {
+            begin.push(line).map_or(Ok(()), &mut take)?;
+        }
+        begin.end().try_for_each(take)
+    }
+
+    /// Ends when the container is not to run again, or when nobody takes the lines any more.
+    async fn follow(
+        &self,
+        sender: &mpsc::Sender<Result<PodLogLine, InspectError>>,
+    ) -> Result<(), InspectError> {
+        let failed = |source| InspectError::Watch {
+            path: self.directory.clone(),
+            source,
+        };
+        let watch =
+            Watch::new(vec![self.directory.clone(), self.records_directory.clone()]).map_err(failed)?;
+        let mut begin = Begin::new(&self.options);
+        let mut current: Option<(u32, LogReader)> = None;
+        loop {
+            watch.arm().map_err(failed)?;
+            // Looked at before the log is read: what was written before is in it.
+            let over = self.is_over();
+            let all = attempts(&self.directory);
+            let (attempt, reader) = match &mut current {
+                Some((attempt, reader)) => (*attempt, reader),
+                None => match all.last() {
+                    Some(&last) => {
+                        let (_, reader) = current.insert((last, self.reader(last)));
+                        (last, reader)
+                    }
+                    None if over => return Ok(()),
+                    None => {
+                        watch.changed().await.map_err(failed)?;
+                        continue;
+                    }
+                },
+            };
+            let next = all.iter().find(|&&one| one > attempt);
+            let mut lines = Vec::new();
+            loop {
+                let line = reader
+                    .next_line()
+                    .map_err(|error| self.unreadable(attempt, error))?;
+                let done = line.is_none();
+                lines.extend(line.and_then(|line| begin.push(line)));
+                if done {
+                    // Whatever comes from now on is new.
+                    lines.extend(begin.end());
+                    if next.is_some() || over {
+                        lines.extend(reader.finish());
+                    }
+                }
+                // The channel is as wide as the taker is quick.
+                for line in lines.drain(..) {
+                    if sender.send(Ok(self.named(line))).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                if done {
+                    break;
+                }
+            }
+            match next {
+                Some(&next) => current = Some((next, self.reader(next))),
+                None if over => return Ok(()),
+                None => tokio::select! {
+                    changed = watch.changed() => changed.map_err(failed)?,
+                    () = sender.closed() => return Ok(()),
+                },
+            }
+        }
+    }
+
+    fn reader(&self, attempt: u32) -> LogReader {
+        LogReader::new(self.path(attempt), Start::Oldest)
+    }
+
+    fn path(&self, attempt: u32) -> PathBuf {
+        self.directory.join(format!("{attempt}.log"))
+    }
+
+    fn named(&self, line: LogLine) -> PodLogLine {
+        PodLogLine {
+            container: self.container.clone(),
+            line,
+        }
+    }
+
+    fn unreadable(&self, attempt: u32, source: io::Error) -> InspectError {
+        InspectError::Log {
+            path: self.path(attempt),
+            source,
+        }
+    }
+
+    /// The container does not run and will not run again.
+    fn is_over(&self) -> bool {
+        let uid = self.record.uid();
+        if !matches!(self.records.load(&uid), Ok(Some(_))) {
+            return true;
+        }
+        let Some(status) = self.records.load_status(&uid) else {
+            return false;
+        };
+        if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+            return true;
+        }
+        let Some((container, role)) = spec::container(&self.record.pod, &self.container) else {
+            return true;
+        };
+        let ended = state(&status, &self.container).and_then(|state| state.terminated.as_ref());
+        ended.is_some_and(|ended| {
+            !spec::restart_policy(&self.record.pod, container, role).restarts(ended.exit_code)
+        })
+    }
+}
+
+/// What is there at first, of which not all may be wanted.
+struct Begin {
+    lines: VecDeque<LogLine>,
+    tail: Option<usize>,
+    since: Option<Timestamp>,
+}
+
+impl Begin {
+    fn new(options: &LogOptions) -> Self {
+        Self {
+            lines: VecDeque::new(),
+            tail: options.tail,
+            since: options.since,
+        }
+    }
+
+    /// Takes a line; gives it back if it can be told already that it is wanted.
+    fn push(&mut self, line: LogLine) -> Option<LogLine> {
+        let is_early = |since| line.time.parse::<Timestamp>().is_ok_and(|time| time < since);
+        if self.since.is_some_and(is_early) {
+            return None;
+        }
+        let Some(tail) = self.tail else { return Some(line) };
+        self.lines.push_back(line);
+        if self.lines.len() > tail {
+            self.lines.pop_front();
+        }
+        None
+    }
+
+    /// The last lines of what was there. What is pushed from now on is wanted.
+    fn end(&mut self) -> impl Iterator<Item = LogLine> + use<> {
+        self.tail = None;
+        std::mem::take(&mut self.lines).into_iter()
+    }
+}
+
+fn state<'a>(status: &'a PodStatus, container: &str) -> Option<&'a ContainerState> {
+    let init = status.init_container_statuses.iter().flatten();
+    let mut all = init.chain(status.container_statuses.iter().flatten());
+    all.find(|status| status.name == container)?.state.as_ref()
+}
+
+fn is_waiting(status: Option<&PodStatus>, container: &str) -> bool {
+    status
+        .and_then(|status| state(status, container))
+        .is_some_and(|state| state.waiting.is_some())
+}
+
+/// The numbers of `<n>.log` files, the least first.
+fn attempts(directory: &Path) -> Vec<u32> {
+    let names = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let number = |name: std::ffi::OsString| name.to_str()?.strip_suffix(".log")?.parse().ok();
+    let mut attempts: Vec<u32> = names.filter_map(|entry| number(entry.file_name())).collect();
+    attempts.sort_unstable();
+    attempts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    struct Bench {
+        dir: tempfile::TempDir,
+        places: Places,
+        records: Records,
+    }
+
+    impl Bench {
+        fn new(spec: &str) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let places = Places {
+                kubelet_root: dir.path().join("kubelet"),
+                log_root: dir.path().join("logs"),
+            };
+            let records = Records::new(&places.kubelet_root);
+            records
+                .save(&PodRecord::new(testing::pod(spec), 1, PathBuf::new()))
+                .unwrap();
+            Self { dir, places, records }
+        }
+
+        fn write(&self, attempt: u32, lines: &[(u32, &str)]) {
+            use std::io::Write;
+            let logs = self.dir.path().join("logs/default_p_uid/c");
+            std::fs::create_dir_all(&logs).unwrap();
+            let path = logs.join(format!("{attempt}.log"));
+            let mut file = std::fs::File::options()
+                .create(true)
+                .append(true)
+                .open(path)
+                .unwrap();
+            for (second, text) in lines {
+                writeln!(file, "2026-01-01T00:00:{second:02}Z stdout F {text}").unwrap();
+            }
+        }
+
+        async fn read(&self, options: LogOptions) -> Result<Vec<String>, InspectError> {
+            let mut lines = Vec::new();
+            let sink = |line: PodLogLine| {
+                lines.push(String::from_utf8(line.line.text).unwrap());
+                Ok(())
+            };
+            self.places.logs("p", &options, |_| {}, sink).await?;
+            Ok(lines)
+        }
+
+        fn status(&self, state: serde_json::Value) {
+            let status = serde_json::json!({ "phase": "Running", "containerStatuses": [{
+                "name": "c", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state }] });
+            let uid = crate::identity::PodUid("uid".into());
+            self.records
+                .save_status(&uid, &serde_json::from_value(status).unwrap())
+                .unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn tail_since_and_previous_choose_lines() {
+        let bench = Bench::new(r#"{"containers":[{"name":"c","image":"i"}]}"#);
+        let options = LogOptions::default();
+        let error = bench.read(options.clone()).await.unwrap_err();
+        assert_eq!(error.to_string(), "Container c of pod p has no log yet.");
+        bench.write(0, &[(0, "old")]);
+        bench.write(1, &[(1, "a"), (2, "b"), (3, "c")]);
+        assert_eq!(bench.read(options.clone()).await.unwrap(), ["a", "b", "c"]);
+        let tail = |lines| LogOptions {
+            tail: Some(lines),
+            ..LogOptions::default()
+        };
+        assert_eq!(bench.read(tail(2)).await.unwrap(), ["b", "c"]);
+        assert_eq!(bench.read(tail(0)).await.unwrap(), [""; 0]);
+        assert_eq!(bench.read(tail(9)).await.unwrap(), ["a", "b", "c"]);
+        let since = LogOptions {
+            since: Some("2026-01-01T00:00:03Z".parse().unwrap()),
+            ..LogOptions::default()
+        };
+        assert_eq!(bench.read(since).await.unwrap(), ["c"]);
+        let previous = LogOptions {
+            previous: true,
+            ..LogOptions::default()
+        };
+        assert_eq!(bench.read(previous).await.unwrap(), ["old"]);
+        let other = LogOptions {
+            container: Some("x".into()),
+            ..LogOptions::default()
+        };
+        assert_eq!(
+            bench.read(other).await.unwrap_err().to_string(),
+            "Pod p has no container x; it has c."
+        );
+    }
+
+    #[tokio::test]
+    async fn a_log_is_followed_over_restarts_until_the_container_is_over() {
+        let bench = Bench::new(r#"{"restartPolicy":"OnFailure","containers":[{"name":"c","image":"i"}]}"#);
+        bench.status(serde_json::json!({ "running": {} }));
+        bench.write(0, &[(0, "0"), (1, "1")]);
+        let options = LogOptions {
+            follow: true,
+            tail: Some(1),
+            ..LogOptions::default()
+        };
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let places = bench.places.clone();
+        let follower = tokio::spawn(async move {
+            let sink = |line: PodLogLine| {
+                sender.send(String::from_utf8(line.line.text).unwrap()).unwrap();
+                Ok(())
+            };
+            places.logs("p", &options, |_| {}, sink).await
+        });
+        assert_eq!(receiver.recv().await.unwrap(), "1");
+        bench.write(0, &[(2, "2")]);
+        assert_eq!(receiver.recv().await.unwrap(), "2");
+        bench.status(serde_json::json!({ "terminated": { "exitCode": 1 } }));
+        bench.write(1, &[(3, "again")]);
+        assert_eq!(receiver.recv().await.unwrap(), "again");
+        bench.write(1, &[(4, "last")]);
+        bench.status(serde_json::json!({ "terminated": { "exitCode": 0 } }));
+        assert_eq!(receiver.recv().await.unwrap(), "last");
+        follower.await.unwrap().unwrap();
+        assert_eq!(receiver.recv().await, None);
+    }
+}
