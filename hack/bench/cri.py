@@ -112,8 +112,9 @@ class Server:
 
     name = ""
 
-    def __init__(self, options, directory):
+    def __init__(self, options, directory, extra=()):
         self.directory = pathlib.Path(directory) / self.name
+        self.extra = extra
         self.directory.mkdir()
         self.group = f"/berth-bench-{os.getpid()}-{self.name}"
         self.helper = measure.program(options, "berth-helper")
@@ -176,8 +177,8 @@ class Berth(Server):
     name = "berth"
     subnet = "10.99.0.0/16"
 
-    def __init__(self, options, directory):
-        super().__init__(options, directory)
+    def __init__(self, options, directory, extra=()):
+        super().__init__(options, directory, extra)
         self.program = measure.program(options, "berth")
         self.oci = measure.program(options, "berth-oci")
         self.root = self.directory / "root"
@@ -186,7 +187,7 @@ class Berth(Server):
         config.write_text(f'[network]\nconf_dir = "{self.networks}"\nplugins = "built-in"\n')
         self.command = [self.program, "--root", self.root, "cri", "--config", config, "--socket", self.socket]
         os.environ["BERTH_OCI"] = str(self.oci)
-        image = archive(self.directory, self.helper)
+        image = archive(self.directory, self.helper, extra=self.extra)
         subprocess.run([self.program, "--root", self.root, "image", "import", image], check=True, stdout=subprocess.DEVNULL)
 
     def start(self):
@@ -199,8 +200,8 @@ class Containerd(Server):
     name = "containerd"
     subnet = "10.98.0.0/16"
 
-    def __init__(self, options, directory):
-        super().__init__(options, directory)
+    def __init__(self, options, directory, extra=()):
+        super().__init__(options, directory, extra)
         self.socket = self.directory / "containerd.sock"
         config = self.directory / "config.toml"
         config.write_text(f"""version = 2
@@ -234,7 +235,7 @@ runtime_type = "io.containerd.runc.v2"
         self.connect()
         self.do("ready 0")
         pause = archive(self.directory, self.helper, ("/bin/helper", "sleep", "1000000000"), "bench.local/pause:1")
-        for image in (pause, archive(self.directory, self.helper)):
+        for image in (pause, archive(self.directory, self.helper, extra=self.extra)):
             command = ["ctr", "--address", self.socket, "--namespace", "k8s.io", "images", "import", image]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
@@ -246,11 +247,11 @@ runtime_type = "io.containerd.runc.v2"
             time.sleep(0.1)
 
 
-def servers(options, directory):
-    """Those that are there, started."""
-    found = [Berth(options, directory)]
+def servers(options, directory, extra=()):
+    """Those that are there, started; their image has the `extra` (name, bytes) files."""
+    found = [Berth(options, directory, extra)]
     if not Containerd.missing():
-        found.append(Containerd(options, directory))
+        found.append(Containerd(options, directory, extra))
     for server in found:
         server.start()
     return found

@@ -7,6 +7,7 @@
 //!   ready N      waits for a server that says that N containers run
 //!   drain        removes every pod
 //!   pull IMAGE   fetches an image, and removes it again
+//!   log LINES COMMAND...  a pod whose container writes so many lines; milliseconds until its log has them all
 //! ```
 
 use std::collections::BTreeMap;
@@ -61,6 +62,7 @@ async fn main() -> Outcome<()> {
             ["ready", count] => bench.ready(count.parse()?).await?,
             ["drain"] => bench.drain().await?,
             ["pull", image] => bench.pull(image).await?,
+            ["log", lines, command @ ..] => bench.log(lines.parse()?, command).await?,
             _ => return Err(format!("{line:?} is not understood").into()),
         };
         println!("{}", serde_json::to_string(&figures)?);
@@ -140,6 +142,16 @@ impl Bench {
     /// Runs a pod with a container; the ids, and how long each call took.
     async fn start(&mut self, figures: &mut Figures) -> Outcome<(String, String)> {
         let pod = self.sandbox();
+        let container = self.container();
+        self.start_in(pod, container, figures).await
+    }
+
+    async fn start_in(
+        &mut self,
+        pod: v1::PodSandboxConfig,
+        container: v1::ContainerConfig,
+        figures: &mut Figures,
+    ) -> Outcome<(String, String)> {
         // The kubelet makes it before.
         std::fs::create_dir_all(&pod.log_directory)?;
         let whole = Instant::now();
@@ -157,7 +169,7 @@ impl Bench {
         let begun = Instant::now();
         let request = v1::CreateContainerRequest {
             pod_sandbox_id: sandbox.clone(),
-            config: Some(self.container()),
+            config: Some(container),
             sandbox_config: Some(pod),
         };
         let container = self
@@ -218,6 +230,46 @@ impl Bench {
             .remove_pod_sandbox(v1::RemovePodSandboxRequest { pod_sandbox_id })
             .await?;
         Ok(())
+    }
+
+    async fn log(&mut self, lines: usize, command: &[&str]) -> Outcome<Figures> {
+        let pod = self.sandbox();
+        let container = v1::ContainerConfig {
+            command: command.iter().map(|&word| word.to_owned()).collect(),
+            ..self.container()
+        };
+        let log = format!("{}/{}", pod.log_directory, container.log_path);
+        let mut figures = Figures::new();
+        let begun = Instant::now();
+        let (sandbox, container_id) = self.start_in(pod, container, &mut figures).await?;
+        let starting = figures.get("up_ms").copied().unwrap_or_default();
+        let exited = i32::from(v1::ContainerState::ContainerExited);
+        loop {
+            let request = v1::ContainerStatusRequest {
+                container_id: container_id.clone(),
+                verbose: false,
+            };
+            let status = self.runtime.container_status(request).await?.into_inner().status;
+            if status.is_some_and(|status| status.state == exited) {
+                break;
+            }
+            if begun.elapsed() > PATIENCE {
+                return Err("the container goes on and on".into());
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let mut taken = since(begun) - starting;
+        // What is there now was there when the container's end was told; otherwise the log was late.
+        while std::fs::read(&log)?.iter().filter(|byte| **byte == b'\n').count() < lines {
+            if begun.elapsed() > PATIENCE {
+                return Err(format!("{log} lacks lines").into());
+            }
+            taken = since(begun) - starting;
+        }
+        figures.insert("log_ms", taken);
+        self.remove(sandbox).await?;
+        std::fs::remove_file(&log)?;
+        Ok(figures)
     }
 
     async fn fill(&mut self, count: u32) -> Outcome<Figures> {
