@@ -54,7 +54,7 @@ mod terminal;
 
 pub use cgroups::is_machines_root;
 pub use check::check_id;
-pub use copy::run_in_copy;
+pub use copy::{run_in_copy, start_program};
 pub use create::{CreateArgs, Created, create, hook_state, start_at};
 pub use error::{Error, Result};
 pub use exec::{ExecTarget, Execed, exec};

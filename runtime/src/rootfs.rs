@@ -64,6 +64,15 @@ impl Rootfs {
         Ok(root)
     }
 
+    /// The root as a detached mount, to be attached in a mount namespace of the caller's by who runs another runtime on it.
+    /// `user` is the user namespace that a mapped overlay's layers have the ids of.
+    ///
+    /// # Errors
+    /// When a layer is missing, or the kernel takes no overlay of so many.
+    pub fn detached(&self, bundle: &Path, user: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+        self.open(bundle, None, user)
+    }
+
     /// Its directory, if it is one.
     pub(crate) fn directory(&self) -> Option<&Path> {
         match self {

@@ -76,17 +76,25 @@ impl Bundle {
 
     fn rootfs(&self, root: &Rootfs, mapped: bool) -> RuntimeRootfs {
         match root {
-            Rootfs::Overlay { lower, upper, work } => RuntimeRootfs::Overlay {
-                lower: lower.clone(),
-                upper: upper.clone(),
-                work: work.clone(),
-                mapped,
-            },
+            Rootfs::Overlay { .. } => overlay(root, mapped),
             Rootfs::Directory => {
                 let path = self.spec.root.as_ref().map(|root| root.path.clone());
                 RuntimeRootfs::Path(path.unwrap_or_else(|| PathBuf::from("rootfs")))
             }
         }
+    }
+}
+
+/// An overlay as the runtime has it; `mapped` with the ids of the pod's user namespace.
+pub(crate) fn overlay(root: &Rootfs, mapped: bool) -> RuntimeRootfs {
+    match root {
+        Rootfs::Overlay { lower, upper, work } => RuntimeRootfs::Overlay {
+            lower: lower.clone(),
+            upper: upper.clone(),
+            work: work.clone(),
+            mapped,
+        },
+        Rootfs::Directory => RuntimeRootfs::Path(PathBuf::from("rootfs")),
     }
 }
 

@@ -8,8 +8,10 @@ use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 
 use crate::connection::{Connection, ConnectionError};
+use crate::error::RequestError;
+use crate::handler::Asked;
 use crate::poller::{Interest, Source, Wakeup, Watched};
-use crate::protocol::{Call, Event, Message};
+use crate::protocol::{Call, Event, Message, Response};
 use crate::shim::Shim;
 
 /// Clients at one time; more are turned away.
@@ -131,6 +133,17 @@ impl Shim {
         };
         client.connection.get_mut().send(&message, fds)?;
         Ok(client.update_interest()?)
+    }
+
+    /// Answers a call that had to wait. Who asked may have gone.
+    pub(crate) fn answer(&mut self, asked: Asked, result: Result<Response, RequestError>, fds: Vec<OwnedFd>) {
+        let message = Message::Reply {
+            seq: asked.seq,
+            result: result.map_err(Into::into),
+        };
+        if let Err(error) = self.reply(asked.client, message, fds) {
+            self.drop_client(asked.client, &error);
+        }
     }
 
     fn drop_client(&mut self, number: u32, error: &ConnectionError) {

@@ -9,6 +9,7 @@ use berth_runtime::cgroups::{Cgroup, OomWatch};
 use berth_runtime::{
     Created, ExecTarget, JoinedNamespaces, Stdio as RuntimeStdio, oci, remove_resctrl_groups, send_signal,
 };
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, waitpid};
@@ -19,10 +20,11 @@ use crate::error::RequestError;
 use crate::log::{LogLimits, LogWriter};
 use crate::oom::OomState;
 use crate::poller::{Interest, Poller, Source, Watched};
+use crate::process::{Handled, Process};
 use crate::protocol::{ContainerState, ContainerStatus, CreateContainer, ExitRecord};
 use crate::reaper;
 use crate::sandbox::Sandbox;
-use crate::stdio::{Scratch, Stdio};
+use crate::stdio::{Pipes, Scratch, Stdio};
 use crate::volumes;
 
 /// How long a dead container's output is waited for, when something still holds it open.
@@ -49,7 +51,7 @@ enum Life {
 pub(crate) struct Container {
     pub(crate) id: String,
     bundle: PathBuf,
-    process: Created,
+    process: Process,
     oom: OomState,
     oom_watch: Option<Watched<OomWatch>>,
     pub(crate) stdio: Stdio,
@@ -81,7 +83,7 @@ impl Container {
         let mut container = Self {
             id: request.id.clone(),
             bundle: bundle.dir,
-            process,
+            process: Process::Own(Box::new(process)),
             oom: OomState::default(),
             oom_watch: None,
             stdio,
@@ -91,16 +93,43 @@ impl Container {
         if request.stdin_once {
             container.stdio.close_stdin_with_client();
         }
-        for warning in &container.process.warnings {
+        for warning in container.process.warnings() {
             eprintln!("Warning: container {}: {warning}", container.id);
         }
         container.watch_for_oom(number, poller);
         Ok(container)
     }
 
+    /// A container that another runtime has made of the bundle.
+    pub(crate) fn handled(
+        request: &CreateContainer,
+        bundle: PathBuf,
+        number: u32,
+        process: Handled,
+        stdio: Stdio,
+        poller: &Poller,
+    ) -> Self {
+        let mut container = Self {
+            id: request.id.clone(),
+            bundle,
+            process: Process::Handled(process),
+            oom: OomState::default(),
+            oom_watch: None,
+            stdio,
+            life: Life::Created,
+            // That runtime's affair.
+            in_resctrl: false,
+        };
+        if request.stdin_once {
+            container.stdio.close_stdin_with_client();
+        }
+        container.watch_for_oom(number, poller);
+        container
+    }
+
     /// Without a memory controller nothing can run out of its memory.
     fn watch_for_oom(&mut self, number: u32, poller: &Poller) {
-        let watch = self.process.cgroup.oom_watch().map(|watch| {
+        let watch = self.process.cgroup().oom_watch().map(|watch| {
             let interest = match watch {
                 OomWatch::EventFd(_) => Interest::Read,
                 OomWatch::Events(_) => Interest::Priority,
@@ -118,19 +147,16 @@ impl Container {
                 self.id
             ),
         }
-        self.oom = OomState::starting_at(self.process.cgroup.oom_kill_count().unwrap_or(0));
+        self.oom = OomState::starting_at(self.process.cgroup().oom_kill_count().unwrap_or(0));
     }
 
     /// Lets the program run. Returns when it began. After an error of the runtime's the process is about to end.
     pub(crate) fn start(&mut self) -> Result<u64, RequestError> {
-        match self.life {
-            Life::Created => {}
-            Life::Running { .. } => return Err(self.wrong_state("was started already")),
-            Life::Draining { .. } | Life::Exited(_) => return Err(self.wrong_state("has ended")),
-        }
-        let started_at = clock::now();
-        self.life = Life::Running { started_at };
-        let started = self.process.start();
+        let started_at = self.begin()?;
+        let Process::Own(process) = &mut self.process else {
+            return Ok(started_at);
+        };
+        let started = process.start();
         if let Err(error) = &started
             && !matches!(error, berth_runtime::Error::CannotRun { .. })
         {
@@ -141,6 +167,18 @@ impl Container {
         Ok(started_at)
     }
 
+    /// Its program runs, or is about to.
+    pub(crate) fn begin(&mut self) -> Result<u64, RequestError> {
+        match self.life {
+            Life::Created => {}
+            Life::Running { .. } => return Err(self.wrong_state("was started already")),
+            Life::Draining { .. } | Life::Exited(_) => return Err(self.wrong_state("has ended")),
+        }
+        let started_at = clock::now();
+        self.life = Life::Running { started_at };
+        Ok(started_at)
+    }
+
     /// Waits for a process that is known to be about to end. Returns its exit code.
     pub(crate) fn await_end(&self) -> Option<i32> {
         let (_, status) = waitpid(Pid::from_raw(self.pid()), WaitOptions::empty()).ok()??;
@@ -148,18 +186,18 @@ impl Container {
     }
 
     /// Kills the first process, which is a child that was not reaped.
-    fn kill_first(&self) {
-        let _ = rustix::process::pidfd_send_signal(&self.process.pidfd, Signal::KILL);
+    pub(crate) fn kill_first(&self) {
+        let _ = rustix::process::pidfd_send_signal(self.process.pidfd(), Signal::KILL);
     }
 
     /// The first process was reaped: nothing else of the container may go on, and its output is read to the end.
     pub(crate) fn reaped(&mut self, exit_code: i32, scratch: &mut Scratch) {
         let started_at = self.started_at();
-        if let Err(error) = self.process.cgroup.kill_all() {
+        if let Err(error) = self.process.cgroup().kill_all() {
             eprintln!("What container {} left running can't be killed: {error}", self.id);
         }
         let mut record = self.record(exit_code, started_at);
-        record.oom_killed = self.oom.was_ever_hit(self.process.cgroup.oom_kill_count().ok());
+        record.oom_killed = self.oom.was_ever_hit(self.process.cgroup().oom_kill_count().ok());
         self.oom_watch = None;
         self.stdio.drain(scratch, DRAIN_LIMIT);
         self.life = Life::Draining {
@@ -204,8 +242,11 @@ impl Container {
         if hinted && let Some(watch) = &self.oom_watch {
             watch.get().acknowledge();
         }
-        self.oom
-            .check(self.process.cgroup.oom_kill_count().ok(), hinted, Instant::now())
+        self.oom.check(
+            self.process.cgroup().oom_kill_count().ok(),
+            hinted,
+            Instant::now(),
+        )
     }
 
     /// Sends a signal to the first process, or to all.
@@ -217,12 +258,12 @@ impl Container {
             return Ok(());
         }
         if all && signal == Signal::KILL.as_raw() {
-            return Ok(self.process.cgroup.kill_all()?);
+            return Ok(self.process.cgroup().kill_all()?);
         }
         if all {
             return self.signal_all(signal);
         }
-        match send_signal(self.process.pidfd.as_fd(), signal) {
+        match send_signal(self.process.pidfd(), signal) {
             Err(error) if error.raw_os_error() != Some(Errno::SRCH.raw_os_error()) => {
                 Err(RequestError::io(format!("signal container {}", self.id))(error))
             }
@@ -231,7 +272,7 @@ impl Container {
     }
 
     fn signal_all(&self, signal: i32) -> Result<(), RequestError> {
-        for pid in self.process.cgroup.pids()? {
+        for pid in self.process.cgroup().pids()? {
             // One that ended meanwhile needs no signal.
             if let Some(pid) = Pid::from_raw(pid.as_raw())
                 && let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
@@ -244,7 +285,7 @@ impl Container {
 
     /// Kills everything that runs in it.
     pub(crate) fn kill_all(&self) {
-        if let Err(error) = self.process.cgroup.kill_all() {
+        if let Err(error) = self.process.cgroup().kill_all() {
             eprintln!("Container {} can't be killed: {error}", self.id);
         }
     }
@@ -258,19 +299,24 @@ impl Container {
             self.await_end();
             self.life = Life::Exited(self.record(128 + Signal::KILL.as_raw(), 0));
         }
-        self.process.cgroup.delete()?;
+        self.process.cgroup().delete()?;
         if self.in_resctrl {
             remove_resctrl_groups(&self.exec_spec()?, &self.id)?;
         }
         Ok(())
     }
 
+    /// Its first process, while it runs.
+    pub(crate) fn running_pid(&self) -> Result<i32, RequestError> {
+        match self.life {
+            Life::Running { .. } => Ok(self.pid()),
+            _ => Err(self.wrong_state("does not run")),
+        }
+    }
+
     /// Its PID namespace, while it runs. Until it is reaped, which is this process's to do, its number is nobody else's.
     pub(crate) fn pid_namespace(&self) -> Result<OwnedFd, RequestError> {
-        let Life::Running { .. } = self.life else {
-            return Err(self.wrong_state("does not run"));
-        };
-        let path = format!("/proc/{}/ns/pid", self.pid());
+        let path = format!("/proc/{}/ns/pid", self.running_pid()?);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         open(&path, flags, Mode::empty())
             .map_err(io::Error::from)
@@ -281,7 +327,7 @@ impl Container {
 
     /// Changes the limits, all of them or none.
     pub(crate) fn update(&self, resources: &oci::LinuxResources) -> Result<(), RequestError> {
-        self.process.cgroup.update(resources)?;
+        self.process.cgroup().update(resources)?;
         Ok(())
     }
 
@@ -292,18 +338,27 @@ impl Container {
 
     /// The running container, as a target for execs.
     pub(crate) fn exec_target<'a>(&'a self, spec: &'a oci::Spec) -> Result<ExecTarget<'a>, RequestError> {
+        self.check_running()?;
+        let Process::Own(process) = &self.process else {
+            return Err(self.wrong_state("is another runtime's"));
+        };
+        Ok(ExecTarget {
+            id: &self.id,
+            bundle: &self.bundle,
+            cgroup: &process.cgroup,
+            seccomp: process.seccomp.as_ref(),
+            pidfd: process.pidfd.as_fd(),
+            spec,
+            in_user_namespace: process.in_user_namespace,
+            scope: None,
+            subgroup: None,
+        })
+    }
+
+    /// Whether processes can be added to it.
+    pub(crate) fn check_running(&self) -> Result<(), RequestError> {
         match &self.life {
-            Life::Running { .. } => Ok(ExecTarget {
-                id: &self.id,
-                bundle: &self.bundle,
-                cgroup: &self.process.cgroup,
-                seccomp: self.process.seccomp.as_ref(),
-                pidfd: self.process.pidfd.as_fd(),
-                spec,
-                in_user_namespace: self.process.in_user_namespace,
-                scope: None,
-                subgroup: None,
-            }),
+            Life::Running { .. } => Ok(()),
             Life::Created => Err(self.wrong_state("was not started yet")),
             Life::Draining { .. } | Life::Exited(_) => Err(self.wrong_state("has ended")),
         }
@@ -311,11 +366,25 @@ impl Container {
 
     /// The container's cgroup.
     pub(crate) fn cgroup(&self) -> &Cgroup {
-        &self.process.cgroup
+        self.process.cgroup()
+    }
+
+    /// Whether its first process was reaped, or is about to be.
+    pub(crate) fn is_dead(&self) -> bool {
+        let ended = || {
+            rustix::event::poll(
+                &mut [PollFd::new(&self.process.pidfd(), PollFlags::IN)],
+                Some(&Timespec {
+                    tv_sec: 0,
+                    tv_nsec: 0,
+                }),
+            )
+        };
+        self.live_pid().is_none() || matches!(ended(), Ok(1))
     }
 
     fn pid(&self) -> i32 {
-        self.process.pid.as_raw()
+        self.process.pid()
     }
 
     fn started_at(&self) -> u64 {
@@ -368,7 +437,7 @@ impl Container {
     }
 }
 
-fn open_log(request: &CreateContainer) -> Result<LogWriter, RequestError> {
+pub(crate) fn open_log(request: &CreateContainer) -> Result<LogWriter, RequestError> {
     let limits = LogLimits {
         max_size: request.log_max_size,
         max_files: request.log_max_files,
@@ -392,7 +461,9 @@ fn on_pipes(
     log: LogWriter,
 ) -> Result<(Stdio, Created), RequestError> {
     let failed = RequestError::io(format!("make the streams of container {}", request.id));
-    let (stdio, theirs) = Stdio::pipes(number, poller, log, request.stdin).map_err(failed)?;
+    let pipes = Pipes::new(request.stdin)
+        .and_then(|(pipes, theirs)| Ok((Stdio::pipes(number, poller, log, pipes)?, theirs)));
+    let (stdio, theirs) = pipes.map_err(failed)?;
     let streams = RuntimeStdio::Fds {
         stdin: theirs.stdin,
         stdout: theirs.stdout,

@@ -29,6 +29,15 @@ pub(crate) enum RequestError {
     Runtime(#[from] berth_runtime::Error),
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    #[error("The runtime {name} could not {doing}: {reason}.")]
+    Handler {
+        /// As the node's configuration calls it.
+        name: String,
+        doing: String,
+        reason: String,
+        /// The program to run is missing or can't be executed.
+        cannot_run: bool,
+    },
     #[error("Could not {doing}: {source}.")]
     Io { doing: String, source: io::Error },
 }
@@ -43,18 +52,27 @@ impl RequestError {
         }
     }
 
+    /// The descriptors of an exec are not what one takes.
+    pub(crate) fn exec_streams() -> Self {
+        let streams = "An exec takes three descriptors (stdin, stdout, stderr), or none and a terminal";
+        Self::Invalid(streams.into())
+    }
+
     fn code(&self) -> FailureCode {
         match self {
             Self::NoContainer(_) | Self::NoExec(_) => FailureCode::NotFound,
             Self::Exists { .. } => FailureCode::AlreadyExists,
             Self::WrongState { .. } => FailureCode::WrongState,
-            Self::Runtime(berth_runtime::Error::CannotRun { .. }) => FailureCode::CannotRun,
+            Self::Runtime(berth_runtime::Error::CannotRun { .. })
+            | Self::Handler { cannot_run: true, .. } => FailureCode::CannotRun,
             Self::Invalid(_)
             | Self::Bundle { .. }
             | Self::Runtime(
                 berth_runtime::Error::Invalid { .. } | berth_runtime::Error::Unsupported { .. },
             ) => FailureCode::Invalid,
-            Self::Runtime(_) | Self::Cgroup(_) | Self::Io { .. } => FailureCode::Internal,
+            Self::Runtime(_) | Self::Handler { .. } | Self::Cgroup(_) | Self::Io { .. } => {
+                FailureCode::Internal
+            }
         }
     }
 }

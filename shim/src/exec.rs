@@ -69,6 +69,24 @@ impl ExecProcess {
         Ok((exec, pid.as_raw(), master))
     }
 
+    /// One that another runtime has started, with its terminal's master.
+    pub(crate) fn handled(
+        container: u32,
+        pid: i32,
+        master: Option<&OwnedFd>,
+        deadline: Option<Instant>,
+        tree: Option<Subgroup>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            container,
+            pid: Some(pid),
+            terminal: master.map(container_side).transpose()?,
+            deadline,
+            timed_out: false,
+            tree,
+        })
+    }
+
     /// Its process id while it has not been reaped.
     pub(crate) fn pid(&self) -> Option<i32> {
         self.pid
@@ -141,8 +159,6 @@ fn streams(process: &oci::Process, fds: Vec<OwnedFd>) -> Result<RuntimeStdio, Re
             stderr,
         }),
         Err(fds) if terminal && fds.is_empty() => Ok(terminal_of(process)),
-        _ => Err(RequestError::Invalid(
-            "An exec takes three descriptors (stdin, stdout, stderr), or none and a terminal".into(),
-        )),
+        _ => Err(RequestError::exec_streams()),
     }
 }

@@ -22,6 +22,8 @@ pub const EXITS_DIR: &str = "exits";
 pub const BUNDLES_DIR: &str = "containers";
 /// The directory of a bundle that holds the places of [`ImageVolume`]s.
 pub const VOLUMES_DIR: &str = "volumes";
+/// The directory in which a [`RuntimeProgram`] keeps its own state, one directory `<container id>` each.
+pub const RUNTIME_DIR: &str = "runtime";
 /// A frame longer than this is a protocol error.
 pub const MAX_FRAME: usize = 4 << 20;
 
@@ -51,6 +53,37 @@ pub struct SandboxConfig {
     /// Who the pause is.
     #[serde(default)]
     pub pause: PauseIds,
+    /// The program that runs the pod's containers; `None` is the runtime that the shim itself is.
+    #[serde(default)]
+    pub runtime: Option<RuntimeProgram>,
+}
+
+/// Another OCI runtime, by its command line: that of runc, which crun, youki and others share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuntimeProgram {
+    /// What it is called in the node's configuration.
+    pub name: String,
+    /// The executable, absolute.
+    pub path: PathBuf,
+    /// What comes first on each command line.
+    pub args: Vec<String>,
+    /// How long it may take to do what it is asked, in milliseconds. It is killed then.
+    pub timeout_ms: u64,
+    /// How its `exec` is told of a group below the container's.
+    pub exec_cgroup: ExecCgroup,
+}
+
+/// What a runtime's `exec --cgroup` takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ExecCgroup {
+    /// There is no such option.
+    #[default]
+    Unknown,
+    /// A path below the container's group, in all hierarchies.
+    Path,
+    /// The same, or `CONTROLLER:PATH`.
+    Controllers,
 }
 
 /// The pause's user and groups, as the pod's user namespace numbers them.

@@ -2,6 +2,9 @@
 
 use rustix::process::{WaitOptions, WaitStatus, wait};
 
+/// The exit code of who was killed with SIGKILL.
+pub(crate) const KILLED: i32 = 128 + 9;
+
 /// A child that was reaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reaped {

@@ -8,6 +8,7 @@ use berth_runtime::oci;
 use crate::container::Container;
 use crate::error::RequestError;
 use crate::exec::ExecProcess;
+use crate::handler::Asked;
 use crate::protocol::{CreateContainer, Event, Exec, Failure, Request, Response};
 use crate::shim::Shim;
 
@@ -29,6 +30,7 @@ impl Shim {
             self.begin_shutdown(Some((client, seq)));
             return None;
         }
+        let (request, fds) = self.hand_over(request, fds, Asked { client, seq })?;
         Some(match self.dispatch(request, fds, client) {
             Ok((response, fds)) => (Ok(response), fds),
             Err(error) => (Err(error.into()), Vec::new()),
@@ -69,7 +71,8 @@ impl Shim {
         Response::State(self.state())
     }
 
-    fn create(&mut self, request: &CreateContainer) -> Result<i32, RequestError> {
+    /// Refuses what can't be made now, by whichever runtime.
+    pub(crate) fn check_create(&self, request: &CreateContainer) -> Result<(), RequestError> {
         if !is_one_component(&request.id) {
             return Err(RequestError::Invalid(format!(
                 "A container's id is one path component, which {:?} is not",
@@ -98,6 +101,11 @@ impl Shim {
                 state,
             });
         }
+        Ok(())
+    }
+
+    fn create(&mut self, request: &CreateContainer) -> Result<i32, RequestError> {
+        self.check_create(request)?;
         let target = match &request.pid_target {
             Some(target) => Some(self.container(target)?.pid_namespace()?),
             None => None,
@@ -141,12 +149,18 @@ impl Shim {
         if let Some(number) = self.number_of(id) {
             self.remove_container(number)?;
         }
+        self.forget_exit(id)
+    }
+
+    /// Removes a container's exit record; none is fine.
+    pub(crate) fn forget_exit(&self, id: &str) -> Result<(), RequestError> {
         self.exits.remove(id).map_err(RequestError::io(format!(
             "remove the exit record of container {id}"
         )))
     }
 
-    fn remove_container(&mut self, number: u32) -> Result<(), RequestError> {
+    /// Removes what there is of a container that does not run.
+    pub(crate) fn remove_container(&mut self, number: u32) -> Result<(), RequestError> {
         let Some(container) = self.containers.get_mut(&number) else {
             return Ok(());
         };
@@ -160,14 +174,20 @@ impl Shim {
         Ok(())
     }
 
-    fn exec(&mut self, request: &Exec, fds: Vec<OwnedFd>) -> Answer {
+    /// Refuses an exec of an id that there is.
+    pub(crate) fn check_exec(&mut self, id: &str) -> Result<(), RequestError> {
         self.forget_finished_execs();
-        if self.execs.contains_key(&request.id) {
+        if self.execs.contains_key(id) {
             return Err(RequestError::Exists {
                 what: "exec",
-                id: request.id.clone(),
+                id: id.to_owned(),
             });
         }
+        Ok(())
+    }
+
+    fn exec(&mut self, request: &Exec, fds: Vec<OwnedFd>) -> Answer {
+        self.check_exec(&request.id)?;
         let number = self.number_of(&request.container);
         let container = number.and_then(|number| self.containers.get(&number));
         let (Some(number), Some(container)) = (number, container) else {
@@ -259,14 +279,16 @@ impl Shim {
         container.update(&resources)
     }
 
-    fn number_of(&self, id: &str) -> Option<u32> {
+    /// Its number among the containers.
+    pub(crate) fn number_of(&self, id: &str) -> Option<u32> {
         self.containers
             .iter()
             .find(|(_, container)| container.id == id)
             .map(|(number, _)| *number)
     }
 
-    fn container(&mut self, id: &str) -> Result<&mut Container, RequestError> {
+    /// The container of that id.
+    pub(crate) fn container(&mut self, id: &str) -> Result<&mut Container, RequestError> {
         self.containers
             .values_mut()
             .find(|container| container.id == id)
@@ -274,7 +296,8 @@ impl Shim {
     }
 }
 
-fn is_one_component(id: &str) -> bool {
+/// Whether it can be the name of a file.
+pub(crate) fn is_one_component(id: &str) -> bool {
     let mut components = Path::new(id).components();
     matches!((components.next(), components.next()), (Some(Component::Normal(name)), None) if name == id)
 }

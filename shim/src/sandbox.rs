@@ -7,11 +7,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use berth_runtime::cgroups::{Cgroup, CgroupError, ENTER, leave_all};
+use berth_runtime::cgroups::{Cgroup, CgroupError, ENTER, Hierarchies, Subgroup, leave_all};
 use berth_runtime::{Elsewhere, JoinedNamespaces, Pause, PauseArgs, UserIds, oci, start_pause};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, open, statx};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use rustix::process::{WaitOptions, waitpid};
 
 use crate::protocol::{IdMapping, SandboxConfig, UserNamespace};
@@ -76,6 +76,9 @@ impl Sandbox {
             .map_err(io::Error::from)
             .map_err(failed("make a mount namespace"))?;
         keep_mounts_private(dir).map_err(failed("keep the pod's mounts from the host"))?;
+        if config.runtime.is_some() {
+            hide_unused_hierarchies().map_err(failed("hide cgroup hierarchies that are not used"))?;
+        }
         if config.ipc {
             mount_shm(dir, config).map_err(failed("mount the pod's /dev/shm"))?;
         }
@@ -108,6 +111,12 @@ impl Sandbox {
             root: self.host.root.as_fd(),
             except: &self.dir,
         }
+    }
+
+    /// A group for a program that works for the pod, in which all that it starts is found again; `None` where no hierarchy
+    /// is free of limits.
+    pub(crate) fn program_group(&self, name: &str) -> Result<Option<Subgroup>, CgroupError> {
+        self.cgroup.subgroup(name)
     }
 
     /// The pause's process id while it lives.
@@ -169,6 +178,19 @@ fn keep_mounts_private(dir: &Path) -> io::Result<()> {
         mount_point_of(dir)?,
         MountPropagationFlags::DOWNSTREAM,
     )?)
+}
+
+/// Other runtimes make groups in every hierarchy that they see, also in those that berth leaves alone: the groups above a
+/// container's would stay there for ever.
+fn hide_unused_hierarchies() -> io::Result<()> {
+    let unused = Hierarchies::get().and_then(Hierarchies::unused);
+    for mounted in unused.map_err(io::Error::other)? {
+        if let Some(parent) = mounted.parent() {
+            keep_mounts_private(parent)?;
+        }
+        unmount(&mounted, UnmountFlags::DETACH)?;
+    }
+    Ok(())
 }
 
 fn mount_shm(dir: &Path, config: &SandboxConfig) -> io::Result<()> {

@@ -13,6 +13,7 @@ use crate::clients::Client;
 use crate::container::Container;
 use crate::exec::ExecProcess;
 use crate::exits::Exits;
+use crate::handler::Handler;
 use crate::poller::{Interest, Poller, Source, Wakeup, Watched};
 use crate::protocol::{Event, ShimState};
 use crate::reaper;
@@ -57,6 +58,8 @@ pub(crate) struct Shim {
     pub(crate) clients: BTreeMap<u32, Client>,
     pub(crate) scratch: Scratch,
     pub(crate) shutdown: Option<Shutdown>,
+    /// Another runtime, whose program makes the containers.
+    pub(crate) handler: Option<Handler>,
     pub(crate) listener: Watched<OwnedFd>,
     /// When to accept clients again, after the system was out of descriptors.
     pub(crate) accept_again: Option<Instant>,
@@ -65,7 +68,7 @@ pub(crate) struct Shim {
 }
 
 impl Shim {
-    pub(crate) fn new(sandbox: Sandbox, watches: Watches) -> Self {
+    pub(crate) fn new(sandbox: Sandbox, watches: Watches, handler: Option<Handler>) -> Self {
         let Watches {
             poller,
             listener,
@@ -83,6 +86,7 @@ impl Shim {
             clients: BTreeMap::new(),
             scratch: Scratch::default(),
             shutdown: None,
+            handler,
             accept_again: None,
             last_number: 0,
         }
@@ -100,6 +104,9 @@ impl Shim {
                 self.on_wakeup(wakeup);
             }
             self.on_time(Instant::now());
+            if self.shutdown.is_some() {
+                self.delete_handled();
+            }
             if self.is_shut_down() {
                 self.finish();
                 return Ok(());
@@ -148,6 +155,7 @@ impl Shim {
         let earliest = containers
             .chain(execs)
             .chain(shutdown)
+            .chain(self.handler.as_ref().and_then(Handler::deadline))
             .chain(self.accept_again)
             .min()
             .map(|at| at.saturating_duration_since(now));
@@ -161,6 +169,9 @@ impl Shim {
     fn on_time(&mut self, now: Instant) {
         if self.accept_again.is_some_and(|at| at <= now) {
             self.resume_accepting();
+        }
+        if let Some(handler) = &mut self.handler {
+            handler.on_time(now);
         }
         for exec in self.execs.values_mut() {
             if let Err(error) = exec.on_time(now) {
@@ -226,6 +237,9 @@ impl Shim {
             self.emit(&Event::PauseExited);
             return;
         }
+        let Some(reaped) = self.reaped_program(reaped) else {
+            return;
+        };
         let of_container = self
             .containers
             .iter()
@@ -237,7 +251,9 @@ impl Shim {
         let of_exec = self.execs.iter().find(|(_, exec)| exec.pid() == Some(reaped.pid));
         if let Some(id) = of_exec.map(|(id, _)| id.clone()) {
             self.exec_reaped(&id, reaped.exit_code);
+            return;
         }
+        self.reaped_stranger(reaped);
     }
 
     /// A container's first process is gone.
@@ -248,7 +264,8 @@ impl Shim {
         self.tell_end(number, Instant::now());
     }
 
-    fn exec_reaped(&mut self, id: &str, exit_code: i32) {
+    /// An exec's process is gone.
+    pub(crate) fn exec_reaped(&mut self, id: &str, exit_code: i32) {
         let Some(exec) = self.execs.get_mut(id) else {
             return;
         };

@@ -28,6 +28,9 @@ impl Shim {
     /// Kills everything. The rest follows when it is dead.
     pub(crate) fn begin_shutdown(&mut self, asked: Option<(u32, u64)>) {
         self.containers.values().for_each(Container::kill_all);
+        if let Some(handler) = &mut self.handler {
+            handler.give_up();
+        }
         self.shutdown = Some(Shutdown {
             deadline: Instant::now() + PATIENCE,
             asked,
@@ -38,7 +41,11 @@ impl Shim {
     pub(crate) fn is_shut_down(&self) -> bool {
         self.shutdown.as_ref().is_some_and(|shutdown| {
             shutdown.deadline <= Instant::now()
-                || self.containers.values().all(|container| container.is_over())
+                || match &self.handler {
+                    // Its program has removed them, or failed to.
+                    Some(handler) => handler.is_idle() && self.containers.is_empty(),
+                    None => self.containers.values().all(|container| container.is_over()),
+                }
         })
     }
 
@@ -46,6 +53,9 @@ impl Shim {
     /// costs them nothing. Without anybody who asked the shim does so itself.
     pub(crate) fn finish(mut self) {
         self.execs.clear();
+        if let Some(handler) = &mut self.handler {
+            handler.kill_all();
+        }
         for container in self.containers.values_mut() {
             if let Err(error) = container.delete() {
                 eprintln!("Something of container {} is left behind: {error}", container.id);

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use crate::handler::Handler;
 use crate::protocol::{CONFIG_NAME, RECORD_NAME, SOCKET_NAME, SandboxConfig, ShimRecord};
 use crate::sandbox::{Sandbox, SandboxError};
 use crate::shim::{Shim, Watches};
@@ -148,7 +149,11 @@ fn set_up(dir: &Path, config: &SandboxConfig, cgroup: Cgroup) -> Result<Shim, St
     detach(dir).map_err(failed("detach from the starter"))?;
     let sandbox = Sandbox::set_up(dir, config, cgroup)?;
     match listen_and_record(dir, &sandbox) {
-        Ok(watches) => Ok(Shim::new(sandbox, watches)),
+        Ok(watches) => {
+            let runtime = config.runtime.clone();
+            let handler = runtime.map(|program| Handler::new(program, config.user.clone()));
+            Ok(Shim::new(sandbox, watches, handler))
+        }
         Err(source) => {
             let _ = fs::remove_file(dir.join(SOCKET_NAME));
             Err(StartError::Io {

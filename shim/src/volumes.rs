@@ -65,6 +65,7 @@ fn missing(path: &Path, errno: Errno) -> RequestError {
     }
 }
 
-fn attach(mount: impl AsFd, place: &Path) -> Result<(), Errno> {
+/// Attaches a detached mount.
+pub(crate) fn attach(mount: impl AsFd, place: &Path) -> Result<(), Errno> {
     move_mount(mount, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }

@@ -220,6 +220,7 @@ fn prepare_directory(sandbox: &Sandbox) -> Result<(), EngineError> {
         oom_score_adj: PAUSE_OOM_SCORE_ADJ,
         shm_size: SHM_SIZE,
         pause: pause_ids(&config.security)?,
+        runtime: None,
     };
     let run = &sandbox.dirs.run;
     let write = || {

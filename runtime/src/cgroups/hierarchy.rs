@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
@@ -93,6 +94,20 @@ impl Hierarchies {
                     controller,
                     Controller::Devices | Controller::Freezer | Controller::CpuAcct
                 ))
+    }
+
+    /// Where hierarchies without a controller are mounted in which nothing is made here, because there is a unified one.
+    ///
+    /// # Errors
+    /// When what is mounted can't be read.
+    pub fn unused(&self) -> Result<Vec<PathBuf>> {
+        if !self.all.iter().any(|h| h.kind == Kind::V2) {
+            return Ok(Vec::new());
+        }
+        let without_controller =
+            |mount: &Mount| !mount.v2 && Controllers::from_v1_options(&mount.options).is_empty();
+        let mounts = layout::mounted()?.into_iter().filter(without_controller);
+        Ok(mounts.map(|mount| PathBuf::from(mount.point)).collect())
     }
 
     fn detect() -> Result<Self> {

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 
 use super::file::{self, Directory};
 use super::hierarchy::Kind;
@@ -30,9 +30,23 @@ impl Cgroup {
     /// # Errors
     /// When the name is not usable or the kernel refuses.
     pub fn subgroup(&self, name: &str) -> Result<Option<Subgroup>> {
-        let Some(parent) = self.unified().or_else(|| self.directory(Controller::Freezer)) else {
-            return Ok(None);
-        };
+        match self.unified() {
+            Some(parent) => self.subgroup_in(parent, name).map(Some),
+            None => self.freezer_subgroup(name),
+        }
+    }
+
+    /// The same in v1's freezer, whatever else there is; `None` without one.
+    ///
+    /// # Errors
+    /// When the name is not usable or the kernel refuses.
+    pub fn freezer_subgroup(&self, name: &str) -> Result<Option<Subgroup>> {
+        let freezer = self.directory(Controller::Freezer);
+        let freezer = freezer.filter(|directory| directory.hierarchy.kind == Kind::V1);
+        freezer.map(|parent| self.subgroup_in(parent, name)).transpose()
+    }
+
+    fn subgroup_in(&self, parent: &Directory, name: &str) -> Result<Subgroup> {
         let path: CgroupPath = self.path.join(name)?;
         match mkdirat(parent.fd()?, name, Mode::from_bits_truncate(0o755)) {
             Ok(()) | Err(Errno::EEXIST) => {}
@@ -41,9 +55,9 @@ impl Cgroup {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let fd =
             openat(parent.fd()?, name, flags, Mode::empty()).map_err(|e| parent.failed("open", name, e))?;
-        Ok(Some(Subgroup {
+        Ok(Subgroup {
             directory: Directory::held(parent.hierarchy, path, fd),
-        }))
+        })
     }
 }
 
@@ -61,6 +75,14 @@ impl Subgroup {
     /// When the file can't be opened.
     pub fn entry_file(&self) -> Result<OwnedFd> {
         self.directory.open("cgroup.procs", OFlag::O_WRONLY)
+    }
+
+    /// Moves a process into it, with all its threads. What the process starts from then on is in it, too.
+    ///
+    /// # Errors
+    /// When the kernel refuses, for instance because the process is gone (ESRCH).
+    pub fn add_process(&self, pid: Pid) -> Result<()> {
+        self.directory.write("cgroup.procs", &pid.to_string())
     }
 
     /// Kills every process in it with SIGKILL.

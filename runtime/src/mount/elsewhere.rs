@@ -1,7 +1,7 @@
 //! Sources in another mount namespace than the creator's, which keeps mounts of its own that nobody else sees.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::process::{chroot, fchdir};
@@ -24,6 +24,24 @@ pub struct Elsewhere<'a> {
 }
 
 impl Elsewhere<'_> {
+    /// Detached copies of mounts that are there, each with all below it if its flag says so: for who mounts them by other
+    /// means than [`crate::create`]. `None` for a source that is the creator's own. One visit is enough for all.
+    ///
+    /// # Errors
+    /// When a source is missing, or the kernel lets no mount of it be copied.
+    pub fn copies(&self, sources: &[(PathBuf, bool)]) -> Result<Vec<Option<OwnedFd>>> {
+        let copy = |(path, recursive): &(PathBuf, bool)| {
+            let copied = self.has(path).then(|| clone_tree(CWD, path, *recursive));
+            copied
+                .transpose()
+                .doing(|| format!("bind-mount {}", path.display()))
+        };
+        if !sources.iter().any(|(path, _)| self.has(path)) {
+            return Ok(sources.iter().map(|_| None).collect());
+        }
+        self.visit(|| sources.iter().map(copy).collect())
+    }
+
     /// Whether a source is there.
     pub(super) fn has(&self, source: &Path) -> bool {
         !source.starts_with(self.except)

@@ -45,6 +45,39 @@ pub(crate) struct ContainerEnds {
     pub(crate) stderr: OwnedFd,
 }
 
+/// The shim's ends of a container's pipes, which nobody watches yet.
+pub(crate) struct Pipes {
+    stdin: Option<OwnedFd>,
+    stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+}
+
+impl Pipes {
+    /// Pipes, and the ends to give to the container. Without `stdin` its input is `/dev/null`.
+    pub(crate) fn new(stdin: bool) -> io::Result<(Self, ContainerEnds)> {
+        let (stdout, their_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (stderr, their_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (stdin, their_stdin) = if stdin {
+            let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
+            (Some(ours), theirs)
+        } else {
+            (None, std::fs::File::open("/dev/null")?.into())
+        };
+        Ok((
+            Self {
+                stdin,
+                stdout,
+                stderr,
+            },
+            ContainerEnds {
+                stdin: their_stdin,
+                stdout: their_stdout,
+                stderr: their_stderr,
+            },
+        ))
+    }
+}
+
 /// The shim's ends of a container's streams, and what is done with them.
 pub(crate) struct Stdio {
     number: u32,
@@ -62,33 +95,15 @@ pub(crate) struct Stdio {
 }
 
 impl Stdio {
-    /// Pipes, and the ends to give to the container. Without `stdin` its input is `/dev/null`.
-    pub(crate) fn pipes(
-        number: u32,
-        poller: &Poller,
-        log: LogWriter,
-        stdin: bool,
-    ) -> io::Result<(Self, ContainerEnds)> {
+    /// The shim's ends of pipes, watched from now on.
+    pub(crate) fn pipes(number: u32, poller: &Poller, log: LogWriter, pipes: Pipes) -> io::Result<Self> {
         let mut stdio = Self::empty(number, poller, log);
-        let (stdout, their_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
-        let (stderr, their_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
-        let their_stdin = if stdin {
-            let (their_stdin, ours) = pipe_with(PipeFlags::CLOEXEC)?;
-            stdio.stdin = Some(Stdin::new(poller, ours, number)?);
-            their_stdin
-        } else {
-            std::fs::File::open("/dev/null")?.into()
-        };
-        stdio.watch_output(Stream::Stdout, stdout)?;
-        stdio.watch_output(Stream::Stderr, stderr)?;
-        Ok((
-            stdio,
-            ContainerEnds {
-                stdin: their_stdin,
-                stdout: their_stdout,
-                stderr: their_stderr,
-            },
-        ))
+        if let Some(stdin) = pipes.stdin {
+            stdio.stdin = Some(Stdin::new(poller, stdin, number)?);
+        }
+        stdio.watch_output(Stream::Stdout, pipes.stdout)?;
+        stdio.watch_output(Stream::Stderr, pipes.stderr)?;
+        Ok(stdio)
     }
 
     /// A terminal, by its master; input is wanted or thrown away.

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use berth_runtime::cgroups::Cgroup;
 use berth_shim::client::{Client, ClientError};
 use berth_shim::protocol::{
-    BUNDLES_DIR, CONFIG_NAME, CreateContainer, EXITS_DIR, Event, Exec, ExitRecord, Failure, RECORD_NAME,
-    Request, Response, Rootfs, SOCKET_NAME, SandboxConfig, ShimRecord, ShimState,
+    BUNDLES_DIR, CONFIG_NAME, CreateContainer, EXITS_DIR, Event, Exec, ExecCgroup, ExitRecord, Failure,
+    RECORD_NAME, Request, Response, Rootfs, RuntimeProgram, SOCKET_NAME, SandboxConfig, ShimRecord,
+    ShimState,
 };
 use serde_json::{Value, json};
 
@@ -65,6 +66,7 @@ impl Pod {
             oom_score_adj: 0,
             shm_size: 1 << 20,
             pause: berth_shim::protocol::PauseIds::default(),
+            runtime: std::env::var_os("BERTH_TEST_RUNTIME").map(|path| runtime(Path::new(&path))),
         };
         change(&mut config);
         let pod = Self {
@@ -227,6 +229,17 @@ impl Drop for Pod {
             "mounts left on the host"
         );
         self.remove_cgroup();
+    }
+}
+
+/// A runtime's program as a handler.
+pub fn runtime(path: &Path) -> RuntimeProgram {
+    RuntimeProgram {
+        name: path.file_name().unwrap().to_string_lossy().into_owned(),
+        path: path.to_owned(),
+        args: Vec::new(),
+        timeout_ms: 30_000,
+        exec_cgroup: ExecCgroup::Controllers,
     }
 }
 
