@@ -175,3 +175,20 @@ fn the_host_s_network_is_shared_when_asked() {
     pod.wait().expect_code(0);
     node.finish();
 }
+
+/// A profile that can't be had is no reason to run without one.
+#[test]
+fn a_profile_of_a_security_module_that_is_off_is_an_error() {
+    if std::path::Path::new("/sys/module/apparmor/parameters/enabled").exists() {
+        return;
+    }
+    let node = Node::new();
+    let context = json!({ "securityContext": { "appArmorProfile": { "type": "RuntimeDefault" } } });
+    let spec = json!({ "restartPolicy": "Never", "containers": [container("main", &["true"], context)] });
+    let running = node.run(&pod("profile", spec));
+    let line = running.line("AppArmor");
+    assert!(line.contains("main"), "{line}");
+    running.interrupt();
+    running.wait().expect_no_panic();
+    node.finish();
+}

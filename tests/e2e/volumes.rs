@@ -175,3 +175,20 @@ fn the_secret_s_text_is_nowhere_in_what_berth_prints() {
     assert!(!ended.output.contains("very-hush-hush"), "{}", ended.output);
     node.finish();
 }
+
+#[test]
+fn a_mount_can_be_read_only_with_all_that_is_mounted_below_it() {
+    let node = Node::new();
+    run_to_success(
+        &node,
+        json!([{ "name": "devices", "hostPath": { "path": "/dev" } }]),
+        json!([container(
+            "main",
+            &["checks", "readonly=/host/dev", "readonly=/host/dev/shm"],
+            json!({ "volumeMounts": [
+                { "name": "devices", "mountPath": "/host/dev", "readOnly": true, "recursiveReadOnly": "Enabled" },
+            ]})
+        )]),
+    );
+    node.finish();
+}

@@ -11,7 +11,7 @@ use crate::backoff::RESTARTS_IN_A_ROW;
 use crate::defaults::TERMINATION_MESSAGE_PATH;
 use crate::env::{self, ConfigError, EnvSources};
 use crate::expansion::{expand, first_unknown};
-use crate::plan::{Desired, StartContainer, VolumeMountRequest};
+use crate::plan::{Desired, NodeFacts, StartContainer, VolumeMountRequest};
 use crate::resources::container_resources;
 use crate::spec::{self, Role};
 
@@ -54,7 +54,7 @@ pub fn to_start_container(
         pod_ips: &sandbox.ips,
     };
     let envs = env::resolve(container, sources)?;
-    let volume_mounts = volume_mounts(container, &envs)?;
+    let volume_mounts = volume_mounts(container, &envs, &desired.node)?;
     let mounted = |path: &str| {
         volume_mounts
             .iter()
@@ -141,12 +141,20 @@ fn container_labels(desired: &Desired, name: &str) -> BTreeMap<String, String> {
 fn volume_mounts(
     container: &Container,
     envs: &[(String, String)],
+    node: &NodeFacts,
 ) -> Result<Vec<VolumeMountRequest>, ConfigError> {
     let mounts = container.volume_mounts.as_deref().unwrap_or_default();
-    mounts.iter().map(|mount| volume_mount(mount, envs)).collect()
+    mounts
+        .iter()
+        .map(|mount| volume_mount(mount, envs, node))
+        .collect()
 }
 
-fn volume_mount(mount: &VolumeMount, envs: &[(String, String)]) -> Result<VolumeMountRequest, ConfigError> {
+fn volume_mount(
+    mount: &VolumeMount,
+    envs: &[(String, String)],
+    node: &NodeFacts,
+) -> Result<VolumeMountRequest, ConfigError> {
     let propagation = match mount.mount_propagation.as_deref() {
         Some("HostToContainer") => MountPropagation::HostToContainer,
         Some("Bidirectional") => MountPropagation::Bidirectional,
@@ -158,6 +166,12 @@ fn volume_mount(mount: &VolumeMount, envs: &[(String, String)]) -> Result<Volume
         // A relative path is relative to the root.
         container_path: Path::new("/").join(&mount.mount_path),
         read_only: mount.read_only == Some(true),
+        // Validation has seen to it that the mount is read-only and private then.
+        recursive_read_only: match mount.recursive_read_only.as_deref() {
+            Some("Enabled") => true,
+            Some("IfPossible") => node.recursive_read_only,
+            _ => false,
+        },
         propagation,
     })
 }
@@ -190,7 +204,6 @@ mod tests {
 
     use super::*;
     use crate::identity::PodUid;
-    use crate::plan::NodeFacts;
     use crate::testing::pod;
 
     fn start(container: &str) -> Result<StartContainer, ConfigError> {
@@ -253,6 +266,21 @@ mod tests {
             Some(Path::new("/dev/termination-log"))
         );
         assert!(found.hosts.unwrap().contains("10.0.0.9\tp"));
+    }
+
+    #[test]
+    fn read_only_all_the_way_down() {
+        let recursive = |mount: &str| {
+            let found = start(&format!(
+                r#"{{"name":"c","image":"i","volumeMounts":[{{"name":"v","mountPath":"/v",{mount}}}]}}"#
+            ));
+            found.unwrap().volume_mounts[0].recursive_read_only
+        };
+        assert!(!recursive(r#""readOnly":true"#));
+        assert!(!recursive(r#""readOnly":true,"recursiveReadOnly":"Disabled""#));
+        assert!(recursive(r#""readOnly":true,"recursiveReadOnly":"Enabled""#));
+        // The node of this test can't.
+        assert!(!recursive(r#""readOnly":true,"recursiveReadOnly":"IfPossible""#));
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use berth_cri::{ContainerSecurity, Image, SandboxSecurity, SeccompProfile, SupplementalGroupsPolicy};
+use berth_cri::{
+    AppArmorProfile, ContainerSecurity, Image, SandboxSecurity, SeccompProfile, SelinuxOptions,
+    SupplementalGroupsPolicy,
+};
 use k8s_openapi::api::core::v1::{
     Container, Pod, PodSecurityContext, SeccompProfile as ApiSeccomp, SecurityContext,
 };
@@ -68,6 +71,8 @@ pub fn container_security(
         readonly_rootfs: own.is_some_and(|own| own.read_only_root_filesystem == Some(true)),
         no_new_privs: own.is_some_and(|own| own.allow_privilege_escalation == Some(false)),
         seccomp: seccomp(of_pod, own, privileged, node)?,
+        apparmor: apparmor(of_pod, own, privileged)?,
+        selinux: selinux(of_pod, own),
         masked_paths: if unmasked { Vec::new() } else { masked_paths(node) },
         readonly_paths: if unmasked {
             Vec::new()
@@ -93,7 +98,8 @@ pub(super) fn sandbox_security(pod: &Pod, node: &NodeFacts) -> Result<SandboxSec
             .filter(|_| run_as_user.is_some()),
         supplemental_groups: supplemental_groups(of_pod),
         seccomp: seccomp(of_pod, None, false, node)?,
-        ..SandboxSecurity::default()
+        apparmor: apparmor(of_pod, None, false)?,
+        selinux: selinux(of_pod, None),
     })
 }
 
@@ -158,6 +164,45 @@ fn seccomp(
             "unknown seccomp profile type {other:?}"
         ))),
     }
+}
+
+/// The container's own profile or the pod's; a privileged container never has one.
+fn apparmor(
+    of_pod: Option<&PodSecurityContext>,
+    own: Option<&SecurityContext>,
+    privileged: bool,
+) -> Result<AppArmorProfile, ConfigError> {
+    let profile = own
+        .and_then(|own| own.app_armor_profile.as_ref())
+        .or_else(|| of_pod?.app_armor_profile.as_ref());
+    let Some(profile) = profile.filter(|_| !privileged) else {
+        return Ok(AppArmorProfile::Unset);
+    };
+    match (profile.type_.as_str(), profile.localhost_profile.as_deref()) {
+        ("Unconfined", _) => Ok(AppArmorProfile::Unconfined),
+        ("RuntimeDefault", _) => Ok(AppArmorProfile::RuntimeDefault),
+        ("Localhost", Some(name)) if !name.is_empty() => Ok(AppArmorProfile::Localhost(name.to_owned())),
+        ("Localhost", _) => Err(ConfigError::Invalid(
+            "localhostProfile must be set if appArmorProfile type is Localhost.".to_owned(),
+        )),
+        (other, _) => Err(ConfigError::Invalid(format!(
+            "unknown AppArmor profile type {other:?}"
+        ))),
+    }
+}
+
+/// The container's own label or the pod's, as a whole.
+fn selinux(of_pod: Option<&PodSecurityContext>, own: Option<&SecurityContext>) -> Option<SelinuxOptions> {
+    let options = own
+        .and_then(|own| own.se_linux_options.as_ref())
+        .or_else(|| of_pod?.se_linux_options.as_ref())?;
+    let text = |part: &Option<String>| part.clone().unwrap_or_default();
+    Some(SelinuxOptions {
+        user: text(&options.user),
+        role: text(&options.role),
+        kind: text(&options.type_),
+        level: text(&options.level),
+    })
 }
 
 /// `runAsNonRoot`: the container's user, or else its image's, is a number that is not 0.
@@ -248,6 +293,27 @@ mod tests {
             r#"{"privileged":true}"#,
         );
         assert_eq!(privileged.seccomp, SeccompProfile::Unconfined);
+    }
+
+    #[test]
+    fn labels_and_profiles_of_security_modules() {
+        let found = security(
+            r#"{"appArmorProfile":{"type":"RuntimeDefault"},"seLinuxOptions":{"level":"s0:c1","type":"a_t"}}"#,
+            r#"{"seLinuxOptions":{"type":"b_t"}}"#,
+        );
+        assert_eq!(found.apparmor, AppArmorProfile::RuntimeDefault);
+        let label = found.selinux.unwrap();
+        assert_eq!((label.kind.as_str(), label.level.as_str()), ("b_t", ""));
+        let local = security(
+            "{}",
+            r#"{"appArmorProfile":{"type":"Localhost","localhostProfile":"p"}}"#,
+        );
+        assert_eq!(local.apparmor, AppArmorProfile::Localhost("p".to_owned()));
+        let privileged = security(
+            r#"{"appArmorProfile":{"type":"RuntimeDefault"}}"#,
+            r#"{"privileged":true}"#,
+        );
+        assert_eq!(privileged.apparmor, AppArmorProfile::Unset);
     }
 
     #[test]

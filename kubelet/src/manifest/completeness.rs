@@ -71,8 +71,8 @@ fn no_field_is_ignored() {
     );
     check::<api::PodSecurityContext>(
         "spec.securityContext",
-        "fsGroup fsGroupChangePolicy runAsGroup runAsNonRoot runAsUser seccompProfile supplementalGroups \
-         supplementalGroupsPolicy sysctls",
+        "appArmorProfile fsGroup fsGroupChangePolicy runAsGroup runAsNonRoot runAsUser seLinuxChangePolicy seLinuxOptions \
+         seccompProfile supplementalGroups supplementalGroupsPolicy sysctls",
     );
     check::<api::Container>(
         "spec.containers[]",
@@ -93,8 +93,8 @@ fn no_field_is_ignored() {
     check::<api::ResourceRequirements>("spec.containers[].resources", "limits requests");
     check::<api::SecurityContext>(
         "spec.containers[].securityContext",
-        "allowPrivilegeEscalation capabilities privileged procMount readOnlyRootFilesystem runAsGroup runAsNonRoot \
-         runAsUser seccompProfile",
+        "allowPrivilegeEscalation appArmorProfile capabilities privileged procMount readOnlyRootFilesystem runAsGroup \
+         runAsNonRoot runAsUser seLinuxOptions seccompProfile",
     );
     check::<api::VolumeMount>(
         "spec.containers[].volumeMounts[]",

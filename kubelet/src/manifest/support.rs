@@ -99,17 +99,10 @@ const REFUSED: &[Rule] = &[
         "spec.topologySpreadConstraints",
         "there is one node, over which nothing can be spread",
     ),
-    present(
-        "spec.securityContext.appArmorProfile",
-        "AppArmor profiles are not done yet",
-    ),
-    present(
-        "spec.securityContext.seLinuxOptions",
-        "SELinux labels are not done yet",
-    ),
-    present(
+    is_not(
         "spec.securityContext.seLinuxChangePolicy",
-        "SELinux labels are not done yet",
+        "Recursive",
+        "files are relabelled one by one; mounts with a label are for storage drivers",
     ),
     present("spec.securityContext.windowsOptions", "only Linux pods run here"),
     present("*.resizePolicy", "resizing a running container is not done yet"),
@@ -121,24 +114,11 @@ const REFUSED: &[Rule] = &[
         "*.restartPolicyRules",
         "per-container restart rules are not done yet",
     ),
-    present(
-        "*.securityContext.appArmorProfile",
-        "AppArmor profiles are not done yet",
-    ),
-    present(
-        "*.securityContext.seLinuxOptions",
-        "SELinux labels are not done yet",
-    ),
     present("*.securityContext.windowsOptions", "only Linux pods run here"),
     present("*.volumeDevices", "block volumes are not done yet"),
     present(
         "*.env[].valueFrom.fileKeyRef",
         "environment variables from files are not done yet",
-    ),
-    is_not(
-        "*.volumeMounts[].recursiveReadOnly",
-        "Disabled",
-        "recursive read-only mounts are not done yet",
     ),
     present(
         "*.livenessProbe.grpc",
@@ -379,14 +359,14 @@ spec:
   - livenessProbe: {grpc: {port: 1}}
   containers:
   - {}
-  - volumeMounts: [{recursiveReadOnly: Disabled}, {recursiveReadOnly: Enabled}]
+  - volumeDevices: [{name: v}]
   volumes:
   - nfs: {}
 ";
         let expected = [
             "spec.hostUsers",
             "spec.os.name",
-            "spec.containers[1].volumeMounts[1].recursiveReadOnly",
+            "spec.containers[1].volumeDevices",
             "spec.initContainers[0].livenessProbe.grpc",
             "spec.volumes[0].nfs",
         ];

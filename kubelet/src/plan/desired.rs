@@ -73,6 +73,8 @@ pub struct NodeFacts {
     pub cgroup_v2_memory: bool,
     /// The kernel accounts swap per cgroup: containers get no swap (`NoSwap`).
     pub swap_accounting: bool,
+    /// Mounts can be read-only with all that is mounted below them (Linux 5.12).
+    pub recursive_read_only: bool,
     /// `podPidsLimit`; `None` is no limit.
     pub pod_pids_limit: Option<i64>,
 }

@@ -122,6 +122,8 @@ pub struct VolumeMountRequest {
     pub container_path: PathBuf,
     /// Not writable.
     pub read_only: bool,
+    /// What is mounted below it is not writable either.
+    pub recursive_read_only: bool,
     /// Which mounts made later are seen on the other side.
     pub propagation: MountPropagation,
 }

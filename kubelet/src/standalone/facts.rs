@@ -23,6 +23,7 @@ pub(super) fn gather(host: &Host) -> NodeFacts {
         cgroup_root: relative(&host.cgroup_root),
         seccomp_root: host.kubelet_root.join("seccomp"),
         cgroup_v2_memory: Hierarchies::get().is_ok_and(Hierarchies::is_unified),
+        recursive_read_only: is_kernel_at_least(&read("/proc/sys/kernel/osrelease"), (5, 12)),
         swap_accounting: swap_accounting(&read("/proc/self/mountinfo")),
         ..NodeFacts::default()
     }
@@ -78,6 +79,14 @@ fn parse_resolv_conf(text: &str) -> DnsConfig {
     dns
 }
 
+/// Whether a release like `6.1.0-28-amd64` is of that version or a later one.
+fn is_kernel_at_least(release: &str, version: (u32, u32)) -> bool {
+    let mut numbers = release
+        .split(|character: char| !character.is_ascii_digit())
+        .map_while(|number| number.parse::<u32>().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= version
+}
+
 /// v2 has it wherever the kernel has swap; v1 shows it as a file of its memory hierarchy.
 fn swap_accounting(mountinfo: &str) -> bool {
     let memory = |line: &&str| {
@@ -109,6 +118,19 @@ mod tests {
         assert_eq!(dns.servers, ["10.0.0.1", "10.0.0.2"]);
         assert_eq!(dns.searches, ["b", "c"]);
         assert_eq!(dns.options, ["ndots:2", "rotate"]);
+    }
+
+    #[test]
+    fn releases_are_compared_as_numbers() {
+        for (release, newer) in [
+            ("6.1.0-28-amd64\n", true),
+            ("5.12.0", true),
+            ("5.4.9", false),
+            ("", false),
+            ("10", true),
+        ] {
+            assert_eq!(is_kernel_at_least(release, (5, 12)), newer, "{release:?}");
+        }
     }
 
     #[test]

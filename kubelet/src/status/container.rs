@@ -1,9 +1,11 @@
 //! The status of one container.
 
+use std::path::Path;
+
 use berth_cri::{ContainerState as EngineState, ContainerStatus as Record};
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, VolumeMountStatus,
+    ContainerStatus, VolumeMount, VolumeMountStatus,
 };
 
 use super::time;
@@ -45,7 +47,7 @@ pub(super) fn status(view: &View<'_>, plan: &Plan, container: &Container, role: 
             .as_ref()
             .and_then(|resources| resources.requests.clone()),
         resources: container.resources.clone(),
-        volume_mounts: volume_mounts(container),
+        volume_mounts: volume_mounts(container, newest),
         ..ContainerStatus::default()
     }
 }
@@ -192,7 +194,7 @@ fn image_id(view: &View<'_>, record: &Record) -> String {
         .unwrap_or_else(|| record.image_id.to_string())
 }
 
-fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
+fn volume_mounts(container: &Container, record: Option<&Record>) -> Option<Vec<VolumeMountStatus>> {
     let mounts = container
         .volume_mounts
         .as_ref()
@@ -201,8 +203,18 @@ fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
         name: mount.name.clone(),
         mount_path: mount.mount_path.clone(),
         read_only: mount.read_only.filter(|read_only| *read_only),
-        recursive_read_only: (mount.read_only == Some(true)).then(|| "Disabled".to_owned()),
+        recursive_read_only: (mount.read_only == Some(true)).then(|| recursive_read_only(mount, record)),
         ..VolumeMountStatus::default()
     });
     Some(statuses.collect())
+}
+
+/// What the mount became, which with `IfPossible` is the node's choice.
+fn recursive_read_only(mount: &VolumeMount, record: Option<&Record>) -> String {
+    let place = Path::new("/").join(&mount.mount_path);
+    let mounts = record.map_or(&[][..], |record| &record.config.mounts);
+    let recursive = mounts
+        .iter()
+        .any(|made| made.container_path == place && made.recursive_read_only);
+    if recursive { "Enabled" } else { "Disabled" }.to_owned()
 }

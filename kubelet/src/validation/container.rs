@@ -186,6 +186,30 @@ fn volume_mounts(mounts: &[VolumeMount], place: &Place<'_>, errors: &mut Errors)
             mount.mount_propagation.as_deref(),
             &known,
         );
+        recursive_read_only(mount, &path, errors);
+    }
+}
+
+/// It would say less than it seems to, if the mount or what comes through it later could be written to.
+fn recursive_read_only(mount: &VolumeMount, path: &str, errors: &mut Errors) {
+    let path = format!("{path}.recursiveReadOnly");
+    let wanted = mount.recursive_read_only.as_deref();
+    errors.one_of(&path, wanted, &["Disabled", "Enabled", "IfPossible"]);
+    if matches!(wanted, None | Some("Disabled")) {
+        return;
+    }
+    if mount.read_only != Some(true) {
+        errors.forbidden(&path, "may only be specified when readOnly is true");
+    }
+    if mount
+        .mount_propagation
+        .as_deref()
+        .is_some_and(|kind| kind != "None")
+    {
+        errors.forbidden(
+            &path,
+            "may only be specified when mountPropagation is None or not specified",
+        );
     }
 }
 

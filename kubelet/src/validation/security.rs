@@ -1,12 +1,15 @@
 //! The rules for security contexts and shared namespaces.
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, SeccompProfile};
+use k8s_openapi::api::core::v1::{AppArmorProfile, Container, PodSpec, SeccompProfile};
 
 use super::container::Place;
 use super::{Errors, names};
 
 /// Sysctls of the namespaces that a pod has for itself; all others are the host's.
 const NAMESPACED: [&str; 4] = ["kernel.shm", "kernel.msg", "fs.mqueue.", "net."];
+
+/// What the kernel takes as a profile's name.
+const MAX_APPARMOR_NAME: usize = 4095;
 
 pub(super) fn pod_security(spec: &PodSpec, errors: &mut Errors) {
     if spec.share_process_namespace == Some(true) && spec.host_pid == Some(true) {
@@ -48,6 +51,9 @@ pub(super) fn pod_security(spec: &PodSpec, errors: &mut Errors) {
     );
     if let Some(profile) = &security.seccomp_profile {
         seccomp(profile, &format!("{path}.seccompProfile"), errors);
+    }
+    if let Some(profile) = &security.app_armor_profile {
+        apparmor(profile, &format!("{path}.appArmorProfile"), errors);
     }
     sysctls(spec, errors);
 }
@@ -112,6 +118,9 @@ pub(super) fn container_security(container: &Container, place: &Place<'_>, error
     if let Some(profile) = &security.seccomp_profile {
         seccomp(profile, &field("seccompProfile"), errors);
     }
+    if let Some(profile) = &security.app_armor_profile {
+        apparmor(profile, &field("appArmorProfile"), errors);
+    }
     let adds_admin = security
         .capabilities
         .as_ref()
@@ -135,6 +144,35 @@ pub(super) fn container_security(container: &Container, place: &Place<'_>, error
 fn id_number(path: &str, id: Option<i64>, errors: &mut Errors) {
     if let Some(id) = id.filter(|id| !(0..=i64::from(i32::MAX)).contains(id)) {
         errors.invalid_number(path, id, "must be between 0 and 2147483647, inclusive");
+    }
+}
+
+fn apparmor(profile: &AppArmorProfile, path: &str, errors: &mut Errors) {
+    if profile.type_.is_empty() {
+        errors.required(
+            &format!("{path}.type"),
+            "type is required when appArmorProfile is set",
+        );
+    } else {
+        let known = ["Localhost", "RuntimeDefault", "Unconfined"];
+        errors.one_of(&format!("{path}.type"), Some(&profile.type_), &known);
+    }
+    let name = profile.localhost_profile.as_deref().unwrap_or_default();
+    let name_path = format!("{path}.localhostProfile");
+    match (profile.type_.as_str(), name) {
+        ("Localhost", "") => errors.required(&name_path, "must be set when AppArmor type is Localhost"),
+        ("Localhost", name) if name.trim() != name => {
+            errors.invalid(&name_path, name, "must not be padded with whitespace");
+        }
+        ("Localhost", name) if name.len() > MAX_APPARMOR_NAME => {
+            errors.invalid(&name_path, name, "may not be more than 4095 bytes");
+        }
+        (_, "") | ("Localhost", _) => {}
+        _ => errors.invalid(
+            &name_path,
+            name,
+            "can only be set when AppArmor type is Localhost",
+        ),
     }
 }
 

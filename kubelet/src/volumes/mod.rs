@@ -174,7 +174,10 @@ pub fn container_mounts(context: &Context<'_>, start: &StartContainer) -> Result
             container_path: request.container_path.clone(),
             host_path,
             readonly: request.read_only || is_always_read_only(context, &request.volume),
+            recursive_read_only: request.recursive_read_only,
             propagation: request.propagation,
+            // What is on the host for others keeps its label.
+            selinux_relabel: !is_host_path(context, &request.volume),
             ..Mount::default()
         });
     }
@@ -196,6 +199,11 @@ fn is_always_read_only(context: &Context<'_>, name: &str) -> bool {
         })
 }
 
+fn is_host_path(context: &Context<'_>, name: &str) -> bool {
+    let mut volumes = context.volumes().iter();
+    volumes.any(|volume| volume.name == name && volume.host_path.is_some())
+}
+
 /// Mounts of files that the node makes for the container.
 fn own_mounts(
     context: &Context<'_>,
@@ -214,6 +222,7 @@ fn own_mounts(
             mounts.push(Mount {
                 container_path: "/etc/hosts".into(),
                 host_path: path,
+                selinux_relabel: true,
                 ..Mount::default()
             });
         }
@@ -230,6 +239,7 @@ fn own_mounts(
         mounts.push(Mount {
             container_path: container_path.clone(),
             host_path: path,
+            selinux_relabel: true,
             ..Mount::default()
         });
     }
