@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use berth_cri::LocalEngine;
+use berth_kubelet::backoff::Backoff;
 use berth_kubelet::manifest::{self, Manifest, Options, Source};
 use berth_kubelet::standalone::{self, Format, Host, Workload};
 use clap::Args;
@@ -36,6 +37,16 @@ pub(crate) struct RunArgs {
     /// Keep this many log files of a container
     #[arg(long, value_name = "FILES", default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..))]
     log_max_files: u32,
+
+    /// Pauses between two runs of a container, if not 10s, 20s and so on up to 5m, and none after it ran for 10m:
+    /// `initial=10s,factor=2,max=5m,reset=10m`, or a part of it. A pod's annotation berth.dev/restart-backoff counts more
+    #[arg(
+        long,
+        value_name = "PAUSES",
+        default_value = "initial=10s",
+        hide_default_value = true
+    )]
+    restart_backoff: Backoff,
 }
 
 /// Runs the pods. The error is a message for the person who typed the command.
@@ -75,6 +86,7 @@ async fn run_pods(
         kubelet_root: root.kubelet.clone(),
         log_root: root.pod_logs.clone(),
         cgroup_root: cgroup_root.to_owned(),
+        restart_backoff: args.restart_backoff,
     };
     let pods = manifest.pods.into_iter().map(|(_, pod)| pod).collect();
     let workload = Workload {

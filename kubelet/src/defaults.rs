@@ -19,6 +19,8 @@ pub const MAX_POD_TERMINATION_MESSAGE_LOG_LENGTH: usize = 12 * 1024;
 
 /// The first pause between two runs of a container (initialNodeBackOff, containerBackOffPeriod).
 pub const CONTAINER_BACKOFF_INITIAL: Duration = Duration::from_secs(10);
+/// What each pause is of the one before it (flowcontrol.Backoff doubles).
+pub const CONTAINER_BACKOFF_FACTOR: f64 = 2.0;
 /// The longest pause between two runs of a container (MaxContainerBackOff).
 pub const MAX_CONTAINER_BACKOFF: Duration = Duration::from_secs(300);
 /// A container that ran for longer than this starts over with the pauses (twice MaxContainerBackOff).
@@ -93,3 +95,8 @@ pub const MAX_MANIFEST_DEPTH: usize = 64;
 pub const MAX_MANIFEST_NODES: usize = 200_000;
 /// Bytes of a ConfigMap's or Secret's data (MaxSecretSize).
 pub const MAX_SECRET_SIZE: usize = 1024 * 1024;
+
+/// Rules in `restartPolicyRules`.
+pub const MAX_RESTART_RULES: usize = 20;
+/// Values of a rule's `exitCodes`.
+pub const MAX_RESTART_RULE_EXIT_CODES: usize = 255;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Probe};
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Pod, PodSpec, Probe};
 
 use crate::defaults;
 
@@ -35,6 +35,15 @@ impl RestartPolicy {
             Self::Never => false,
         }
     }
+}
+
+/// What a rule of `restartPolicyRules` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartAction {
+    /// The container is started again.
+    Restart,
+    /// Every container of the pod is ended, and the pod starts from its beginning in the same sandbox.
+    RestartAllContainers,
 }
 
 /// What part a container has in its pod.
@@ -108,6 +117,42 @@ pub fn restart_policy(pod: &Pod, container: &Container, role: Role) -> RestartPo
         (Role::Init, RestartPolicy::Always) => RestartPolicy::OnFailure,
         (_, policy) => policy,
     }
+}
+
+/// What the first rule of a container that fits its exit code asks for.
+pub fn restart_rule(container: &Container, exit_code: i32) -> Option<RestartAction> {
+    let fits = |rule: &&ContainerRestartRule| {
+        rule.exit_codes.as_ref().is_some_and(|codes| {
+            let listed = codes.values.iter().flatten().any(|value| *value == exit_code);
+            match codes.operator.as_str() {
+                "In" => listed,
+                "NotIn" => !listed,
+                _ => false,
+            }
+        })
+    };
+    let rule = container.restart_policy_rules.iter().flatten().find(fits)?;
+    match rule.action.as_str() {
+        "Restart" => Some(RestartAction::Restart),
+        "RestartAllContainers" => Some(RestartAction::RestartAllContainers),
+        _ => None,
+    }
+}
+
+/// A rule of one of the pod's containers may restart all of them.
+pub fn may_restart_all(pod: &Pod) -> bool {
+    all_containers(pod).any(|(container, _)| {
+        let mut rules = container.restart_policy_rules.iter().flatten();
+        rules.any(|rule| rule.action == "RestartAllContainers")
+    })
+}
+
+/// A container that ended with this code is started again: by the first rule that fits, or else by its policy. An init
+/// container that succeeded has done its part, whatever its rules say.
+pub fn restarts(pod: &Pod, container: &Container, role: Role, exit_code: i32) -> bool {
+    let done = role == Role::Init && exit_code == 0;
+    let rule = restart_rule(container, exit_code).filter(|_| !done);
+    rule.is_some() || restart_policy(pod, container, role).restarts(exit_code)
 }
 
 /// The pod's `restartPolicy`.

@@ -9,6 +9,7 @@ mod attack;
 mod checks;
 mod client;
 mod files;
+mod grpc_health;
 mod httpd;
 mod load;
 mod output;
@@ -78,6 +79,7 @@ fn dispatch(verb: &str, args: Args) -> Outcome {
         "fds" => show::fds(args),
         "forkbomb" => load::forkbomb(args),
         "grandchild" => load::grandchild(args),
+        "grpc-health" => grpc_health::grpc_health(args),
         "hold" => load::hold(args),
         "hostname" => show::hostname(args),
         "http-get" => client::http_get(args),

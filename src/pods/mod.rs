@@ -104,6 +104,7 @@ pub(crate) fn stop(args: &StopArgs, root: &Root, cgroup_root: &Path) -> Result<E
             kubelet_root: root.kubelet.clone(),
             log_root: root.pod_logs.clone(),
             cgroup_root: cgroup_root.to_owned(),
+            restart_backoff: Default::default(),
         };
         standalone::stop(host, &args.pod.name())
             .await

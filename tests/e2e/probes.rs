@@ -101,3 +101,87 @@ fn an_exec_probe_s_time_limit_is_kept() {
     pod.log("main", "caught SIGTERM");
     end(node, pod);
 }
+
+#[test]
+fn a_grpc_probe_asks_for_a_service_s_health() {
+    let node = Node::new();
+    let sick = node.scratch().join("shared");
+    std::fs::create_dir(&sick).unwrap();
+    let server = [
+        "grpc-health",
+        "--port",
+        "9000",
+        "--service",
+        "db",
+        "--sick-file",
+        "/shared/sick",
+    ];
+    let pod = node.run(&pod(
+        "grpc",
+        json!({
+            "volumes": [{ "name": "shared", "hostPath": { "path": sick } }],
+            "containers": [
+                container("main", &server, json!({
+                    "volumeMounts": [{ "name": "shared", "mountPath": "/shared" }],
+                    "readinessProbe": { "grpc": { "port": 9000, "service": "db" }, "periodSeconds": 1, "failureThreshold": 1 },
+                    "startupProbe": { "grpc": { "port": 9000 }, "periodSeconds": 1 },
+                })),
+                container("other", &["sleep", "inf"], json!({
+                    "readinessProbe": { "grpc": { "port": 9000, "service": "cache" }, "periodSeconds": 1 },
+                })),
+            ],
+        }),
+    ));
+    pod.line("main is ready");
+    pod.line("rpc error: code = NotFound: unknown service");
+    let mark = pod.mark();
+    std::fs::write(sick.join("sick"), "").unwrap();
+    let (mark, _) = pod.line_after(mark, "service unhealthy (responded with \"NOT_SERVING\")");
+    std::fs::remove_file(sick.join("sick")).unwrap();
+    pod.line_after(mark, "main is ready");
+    assert!(!pod.output().contains("other is ready"), "{}", pod.output());
+    end(node, pod);
+}
+
+#[test]
+fn a_probe_s_period_may_be_less_than_a_second() {
+    let node = Node::new();
+    let mut manifest: Value = serde_json::from_str(
+        server(
+            "often",
+            json!({ "livenessProbe": { "httpGet": { "path": "/often", "port": 8080 }, "periodSeconds": 3600 } }),
+        )
+        .trim_start_matches("---"),
+    )
+    .unwrap();
+    manifest["metadata"]["annotations"] = json!({ "berth.dev/probe-period": "main.liveness=100ms" });
+    let pod = node.run(&berth_tests::document(&manifest));
+    // An hour would pass between two of them.
+    let mut mark = 0;
+    for _ in 0..5 {
+        mark = pod.find(mark, "a probe", |line| line.contains("GET /often")).0 + 1;
+    }
+    end(node, pod);
+}
+
+#[test]
+fn readiness_outlives_the_daemon() {
+    let node = Node::new();
+    let manifest = server(
+        "kept",
+        json!({ "readinessProbe": { "httpGet": { "path": "/healthz", "port": 8080 }, "periodSeconds": 3600 } }),
+    );
+    let first = node.run(&manifest);
+    first.line("main is ready");
+    first.kill();
+    let second = node.run(&manifest);
+    second.line("was taken over");
+    let shown = Running::start(node.berth(["status", "kept", "--output", "json"]), "").wait();
+    let shown: Value = serde_json::from_str(&shown.expect_code(0).output).unwrap();
+    assert_eq!(
+        shown["status"]["containerStatuses"][0]["ready"], true,
+        "{shown:#}"
+    );
+    assert!(!second.output().contains("not ready"), "{}", second.output());
+    end(node, second);
+}

@@ -118,3 +118,126 @@ fn logs_are_in_the_cri_format() {
     pod.wait().expect_code(0);
     node.finish();
 }
+
+#[test]
+fn back_off_is_the_node_s_unless_the_pod_says_otherwise() {
+    let node = Node::new();
+    let crash = |name: &str| container(name, &["exit", "5", "crashed"], json!({}));
+    let mut fast: serde_json::Value =
+        serde_json::from_str(pod("fast", json!({ "containers": [crash("fast")] })).trim_start_matches("---"))
+            .unwrap();
+    fast["metadata"]["annotations"] = json!({ "berth.dev/restart-backoff": "initial=100ms,factor=1" });
+    let both = berth_tests::document(&fast) + &pod("slow", json!({ "containers": [crash("slow")] }));
+    let pod = node.run_with(&["--restart-backoff", "initial=1h,max=1h"], &both);
+    let mut mark = 0;
+    for _ in 0..6 {
+        mark =
+            pod.find(mark, "a crash of the fast one", |line| {
+                line.contains("fast") && line.contains("| crashed")
+            })
+            .0 + 1;
+    }
+    pod.line("back-off 1h0m0s");
+    let slow = pod
+        .output()
+        .lines()
+        .filter(|line| line.contains("slow") && line.contains("| crashed"))
+        .count();
+    assert_eq!(slow, 2, "{}", pod.output());
+    pod.interrupt();
+    pod.wait().expect_code(0);
+    node.finish();
+}
+
+/// A container that ends with 42 in its first run and goes on in the second.
+fn once_42(name: &str, rule: &str) -> serde_json::Value {
+    let command = [
+        "run",
+        "append",
+        "/data/runs",
+        "x",
+        ";",
+        "exists",
+        "/data/again",
+        ";",
+        "echo",
+        "second run",
+        ";",
+        "sleep",
+        "inf",
+    ];
+    let mut one = container(
+        name,
+        &command,
+        json!({ "volumeMounts": [{ "name": "data", "mountPath": "/data" }] }),
+    );
+    one["restartPolicy"] = json!("Never");
+    one["restartPolicyRules"] = json!([{ "action": rule, "exitCodes": { "operator": "In", "values": [1] } }]);
+    one
+}
+
+#[test]
+fn a_rule_restarts_a_container_that_its_policy_would_not() {
+    let node = Node::new();
+    let data = node.scratch().join("data");
+    fs::create_dir(&data).unwrap();
+    let pod = node.run(&pod(
+        "ruled",
+        json!({
+            "restartPolicy": "Never",
+            "volumes": [{ "name": "data", "hostPath": { "path": data } }],
+            "containers": [once_42("main", "Restart"), container("other", &["sleep", "inf"], json!({}))],
+        }),
+    ));
+    pod.find(0, "the first end", |line| {
+        line.contains("main") && line.contains("code 1")
+    });
+    fs::write(data.join("again"), "").unwrap();
+    pod.log("main", "second run");
+    assert_eq!(
+        pod.output().matches("other started").count(),
+        1,
+        "{}",
+        pod.output()
+    );
+    pod.interrupt();
+    pod.wait().expect_code(0);
+    node.finish();
+}
+
+#[test]
+fn restart_all_containers_begins_the_pod_anew_at_its_address() {
+    let node = Node::new();
+    let data = node.scratch().join("data");
+    fs::create_dir(&data).unwrap();
+    let mounted = json!({ "volumeMounts": [{ "name": "data", "mountPath": "/data" }] });
+    let mut web = container("web", &["httpd", "--port", "8080"], json!({}));
+    web["restartPolicy"] = json!("Never");
+    let pod = node.run(&pod(
+        "anew",
+        json!({
+            "restartPolicy": "Never",
+            "volumes": [{ "name": "data", "hostPath": { "path": data } }],
+            "initContainers": [container("init", &["append", "/data/inits", "x"], mounted)],
+            "containers": [web, once_42("main", "RestartAllContainers")],
+        }),
+    ));
+    let address = pod.address();
+    pod.find(0, "the first end", |line| {
+        line.contains("main") && line.contains("code 1")
+    });
+    fs::write(data.join("again"), "").unwrap();
+    pod.log("main", "second run");
+    assert_eq!(berth_tests::http_get((address, 8080), "/healthz").status, 200);
+    let inits = fs::read_to_string(data.join("inits")).unwrap().lines().count();
+    let runs = fs::read_to_string(data.join("runs")).unwrap().lines().count();
+    assert_eq!(
+        (inits, pod.output().matches("Sandbox was made").count() <= 1),
+        (runs, true),
+        "{}",
+        pod.output()
+    );
+    pod.interrupt();
+    pod.wait().expect_code(0);
+    node.finish();
+}

@@ -11,7 +11,7 @@ use crate::backoff::RESTARTS_IN_A_ROW;
 use crate::defaults::TERMINATION_MESSAGE_PATH;
 use crate::env::{self, ConfigError, EnvSources};
 use crate::expansion::{expand, first_unknown};
-use crate::plan::{Desired, NodeFacts, StartContainer, VolumeMountRequest};
+use crate::plan::{Desired, NodeFacts, ROUND, StartContainer, VolumeMountRequest};
 use crate::resources::container_resources;
 use crate::spec::{self, Role};
 
@@ -26,6 +26,8 @@ pub struct ContainerRequest<'a> {
     pub attempt: u32,
     /// How many restarts in a row led to it.
     pub restarts_in_a_row: u32,
+    /// How often all containers of the pod were restarted together before.
+    pub round: u32,
     /// The sandbox it goes to.
     pub sandbox: &'a PodSandboxStatus,
     /// Its image.
@@ -86,6 +88,7 @@ fn container_config(
         role,
         attempt,
         restarts_in_a_row,
+        round,
         image,
         ..
     } = request;
@@ -108,7 +111,10 @@ fn container_config(
         devices: Vec::new(),
         cdi_devices: Vec::new(),
         labels: container_labels(desired, &container.name),
-        annotations: BTreeMap::from([(RESTARTS_IN_A_ROW.to_owned(), restarts_in_a_row.to_string())]),
+        annotations: BTreeMap::from([
+            (RESTARTS_IN_A_ROW.to_owned(), restarts_in_a_row.to_string()),
+            (ROUND.to_owned(), round.to_string()),
+        ]),
         log_path: PathBuf::from(&container.name).join(format!("{attempt}.log")),
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
@@ -235,6 +241,7 @@ mod tests {
             role: Role::Main,
             attempt: 2,
             restarts_in_a_row: 1,
+            round: 0,
             sandbox: &sandbox,
             image: &image,
         };

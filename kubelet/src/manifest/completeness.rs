@@ -77,8 +77,13 @@ fn no_field_is_ignored() {
     check::<api::Container>(
         "spec.containers[]",
         "args command env envFrom image imagePullPolicy lifecycle livenessProbe name ports readinessProbe resources \
-         restartPolicy securityContext startupProbe stdin stdinOnce terminationMessagePath terminationMessagePolicy tty \
+         restartPolicy restartPolicyRules securityContext startupProbe stdin stdinOnce terminationMessagePath terminationMessagePolicy tty \
          volumeMounts workingDir",
+    );
+    check::<api::ContainerRestartRule>("spec.containers[].restartPolicyRules[]", "action exitCodes");
+    check::<api::ContainerRestartRuleOnExitCodes>(
+        "spec.containers[].restartPolicyRules[].exitCodes",
+        "operator values",
     );
     check::<api::ContainerPort>(
         "spec.containers[].ports[]",
@@ -102,13 +107,14 @@ fn no_field_is_ignored() {
     );
     check::<api::Probe>(
         "spec.containers[].livenessProbe",
-        "exec failureThreshold httpGet initialDelaySeconds periodSeconds successThreshold tcpSocket \
+        "exec failureThreshold grpc httpGet initialDelaySeconds periodSeconds successThreshold tcpSocket \
          terminationGracePeriodSeconds timeoutSeconds",
     );
     check::<api::HTTPGetAction>(
         "spec.containers[].livenessProbe.httpGet",
         "host httpHeaders path port scheme",
     );
+    check::<api::GRPCAction>("spec.containers[].livenessProbe.grpc", "port service");
     check::<api::TCPSocketAction>("spec.containers[].livenessProbe.tcpSocket", "host port");
     check::<api::Lifecycle>("spec.containers[].lifecycle", "postStart preStop stopSignal");
     check::<api::LifecycleHandler>("spec.containers[].lifecycle.preStop", "exec httpGet sleep");

@@ -110,27 +110,11 @@ const REFUSED: &[Rule] = &[
         "*.resources.claims",
         "dynamic resource allocation is not done yet",
     ),
-    present(
-        "*.restartPolicyRules",
-        "per-container restart rules are not done yet",
-    ),
     present("*.securityContext.windowsOptions", "only Linux pods run here"),
     present("*.volumeDevices", "block volumes are not done yet"),
     present(
         "*.env[].valueFrom.fileKeyRef",
         "environment variables from files are not done yet",
-    ),
-    present(
-        "*.livenessProbe.grpc",
-        "gRPC probes are not done yet; use httpGet, tcpSocket or exec",
-    ),
-    present(
-        "*.readinessProbe.grpc",
-        "gRPC probes are not done yet; use httpGet, tcpSocket or exec",
-    ),
-    present(
-        "*.startupProbe.grpc",
-        "gRPC probes are not done yet; use httpGet, tcpSocket or exec",
     ),
     present(
         "*.lifecycle.postStart.tcpSocket",
@@ -230,15 +214,12 @@ pub(super) fn refusals(pod: &Node) -> Vec<Refusal> {
     found
 }
 
-/// A Pod without the fields that are refused. A probe or hook of a kind that is refused goes as a whole.
+/// A Pod without the fields that are refused. A hook of a kind that is refused goes as a whole.
 pub(super) fn without(pod: &Node, refusals: &[Refusal]) -> Node {
     let mut rest = pod.clone();
     for refusal in refusals {
         let path = refusal.path.as_str();
-        let whole = path
-            .strip_suffix(".grpc")
-            .or_else(|| path.strip_suffix(".tcpSocket"))
-            .unwrap_or(path);
+        let whole = path.strip_suffix(".tcpSocket").unwrap_or(path);
         remove(&mut rest, &path_parts(whole));
     }
     rest
@@ -356,7 +337,7 @@ spec:
   imagePullSecrets: []
   runtimeClassName: null
   initContainers:
-  - livenessProbe: {grpc: {port: 1}}
+  - lifecycle: {preStop: {tcpSocket: {port: 1}}}
   containers:
   - {}
   - volumeDevices: [{name: v}]
@@ -367,7 +348,7 @@ spec:
             "spec.hostUsers",
             "spec.os.name",
             "spec.containers[1].volumeDevices",
-            "spec.initContainers[0].livenessProbe.grpc",
+            "spec.initContainers[0].lifecycle.preStop.tcpSocket",
             "spec.volumes[0].nfs",
         ];
         assert_eq!(paths(text), expected);

@@ -76,7 +76,8 @@ spec:
     image: y
     livenessProbe:
       periodSeconds: soon
-      grpc: {port: 1}
+      exec: {command: [x]}
+    volumeDevices: [{name: v, devicePath: /x}]
 ";
     let found = messages(text);
     let expected = [
@@ -88,7 +89,7 @@ spec:
         "17: spec.containers[0].ports: expected a list, found an object",
         "20: spec.containers[1].image: the field is there twice, first on line 19",
         "22: spec.containers[1].livenessProbe.periodSeconds: expected a whole number, found the string \"soon\"",
-        "23: spec.containers[1].livenessProbe.grpc: not supported by `berth run` (gRPC probes are not done yet; use httpGet, tcpSocket or exec)",
+        "24: spec.containers[1].volumeDevices: not supported by `berth run` (block volumes are not done yet)",
     ];
     assert_eq!(found, expected);
 }
@@ -96,7 +97,7 @@ spec:
 #[test]
 fn lenient_warns_and_leaves_out() {
     let text = format!(
-        "{POD}    grpcc: 1\n    livenessProbe: {{grpc: {{port: 1}}}}\n  runtimeClassName: kata\n  volumes: [{{name: v, nfs: {{server: s, path: /}}}}]\n"
+        "{POD}    grpcc: 1\n    lifecycle: {{preStop: {{tcpSocket: {{port: 1}}}}}}\n  runtimeClassName: kata\n  volumes: [{{name: v, nfs: {{server: s, path: /}}}}]\n"
     );
     assert_eq!(read(&text).unwrap_err().0.len(), 4);
     let manifest = load(

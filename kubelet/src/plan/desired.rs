@@ -9,6 +9,7 @@ use std::time::Duration;
 use berth_cri::{DnsConfig, UnixNanos};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 
+use crate::backoff::Backoff;
 use crate::identity::PodUid;
 
 /// A pod as it is to be.
@@ -75,6 +76,8 @@ pub struct NodeFacts {
     pub swap_accounting: bool,
     /// Mounts can be read-only with all that is mounted below them (Linux 5.12).
     pub recursive_read_only: bool,
+    /// The pauses between two runs of a container.
+    pub restart_backoff: Backoff,
     /// `podPidsLimit`; `None` is no limit.
     pub pod_pids_limit: Option<i64>,
 }

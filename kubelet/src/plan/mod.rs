@@ -25,7 +25,7 @@ pub use observed::{HookOutcome, ImageState, Observed, ProbeResults, StepFailure}
 pub use reason::Reason;
 pub use step::{HookKind, KillReason, PodCgroup, StartContainer, Step, StepKey, VolumeMountRequest};
 
-pub(crate) use view::{Startup, View, has_ended, is_running};
+pub(crate) use view::{ROUND, Startup, View, has_ended, is_running, round_of};
 
 /// Decides what to do with a pod now.
 pub fn plan(desired: &Desired, observed: &Observed, now: UnixNanos) -> Plan {

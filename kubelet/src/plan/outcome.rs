@@ -1,6 +1,7 @@
 //! Whether a pod's work is over: done, failed, or out of time.
 
 use berth_cri::{ContainerState, ContainerStatus, UnixNanos};
+use k8s_openapi::api::core::v1::Container;
 
 use super::PodFailure;
 use super::view::{View, has_ended, is_running};
@@ -57,8 +58,8 @@ fn init_failed(view: &View<'_>) -> Option<Outcome> {
         .containers()
         .filter(|(_, role)| *role == Role::Init)
         .find_map(|(init, role)| {
-            let last = view.latest(&init.name)?;
-            (is_over(last, view.policy(init, role)) && exit_code(last) != 0).then_some(last)
+            let last = view.current(&init.name)?;
+            (is_over(view, init, role, last) && exit_code(last) != 0).then_some(last)
         })?;
     Some(Outcome {
         at: failed.finished_at,
@@ -70,8 +71,8 @@ fn init_failed(view: &View<'_>) -> Option<Outcome> {
 fn mains_ended(view: &View<'_>) -> Option<Outcome> {
     let mut at = 0;
     for main in spec::containers(&view.desired.pod) {
-        let last = view.latest(&main.name)?;
-        if !is_over(last, view.policy(main, Role::Main)) {
+        let last = view.current(&main.name)?;
+        if !is_over(view, main, Role::Main, last) {
             return None;
         }
         at = at.max(last.finished_at);
@@ -82,10 +83,10 @@ fn mains_ended(view: &View<'_>) -> Option<Outcome> {
 /// A pod that restarts nothing gets no second sandbox once a main container was made in the first.
 fn sandbox_lost_for_good(view: &View<'_>) -> Option<Outcome> {
     let mains = spec::containers(&view.desired.pod);
-    let made: Vec<&ContainerStatus> = mains.iter().filter_map(|main| view.latest(&main.name)).collect();
-    let restarts = mains
-        .iter()
-        .any(|main| view.policy(main, Role::Main) != RestartPolicy::Never);
+    let made: Vec<&ContainerStatus> = mains.iter().filter_map(|main| view.current(&main.name)).collect();
+    let restarts = mains.iter().any(|main| {
+        view.policy(main, Role::Main) != RestartPolicy::Never || main.restart_policy_rules.is_some()
+    });
     if restarts || made.is_empty() || view.observed.sandboxes.is_empty() || view.sandbox().is_some() {
         return None;
     }
@@ -106,8 +107,8 @@ fn sandbox_lost_for_good(view: &View<'_>) -> Option<Outcome> {
     })
 }
 
-fn is_over(record: &ContainerStatus, policy: RestartPolicy) -> bool {
-    has_ended(record) && !policy.restarts(exit_code(record))
+fn is_over(view: &View<'_>, container: &Container, role: Role, record: &ContainerStatus) -> bool {
+    has_ended(record) && !view.restarts(container, role, exit_code(record))
 }
 
 /// A container that nobody saw end has failed.

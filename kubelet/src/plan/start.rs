@@ -1,16 +1,19 @@
 //! The start of one container: its pause, its image, its configuration.
 
+use std::time::Duration;
+
 use berth_cri::{ContainerState, ContainerStatus, PodSandboxStatus};
 use k8s_openapi::api::core::v1::Container;
 
 use super::images::ready_image;
 use super::termination::wake;
-use super::view::{View, has_ended};
+use super::view::{View, has_ended, round_of};
 use super::{Plan, Reason, StartContainer, Step, StepFailure, StepKey, Waiting};
-use crate::backoff::{after, crash_delay, next_in_a_row};
+use crate::annotations;
+use crate::backoff::{Backoff, after, restarts_in_a_row};
 use crate::config::{ContainerRequest, to_start_container};
 use crate::defaults::SYNC_BACKOFF;
-use crate::spec::{self, Role};
+use crate::spec::{self, RestartAction, Role};
 
 /// Plans what brings the container to run in the sandbox, and says why it does not run yet.
 pub(crate) fn start(
@@ -64,7 +67,10 @@ fn try_start(
     plan: &mut Plan,
 ) -> Result<StartContainer, Waiting> {
     let before = last_ended(view, container);
-    if let Some(ended) = before {
+    // One that was ended for another's sake did not crash.
+    let crashed =
+        |ended: &ContainerStatus| round_of(ended) == view.round() || asked_for_restart(container, ended);
+    if let Some(ended) = before.filter(|ended| crashed(ended)) {
         crash_pause(view, container, ended, plan)?;
     }
     let attempt = attempt(view, container);
@@ -73,12 +79,17 @@ fn try_start(
     if !view.observed.volumes_ready {
         return Err(creating());
     }
-    let restarts_in_a_row = before.map_or(0, next_in_a_row);
+    let restarts_in_a_row = match before {
+        Some(ended) if crashed(ended) => backoff(view).next_in_a_row(ended),
+        Some(ended) => restarts_in_a_row(&ended.config.annotations),
+        None => 0,
+    };
     let request = ContainerRequest {
         container,
         role,
         attempt,
         restarts_in_a_row,
+        round: view.round(),
         sandbox,
         image,
     };
@@ -102,7 +113,7 @@ fn crash_pause(
     ended: &ContainerStatus,
     plan: &mut Plan,
 ) -> Result<(), Waiting> {
-    let delay = crash_delay(ended);
+    let delay = backoff(view).delay(ended);
     let until = after(ended.finished_at, delay);
     if view.now >= until || view.observed.in_flight.contains(&start_key(view, container)) {
         return Ok(());
@@ -110,7 +121,7 @@ fn crash_pause(
     wake(plan, until);
     let message = format!(
         "back-off {} restarting failed container={} pod={}",
-        go_duration(delay.as_secs()),
+        go_duration(delay),
         container.name,
         spec::describe(&view.desired.pod)
     );
@@ -118,6 +129,16 @@ fn crash_pause(
         reason: Reason::CrashLoopBackOff,
         message,
     })
+}
+
+/// Its own end was what restarted all containers of the pod.
+fn asked_for_restart(container: &Container, ended: &ContainerStatus) -> bool {
+    spec::restart_rule(container, ended.exit_code) == Some(RestartAction::RestartAllContainers)
+}
+
+/// The pauses of the pod's containers.
+fn backoff(view: &View<'_>) -> Backoff {
+    annotations::restart_backoff(&view.desired.pod, view.desired.node.restart_backoff)
 }
 
 fn start_key(view: &View<'_>, container: &Container) -> StepKey {
@@ -143,10 +164,12 @@ fn failure_pause(
     Err(from_failure(failure))
 }
 
-/// Seconds as Go writes a duration: `40s`, `2m40s`.
-fn go_duration(seconds: u64) -> String {
-    match (seconds / 60, seconds % 60) {
-        (0, seconds) => format!("{seconds}s"),
-        (minutes, seconds) => format!("{minutes}m{seconds}s"),
+/// A duration as Go writes it: `40s`, `2m40s`, `1h0m0s`, `1.5s`.
+fn go_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, _) => format!("{duration:?}"),
+        (0, minutes, seconds) => format!("{minutes}m{seconds}s"),
+        (hours, minutes, seconds) => format!("{hours}h{minutes}m{seconds}s"),
     }
 }

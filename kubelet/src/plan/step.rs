@@ -150,6 +150,8 @@ pub enum KillReason {
     StartupProbe,
     /// Its postStart hook failed; the text says how.
     PostStartHook(String),
+    /// A rule of `restartPolicyRules` restarts all containers of the pod.
+    RestartAllContainers,
     /// It is a sidecar, and the containers that it served have ended.
     PodCompleted,
     /// It runs in a sandbox that is gone, or it is not part of the pod.
@@ -234,6 +236,9 @@ impl KillReason {
             Self::LivenessProbe => format!("Container {container} failed liveness probe, will be restarted"),
             Self::StartupProbe => format!("Container {container} failed startup probe, will be restarted"),
             Self::PostStartHook(why) => format!("FailedPostStartHook: container {container}: {why}"),
+            Self::RestartAllContainers => {
+                format!("Container {container} is restarted with all containers of the pod")
+            }
             Self::Orphaned => format!("Container {container} is not part of the running pod"),
         }
     }

@@ -9,7 +9,7 @@ use super::start::start;
 use super::termination::{
     Kill, push_unless_failed, remove_container, retry_at, stop_container, unknown_containers, wake,
 };
-use super::view::{Startup, View, has_ended, is_running};
+use super::view::{Startup, View, has_ended, is_running, round_of};
 use super::{
     HookKind, HookOutcome, KillReason, Plan, PodCgroup, Reason, Stage, Step, StepKey, Waiting, probes,
 };
@@ -112,6 +112,7 @@ fn remove_old_records(view: &View<'_>, plan: &mut Plan) {
         for record in ended.into_iter().skip(MAX_PER_POD_CONTAINER) {
             push_unless_failed(view, remove_container(record), plan);
         }
+        remove_never_started(view, container, plan);
     }
     let Some(current) = view.sandbox() else { return };
     for sandbox in view
@@ -146,6 +147,18 @@ fn remove_old_records(view: &View<'_>, plan: &mut Plan) {
     }
 }
 
+/// One that was made before a restart of all containers and never started.
+fn remove_never_started(view: &View<'_>, container: &Container, plan: &mut Plan) {
+    let round = view.round();
+    for record in view.records(&container.name) {
+        let key = StepKey::StartContainer(container.name.clone(), record.config.attempt);
+        let earlier = round_of(record) < round && !view.observed.in_flight.contains(&key);
+        if earlier && record.state == ContainerState::Created {
+            push_unless_failed(view, remove_container(record), plan);
+        }
+    }
+}
+
 fn sync_containers(view: &View<'_>, sandbox: &PodSandboxStatus, plan: &mut Plan) {
     for record in unknown_containers(view) {
         let kill = kill(
@@ -156,12 +169,47 @@ fn sync_containers(view: &View<'_>, sandbox: &PodSandboxStatus, plan: &mut Plan)
         );
         stop_container(view, record, &kill, plan);
     }
-    if !sync_init_containers(view, sandbox, plan) {
+    if end_earlier_round(view, plan) || !sync_init_containers(view, sandbox, plan) {
         return;
     }
     for main in spec::containers(&view.desired.pod) {
         sync_container(view, main, Role::Main, sandbox, plan);
     }
+}
+
+/// Ends what is left of the round before a restart of all containers, without hooks and within the least time there is.
+/// Nothing of the new round begins before that; returns whether there is something left.
+fn end_earlier_round(view: &View<'_>, plan: &mut Plan) -> bool {
+    let round = view.round();
+    let mut left = false;
+    for (container, _) in view.containers() {
+        let earlier = view
+            .records(&container.name)
+            .filter(|record| round_of(record) < round);
+        for record in earlier.filter(|record| is_running(record)) {
+            left = true;
+            probes::while_stopping(view, container, record, plan);
+            let kill = kill(
+                view,
+                record,
+                KillReason::RestartAllContainers,
+                std::time::Duration::ZERO,
+            );
+            stop_container(view, record, &kill, plan);
+        }
+    }
+    // A start that was begun before the restart was asked for may still succeed.
+    let pending = view.restart_all_trigger().is_some();
+    let starting = view.observed.in_flight.iter().any(|key| {
+        let StepKey::StartContainer(name, attempt) = key else {
+            return false;
+        };
+        let record = view
+            .records(name)
+            .find(|record| record.config.attempt == *attempt);
+        record.map_or(pending, |record| round_of(record) < round)
+    });
+    left || starting
 }
 
 /// Init containers one after the other; a sidecar that has started lets the next one go. Returns whether the main
@@ -208,7 +256,7 @@ fn sync_container(
         ContainerState::Running => keep(view, container, record, plan),
         ContainerState::Created => start(view, container, role, sandbox, plan),
         ContainerState::Exited | ContainerState::Unknown => {
-            if view.policy(container, role).restarts(record.exit_code) {
+            if view.restarts(container, role, record.exit_code) {
                 start(view, container, role, sandbox, plan);
             }
         }
@@ -218,7 +266,7 @@ fn sync_container(
 /// The record that tells what is next. Init containers run again in a new sandbox, main containers go on.
 fn turn_of<'a>(view: &View<'a>, container: &Container, role: Role) -> Option<&'a ContainerStatus> {
     match role {
-        Role::Main => view.latest(&container.name),
+        Role::Main => view.current(&container.name),
         Role::Init | Role::Sidecar => view.latest_here(&container.name),
     }
 }

@@ -4,7 +4,7 @@ use berth_cri::{ContainerId, ContainerState, ContainerStatus, PodSandboxStatus, 
 use k8s_openapi::api::core::v1::Container;
 
 use super::{Desired, HookKind, HookOutcome, Observed};
-use crate::spec::{self, RestartPolicy, Role};
+use crate::spec::{self, RestartAction, RestartPolicy, Role};
 
 /// What is wanted, what there is, and the time.
 #[derive(Clone, Copy, Debug)]
@@ -41,10 +41,13 @@ impl<'a> View<'a> {
             .max_by_key(|record| (record.config.attempt, record.created_at))
     }
 
-    /// The newest record of a container in the current sandbox.
+    /// The newest record of a container in the current sandbox and round.
     pub(crate) fn latest_here(&self, name: &str) -> Option<&'a ContainerStatus> {
         let sandbox = self.sandbox()?;
-        let here = self.records(name).filter(|record| record.sandbox == sandbox.id);
+        let round = self.round();
+        let here = self
+            .records(name)
+            .filter(|record| record.sandbox == sandbox.id && round_of(record) == round);
         here.max_by_key(|record| (record.config.attempt, record.created_at))
     }
 
@@ -65,6 +68,49 @@ impl<'a> View<'a> {
     /// Whether a container is restarted.
     pub(crate) fn policy(&self, container: &Container, role: Role) -> RestartPolicy {
         spec::restart_policy(&self.desired.pod, container, role)
+    }
+
+    /// A container that ended with this code is started again.
+    pub(crate) fn restarts(&self, container: &Container, role: Role, exit_code: i32) -> bool {
+        spec::restarts(&self.desired.pod, container, role, exit_code)
+    }
+
+    /// How often all containers of the pod were restarted together (`RestartAllContainers`), the restart that is due
+    /// among them. A container of an earlier round is not part of the pod as it is to be.
+    pub(crate) fn round(&self) -> u32 {
+        let last = self.last_round();
+        if self.restart_all_trigger().is_some() {
+            last.saturating_add(1)
+        } else {
+            last
+        }
+    }
+
+    /// The newest round of which there is a container.
+    fn last_round(&self) -> u32 {
+        self.observed.containers.iter().map(round_of).max().unwrap_or(0)
+    }
+
+    /// The container whose end asks for a restart of all, until there is one of the next round.
+    pub(crate) fn restart_all_trigger(&self) -> Option<&'a ContainerStatus> {
+        if !spec::may_restart_all(&self.desired.pod) {
+            return None;
+        }
+        let last = self.last_round();
+        self.containers().find_map(|(container, _)| {
+            let record = self.latest(&container.name)?;
+            let asks = record.state == ContainerState::Exited
+                && round_of(record) == last
+                && spec::restart_rule(container, record.exit_code)
+                    == Some(RestartAction::RestartAllContainers);
+            asks.then_some(record)
+        })
+    }
+
+    /// The newest record of a container in the current round.
+    pub(crate) fn current(&self, name: &str) -> Option<&'a ContainerStatus> {
+        self.latest(name)
+            .filter(|record| round_of(record) == self.round())
     }
 
     /// The next number of a container's attempt.
@@ -118,7 +164,7 @@ impl<'a> View<'a> {
         let record = if self.sandbox().is_some() {
             self.latest_here(&init.name)
         } else {
-            self.latest(&init.name)
+            self.current(&init.name)
         };
         let Some(record) = record else { return false };
         if spec::is_sidecar(init) {
@@ -126,6 +172,15 @@ impl<'a> View<'a> {
         }
         record.state == ContainerState::Exited && record.exit_code == 0
     }
+}
+
+/// The annotation of a container that holds how often all containers of its pod were restarted together before it.
+pub(crate) const ROUND: &str = "berth.container.round";
+
+/// How often all containers of the pod were restarted together before this one was made.
+pub(crate) fn round_of(record: &ContainerStatus) -> u32 {
+    let text = record.config.annotations.get(ROUND);
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// Its program runs.

@@ -3,6 +3,7 @@
 //! Which probes run is the plan's to say ([`crate::plan::ProbeWanted`]); a probe task knows only its own probe.
 
 mod exec;
+mod grpc;
 mod http_get;
 mod outcome;
 mod runner;

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::outcome::Outcome;
 use super::target::{self, Action, Target};
-use super::{exec, http_get, tcp_socket};
+use super::{exec, grpc, http_get, tcp_socket};
 use crate::plan::ProbeKind;
 use crate::probe::{Outcome as Counted, Threshold};
 
@@ -29,6 +29,8 @@ pub(crate) struct RunningProbe {
     pub(crate) container: Container,
     /// The pod's address.
     pub(crate) ip: Option<IpAddr>,
+    /// How often to ask, where the pod says it finer than in seconds.
+    pub(crate) period: Option<Duration>,
     /// How long the container runs already.
     pub(crate) running_for: Duration,
     /// The verdict of an earlier daemon.
@@ -53,7 +55,9 @@ pub(crate) async fn run(
     engine: Arc<dyn Engine>,
     reports: mpsc::UnboundedSender<ProbeReport>,
 ) {
-    let period = seconds(running.probe.period_seconds, 10).max(Duration::from_secs(1));
+    let period = running
+        .period
+        .unwrap_or_else(|| seconds(running.probe.period_seconds, 10).max(Duration::from_secs(1)));
     let delay = seconds(running.probe.initial_delay_seconds, 0);
     sleep(delay.saturating_sub(running.running_for)).await;
     let mut threshold = Threshold::new(&running.probe, running.kind, running.verdict);
@@ -133,6 +137,7 @@ async fn attempt_once(id: &ContainerId, target: &Target, engine: &dyn Engine) ->
     match &target.action {
         Action::Exec(command) => exec::attempt(engine, id, command, target.timeout).await,
         Action::HttpGet(get) => http_get::attempt(get, target.timeout).await,
+        Action::Grpc(grpc) => grpc::attempt(grpc, target.timeout).await,
         Action::TcpSocket { host, port } => tcp_socket::attempt(host, *port, target.timeout).await,
     }
 }

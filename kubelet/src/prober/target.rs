@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe, TCPSocketAction};
+use k8s_openapi::api::core::v1::{Container, GRPCAction, HTTPGetAction, Probe, TCPSocketAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::grpc::Grpc;
 use super::http_get::HttpGet;
 
 /// What one attempt does.
@@ -13,6 +14,7 @@ use super::http_get::HttpGet;
 pub(crate) enum Action {
     Exec(Vec<String>),
     HttpGet(HttpGet),
+    Grpc(Grpc),
     TcpSocket { host: String, port: u16 },
 }
 
@@ -36,9 +38,11 @@ pub(crate) fn of_probe(probe: &Probe, container: &Container, ip: Option<IpAddr>)
         Action::HttpGet(of_http_get(get, container, ip)?)
     } else if let Some(socket) = &probe.tcp_socket {
         of_tcp_socket(socket, container, ip)?
+    } else if let Some(grpc) = &probe.grpc {
+        of_grpc(grpc, container, ip)?
     } else {
         return Err(
-            "the probe is of a kind that is not supported yet; exec, httpGet and tcpSocket are".to_owned(),
+            "the probe asks for nothing; exec, grpc, httpGet and tcpSocket are what there is".to_owned(),
         );
     };
     Ok(Target { action, timeout })
@@ -72,6 +76,15 @@ fn of_tcp_socket(
         host: host(socket.host.as_deref(), ip)?,
         port: port(&socket.port, container)?,
     })
+}
+
+/// A gRPC server is asked at the pod's own address only, and at a port by number.
+fn of_grpc(grpc: &GRPCAction, container: &Container, ip: Option<IpAddr>) -> Result<Action, String> {
+    Ok(Action::Grpc(Grpc {
+        host: host(None, ip)?,
+        port: port(&IntOrString::Int(grpc.port), container)?,
+        service: grpc.service.clone().unwrap_or_default(),
+    }))
 }
 
 fn host(host: Option<&str>, ip: Option<IpAddr>) -> Result<String, String> {

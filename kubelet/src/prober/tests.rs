@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::grpc::{self, Grpc};
 use super::http_get::{HttpGet, attempt};
 use super::outcome::Outcome;
 use super::tcp_socket;
@@ -213,4 +214,92 @@ async fn https_is_spoken_with_servers_that_nobody_vouches_for() {
         ..get
     };
     assert_eq!(attempt(&get, LIMIT).await, Outcome::Success);
+}
+
+/// A gRPC server that is asked for the service "db" and answers with a fixed status and these trailers.
+async fn grpc_server(status: u8, trailers: &'static [(&'static str, &'static str)]) -> u16 {
+    use http_body_util::{BodyExt, Full};
+    use hyper::body::{Bytes, Incoming};
+    use hyper::header::{HeaderMap, HeaderName};
+    use hyper::{Request, Response};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answer = move |request: Request<Incoming>| async move {
+        assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
+        assert_eq!(request.headers()["content-type"], "application/grpc");
+        let agent = request.headers()["user-agent"].to_str().unwrap();
+        assert!(agent.starts_with("kube-probe/"), "{agent}");
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body[..], *b"\0\0\0\0\x04\x0a\x02db");
+        let map: HeaderMap = trailers
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
+            .collect();
+        let message = Full::new(Bytes::from(vec![0, 0, 0, 0, 2, 8, status]));
+        let body = message.with_trailers(std::future::ready(Some(Ok(map))));
+        Ok::<_, std::convert::Infallible>(Response::new(body))
+    };
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let service = hyper::service::service_fn(answer);
+        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let _ = server.serve_connection(TokioIo::new(stream), service).await;
+    });
+    port
+}
+
+fn grpc_at(port: u16) -> Grpc {
+    Grpc {
+        host: "127.0.0.1".into(),
+        port,
+        service: "db".into(),
+    }
+}
+
+#[tokio::test]
+async fn a_grpc_server_says_whether_it_serves() {
+    const OK: &[(&str, &str)] = &[("grpc-status", "0")];
+    for (status, trailers, expected) in [
+        (1, OK, ""),
+        (2, OK, "service unhealthy (responded with \"NOT_SERVING\")"),
+        (3, OK, "service unhealthy (responded with \"SERVICE_UNKNOWN\")"),
+        (
+            0,
+            &[("grpc-status", "12"), ("grpc-message", "what?")],
+            "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): what?",
+        ),
+        (
+            0,
+            &[("grpc-status", "5"), ("grpc-message", "unknown service")],
+            "error: health rpc probe failed: rpc error: code = NotFound: unknown service",
+        ),
+        (
+            1,
+            &[],
+            "error: health rpc probe failed: the answer has no grpc-status",
+        ),
+    ] {
+        let port = grpc_server(status, trailers).await;
+        let outcome = grpc::attempt(&grpc_at(port), LIMIT).await;
+        assert_eq!(outcome.message(), expected);
+        assert_eq!(outcome == Outcome::Success, expected.is_empty(), "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_no_grpc_is_a_failure() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let outcome = grpc::attempt(&grpc_at(port), Duration::from_millis(50)).await;
+    let message = "timeout: health rpc did not complete within 50ms";
+    assert_eq!(outcome, Outcome::Failure(message.into()));
+    drop(silent);
+    let outcome = grpc::attempt(&grpc_at(port), LIMIT).await;
+    let refused = format!("error: failed to connect service at \"127.0.0.1:{port}\"");
+    assert!(outcome.message().starts_with(&refused), "{outcome:?}");
+    let http = Server::start(vec![answer(200, "", "")]).await;
+    let outcome = grpc::attempt(&grpc_at(http.port), LIMIT).await;
+    assert!(matches!(outcome, Outcome::Failure(_)), "{outcome:?}");
 }

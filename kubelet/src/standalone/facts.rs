@@ -24,6 +24,7 @@ pub(super) fn gather(host: &Host) -> NodeFacts {
         seccomp_root: host.kubelet_root.join("seccomp"),
         cgroup_v2_memory: Hierarchies::get().is_ok_and(Hierarchies::is_unified),
         recursive_read_only: is_kernel_at_least(&read("/proc/sys/kernel/osrelease"), (5, 12)),
+        restart_backoff: host.restart_backoff,
         swap_accounting: swap_accounting(&read("/proc/self/mountinfo")),
         ..NodeFacts::default()
     }

@@ -14,6 +14,7 @@ use super::lock::{LockError, PodLock};
 use super::printer::Printer;
 use super::session::{Patience, Session, exit_code};
 use super::{facts, signals};
+use crate::backoff::Backoff;
 use crate::identity::PodUid;
 use crate::plan::{Deletion, Desired, Objects};
 use crate::spec;
@@ -29,6 +30,8 @@ pub struct Host {
     pub log_root: PathBuf,
     /// The cgroup under which `kubepods` is.
     pub cgroup_root: PathBuf,
+    /// The pauses between two runs of a container.
+    pub restart_backoff: Backoff,
 }
 
 /// Pods to run and what they refer to; defaulted, validated, with UIDs.

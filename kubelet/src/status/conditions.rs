@@ -57,9 +57,26 @@ pub(super) fn conditions(
         containers_ready,
         Condition::met("PodScheduled"),
     ];
+    let restarting = spec::may_restart_all(&view.desired.pod).then(|| all_restarting(view, phase));
     all.into_iter()
+        .chain(restarting)
         .map(|condition| timed(view, condition, previous))
         .collect()
+}
+
+/// Of a pod whose containers may all be restarted together.
+fn all_restarting(view: &View<'_>, phase: Phase) -> Condition {
+    let kind = "AllContainersRestarting";
+    match phase {
+        Phase::Succeeded => Condition::unmet(kind, "PodCompleted", String::new()),
+        Phase::Failed => Condition::unmet(kind, "PodFailed", String::new()),
+        _ if view.restart_all_trigger().is_some() => Condition {
+            reason: "RestartAllContainersStarted",
+            message: "container exited with restart policy rule".to_owned(),
+            ..Condition::met(kind)
+        },
+        _ => Condition::unmet(kind, "", String::new()),
+    }
 }
 
 fn ready_to_start(view: &View<'_>, phase: Phase) -> Condition {

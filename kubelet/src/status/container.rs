@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::time;
-use crate::plan::{Plan, Reason, Stage, Startup, View, Waiting, has_ended, is_running};
+use crate::plan::{Plan, Reason, Stage, Startup, View, Waiting, has_ended, is_running, round_of};
 use crate::spec::Role;
 
 /// What `containerID` begins with.
@@ -65,7 +65,9 @@ fn is_started(view: &View<'_>, container: &Container, record: &Record) -> bool {
 
 /// An init container is ready when it succeeded.
 fn is_ready(view: &View<'_>, container: &Container, role: Role, newest: Option<&Record>) -> bool {
-    let Some(record) = newest else { return false };
+    let Some(record) = newest.filter(|record| round_of(record) == view.round()) else {
+        return false;
+    };
     match role {
         Role::Init => record.state == EngineState::Exited && record.exit_code == 0,
         Role::Sidecar | Role::Main => view.is_ready(container, record),
@@ -98,6 +100,12 @@ fn state(
             }),
             ..ContainerState::default()
         },
+        // It belongs to the pod before all containers were restarted.
+        EngineState::Exited | EngineState::Unknown
+            if plan.stage == Stage::Syncing && round_of(record) < view.round() =>
+        {
+            waiting()
+        }
         EngineState::Exited | EngineState::Unknown if will_restart(view, plan, container, role, record) => {
             waiting()
         }
@@ -119,7 +127,7 @@ fn will_restart(view: &View<'_>, plan: &Plan, container: &Container, role: Role,
             Reason::ContainerCreating | Reason::PodInitializing
         )
     });
-    plan.stage == Stage::Syncing && has_reason && view.policy(container, role).restarts(record.exit_code)
+    plan.stage == Stage::Syncing && has_reason && view.restarts(container, role, record.exit_code)
 }
 
 fn default_reason(view: &View<'_>) -> Reason {

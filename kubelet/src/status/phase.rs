@@ -5,7 +5,7 @@ use std::fmt;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, PodStatus};
 
 use crate::plan::{Plan, Stage, View};
-use crate::spec::{self, RestartPolicy, Role};
+use crate::spec::{self, Role};
 
 /// `status.phase`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,7 +78,7 @@ fn from_containers(
     }
     let ended_badly = any(|s| !matches!(s, Standing::Ended(0)));
     let restarted = containers.iter().zip(spec::containers(&view.desired.pod)).any(|(status, container)| {
-        matches!(standing(status), Standing::Ended(code) if view.policy(container, Role::Main).restarts(code))
+        matches!(standing(status), Standing::Ended(code) if view.restarts(container, Role::Main, code))
     });
     // Sidecars are still being stopped, or something starts again.
     if !over && (restarted || plan.stage == Stage::Syncing || sidecar_runs(view, inits)) {
@@ -108,7 +108,7 @@ fn init_phase(
         let sidecar = spec::is_sidecar(init);
         match standing(status) {
             Standing::Ended(code) if code != 0 && !sidecar => {
-                let never = view.policy(init, Role::Init) == RestartPolicy::Never;
+                let never = !view.restarts(init, Role::Init, code);
                 return Some(if never || over {
                     Phase::Failed
                 } else {

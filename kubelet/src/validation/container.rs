@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec, VolumeMount};
 
+use crate::defaults::{MAX_RESTART_RULE_EXIT_CODES, MAX_RESTART_RULES};
+
 use super::{Errors, environment, names, probe, resources, security};
 
 /// Where a container is.
@@ -96,6 +98,7 @@ fn restart_policy(container: &Container, place: &Place<'_>, errors: &mut Errors)
         policy,
         &["Always", "Never", "OnFailure"],
     );
+    restart_rules(container, place, errors);
     if !place.init || policy == Some("Always") {
         return;
     }
@@ -111,6 +114,41 @@ fn restart_policy(container: &Container, place: &Place<'_>, errors: &mut Errors)
                 &place.field(field),
                 "may not be set for init containers without restartPolicy=Always",
             );
+        }
+    }
+}
+
+fn restart_rules(container: &Container, place: &Place<'_>, errors: &mut Errors) {
+    let rules = container.restart_policy_rules.as_deref().unwrap_or_default();
+    if !rules.is_empty() && container.restart_policy.is_none() {
+        errors.required(
+            &place.field("restartPolicy"),
+            "must specify restartPolicy when restart rules are used",
+        );
+    }
+    if rules.len() > MAX_RESTART_RULES {
+        errors.too_many(&place.field("restartPolicyRules"), rules.len(), MAX_RESTART_RULES);
+    }
+    for (index, rule) in rules.iter().enumerate() {
+        let path = place.field(&format!("restartPolicyRules[{index}]"));
+        errors.one_of(
+            &format!("{path}.action"),
+            Some(&rule.action),
+            &["Restart", "RestartAllContainers"],
+        );
+        let Some(codes) = &rule.exit_codes else {
+            errors.required(&format!("{path}.exitCodes"), "must be specified");
+            continue;
+        };
+        errors.one_of(
+            &format!("{path}.exitCodes.operator"),
+            Some(&codes.operator),
+            &["In", "NotIn"],
+        );
+        let values = codes.values.as_ref().map_or(0, Vec::len);
+        if values > MAX_RESTART_RULE_EXIT_CODES {
+            let path = format!("{path}.exitCodes.values");
+            errors.too_many(&path, values, MAX_RESTART_RULE_EXIT_CODES);
         }
     }
 }

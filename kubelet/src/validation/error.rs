@@ -20,6 +20,8 @@ pub enum Problem {
     Invalid(String, String),
     /// Its value, and those that there are.
     NotSupported(String, Vec<&'static str>),
+    /// How many items it has, and how many it may have.
+    TooMany(usize, usize),
     /// Its value is that of another, too.
     Duplicate(String),
     /// What it names is not there.
@@ -41,6 +43,9 @@ impl fmt::Display for FieldError {
                     "Unsupported value: {value:?}: supported values: {}",
                     known.join(", ")
                 )
+            }
+            Problem::TooMany(count, max) => {
+                write!(f, "Too many: {count}: must have at most {max} items")
             }
             Problem::Duplicate(value) => write!(f, "Duplicate value: {value}"),
             Problem::NotFound(value) => write!(f, "Not found: {value:?}"),
@@ -71,6 +76,10 @@ impl Errors {
 
     pub(super) fn invalid_number(&mut self, path: &str, value: impl Into<i64>, why: impl Into<String>) {
         self.push(path, Problem::Invalid(value.into().to_string(), why.into()));
+    }
+
+    pub(super) fn too_many(&mut self, path: &str, count: usize, max: usize) {
+        self.push(path, Problem::TooMany(count, max));
     }
 
     pub(super) fn duplicate(&mut self, path: &str, value: &str) {

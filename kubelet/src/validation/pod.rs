@@ -9,11 +9,17 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use super::container::{self, Place};
 use super::metadata::validate_object_meta;
 use super::{Errors, FieldError, names, security, volume};
+use crate::annotations;
 use crate::defaults::{MAX_DNS_NAMESERVERS, MAX_DNS_SEARCH_LIST_CHARS, MAX_DNS_SEARCH_PATHS};
 
 /// All broken rules of a defaulted Pod, with the paths of the fields.
 pub fn validate_pod(pod: &Pod) -> Vec<FieldError> {
     let mut errors = Errors(validate_object_meta(&pod.metadata));
+    for (name, problem) in annotations::problems(pod) {
+        let value = pod.metadata.annotations.as_ref().and_then(|all| all.get(&name));
+        let path = format!("metadata.annotations[{name}]");
+        errors.invalid(&path, value.map_or("", String::as_str), problem);
+    }
     match &pod.spec {
         Some(spec) => pod_spec(spec, &mut errors),
         None => errors.required("spec", ""),

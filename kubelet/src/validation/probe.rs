@@ -40,6 +40,9 @@ fn probe(probe: &Probe, path: &str, container: &Container, errors: &mut Errors) 
         other: usize::from(probe.grpc.is_some()),
     };
     handlers.check(path, container, errors);
+    if let Some(grpc) = &probe.grpc {
+        port_number(&format!("{path}.grpc.port"), grpc.port, errors);
+    }
     let numbers = [
         ("initialDelaySeconds", probe.initial_delay_seconds),
         ("timeoutSeconds", probe.timeout_seconds),

@@ -31,6 +31,26 @@ fn a_good_pod_breaks_nothing() {
 fn rules() {
     for (container, rest, expected) in [
         (
+            r#","readinessProbe":{"grpc":{"port":70000}}"#,
+            "",
+            "spec.containers[0].readinessProbe.grpc.port: Invalid value: 70000: must be between 1 and 65535, inclusive",
+        ),
+        (
+            r#","restartPolicyRules":[{"action":"Restart","exitCodes":{"operator":"In","values":[1]}}]"#,
+            "",
+            "spec.containers[0].restartPolicy: Required value: must specify restartPolicy when restart rules are used",
+        ),
+        (
+            r#","restartPolicy":"Never","restartPolicyRules":[{"action":"Reboot","exitCodes":{"operator":"In"}}]"#,
+            "",
+            r#"spec.containers[0].restartPolicyRules[0].action: Unsupported value: "Reboot": supported values: "Restart", "RestartAllContainers""#,
+        ),
+        (
+            r#","restartPolicy":"Never","restartPolicyRules":[{"action":"Restart"}]"#,
+            "",
+            "spec.containers[0].restartPolicyRules[0].exitCodes: Required value: must be specified",
+        ),
+        (
             r#","ports":[{"containerPort":0}]"#,
             "",
             "spec.containers[0].ports[0].containerPort: Invalid value: 0: must be between 1 and 65535, inclusive",

@@ -22,7 +22,7 @@ use crate::plan::{
 };
 use crate::prober::{self, ProbeReport, RunningProbe};
 use crate::volumes::{PodDir, termination_message};
-use crate::{config, qos, spec, status};
+use crate::{annotations, config, qos, spec, status};
 
 /// After the engine could not answer, or a last file could not be removed, the worker tries again after this.
 const RETRY: Duration = Duration::from_secs(1);
@@ -362,6 +362,7 @@ impl Worker {
             probe,
             container: container.clone(),
             ip: pod_ip(observed, &self.node.facts.host_ips),
+            period: annotations::probe_period(&self.desired.pod, &wanted.name, wanted.kind),
             running_for: self.node.clock.since(status.started_at),
             verdict: self.memory.verdict(&wanted.id, wanted.kind),
         })

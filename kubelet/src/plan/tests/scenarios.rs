@@ -407,3 +407,143 @@ fn a_pod_that_is_deleted_while_it_starts() {
         );
     }
 }
+
+/// A pod with a rule for its first container `a`, and `b` beside it.
+fn ruled(pod_policy: &str, own_policy: &str, rule: &str) -> String {
+    format!(
+        r#"{{"restartPolicy":"{pod_policy}","containers":[
+            {{"name":"a","image":"i:1","restartPolicy":"{own_policy}","restartPolicyRules":[{rule}]}},
+            {{"name":"b","image":"i:1","restartPolicy":"Never"}}]}}"#
+    )
+}
+
+#[test]
+fn the_first_rule_that_fits_decides_before_the_policy() {
+    let within =
+        |codes: &str| format!(r#"{{"action":"Restart","exitCodes":{{"operator":"In","values":[{codes}]}}}}"#);
+    let not_in = |codes: &str| {
+        format!(r#"{{"action":"Restart","exitCodes":{{"operator":"NotIn","values":[{codes}]}}}}"#)
+    };
+    for (own, rule, code, restarts) in [
+        ("Never", within("42,43"), 43, true),
+        ("Never", within("42"), 1, false),
+        ("Never", not_in("0,1"), 2, true),
+        ("Never", not_in("0,1"), 1, false),
+        ("OnFailure", within("0"), 0, true),
+        ("OnFailure", within("42"), 1, true),
+        ("Always", within("42"), 0, true),
+    ] {
+        let mut node =
+            Simulator::new(&ruled("Never", own, &rule)).runs("a", &[Run::ends(1, code), Run::default()]);
+        node.run(5);
+        let starts = if restarts { 2 } else { 1 };
+        assert_eq!(node.seconds_of("start a").len(), starts, "{own} {rule} {code}");
+    }
+}
+
+#[test]
+fn a_container_s_own_policy_counts_before_the_pod_s() {
+    for (own, code, starts) in [
+        ("Never", 1, 1),
+        ("OnFailure", 1, 2),
+        ("OnFailure", 0, 1),
+        ("Always", 0, 2),
+    ] {
+        for of_pod in ["Always", "Never", "OnFailure"] {
+            let mut node =
+                Simulator::new(&ruled(of_pod, own, "")).runs("a", &[Run::ends(1, code), Run::default()]);
+            node.run(5);
+            assert_eq!(node.seconds_of("start a").len(), starts, "{own} {of_pod} {code}");
+        }
+    }
+}
+
+const RESTART_ALL: &str = r#"{"restartPolicy":"Never",
+    "initContainers":[{"name":"i","image":"i:1"},
+        {"name":"s","image":"i:1","restartPolicy":"Always","lifecycle":{"preStop":{"exec":{"command":["x"]}}}}],
+    "containers":[{"name":"a","image":"i:1","restartPolicy":"Never","restartPolicyRules":[
+            {"action":"RestartAllContainers","exitCodes":{"operator":"In","values":[42]}}]},
+        {"name":"b","image":"i:1"},{"name":"c","image":"i:1"}]}"#;
+
+#[test]
+fn restart_all_begins_the_pod_anew_in_its_sandbox() {
+    let mut node = Simulator::new(RESTART_ALL)
+        .runs("i", &[Run::ends(1, 0)])
+        .runs("a", &[Run::ends(10, 42), Run::ends(100, 0)])
+        .runs("c", &[Run::ends(2, 1), Run::ends(200, 0)]);
+    node.run(60);
+    let order = node.order_of(&["sandbox", "start", "stop", "end", "PreStop"]);
+    let first = [
+        "sandbox 0",
+        "start i 0",
+        "end i 0",
+        "start s 0",
+        "start a 0",
+        "start b 0",
+        "start c 0",
+        "end c 1",
+    ];
+    assert_eq!(order[..8], first);
+    assert_eq!(order[8], "end a 42");
+    // All are stopped at once and without hooks; then the order is that of the beginning.
+    let mut stopped = order[9..13].to_vec();
+    stopped.sort();
+    assert_eq!(stopped, ["end b 143", "end s 143", "stop b", "stop s"]);
+    assert_eq!(
+        order[13..],
+        [
+            "start i 1",
+            "end i 0",
+            "start s 1",
+            "start a 1",
+            "start b 1",
+            "start c 1"
+        ]
+    );
+    assert_eq!(node.phase(), "Running");
+    let conditions = node.status.as_ref().unwrap().conditions.as_ref().unwrap();
+    let restarting = conditions
+        .iter()
+        .find(|c| c.type_ == "AllContainersRestarting")
+        .unwrap();
+    assert_eq!(restarting.status, "False");
+}
+
+#[test]
+fn restart_all_outlives_the_daemon() {
+    for second in 8..20 {
+        let mut node = Simulator::new(RESTART_ALL)
+            .runs("i", &[Run::ends(1, 0)])
+            .runs("a", &[Run::ends(10, 42), Run::default()])
+            .runs(
+                "b",
+                &[Run {
+                    stops_in: 2,
+                    ..Run::default()
+                }],
+            )
+            .disturb(second, Disturbance::RestartDaemon);
+        node.durations = vec![1];
+        node.run(60);
+        assert_eq!(node.seconds_of("start a").len(), 2, "{second}");
+        assert_eq!(node.running(), ["s", "a", "b", "c"], "{second}: {:#?}", node.log);
+    }
+}
+
+#[test]
+fn restart_all_in_a_row_is_held_back() {
+    let mut node = Simulator::new(RESTART_ALL)
+        .runs("i", &[Run::ends(0, 0)])
+        .runs("a", &[Run::ends(1, 42)]);
+    node.run(100);
+    let starts = node.seconds_of("start a");
+    // As a crash of that container: at once, then after 10, 20 and 40 seconds.
+    assert_eq!(
+        starts
+            .windows(2)
+            .map(|two| two[1] - two[0] >= 10)
+            .collect::<Vec<_>>()[1..3],
+        [true, true]
+    );
+    assert!(starts.len() <= 5, "{starts:?}");
+}

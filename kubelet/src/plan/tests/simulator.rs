@@ -18,6 +18,15 @@ use crate::spec::{self, RestartPolicy, Role};
 use crate::status::pod_status;
 use crate::testing::pod;
 
+/// The round that a container is to be started in.
+fn start_round(start: &StartContainer) -> u32 {
+    start
+        .config
+        .annotations
+        .get(ROUND)
+        .map_or(0, |round| round.parse().unwrap())
+}
+
 pub(super) const SECOND: u64 = 1_000_000_000;
 
 /// What one run of a container does.
@@ -388,7 +397,8 @@ impl Simulator {
     fn begin_container(&mut self, start: &StartContainer) {
         let name = &start.config.name;
         let (container, role) = spec::container(&self.desired.pod, name).unwrap();
-        self.check_turn(name, role, &start.sandbox);
+        self.check_round(start);
+        self.check_turn(name, role, &start.sandbox, start_round(start));
         let id = ContainerId(format!("{name}-{}", start.config.attempt));
         let known: Vec<&ContainerStatus> = self
             .observed
@@ -408,11 +418,11 @@ impl Simulator {
             known.iter().all(|r| r.config.attempt < start.config.attempt),
             "{name} has a number twice"
         );
-        let policy = spec::restart_policy(&self.desired.pod, container, role);
         let last = known.iter().max_by_key(|record| record.config.attempt);
         if let Some(last) = last.filter(|last| role == Role::Main && last.state == ContainerState::Exited) {
             assert!(
-                policy.restarts(last.exit_code),
+                round_of(last) < start_round(start)
+                    || spec::restarts(&self.desired.pod, container, role, last.exit_code),
                 "{name} is restarted against its policy"
             );
         }
@@ -434,6 +444,20 @@ impl Simulator {
             stop_signal: 15,
             config: start.config.as_ref().clone(),
         });
+    }
+
+    /// Nothing of an earlier round is started once all containers were restarted, or runs beside what is.
+    fn check_round(&self, start: &StartContainer) {
+        let round = start_round(start);
+        for record in &self.observed.containers {
+            assert!(
+                round_of(record) <= round,
+                "{} is of an old round",
+                start.config.name
+            );
+            let old = round_of(record) < round && record.state == ContainerState::Running;
+            assert!(!old, "{} runs on beside the next round", record.config.name);
+        }
     }
 
     /// A container could not be made (nothing of it is left), or not be started (its record tells).
@@ -805,7 +829,9 @@ impl Simulator {
         };
         (record.state, record.started_at, record.pid) = (ContainerState::Running, now, 1);
         let (container, role) = spec::container(&self.desired.pod, &name).unwrap();
-        let never = spec::restart_policy(&self.desired.pod, container, role) == RestartPolicy::Never;
+        let never = spec::restart_policy(&self.desired.pod, container, role) == RestartPolicy::Never
+            && !spec::may_restart_all(&self.desired.pod)
+            && container.restart_policy_rules.is_none();
         let count = self.starts.entry(name.clone()).or_default();
         *count += 1;
         assert!(role != Role::Main || !never || *count == 1, "{name} began twice");
@@ -813,12 +839,12 @@ impl Simulator {
     }
 
     /// Init containers before this one have done their part in this sandbox, unless main containers were made in it.
-    fn check_turn(&self, name: &str, role: Role, sandbox: &SandboxId) {
+    fn check_turn(&self, name: &str, role: Role, sandbox: &SandboxId, round: u32) {
         let pod = &self.desired.pod;
         let here = |name: &str| {
             let records = self.observed.containers.iter();
             records
-                .filter(|r| r.config.name == name && r.sandbox == *sandbox)
+                .filter(|r| r.config.name == name && r.sandbox == *sandbox && round_of(r) == round)
                 .max_by_key(|r| r.config.attempt)
         };
         let initialized = spec::containers(pod)
