@@ -1,7 +1,5 @@
 //! Images made in memory: the embedded one, and those of tests.
 
-mod tar;
-
 use std::collections::BTreeSet;
 
 use oci_spec::image::Config;
@@ -11,10 +9,11 @@ use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::image::Image;
 use crate::manifest::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
+use crate::pack::tar::TarWriter;
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::store::{LayerSlot, NewImage, Store};
-use crate::unpack::{Budget, LayerClaim};
+use crate::unpack::{Budget, LayerClaim, TarEntry, TarKind};
 
 /// A file of a layer.
 #[derive(Clone, Debug)]
@@ -87,7 +86,28 @@ impl File {
 
 /// The uncompressed tar archive of a layer with these files.
 pub fn layer(files: &[File]) -> Vec<u8> {
-    tar::write(files)
+    let mut archive = TarWriter::new(Vec::new());
+    let mut add = |file: &File| {
+        let (kind, link, mut contents): (TarKind, &str, &[u8]) = match &file.content {
+            Content::Regular(bytes) => (TarKind::Regular, "", bytes),
+            Content::Directory => (TarKind::Directory, "", &[]),
+            Content::Symlink(target) => (TarKind::Symlink, target, &[]),
+            Content::HardLink(target) => (TarKind::HardLink, target, &[]),
+        };
+        let entry = TarEntry {
+            name: file.path.clone().into_bytes(),
+            link: link.as_bytes().to_vec(),
+            mode: file.mode,
+            uid: file.uid,
+            gid: file.gid,
+            ..TarEntry::of(kind)
+        };
+        let size = contents.len() as u64;
+        archive.add(&entry, &mut contents, size)
+    };
+    // Memory takes whatever is written.
+    let written = files.iter().try_for_each(&mut add);
+    written.and_then(|()| archive.finish()).unwrap_or_default()
 }
 
 /// Makes an image of one layer with these files and puts it into the store under a name. The same files and

@@ -17,7 +17,7 @@ use crate::digest::{Digest, HashingReader};
 use crate::error::ImageError;
 use extract::Extractor;
 use limits::BudgetReader;
-pub(crate) use tar::{Kind as TarKind, TarReader};
+pub(crate) use tar::{Entry as TarEntry, Kind as TarKind, TarReader, Time as TarTime};
 
 const READ_BUFFER: usize = 128 * 1024;
 
@@ -126,6 +126,24 @@ pub(crate) fn unpack(
         return Err(error.into_image_error(&claim.name));
     }
     outcome.map_err(|error| error.into_image_error(&claim.name))
+}
+
+/// Unpacks a layer that nobody has announced into a directory that has nothing of it yet. Blocking.
+///
+/// # Errors
+/// As those of a pull; what is in `target` is not to be used then.
+pub fn apply(source: impl Read + Send, target: &Path, limits: Limits) -> Result<(), ImageError> {
+    let budget = Budget::new(limits);
+    let mut blob = BufReader::with_capacity(READ_BUFFER, source);
+    let mut extract = || {
+        let mut archive = TarReader::new(BudgetReader::new(decompress::open(&mut blob)?, &budget));
+        extract_all(&mut archive, &budget, target)
+    };
+    let extracted = extract().map(|_| ()).map_err(|error| match budget.exceeded() {
+        Some(why) => UnpackError::Refused(why),
+        None => error,
+    });
+    extracted.map_err(|error| error.into_image_error("of changed files"))
 }
 
 fn unpack_stream(

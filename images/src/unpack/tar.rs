@@ -47,6 +47,23 @@ pub(crate) struct Entry {
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+impl Entry {
+    /// One of that kind, of root's, without a name.
+    pub(crate) fn of(kind: Kind) -> Self {
+        Self {
+            name: Vec::new(),
+            link: Vec::new(),
+            kind,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime: Time::default(),
+            device: (0, 0),
+            xattrs: Vec::new(),
+        }
+    }
+}
+
 /// An archive, entry by entry. It reads as the contents of the entry that it is at.
 pub(crate) struct TarReader<R> {
     inner: R,
