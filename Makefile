@@ -77,3 +77,4 @@ vm:
 	hack/vm/test
 	hack/vm/pods
 	hack/vm/checkpoint
+	hack/vm/checkpoint-pods

@@ -13,7 +13,7 @@ pub(crate) fn now() -> u64 {
 pub(crate) const RFC3339_LEN: usize = 30;
 
 /// `2026-01-02T03:04:05.000000006Z`: RFC 3339 in UTC with nine digits, whatever they are, so that lines sort.
-pub(crate) fn rfc3339(nanos: u64) -> [u8; RFC3339_LEN] {
+pub fn rfc3339(nanos: u64) -> [u8; RFC3339_LEN] {
     let mut text = *b"0000-00-00T00:00:00.000000000Z";
     let time = Civil::of(nanos);
     put(&mut text[0..4], time.year);

@@ -34,6 +34,7 @@ mod start;
 mod stdio;
 mod volumes;
 
+pub use clock::rfc3339;
 pub use connection::ConnectionError;
 pub use sandbox::SandboxError;
 pub use start::{StartError, start};

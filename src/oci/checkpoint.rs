@@ -9,6 +9,7 @@ use berth_runtime::oci::{ContainerState, LinuxNamespaceType, Spec};
 
 use crate::arguments::{Arguments, Operands, Syntax};
 use crate::criu::{self, Criu, DESCRIPTORS, Directories, Message, Notification, Request, option};
+use crate::dump::{NETWORK_KEY, PID_KEY};
 use crate::exit_code::ExitCode;
 use crate::failure::{Attempt, Failure, usage};
 use crate::options::Global;
@@ -38,7 +39,7 @@ pub(crate) const SYNTAX: Syntax = Syntax {
     operands: (Operands::One, "ID"),
 };
 
-const LOG: &str = "dump.log";
+pub(crate) const LOG: &str = "dump.log";
 
 /// Has criu write the container. It is deleted then, unless it is to go on.
 pub(crate) fn main(global: &Global, arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -144,8 +145,8 @@ fn external_namespaces(spec: &Spec, options: &mut Message) -> Result<(), Failure
 pub(crate) fn shared_namespaces(spec: &Spec) -> Vec<(&Path, &'static str, &'static str)> {
     let namespaces = spec.linux.iter().flat_map(|linux| &linux.namespaces);
     let known = |kind| match kind {
-        LinuxNamespaceType::Network => Some(("net", "extRootNetNS")),
-        LinuxNamespaceType::Pid => Some(("pid", "extRootPidNS")),
+        LinuxNamespaceType::Network => Some(("net", NETWORK_KEY)),
+        LinuxNamespaceType::Pid => Some(("pid", PID_KEY)),
         _ => None,
     };
     let shared = namespaces.filter(|namespace| !namespace.path.as_os_str().is_empty());
@@ -155,7 +156,7 @@ pub(crate) fn shared_namespaces(spec: &Spec) -> Vec<(&Path, &'static str, &'stat
 }
 
 /// What is mounted from the host is not written either: each such mount is named by where it is mounted.
-fn external_mounts(spec: &Spec, pid: i32, options: &mut Message) {
+pub(crate) fn external_mounts(spec: &Spec, pid: i32, options: &mut Message) {
     for mount in spec.mounts.iter().filter(|mount| is_bind(mount)) {
         let place = place(&mount.destination);
         options.pair(option::EXT_MNT, &place, &place);
@@ -209,7 +210,7 @@ pub(crate) fn place(destination: &Path) -> String {
 }
 
 /// Pipes that the container has as standard streams are replaced by the restorer's.
-fn remember_streams(pid: i32, directories: &Directories) -> Result<(), Failure> {
+pub(crate) fn remember_streams(pid: i32, directories: &Directories) -> Result<(), Failure> {
     let name = |fd| std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap_or_default();
     let names: Vec<PathBuf> = (0..3).map(name).collect();
     let path = directories.path.join(DESCRIPTORS);

@@ -7,6 +7,7 @@ use berth_runtime::oci::{
 use serde_json::json;
 
 use crate::arguments::{Arguments, Operands, Syntax};
+use crate::criu;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::options::Global;
@@ -49,7 +50,7 @@ pub(crate) fn main(_: &Global, _: &Arguments) -> Result<ExitCode, Failure> {
             "netDevices": { "enabled": true }
         },
         "annotations": {
-            "org.opencontainers.runc.checkpoint.enabled": "true",
+            "org.opencontainers.runc.checkpoint.enabled": criu::is_installed().to_string(),
         },
         // Who can set these gets more than a container should give: a file that criu trusts, properties of the unit.
         "potentiallyUnsafeConfigAnnotations": ["org.criu.config", "org.systemd.property."]

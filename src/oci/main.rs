@@ -9,6 +9,7 @@ mod checkpoint;
 mod create;
 mod criu;
 mod delete;
+mod dump;
 mod events;
 mod exec;
 mod exit_code;
@@ -65,6 +66,7 @@ const COMMANDS: &[(&Syntax, Command)] = &[
     (&start::SYNTAX, start::main),
     (&state::SYNTAX, state::main),
     (&update::SYNTAX, update::main),
+    (&dump::SYNTAX, dump::main),
     (&shim::SYNTAX, shim::main),
 ];
 

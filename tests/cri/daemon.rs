@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use berth_cri::cgroups::Cgroup;
@@ -35,6 +35,11 @@ pub(crate) struct Client {
 
 impl Daemon {
     pub(crate) fn start() -> Self {
+        Self::start_with(|_, _| {})
+    }
+
+    /// A daemon whose first command is changed by `change`; it may put things into the node's scratch directory.
+    pub(crate) fn start_with(change: impl FnOnce(&Node, &mut Command)) -> Self {
         let node = Node::new();
         let store = Store::open(&node.root().join("var/lib/berth/images")).unwrap();
         let helper = std::fs::read(program("berth-helper")).unwrap();
@@ -49,12 +54,17 @@ impl Daemon {
             runtime: idle_runtime(),
             process: None,
         };
-        daemon.spawn();
+        let mut command = daemon.node.berth(["cri"]);
+        change(&daemon.node, &mut command);
+        daemon.spawn_from(command);
         daemon
     }
 
     fn spawn(&mut self) {
-        let mut command = self.node.berth(["cri"]);
+        self.spawn_from(self.node.berth(["cri"]));
+    }
+
+    fn spawn_from(&mut self, mut command: Command) {
         command.stdin(Stdio::null());
         self.process = Some(Program(command.spawn().unwrap()));
     }
@@ -83,6 +93,11 @@ impl Daemon {
     /// Kills the daemon, whether it listens already or not, and starts another one.
     pub(crate) fn restart_any(&mut self) {
         self.stop(Signal::SIGKILL);
+        self.spawn();
+    }
+
+    /// Starts another daemon after the last one was stopped.
+    pub(crate) fn start_again(&mut self) {
         self.spawn();
     }
 
@@ -273,6 +288,19 @@ impl Client {
         };
         let answer = self.runtime.container_status(request).await?;
         Ok(answer.into_inner().status.unwrap())
+    }
+
+    /// Runs a verb of the helper in a container, which has to succeed.
+    pub(crate) async fn exec(&mut self, container: &str, arguments: &[&str]) -> String {
+        let words = ["/bin/helper"].iter().chain(arguments);
+        let request = v1::ExecSyncRequest {
+            container_id: container.to_owned(),
+            cmd: words.map(|&word| word.to_owned()).collect(),
+            timeout: 30,
+        };
+        let output = self.runtime.exec_sync(request).await.unwrap().into_inner();
+        assert_eq!(output.exit_code, 0, "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 
     pub(crate) async fn remove_sandbox(&mut self, id: &str) {

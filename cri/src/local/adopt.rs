@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::records::{self, ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord};
-use super::{Container, Inner, Sandbox, container, events, lock, sandbox, shim_process};
+use super::{Container, Inner, Sandbox, checkpoint, container, events, lock, sandbox, shim_process};
 use crate::engine::EngineError;
 use crate::types::SandboxId;
 
@@ -108,6 +108,7 @@ async fn take_over(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<(), Eng
             container::remove_locked(inner, sandbox, &container).await?;
         }
     }
+    checkpoint::clean_up(inner, sandbox).await;
     Ok(())
 }
 

@@ -7,6 +7,7 @@
 mod adopt;
 mod attach;
 mod bundle;
+mod checkpoint;
 mod conditions;
 mod container;
 mod devices;
@@ -38,7 +39,7 @@ mod user_namespace;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -134,6 +135,8 @@ struct Sandbox {
     _lock: Flock<std::fs::File>,
     /// Held by whoever makes or removes the sandbox or one of its containers.
     changing: tokio::sync::Mutex<()>,
+    /// Held by whoever checkpoints one of its containers: criu locks the network of all of them.
+    checkpointing: Arc<tokio::sync::Mutex<()>>,
     /// It is being made: nobody but plugins is to know of it.
     making: AtomicBool,
     record: Mutex<SandboxRecord>,
@@ -453,6 +456,23 @@ impl Engine for LocalEngine {
     async fn reopen_container_log(&self, id: &ContainerId) -> Result<(), EngineError> {
         let (sandbox, container) = self.inner.container(id)?;
         container::reopen_log(&sandbox, &container).await
+    }
+
+    async fn checkpoint_container(
+        &self,
+        id: &ContainerId,
+        location: &Path,
+        timeout: Duration,
+    ) -> Result<(), EngineError> {
+        let (sandbox, container) = self.inner.container(id)?;
+        let location = location.to_owned();
+        let subject = |inner| checkpoint::Subject {
+            inner,
+            sandbox,
+            container,
+        };
+        self.whole(|inner| checkpoint::write(subject(inner), location, timeout))
+            .await
     }
 
     async fn container_stats(&self, ids: &[ContainerId]) -> Result<Vec<v1::ContainerStats>, EngineError> {

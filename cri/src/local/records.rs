@@ -6,6 +6,7 @@
 //! <lib>/sandboxes/<id>/lock                            flock(2): whose engine this sandbox belongs to
 //! <lib>/sandboxes/<id>/containers/<id>/record.json     ContainerRecord
 //! <lib>/sandboxes/<id>/containers/<id>/{upper,work}    the writable layer
+//! <lib>/sandboxes/<id>/containers/<id>/checkpoint/     what a checkpoint is made of, while that is being done
 //! <run>/sandboxes/<id>/                                the shim's directory, see `berth_shim::protocol`
 //! ```
 //!
@@ -54,6 +55,10 @@ impl SandboxDirs {
 
     pub(crate) fn container_record(&self, id: &ContainerId) -> PathBuf {
         self.container(id).join("record.json")
+    }
+
+    pub(crate) fn checkpoint(&self, id: &ContainerId) -> PathBuf {
+        self.container(id).join("checkpoint")
     }
 
     pub(crate) fn bundle(&self, id: &ContainerId) -> PathBuf {

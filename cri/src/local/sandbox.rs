@@ -339,6 +339,7 @@ impl Sandbox {
             dirs,
             _lock: lock_file,
             changing: tokio::sync::Mutex::default(),
+            checkpointing: Arc::default(),
             making: AtomicBool::new(false),
             record: Mutex::new(record),
             shim: Mutex::default(),

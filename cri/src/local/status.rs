@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::{Container, Inner, Sandbox, conditions, features, lock, network};
+use super::{Container, Inner, Sandbox, checkpoint, conditions, features, lock, network};
 use crate::engine::EngineError;
 use crate::types::RuntimeStatus;
 
@@ -25,6 +25,11 @@ pub(super) async fn status(inner: &Inner, verbose: bool) -> Result<RuntimeStatus
             "containerLogMaxFiles": inner.config.log_max_files,
         });
         info.insert("config".to_owned(), config.to_string());
+        let checkpoint = match checkpoint::usable().await {
+            Ok(version) => json!({ "criu": version }),
+            Err(error) => json!({ "unavailable": error.to_string() }),
+        };
+        info.insert("checkpoint".to_owned(), checkpoint.to_string());
         let advice = network::advice(inner).await;
         info.insert("networkAdvice".to_owned(), json!(advice).to_string());
         let skipped = network::skipped(inner).await;

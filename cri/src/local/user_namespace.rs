@@ -13,6 +13,14 @@ pub(super) fn on_host(ranges: &[IdMapping], id: u32) -> u32 {
         .map_or(OVERFLOW, |range| range.host + (id - range.container))
 }
 
+/// The pod's id for one of the host's.
+pub(super) fn in_pod(ranges: &[IdMapping], id: u32) -> u32 {
+    ranges
+        .iter()
+        .find(|range| id >= range.host && id - range.host < range.size)
+        .map_or(OVERFLOW, |range| range.container + (id - range.host))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,6 +41,10 @@ mod tests {
             (5001, OVERFLOW),
         ] {
             assert_eq!(on_host(&ranges, inside), outside, "{inside}");
+            if outside != OVERFLOW {
+                assert_eq!(in_pod(&ranges, outside), inside, "{outside}");
+            }
         }
+        assert_eq!(in_pod(&ranges, 9), OVERFLOW);
     }
 }

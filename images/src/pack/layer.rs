@@ -293,7 +293,7 @@ mod tests {
             let times = (metadata.mtime(), metadata.mtime_nsec());
             let owner = (metadata.uid(), metadata.gid(), metadata.mode(), metadata.rdev());
             // Directories have sizes of their own.
-            (owner, times, metadata.is_file().then(|| metadata.len()))
+            (owner, times, metadata.is_file().then_some(metadata.len()))
         };
         for name in [
             "etc",

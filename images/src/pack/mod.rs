@@ -7,6 +7,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags, open};
+
 use crate::unpack::{TarEntry, TarKind};
 use tar::TarWriter;
 
@@ -42,14 +44,19 @@ impl<W: Write> Archive<W> {
         self.0.add(&plain(name), &mut bytes, size)
     }
 
-    /// Adds a copy of a file.
+    /// Adds a copy of a regular file, which is not behind a symbolic link.
     ///
     /// # Errors
     /// As [`Archive::directory`], or when the file can't be read.
     pub fn file(&mut self, name: &str, path: &Path) -> io::Result<()> {
-        let mut file = File::open(path)?;
-        let size = file.metadata()?.len();
-        self.0.add(&plain(name), &mut file, size)
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let mut file = File::from(open(path, flags, Mode::empty())?);
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            let why = format!("{} is no regular file", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        self.0.add(&plain(name), &mut file, metadata.len())
     }
 
     /// Ends the archive.

@@ -40,6 +40,8 @@ pub(crate) enum Request {
 }
 
 const NOTIFY: u64 = 6;
+/// It was killed, or failed in a way that it does not tell of.
+const NO_ANSWER: &str = "criu ended without an answer.";
 
 /// The file in which the names of the container's standard streams are kept beside criu's own.
 pub(crate) const DESCRIPTORS: &str = "descriptors.json";
@@ -149,8 +151,10 @@ impl Criu {
     }
 
     fn send(&self, message: &Message) -> Result<(), Failure> {
-        send(&self.socket, message.as_bytes(), SendFlags::NOSIGNAL).attempt(|| "talk to criu".to_owned())?;
-        Ok(())
+        match send(&self.socket, message.as_bytes(), SendFlags::NOSIGNAL) {
+            Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Err(usage(NO_ANSWER)),
+            other => other.map(|_| ()).attempt(|| "talk to criu".to_owned()),
+        }
     }
 
     fn receive(&self) -> Result<(Answer, Option<OwnedFd>), Failure> {
@@ -162,6 +166,7 @@ impl Criu {
             let mut parts = [IoSliceMut::new(&mut buffer)];
             match recvmsg(&self.socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
                 Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::CONNRESET) => return Err(usage(NO_ANSWER)),
                 other => break other.attempt(|| "hear from criu".to_owned())?,
             }
         };
@@ -170,7 +175,7 @@ impl Criu {
             _ => None,
         });
         let answer = Some(&buffer[..received.bytes]).filter(|text| !text.is_empty());
-        let answer = answer.ok_or_else(|| usage("criu ended without an answer."))?;
+        let answer = answer.ok_or_else(|| usage(NO_ANSWER))?;
         let answer = decode(answer).ok_or_else(|| usage("criu's answer is not understood."))?;
         Ok((answer, descriptor))
     }
@@ -194,6 +199,12 @@ pub(crate) fn run(
     let outcome = criu.ask(request, &message, told);
     criu.end();
     Ok(outcome?.restored)
+}
+
+/// Whether there is a program of that name, which may still turn out to be unable to work here.
+pub(crate) fn is_installed() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join("criu").is_file())
 }
 
 /// From this version on there is [`Request::SinglePreDump`].

@@ -6,6 +6,7 @@ mod support;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -811,6 +812,22 @@ fn a_checkpoint_needs_criu() {
     succeeded(&bundle.oci(&["start", bundle.id()]));
     assert!(without(&["checkpoint", bundle.id()]).contains("criu, which is not found"));
     assert_eq!(bundle.status(), "running");
+    // As the engine has it done, which names a process.
+    let images = bundle.path().join("images");
+    let images = images.to_str().unwrap();
+    let dump = |pid: &str| without(&["dump", "--bundle", directory, "--image-path", images, pid]);
+    assert!(dump(&bundle.state()["pid"].to_string()).contains("criu, which is not found"));
+    assert!(dump(&std::process::id().to_string()).contains("is not in the container's cgroup"));
+    assert!(dump("first").contains("not named by a number"));
+    assert_eq!(bundle.status(), "running");
+    let enabled = |path: &Path| {
+        let output = bundle.command(&["features"]).env("PATH", path).output().unwrap();
+        let features: Value = serde_json::from_str(&succeeded(&output)).unwrap();
+        features["annotations"]["org.opencontainers.runc.checkpoint.enabled"].clone()
+    };
+    assert_eq!(enabled(bundle.path()), "false");
+    fs::write(bundle.path().join("criu"), "").unwrap();
+    assert_eq!(enabled(bundle.path()), "true");
 }
 
 /// Whatever is wrong with the command line is said before criu writes anything.
