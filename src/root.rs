@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use berth_cni::{CniConfig, PluginPreference};
-use berth_cri::{EngineConfig, EngineError, LocalEngine};
+use berth_cri::{CgroupDriver, EngineConfig, EngineError, LocalEngine};
 use berth_images::{Store, StoreOptions};
 
 /// The directories of a node. One `--root` moves all of them, so that several nodes fit on one machine.
@@ -76,6 +76,7 @@ impl Root {
             log_max_size: options.log_max_size,
             log_max_files: options.log_max_files,
             pinned_images: options.pinned_images.clone(),
+            cgroup_driver: options.cgroup_driver,
             cdi_spec_dirs: options.cdi_spec_dirs.clone().unwrap_or_else(|| {
                 ["etc/cdi", "var/run/cdi"]
                     .map(|path| self.directory.join(path))
@@ -94,6 +95,8 @@ pub(crate) struct EngineOptions {
     pub(crate) log_max_size: u64,
     /// Keep this many log files of a container, the live one included.
     pub(crate) log_max_files: u32,
+    /// Who makes the pods' cgroups.
+    pub(crate) cgroup_driver: CgroupDriver,
     /// Network configurations; `None` is the root's.
     pub(crate) cni_conf: Option<PathBuf>,
     /// Network plugins; `None` is the root's.
@@ -118,6 +121,7 @@ impl Default for EngineOptions {
             cni_bin: None,
             cni_preference: PluginPreference::default(),
             pinned_images: Vec::new(),
+            cgroup_driver: CgroupDriver::default(),
             cdi_spec_dirs: None,
             store: StoreOptions::default(),
         }

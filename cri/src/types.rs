@@ -62,7 +62,8 @@ pub struct PodSandboxConfig {
     pub labels: BTreeMap<String, String>,
     /// Round-tripped.
     pub annotations: BTreeMap<String, String>,
-    /// The pod's cgroup, relative to the root of each hierarchy. It exists already and is the caller's to remove.
+    /// The pod's cgroup, relative to the root of each hierarchy; where systemd makes the cgroups a slice, by its name or by
+    /// its path. It exists already and is the caller's to remove.
     pub cgroup_parent: PathBuf,
     /// Dotted name to value.
     pub sysctls: BTreeMap<String, String>,
@@ -576,7 +577,7 @@ pub struct RuntimeHandler {
 }
 
 /// Who makes cgroups.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CgroupDriver {
     /// By files.
     #[default]

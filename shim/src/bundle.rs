@@ -2,30 +2,50 @@
 
 use std::path::{Path, PathBuf};
 
+use berth_runtime::cgroups::systemd::Scope;
 use berth_runtime::{CreateArgs, Created, JoinedNamespaces, Rootfs as RuntimeRootfs, Stdio, create, oci};
 
 use crate::error::RequestError;
 use crate::protocol::{BUNDLES_DIR, Rootfs};
 use crate::sandbox::Sandbox;
+use crate::unit::Unit;
 
 /// A bundle, read.
 pub(crate) struct Bundle {
     id: String,
     pub(crate) dir: PathBuf,
     spec: oci::Spec,
+    /// The scope that systemd makes for it.
+    scope: Option<Scope>,
 }
 
 impl Bundle {
     /// Reads the bundle of a container of this sandbox.
-    pub(crate) fn load(sandbox: &Path, id: &str) -> Result<Self, RequestError> {
-        let dir = sandbox.join(BUNDLES_DIR).join(id);
-        let spec = load_spec(&dir, id)?;
+    pub(crate) fn load(sandbox: &Sandbox, id: &str) -> Result<Self, RequestError> {
+        let dir = sandbox.dir.join(BUNDLES_DIR).join(id);
+        let mut spec = load_spec(&dir, id)?;
         refuse_late_hooks(&spec, id)?;
+        let scope = match &mut spec.linux {
+            Some(linux) if sandbox.has_scopes() => {
+                let scope = Scope::parse(&linux.cgroups_path, id, false)?;
+                linux.cgroups_path = scope.cgroup_path()?;
+                Some(scope)
+            }
+            _ => None,
+        };
         Ok(Self {
             id: id.to_owned(),
             dir,
             spec,
+            scope,
         })
+    }
+
+    /// What systemd knows of it, where that makes the control groups.
+    pub(crate) fn unit(&self) -> Option<Unit> {
+        let linux = self.spec.linux.as_ref();
+        let limits = linux.and_then(|linux| linux.resources.clone());
+        self.scope.as_ref().map(|scope| Unit::new(scope.clone(), limits))
     }
 
     /// Whether its streams are a terminal.
@@ -63,7 +83,7 @@ impl Bundle {
             spec: &self.spec,
             rootfs: self.rootfs(root, namespaces.user.is_some()),
             stdio,
-            scope: None,
+            scope: self.scope.as_ref(),
             namespaces,
             sources: Some(sandbox.sources()),
             preserve_fds: 0,

@@ -25,6 +25,7 @@ use crate::protocol::{ContainerState, ContainerStatus, CreateContainer, ExitReco
 use crate::reaper;
 use crate::sandbox::Sandbox;
 use crate::stdio::{Pipes, Scratch, Stdio};
+use crate::unit::Unit;
 use crate::volumes;
 
 /// How long a dead container's output is waited for, when something still holds it open.
@@ -58,6 +59,8 @@ pub(crate) struct Container {
     life: Life,
     /// It was given groups of resctrl.
     in_resctrl: bool,
+    /// Where systemd made its control group.
+    unit: Option<Unit>,
 }
 
 impl Container {
@@ -71,8 +74,8 @@ impl Container {
     ) -> Result<Self, RequestError> {
         let mut namespaces = sandbox.namespaces();
         namespaces.pid = pid_namespace.map(AsFd::as_fd).or(namespaces.pid);
-        let bundle = Bundle::load(&sandbox.dir, &request.id)?;
-        let in_resctrl = bundle.wants_resctrl();
+        let bundle = Bundle::load(sandbox, &request.id)?;
+        let (in_resctrl, unit) = (bundle.wants_resctrl(), bundle.unit());
         let log = open_log(request)?;
         volumes::mount_all(&bundle.dir, &request.volumes, namespaces.user)?;
         let (stdio, process) = if bundle.wants_terminal() {
@@ -89,6 +92,7 @@ impl Container {
             stdio,
             life: Life::Created,
             in_resctrl,
+            unit,
         };
         if request.stdin_once {
             container.stdio.close_stdin_with_client();
@@ -105,7 +109,7 @@ impl Container {
         request: &CreateContainer,
         bundle: PathBuf,
         number: u32,
-        process: Handled,
+        (process, unit): (Handled, Option<Unit>),
         stdio: Stdio,
         poller: &Poller,
     ) -> Self {
@@ -119,6 +123,7 @@ impl Container {
             life: Life::Created,
             // That runtime's affair.
             in_resctrl: false,
+            unit,
         };
         if request.stdin_once {
             container.stdio.close_stdin_with_client();
@@ -300,6 +305,9 @@ impl Container {
             self.life = Life::Exited(self.record(128 + Signal::KILL.as_raw(), 0));
         }
         self.process.cgroup().delete()?;
+        if let Some(unit) = &self.unit {
+            unit.stop()?;
+        }
         if self.in_resctrl {
             remove_resctrl_groups(&self.exec_spec()?, &self.id)?;
         }
@@ -326,8 +334,11 @@ impl Container {
     }
 
     /// Changes the limits, all of them or none.
-    pub(crate) fn update(&self, resources: &oci::LinuxResources) -> Result<(), RequestError> {
-        self.process.cgroup().update(resources)?;
+    pub(crate) fn update(&mut self, resources: &oci::LinuxResources) -> Result<(), RequestError> {
+        match &mut self.unit {
+            Some(unit) => unit.update(self.process.cgroup(), resources)?,
+            None => drop(self.process.cgroup().update(resources)?),
+        }
         Ok(())
     }
 
@@ -494,6 +505,7 @@ fn on_terminal(
             // Closing its channel ends it; it is reaped as an orphan.
             let cgroup = process.cgroup;
             let _ = cgroup.kill_all().and_then(|()| cgroup.delete());
+            let _ = bundle.unit().map(|unit| unit.stop());
             Err(RequestError::Io {
                 doing: format!("use the terminal of container {}", request.id),
                 source,

@@ -32,6 +32,7 @@ mod shim;
 mod shutdown;
 mod start;
 mod stdio;
+mod unit;
 mod volumes;
 
 pub use clock::rfc3339;

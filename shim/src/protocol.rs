@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use berth_runtime::cgroups::systemd::Scope;
 use serde::{Deserialize, Serialize};
 
 /// The file name of the shim's socket in its sandbox directory.
@@ -34,6 +35,10 @@ pub struct SandboxConfig {
     pub id: String,
     /// The cgroup that the shim and the pause enter, relative to the root of each hierarchy.
     pub cgroup: PathBuf,
+    /// The scope of systemd's that this is the cgroup of, where systemd makes the cgroups. Containers' `linux.cgroupsPath`
+    /// is then of the form `slice:prefix:name`, as in runc.
+    #[serde(default)]
+    pub scope: Option<Scope>,
     /// The pod's host name; `None` with the host's UTS namespace.
     pub hostname: Option<String>,
     /// A network namespace of the pod's own. `false` is the host's.

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use berth_runtime::cgroups::systemd::Scope;
 use berth_runtime::cgroups::{Cgroup, CgroupError, ENTER, Hierarchies, Subgroup, leave_all};
 use berth_runtime::{Elsewhere, JoinedNamespaces, Pause, PauseArgs, UserIds, oci, start_pause};
 use nix::sched::{CloneFlags, unshare};
@@ -60,6 +61,8 @@ pub(crate) struct Sandbox {
     pub(crate) dir: PathBuf,
     host: Host,
     cgroup: Cgroup,
+    /// Where systemd makes the control groups.
+    scope: Option<Scope>,
     pause: Pause,
     pause_lives: bool,
 }
@@ -87,6 +90,7 @@ impl Sandbox {
             dir: dir.to_owned(),
             host,
             cgroup,
+            scope: config.scope.clone(),
             pause,
             pause_lives: true,
         })
@@ -111,6 +115,11 @@ impl Sandbox {
             root: self.host.root.as_fd(),
             except: &self.dir,
         }
+    }
+
+    /// Whether systemd makes the control groups.
+    pub(crate) fn has_scopes(&self) -> bool {
+        self.scope.is_some()
     }
 
     /// A group for a program that works for the pod, in which all that it starts is found again; `None` where no hierarchy
@@ -147,6 +156,9 @@ impl Sandbox {
                 "The pod's cgroup {} is left behind: {error}",
                 self.cgroup.path().as_str()
             );
+        }
+        if let Some(Err(error)) = self.scope.as_ref().map(Scope::stop) {
+            eprintln!("The pod's scope is left behind: {error}");
         }
     }
 }

@@ -1,11 +1,13 @@
 //! How a shim begins: checked in front of its starter, then on its own.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use berth_runtime::cgroups::Cgroup;
+use berth_runtime::cgroups::systemd::{Placeholder, Scope};
+use berth_runtime::cgroups::{Cgroup, CgroupError};
 use berth_runtime::{give_memory_back, run_in_copy};
 use nix::sys::signal::SigSet;
 use nix::unistd::close;
@@ -75,12 +77,14 @@ pub fn start(dir: &Path) -> Result<(), StartError> {
         reason: error.to_string(),
     })?;
     let (lock, config) = take_intent(&dir)?;
-    let cgroup = Cgroup::create(&config.cgroup.to_string_lossy()).map_err(SandboxError::from)?;
-    run_detached(&dir, &config, lock, cgroup).inspect_err(|_| remove_cgroup(&config.cgroup))
+    let started = run_detached(&dir, &config, lock);
+    started.inspect_err(|_| remove_cgroup(&config))
 }
 
 /// Goes on as the shim in a process of its own, and waits until that serves.
-fn run_detached(dir: &Path, config: &SandboxConfig, lock: File, cgroup: Cgroup) -> Result<(), StartError> {
+fn run_detached(dir: &Path, config: &SandboxConfig, lock: File) -> Result<(), StartError> {
+    let held = hold_scope(config).map_err(SandboxError::from)?;
+    let cgroup = Cgroup::create(&config.cgroup.to_string_lossy()).map_err(SandboxError::from)?;
     let (answer, report) = pipe_with(PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
     let begin_in = cgroup
         .begin_in()
@@ -89,6 +93,9 @@ fn run_detached(dir: &Path, config: &SandboxConfig, lock: File, cgroup: Cgroup) 
     let begin_in = begin_in.map_err(failed("hold the pod's cgroup"))?;
     let child = || {
         let _ = close(answer.as_raw_fd());
+        if let Some(held) = &held {
+            let _ = close(held.as_fd().as_raw_fd());
+        }
         i32::from(run(dir, config, cgroup, &report).is_err())
     };
     run_in_copy(begin_in.as_ref().map(AsFd::as_fd), child).map_err(failed("start the shim's process"))?;
@@ -96,12 +103,22 @@ fn run_detached(dir: &Path, config: &SandboxConfig, lock: File, cgroup: Cgroup) 
     wait_for(answer, dir)
 }
 
+/// The scope that the cgroup is to be, with what is in it until the shim is.
+fn hold_scope(config: &SandboxConfig) -> Result<Option<Placeholder>, CgroupError> {
+    let scope = config.scope.as_ref();
+    scope.map(|scope| scope.start(None, &BTreeMap::new())).transpose()
+}
+
 /// After a failure, once the processes in it have ended.
-fn remove_cgroup(path: &Path) {
-    if let Ok(Some(cgroup)) = Cgroup::open(&path.to_string_lossy())
-        && let Err(error) = cgroup.delete()
-    {
-        eprintln!("The pod's cgroup {} is left behind: {error}", path.display());
+fn remove_cgroup(config: &SandboxConfig) {
+    let removed = || match Cgroup::open(&config.cgroup.to_string_lossy())? {
+        Some(cgroup) => cgroup.delete(),
+        None => Ok(()),
+    };
+    let stopped = || config.scope.as_ref().map_or(Ok(()), Scope::stop);
+    if let Err(error) = removed().and_then(|()| stopped()) {
+        let path = config.cgroup.display();
+        eprintln!("The pod's cgroup {path} is left behind: {error}");
     }
 }
 

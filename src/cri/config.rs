@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use berth_cri::CgroupDriver;
 use serde::Deserialize;
 
 use super::streaming::Streaming;
@@ -28,6 +29,7 @@ const MOVED: [&[&str]; 7] = [
 #[serde(deny_unknown_fields)]
 pub(super) struct Config {
     pub(super) socket: PathBuf,
+    pub(super) cgroup_driver: Driver,
     pub(super) log: Log,
     pub(super) container_log: ContainerLog,
     pub(super) metrics: Metrics,
@@ -43,6 +45,26 @@ pub(super) struct Config {
 pub(super) struct Log {
     pub(super) level: Level,
     pub(super) format: Format,
+}
+
+/// Who makes the pods' cgroups.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Driver {
+    Auto,
+    Cgroupfs,
+    Systemd,
+}
+
+impl Driver {
+    /// What it is on this host.
+    pub(super) fn of_host(self) -> CgroupDriver {
+        match self {
+            Self::Auto => CgroupDriver::of_host(),
+            Self::Cgroupfs => CgroupDriver::Cgroupfs,
+            Self::Systemd => CgroupDriver::Systemd,
+        }
+    }
 }
 
 /// The least serious kind of message that is logged.
@@ -253,6 +275,7 @@ mod tests {
     fn what_makes_no_sense_is_named() {
         let table = [
             ("sockt = \"/x\"", "sockt"),
+            ("cgroup_driver = \"openrc\"", "openrc"),
             ("[log]\nlevel = \"loud\"", "loud"),
             ("[metrics]\naddress = \"here\"", "127.0.0.1:9090"),
             ("[container_log]\nmax_files = 1", "at least 2"),

@@ -133,6 +133,7 @@ fn options(config: &Config) -> EngineOptions {
             config::Plugins::BuiltIn => PluginPreference::BuiltIn,
         },
         pinned_images: config.images.pinned.clone(),
+        cgroup_driver: config.cgroup_driver.of_host(),
         cdi_spec_dirs: Some(config.devices.cdi_spec_dirs.clone()),
         store: StoreOptions {
             parallel_layers: config.images.parallel_layers,

@@ -94,6 +94,15 @@ impl Node {
         }
     }
 
+    /// Lets the node see the machine's systemd, which its own `/run` hides.
+    ///
+    /// # Panics
+    /// If the link to it can't be made.
+    pub fn show_systemd(&self) {
+        let shown = std::os::unix::fs::symlink("/proc/1/root/run/systemd", "/run/systemd");
+        shown.expect("a link to systemd's directory");
+    }
+
     /// Where berth keeps everything on this node.
     pub fn root(&self) -> &Path {
         &self.root

@@ -99,7 +99,7 @@ async fn take_over(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<(), Eng
         return sandbox::remove_locked(inner, sandbox).await;
     }
     if !connected {
-        shim_process::ensure_gone(&sandbox.dirs.run, &sandbox.cgroups()).await?;
+        shim_process::ensure_gone(&sandbox.dirs.run, &sandbox.places()).await?;
         sandbox.settle_containers();
     }
     for container in sandbox.all_containers() {

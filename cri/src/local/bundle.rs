@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
+use super::cgroups::Place;
 use super::records::{self, ContainerRecord, SandboxRecord};
 use super::resources::Host;
 use super::spec::{self, ImageDefaults, SpecInput};
@@ -29,16 +30,18 @@ pub(super) fn spec(
     record: &ContainerRecord,
     parts: Parts<'_>,
 ) -> Result<Value, EngineError> {
+    let pod = lock(&sandbox.record).clone();
+    let place = Place::of(&pod, &record.id.0);
     let SandboxRecord {
         config: pod, selinux, ..
-    } = lock(&sandbox.record).clone();
+    } = pod;
     let security = &record.config.security;
     let selinux = labels::of_container(security.selinux.as_ref(), selinux.as_ref(), security.privileged);
     let mut spec = spec::build(&SpecInput {
         config: &record.config,
         image: parts.image,
         identity: parts.identity,
-        cgroup: &pod.cgroup_parent.join(&record.id.0),
+        cgroups_path: &place.oci_path(),
         hostname: &pod.hostname,
         sandbox_run: &sandbox.dirs.run,
         bounding: &inner.bounding,

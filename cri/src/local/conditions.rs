@@ -7,8 +7,8 @@ use std::time::Duration;
 use berth_runtime::cgroups::{Controller, Hierarchies};
 use nix::unistd::{AccessFlags, access};
 
-use super::{EngineConfig, network};
-use crate::types::RuntimeCondition;
+use super::{EngineConfig, cgroups, network};
+use crate::types::{CgroupDriver, RuntimeCondition};
 
 /// A plugin that has not said by then whether it is ready isn't. The kubelet asks every five seconds.
 pub(super) const PATIENCE: Duration = Duration::from_secs(4);
@@ -49,6 +49,7 @@ fn problem(config: &EngineConfig) -> Option<String> {
         .or_else(|| usable(&config.lib_dir, AccessFlags::W_OK, "written to"))
         .or_else(|| usable(&config.run_dir, AccessFlags::W_OK, "written to"))
         .or_else(groups)
+        .or_else(|| manager(config.cgroup_driver))
 }
 
 /// A path that every pod needs, if it can't be used. A file system that the kernel made read-only after an error fails
@@ -70,6 +71,14 @@ fn groups() -> Option<String> {
         "The host has no cgroup controller {}, which pods' limits need; mount its hierarchy or enable it at boot.",
         missing.v1_name()
     ))
+}
+
+fn manager(driver: CgroupDriver) -> Option<String> {
+    let missing = driver == CgroupDriver::Systemd && !cgroups::systemd_runs();
+    missing.then(|| {
+        "The cgroup driver is systemd, and systemd does not run here; set cgroup_driver to \"auto\" or \"cgroupfs\"."
+            .to_owned()
+    })
 }
 
 #[cfg(test)]

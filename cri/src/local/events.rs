@@ -108,7 +108,7 @@ async fn gone(inner: &Inner, sandbox: &Sandbox) {
         sandbox.settle_containers();
         return;
     }
-    if let Err(error) = shim_process::ensure_gone(&sandbox.dirs.run, &sandbox.cgroups()).await {
+    if let Err(error) = shim_process::ensure_gone(&sandbox.dirs.run, &sandbox.places()).await {
         tracing::error!(
             "The shim of sandbox {} is gone and its containers could not be killed: {error}",
             sandbox.id

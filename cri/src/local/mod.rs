@@ -7,6 +7,7 @@
 mod adopt;
 mod attach;
 mod bundle;
+mod cgroups;
 mod checkpoint;
 mod conditions;
 mod container;
@@ -80,6 +81,8 @@ pub struct EngineConfig {
     pub log_max_files: u32,
     /// Images that garbage collection leaves alone: names as they are pulled; a `*` at the end stands for anything.
     pub pinned_images: Vec<String>,
+    /// Who makes the pods' cgroups.
+    pub cgroup_driver: CgroupDriver,
     /// Where CDI devices are described; a later directory's files win.
     pub cdi_spec_dirs: Vec<PathBuf>,
 }
@@ -101,6 +104,7 @@ impl EngineConfig {
             log_max_size: 10 << 20,
             log_max_files: 5,
             pinned_images: Vec::new(),
+            cgroup_driver: CgroupDriver::default(),
             cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
         }
     }
@@ -118,6 +122,8 @@ struct Inner {
     network: berth_cni::Network,
     bounding: BTreeSet<String>,
     sandboxes: Mutex<HashMap<SandboxId, Arc<Sandbox>>>,
+    /// Held by whoever looks for cgroups above a sandbox's own, or takes one away.
+    parents: Mutex<()>,
     /// The pods whose sandboxes were looked for on disk; `None` stands for all.
     adopted: tokio::sync::Mutex<HashSet<Option<String>>>,
     subscribers: Mutex<Vec<mpsc::UnboundedSender<EngineEvent>>>,
@@ -201,6 +207,7 @@ impl LocalEngine {
             network,
             bounding,
             sandboxes: Mutex::default(),
+            parents: Mutex::default(),
             adopted: tokio::sync::Mutex::default(),
             subscribers: Mutex::default(),
             layers: disk::Layers::default(),
@@ -446,7 +453,7 @@ impl Engine for LocalEngine {
     }
 
     async fn cgroup_driver(&self) -> Result<CgroupDriver, EngineError> {
-        Ok(CgroupDriver::Cgroupfs)
+        Ok(self.inner.config.cgroup_driver)
     }
 
     async fn update_pod_cidr(&self, pod_cidr: &str) -> Result<(), EngineError> {

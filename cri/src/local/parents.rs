@@ -4,8 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use berth_runtime::cgroups::Cgroup;
+use berth_runtime::cgroups::systemd::stop_slice;
 
-use super::{Inner, Sandbox, lock};
+use super::{Inner, Sandbox, cgroups, lock};
+use crate::types::CgroupDriver;
 
 /// Those that are not there yet, the deepest first.
 pub(super) fn missing(parent: &Path) -> Vec<PathBuf> {
@@ -18,11 +20,26 @@ pub(super) fn missing(parent: &Path) -> Vec<PathBuf> {
 
 /// Removes those that came with a sandbox. One that others use by now is theirs to remove.
 pub(super) fn remove(inner: &Inner, sandbox: &Sandbox) {
-    let made = lock(&sandbox.record).made_cgroups.clone();
+    let (made, driver) = {
+        let record = lock(&sandbox.record);
+        (record.made_cgroups.clone(), record.cgroup_driver)
+    };
+    // No sandbox comes to be in a slice that is about to be stopped.
+    let _parents = lock(&inner.parents);
     for path in made {
         if matches!(open(&path), Ok(Some(group)) if !group.remove_if_empty()) {
             hand_over(inner, sandbox, &path);
+        } else if driver == CgroupDriver::Systemd {
+            forget(&path);
         }
+    }
+}
+
+/// systemd made a slice for the first scope in it, and keeps it when the last is gone.
+fn forget(path: &Path) {
+    let slice = cgroups::slice_of(path);
+    if let Err(error) = stop_slice(&slice) {
+        tracing::warn!("The slice {slice} is left behind: {error}");
     }
 }
 

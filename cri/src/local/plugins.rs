@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use async_trait::async_trait;
 use serde_json::Value;
 
+use super::cgroups::Place;
 use super::records::{ContainerPhase, ContainerRecord, SandboxPhase};
 use super::{Container, Inner, LocalEngine, RunState, Sandbox, container, lock, resources};
 use crate::engine::EngineError;
@@ -63,7 +64,8 @@ fn refused(error: NriError) -> EngineError {
 fn pod_message(sandbox: &Sandbox, ips: &[IpAddr]) -> api::PodSandbox {
     let pause = lock(&sandbox.shim).as_ref().and_then(|shim| shim.pause_pid);
     let record = lock(&sandbox.record);
-    nri::pod(&record.config, &sandbox.id.0, ips, pause)
+    let cgroups_path = Place::of(&record, &sandbox.id.0).oci_path();
+    nri::pod(&record.config, &sandbox.id.0, cgroups_path, ips, pause)
 }
 
 fn container_message(sandbox: &Sandbox, record: &ContainerRecord, spec: &Value) -> api::Container {

@@ -24,7 +24,8 @@ use serde::{Deserialize, Serialize};
 
 use super::labels::SelinuxLabels;
 use crate::types::{
-    ContainerConfig, ContainerId, ContainerUser, ImageId, PodSandboxConfig, SandboxId, UnixNanos,
+    CgroupDriver, ContainerConfig, ContainerId, ContainerUser, ImageId, PodSandboxConfig, SandboxId,
+    UnixNanos,
 };
 
 /// Where the engine keeps a sandbox.
@@ -76,7 +77,11 @@ impl SandboxDirs {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SandboxRecord {
     pub(crate) id: SandboxId,
+    /// With the cgroup parent where it is, whatever the caller named it by.
     pub(crate) config: PodSandboxConfig,
+    /// Who makes its cgroups, whatever the driver of a later engine is.
+    #[serde(default)]
+    pub(crate) cgroup_driver: CgroupDriver,
     pub(crate) created_at: UnixNanos,
     pub(crate) phase: SandboxPhase,
     pub(crate) ips: Vec<IpAddr>,

@@ -131,7 +131,7 @@ fn set_oom_scores(
             container.id
         ))
     };
-    let cgroup = sandbox.cgroup_of(&container.id);
+    let cgroup = sandbox.place_of(&container.id).path;
     let group = Cgroup::open(&cgroup.to_string_lossy()).map_err(|error| failed(&error))?;
     let pids = group.map_or_else(|| Ok(Vec::new()), |group| group.pids());
     let pids = pids.map_err(|error| failed(&error))?;

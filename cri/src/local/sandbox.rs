@@ -1,13 +1,13 @@
 //! A sandbox's life: run, stop, remove.
 
 use std::fs::{self, File, OpenOptions};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use berth_shim::protocol::{CONFIG_NAME, PauseIds, Request, SandboxConfig};
 use nix::fcntl::{Flock, FlockArg};
 
+use super::cgroups::{self, Place};
 use super::labels::{self, SelinuxLabels};
 use super::records::{self, SandboxDirs, SandboxPhase, SandboxRecord};
 use super::{
@@ -25,9 +25,6 @@ const SHM_SIZE: u64 = 64 << 20;
 /// A pause is not for the OOM killer (upstream's value for sandboxes).
 const PAUSE_OOM_SCORE_ADJ: i32 = -998;
 
-/// Where pods go whose caller says nothing.
-pub(super) const DEFAULT_CGROUP_PARENT: &str = "berth";
-
 /// What a RuntimeClass can name.
 pub(super) const HANDLERS: [&str; 2] = ["", "berth"];
 
@@ -42,9 +39,7 @@ pub(super) async fn run(inner: Arc<Inner>, mut config: PodSandboxConfig) -> Resu
             "this runtime has `berth`, which is also the default"
         )));
     }
-    if config.cgroup_parent.as_os_str().is_empty() {
-        config.cgroup_parent = DEFAULT_CGROUP_PARENT.into();
-    }
+    config.cgroup_parent = cgroups::parent(&config.cgroup_parent, inner.config.cgroup_driver)?;
     if let Some(sandbox) = find(&inner, &config) {
         return join(&sandbox).await;
     }
@@ -100,9 +95,11 @@ fn record_intent(inner: &Inner, config: PodSandboxConfig) -> Result<Arc<Sandbox>
             dirs.lib.display()
         ))
     };
+    let _parents = lock(&inner.parents);
     let record = SandboxRecord {
         id: id.clone(),
         config: config.clone(),
+        cgroup_driver: inner.config.cgroup_driver,
         created_at: now(),
         phase: SandboxPhase::Creating,
         ips: Vec::new(),
@@ -203,6 +200,7 @@ fn prepare_directory(sandbox: &Sandbox) -> Result<(), EngineError> {
     let record = lock(&sandbox.record).clone();
     let config = &record.config;
     let namespaces = config.namespaces;
+    let place = sandbox.place();
     let hostname = if namespaces.host_network || config.hostname.is_empty() {
         host_name()
     } else {
@@ -210,7 +208,8 @@ fn prepare_directory(sandbox: &Sandbox) -> Result<(), EngineError> {
     };
     let shim = SandboxConfig {
         id: record.id.0.clone(),
-        cgroup: sandbox.cgroup(),
+        cgroup: place.path,
+        scope: place.scope,
         hostname: (!namespaces.host_network).then(|| hostname.clone()),
         network: !namespaces.host_network,
         ipc: !namespaces.host_ipc,
@@ -291,7 +290,7 @@ async fn shut_down_shim(sandbox: &Sandbox) -> Result<(), EngineError> {
         // A shim that ended meanwhile has done what was asked.
         let _ = shim.client.call(Request::Shutdown).await;
     }
-    shim_process::ensure_gone(&sandbox.dirs.run, &sandbox.cgroups()).await
+    shim_process::ensure_gone(&sandbox.dirs.run, &sandbox.places()).await
 }
 
 /// Removes a sandbox with its containers. A missing one is removed.
@@ -394,28 +393,20 @@ impl Sandbox {
     }
 
     /// The shim's and the pause's own cgroup.
-    pub(super) fn cgroup(&self) -> PathBuf {
-        lock(&self.record).config.cgroup_parent.join(&self.id.0)
+    pub(super) fn place(&self) -> Place {
+        Place::of(&lock(&self.record), &self.id.0)
     }
 
     /// A container's cgroup.
-    pub(super) fn container_cgroup(&self, id: &ContainerId) -> PathBuf {
-        lock(&self.record).config.cgroup_parent.join(&id.0)
-    }
-
-    /// A container's cgroup.
-    pub(super) fn cgroup_of(&self, container: &ContainerId) -> PathBuf {
-        lock(&self.record).config.cgroup_parent.join(&container.0)
+    pub(super) fn place_of(&self, container: &ContainerId) -> Place {
+        Place::of(&lock(&self.record), &container.0)
     }
 
     /// Every cgroup that may hold a process of this sandbox.
-    pub(super) fn cgroups(&self) -> Vec<PathBuf> {
-        let parent = lock(&self.record).config.cgroup_parent.clone();
-        let containers = self
-            .all_containers()
-            .into_iter()
-            .map(|container| parent.join(&container.id.0));
-        containers.chain([self.cgroup()]).collect()
+    pub(super) fn places(&self) -> Vec<Place> {
+        let containers = self.all_containers();
+        let theirs = containers.iter().map(|container| self.place_of(&container.id));
+        theirs.chain([self.place()]).collect()
     }
 
     /// What becomes of its containers when the shim is gone: the exit records on disk are the last word.

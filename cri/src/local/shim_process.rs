@@ -2,16 +2,18 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use berth_runtime::cgroups::systemd::Scope;
 use berth_runtime::cgroups::{Cgroup, CgroupError};
 use berth_shim::protocol::{CONFIG_NAME, RECORD_NAME, ShimRecord};
 use nix::fcntl::{Flock, FlockArg};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
+use super::cgroups::Place;
 use super::records;
 use crate::engine::EngineError;
 
@@ -82,7 +84,7 @@ fn cannot_start(program: &Path, error: &io::Error) -> EngineError {
 ///
 /// The shim is recognised by its lock on the sandbox's intent: a process that holds it is one, however it came to be,
 /// and one that begins later finds the intent gone.
-pub(super) async fn ensure_gone(directory: &Path, cgroups: &[PathBuf]) -> Result<(), EngineError> {
+pub(super) async fn ensure_gone(directory: &Path, cgroups: &[Place]) -> Result<(), EngineError> {
     let (directory, cgroups) = (directory.to_owned(), cgroups.to_vec());
     let task = tokio::task::spawn_blocking(move || {
         for cgroup in &cgroups {
@@ -90,7 +92,7 @@ pub(super) async fn ensure_gone(directory: &Path, cgroups: &[PathBuf]) -> Result
         }
         take_intent(&directory)?;
         // A shim that was still starting may have made its cgroup again before it lost the intent.
-        cgroups.iter().try_for_each(|cgroup| clear(cgroup))
+        cgroups.iter().try_for_each(clear)
     });
     task.await
         .unwrap_or_else(|error| Err(EngineError::Internal(format!("The engine failed: {error}."))))
@@ -155,14 +157,14 @@ fn start_time(pid: i32) -> Option<u64> {
         .ok()
 }
 
-/// Kills what is in a cgroup and removes it; one that is not there is clear.
-fn clear(cgroup: &Path) -> Result<(), EngineError> {
+/// Kills what is in a cgroup and removes it, with the scope that it is of; one that is not there is clear.
+fn clear(Place { path: cgroup, scope }: &Place) -> Result<(), EngineError> {
     let cleared = || -> Result<(), CgroupError> {
-        let Some(cgroup) = Cgroup::open(&cgroup.to_string_lossy())? else {
-            return Ok(());
-        };
-        cgroup.kill_all()?;
-        cgroup.delete()
+        if let Some(cgroup) = Cgroup::open(&cgroup.to_string_lossy())? {
+            cgroup.kill_all()?;
+            cgroup.delete()?;
+        }
+        scope.as_ref().map_or(Ok(()), Scope::stop)
     };
     cleared().map_err(|error| {
         EngineError::Internal(format!(

@@ -32,8 +32,8 @@ pub(crate) struct SpecInput<'a> {
     pub(crate) config: &'a ContainerConfig,
     pub(crate) image: &'a ImageDefaults,
     pub(crate) identity: &'a Identity,
-    /// Relative to the root of each hierarchy.
-    pub(crate) cgroup: &'a Path,
+    /// As the driver that makes cgroups has it.
+    pub(crate) cgroups_path: &'a str,
     pub(crate) hostname: &'a str,
     /// The shim's directory, which holds `shm`, `resolv.conf` and `hostname`.
     pub(crate) sandbox_run: &'a Path,
@@ -58,7 +58,7 @@ pub(crate) fn build(input: &SpecInput<'_>) -> Result<Value, EngineError> {
     let seccomp = privileges::seccomp(security, &capabilities.given)?;
     let (masked, readonly) = privileges::hidden_paths(security);
     let mut linux = json!({
-        "cgroupsPath": absolute(input.cgroup),
+        "cgroupsPath": input.cgroups_path,
         "namespaces": namespaces(input.config),
         "resources": resources(input),
         "devices": input.devices.nodes,
@@ -310,11 +310,6 @@ fn insert<T: serde::Serialize>(object: &mut Map<String, Value>, name: &str, valu
     }
 }
 
-/// OCI: an absolute `cgroupsPath` is relative to the hierarchies' mount points.
-fn absolute(cgroup: &Path) -> PathBuf {
-    Path::new("/").join(cgroup)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,7 +332,7 @@ mod tests {
             config,
             image: &image,
             identity: &Identity::default(),
-            cgroup: Path::new("kubepods/podx/c"),
+            cgroups_path: "/kubepods/podx/c",
             hostname: "web",
             sandbox_run: Path::new("/run/berth/sandboxes/s"),
             bounding: &BTreeSet::from(["CAP_CHOWN".to_owned(), "CAP_SYS_ADMIN".to_owned()]),

@@ -5,9 +5,10 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use super::cgroups::Place;
 use super::{Container, Inner, Sandbox, checkpoint, conditions, features, lock, network};
 use crate::engine::EngineError;
-use crate::types::RuntimeStatus;
+use crate::types::{CgroupDriver, RuntimeStatus};
 
 /// Whether pods can be run, and what they can have.
 pub(super) async fn status(inner: &Inner, verbose: bool) -> Result<RuntimeStatus, EngineError> {
@@ -21,6 +22,7 @@ pub(super) async fn status(inner: &Inner, verbose: bool) -> Result<RuntimeStatus
             "runtime": inner.config.shim_program,
             "networkConfigDir": inner.config.network.conf_dir,
             "networkPluginDirs": inner.config.network.bin_dirs,
+            "systemdCgroup": inner.config.cgroup_driver == CgroupDriver::Systemd,
             "containerLogMaxSize": inner.config.log_max_size,
             "containerLogMaxFiles": inner.config.log_max_files,
         });
@@ -54,6 +56,7 @@ pub(super) fn sandbox_info(inner: &Inner, sandbox: &Sandbox) -> BTreeMap<String,
         "image": "",
         "runtimeHandler": record.config.runtime_handler,
         "runtimeType": inner.config.shim_program,
+        "cgroupsPath": Place::of(&record, &sandbox.id.0).oci_path(),
         "config": record.config,
     });
     BTreeMap::from([("info".to_owned(), info.to_string())])

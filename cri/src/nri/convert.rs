@@ -10,7 +10,13 @@ use super::limits;
 use crate::types::{ContainerConfig, LinuxContainerResources, PodSandboxConfig, SeccompProfile};
 
 /// A pod. Without the pause's pid its namespaces are gone.
-pub(crate) fn pod(config: &PodSandboxConfig, id: &str, ips: &[IpAddr], pause: Option<i32>) -> PodSandbox {
+pub(crate) fn pod(
+    config: &PodSandboxConfig,
+    id: &str,
+    cgroups_path: String,
+    ips: &[IpAddr],
+    pause: Option<i32>,
+) -> PodSandbox {
     let mut namespaces = Vec::new();
     if let Some(pause) = pause {
         let shared = config.namespaces;
@@ -38,7 +44,7 @@ pub(crate) fn pod(config: &PodSandboxConfig, id: &str, ips: &[IpAddr], pause: Op
         annotations: config.annotations.clone(),
         runtime_handler: config.runtime_handler.clone(),
         linux: Some(api::LinuxPodSandbox {
-            cgroups_path: format!("{parent}/{id}"),
+            cgroups_path,
             cgroup_parent: parent,
             namespaces,
             ..Default::default()

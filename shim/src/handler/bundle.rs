@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use berth_runtime::Elsewhere;
+use berth_runtime::cgroups::systemd::Scope;
 use rustix::fs::{FileType, fstat};
 use rustix::mount::{UnmountFlags, unmount};
 use serde_json::{Value, json};
@@ -32,6 +33,8 @@ pub(super) struct Prepared {
     pub(super) terminal: bool,
     /// The container's cgroup, relative to the root of each hierarchy.
     pub(super) cgroup: String,
+    /// The scope that this is of, where systemd makes the control groups.
+    pub(super) scope: Option<Scope>,
 }
 
 /// The directory of a container's bundle that is the program's.
@@ -70,9 +73,12 @@ fn prepare_in(
     let text = fs::read(&from).map_err(RequestError::io(format!("read {}", from.display())))?;
     let mut spec: Value =
         serde_json::from_slice(&text).map_err(|error| unusable(&format!("it is not JSON: {error}")))?;
-    let cgroup = cgroup_in(&spec).ok_or_else(|| unusable("linux.cgroupsPath is missing"))?;
-    // Elsewhere than here a relative one begins at the group of who runs the program.
-    spec["linux"]["cgroupsPath"] = json!(Path::new("/").join(&cgroup));
+    let (cgroup, scope) =
+        cgroup_in(&spec).ok_or_else(|| unusable("linux.cgroupsPath is missing or no path"))?;
+    if scope.is_none() {
+        // Elsewhere than here a relative one begins at the group of who runs the program.
+        spec["linux"]["cgroupsPath"] = json!(Path::new("/").join(&cgroup));
+    }
     let made =
         |path: &Path| fs::create_dir_all(path).map_err(RequestError::io(format!("make {}", path.display())));
     made(&dir.join(SOURCES))?;
@@ -94,18 +100,29 @@ fn prepare_in(
         dir: dir.to_owned(),
         terminal: spec["process"]["terminal"].as_bool().unwrap_or_default(),
         cgroup,
+        scope,
     })
 }
 
 /// The cgroup of the container whose bundle it is, while that is there.
 pub(super) fn cgroup_of(dir: &Path) -> Option<String> {
     let text = fs::read(dir.join("config.json")).ok()?;
-    cgroup_in(&serde_json::from_slice(&text).ok()?)
+    Some(cgroup_in(&serde_json::from_slice(&text).ok()?)?.0)
 }
 
-fn cgroup_in(spec: &Value) -> Option<String> {
-    let path = spec["linux"]["cgroupsPath"].as_str()?.trim_start_matches('/');
-    (!path.is_empty()).then(|| path.to_owned())
+/// The cgroup relative to the root of each hierarchy, and the scope that it is of where the path has systemd's form.
+fn cgroup_in(spec: &Value) -> Option<(String, Option<Scope>)> {
+    let path = spec["linux"]["cgroupsPath"].as_str()?;
+    let scope = match path.contains(':') && !path.contains('/') {
+        true => Some(Scope::parse(path, "", false).ok()?),
+        false => None,
+    };
+    let path = match &scope {
+        Some(scope) => scope.cgroup_path().ok()?,
+        None => path.to_owned(),
+    };
+    let path = path.trim_start_matches('/');
+    (!path.is_empty()).then(|| (path.to_owned(), scope))
 }
 
 /// Takes the mounts away, and the directory.
@@ -277,6 +294,20 @@ mod tests {
             spec["linux"]["gidMappings"],
             json!([{ "containerID": 0, "hostID": 65536, "size": 10 }])
         );
+    }
+
+    #[test]
+    fn groups_are_paths_or_scopes() {
+        let of = |path: &str| cgroup_in(&json!({ "linux": { "cgroupsPath": path } }));
+        for path in ["/a/b", "a/b", "/a:b/c"] {
+            assert_eq!(of(path), Some((path.trim_start_matches('/').to_owned(), None)));
+        }
+        let (path, scope) = of("a-b.slice:berth:c").unwrap();
+        assert_eq!(path, "a.slice/a-b.slice/berth-c.scope");
+        assert_eq!(scope.unwrap().unit, "berth-c.scope");
+        for bad in ["", "/", "a:b", "a:b:c"] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(super) enum Verb<'a> {
 pub(super) struct Places<'a> {
     pub(super) root: &'a Path,
     pub(super) log: &'a str,
+    /// systemd makes the control groups.
+    pub(super) systemd: bool,
 }
 
 /// The arguments for one verb. Names of files are relative to the directory that the program begins in: paths of sockets
@@ -48,6 +50,9 @@ pub(super) fn arguments(
     line.extend(["--root".into(), places.root.into()]);
     let mut add = |words: &[&str]| line.extend(words.iter().map(OsString::from));
     add(&["--log", places.log, "--log-format", "json"]);
+    if places.systemd {
+        add(&["--systemd-cgroup"]);
+    }
     match verb {
         Verb::Create {
             bundle,
@@ -101,6 +106,7 @@ mod tests {
         let places = Places {
             root: Path::new("/s/runtime"),
             log: "log-7",
+            systemd: args.contains(&"systemd"),
         };
         let words = arguments(&program, &places, verb, "c1");
         let words: Vec<_> = words.iter().map(|word| word.to_str().unwrap()).collect();
@@ -145,6 +151,10 @@ mod tests {
             assert_eq!(
                 line(&["--debug", "--x=1"], &verb),
                 format!("--debug --x=1 {global} {expected}")
+            );
+            assert_eq!(
+                line(&["systemd"], &verb),
+                format!("systemd {global} --systemd-cgroup {expected}")
             );
         }
     }

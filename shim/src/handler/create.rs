@@ -17,6 +17,7 @@ use crate::log::LogWriter;
 use crate::process::Handled;
 use crate::protocol::{BUNDLES_DIR, CreateContainer, Response};
 use crate::stdio::{Pipes, Stdio};
+use crate::unit::Unit;
 use crate::volumes;
 
 /// The file with the number of the container's first process.
@@ -145,6 +146,7 @@ impl Shim {
             ..
         } = creating;
         let handled = self.find(&request.id, &prepared)?;
+        let unit = prepared.scope.clone().map(|scope| Unit::new(scope, None));
         let stdio = match streams {
             Ours::Pipes(pipes) => Stdio::pipes(number, &self.poller, log, pipes),
             Ours::Console(socket) => console::take_terminal(&socket)
@@ -164,7 +166,7 @@ impl Shim {
             &request,
             bundle,
             number,
-            handled,
+            (handled, unit),
             stdio,
             &self.poller,
         ))

@@ -328,6 +328,7 @@ impl Shim {
         let begin = Begin {
             program: &handler.program,
             root: &self.sandbox.dir.join(RUNTIME_DIR),
+            systemd: self.sandbox.has_scopes(),
             directory: &bundle::place(&self.sandbox.dir, container),
             streams,
             doing,

@@ -50,6 +50,8 @@ pub(super) struct Begin<'a> {
     pub(super) root: &'a Path,
     /// Where relative names begin.
     pub(super) directory: &'a Path,
+    /// systemd makes the control groups.
+    pub(super) systemd: bool,
     pub(super) streams: Streams,
     pub(super) doing: String,
     /// Where all that it starts is found again.
@@ -66,6 +68,7 @@ impl Begin<'_> {
         let places = Places {
             root: self.root,
             log: &log,
+            systemd: self.systemd,
         };
         let mut command = Command::new(&program.path);
         // A group of its own: what it has started ends with it when it takes too long.

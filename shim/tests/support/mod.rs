@@ -57,6 +57,7 @@ impl Pod {
         let mut config = SandboxConfig {
             id: id.clone(),
             cgroup: PathBuf::from(format!("{id}/sandbox")),
+            scope: None,
             hostname: Some("pod".into()),
             network: true,
             ipc: true,

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 pub(super) use layer::Meter;
 
 use super::records::SandboxPhase;
-use super::{Container, Inner, RunState, Sandbox, lock, now};
+use super::{Container, Inner, RunState, Sandbox, cgroups, lock, now};
 use crate::engine::EngineError;
 use crate::types::{ContainerId, SandboxId, UnixNanos};
 use crate::v1;
@@ -136,7 +136,7 @@ fn of_container(
 ) -> Option<(v1::ContainerStats, Option<Reading>)> {
     let runs = matches!(*container.run.borrow(), RunState::Running { .. });
     let reading = runs
-        .then(|| Reading::of(&sandbox.container_cgroup(&container.id), count_processes))
+        .then(|| Reading::of(&sandbox.place_of(&container.id).path, count_processes))
         .flatten();
     // A container that was removed while its group was read is not told half.
     if reading.is_none() && !lock(&sandbox.containers).contains_key(&container.id) {
@@ -179,7 +179,7 @@ fn of_sandbox(home: &Path, sandbox: &Sandbox, shared: &HashSet<PathBuf>) -> Opti
     let whole = (!is_shared).then(|| Reading::of(&parent, true)).flatten();
     // The group is not this pod's alone: what is known of the pod is what its own groups use.
     let reading = whole.or_else(|| {
-        let own = Reading::of(&sandbox.cgroup(), true);
+        let own = Reading::of(&sandbox.place().path, true);
         let all = readings.into_iter().chain([own]).flatten();
         all.reduce(Reading::plus)
     })?;
@@ -227,8 +227,9 @@ fn shared_parents(mut parents: Vec<PathBuf>) -> HashSet<PathBuf> {
         .filter(|pair| matches!(pair, [first, second] if second.starts_with(first)))
         .filter_map(|pair| pair.first().cloned())
         .collect();
-    shared.insert(super::sandbox::DEFAULT_CGROUP_PARENT.into());
-    shared.insert("/".into());
+    // The root is empty for systemd's driver.
+    let usual = [cgroups::DEFAULT_PARENT, cgroups::DEFAULT_SLICE, "/", ""];
+    shared.extend(usual.map(PathBuf::from));
     shared
 }
 
@@ -258,6 +259,6 @@ mod tests {
         ]));
         let mut found: Vec<_> = shared.into_iter().collect();
         found.sort();
-        assert_eq!(found, paths(&["/", "/test", "/x", "berth"]));
+        assert_eq!(found, paths(&["", "/", "/test", "/x", "berth", "system.slice"]));
     }
 }

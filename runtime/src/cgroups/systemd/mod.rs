@@ -15,6 +15,7 @@ mod text;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -39,7 +40,14 @@ pub struct Scope {
 
 /// The first process of a scope; it ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Placeholder(Spawned);
+pub struct Placeholder(Spawned);
+
+impl AsFd for Placeholder {
+    /// The process, for a copy of this one that is to close what it has inherited.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.pidfd.as_fd()
+    }
+}
 
 impl Drop for Placeholder {
     fn drop(&mut self) {
@@ -71,12 +79,12 @@ impl Scope {
         Ok(format!("{own}{below}"))
     }
 
-    /// Makes the scope, with a process that only waits. Limits and the annotations `org.systemd.property.*` become
-    /// properties of the scope.
+    /// Makes the scope, with a process that only waits: something else has to be in it before that ends. Limits and the
+    /// annotations `org.systemd.property.*` become properties of the scope. The calling process must be single-threaded.
     ///
     /// # Errors
     /// When systemd can't be reached or refuses, above all because the unit exists.
-    pub(crate) fn start(
+    pub fn start(
         &self,
         resources: Option<&LinuxResources>,
         annotations: &BTreeMap<String, String>,
@@ -128,6 +136,29 @@ impl Scope {
     pub fn stop(&self) -> Result<()> {
         Manager::connect(self)?.stop_scope()
     }
+}
+
+/// The path of a slice's group below each hierarchy's root, without a slash before it, as systemd.slice(5) has it:
+/// `a-b.slice` is in `a.slice`, so that it is `a.slice/a-b.slice`. The root, `-.slice`, is empty.
+///
+/// # Errors
+/// When it is no name of a slice.
+pub fn slice_path(slice: &str) -> Result<String> {
+    Ok(name::expand(slice)?.trim_start_matches('/').to_owned())
+}
+
+/// Makes systemd forget a slice that it made for a scope, with all that is in it. It keeps such slices for ever. One that is
+/// gone is no error.
+///
+/// # Errors
+/// When systemd can't be reached, or doesn't get rid of it.
+pub fn stop_slice(slice: &str) -> Result<()> {
+    let unit = Scope {
+        unit: slice.to_owned(),
+        slice: slice.to_owned(),
+        user: false,
+    };
+    unit.stop()
 }
 
 /// A process that waits to be killed, and dies with this one.

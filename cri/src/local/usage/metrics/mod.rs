@@ -81,7 +81,7 @@ impl Scrape {
     /// `None` if the container does not run, or ends meanwhile.
     fn container(&mut self, sandbox: &Sandbox, container: &Container) -> Option<v1::ContainerMetrics> {
         let pid = pid(container)?;
-        let path = sandbox.container_cgroup(&container.id);
+        let path = sandbox.place_of(&container.id).path;
         let group = Group::of(&path)?;
         let at = now();
         let (name, image, started_at, shares) = {
