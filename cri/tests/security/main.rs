@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod apparmor;
 mod bench;
 #[path = "../support/busybox.rs"]
 mod busybox;

@@ -74,10 +74,9 @@ fn a_pods_missing_profile_is_an_error() {
     );
 }
 
-/// Where AppArmor is on, profiles are tested with the runtime, in the virtual machine.
 #[test]
 fn apparmor_is_refused_where_it_is_off() {
-    if std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|state| state.starts_with(b"Y")) {
+    if crate::apparmor::is_enabled() {
         return;
     }
     let with = |apparmor| ContainerSecurity {

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use berth_cri::{
-    ContainerSecurity, Engine, EngineError, IdMapping, NamespaceOptions, PodSandboxConfig, SeccompProfile,
-    UserNamespace,
+    AppArmorProfile, ContainerSecurity, Engine, EngineError, IdMapping, NamespaceOptions, PodSandboxConfig,
+    SeccompProfile, UserNamespace,
 };
 
 use crate::bench::Bench;
@@ -68,6 +68,8 @@ fn the_pods_namespaces_belong_to_its_user_namespace() {
             let security = ContainerSecurity {
                 add_capabilities: vec!["NET_ADMIN".into(), "SYS_ADMIN".into()],
                 seccomp: SeccompProfile::RuntimeDefault,
+                // The engine's own profile forbids mounts to everybody.
+                apparmor: AppArmorProfile::Unconfined,
                 ..Default::default()
             };
             // Rights over the network and the host name are rights over the pod's own.
