@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -49,6 +49,12 @@ impl Writer {
     /// Writes all of it.
     pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all(bytes).await
+    }
+
+    /// Resolves when nobody reads what would be written.
+    pub(crate) async fn broken(&self) {
+        // The kernel tells it as an error; a descriptor that can't be asked is as good as broken.
+        let _ = self.0.ready(Interest::ERROR).await;
     }
 }
 
@@ -138,6 +144,18 @@ mod tests {
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
         let (over, ended) = watch::channel(false);
         (Output::new(read, ended, drain).unwrap(), write, over)
+    }
+
+    #[tokio::test]
+    async fn a_writer_hears_of_a_reader_that_leaves() {
+        let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        let writer = Writer::new(write).unwrap();
+        let early = tokio::time::timeout(Duration::from_millis(50), writer.broken());
+        assert!(early.await.is_err());
+        drop(read);
+        tokio::time::timeout(Duration::from_secs(20), writer.broken())
+            .await
+            .unwrap();
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ mod descriptor;
 mod engine;
 mod local;
 pub mod nri;
+mod remote;
 pub mod server;
 mod session;
 mod streaming;
@@ -17,6 +18,7 @@ pub mod v1;
 
 pub use engine::{Engine, EngineError, EventStream};
 pub use local::{EngineConfig, LocalEngine};
+pub use remote::RemoteEngine;
 pub use session::{Session, StreamOptions, TerminalSize};
 pub use streaming::{
     AttachRequest, DEFAULT_CREATION_TIMEOUT, DEFAULT_IDLE_TIMEOUT, ExecRequest, PortForwardRequest,

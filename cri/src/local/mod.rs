@@ -31,7 +31,7 @@ mod resources;
 mod sandbox;
 mod shim_client;
 mod shim_process;
-mod signals;
+pub(crate) mod signals;
 mod spec;
 mod status;
 mod tree;

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use crate::engine::EngineError;
 
 /// The number of a signal: `SIGTERM`, `term`, `15`, `SIGRTMIN+3`.
-pub(super) fn parse(name: &str) -> Result<i32, EngineError> {
+pub(crate) fn parse(name: &str) -> Result<i32, EngineError> {
     let upper = name.trim().to_ascii_uppercase();
     let short = upper.strip_prefix("SIG").unwrap_or(&upper);
     // Older names of the same signals.

@@ -4,17 +4,17 @@
 //! what this runtime can't do is refused by the field's name, never dropped.
 
 mod events;
-mod failure;
+pub(crate) mod failure;
 mod filter;
 mod image;
 mod lookup;
 mod metrics;
-mod namespaces;
-mod request;
+pub(crate) mod namespaces;
+pub(crate) mod request;
 mod runtime;
 mod security;
 mod streams;
-mod view;
+pub(crate) mod view;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -111,7 +111,7 @@ fn mappings(ranges: &[v1::IdMapping], field: &str) -> Result<Vec<IdMapping>> {
 }
 
 /// A sandbox's namespaces as its status tells them.
-pub(super) fn to_message(options: NamespaceOptions, user: Option<&UserNamespace>) -> v1::NamespaceOption {
+pub(crate) fn to_message(options: NamespaceOptions, user: Option<&UserNamespace>) -> v1::NamespaceOption {
     let node_or_pod = |node: bool| if node { Mode::Node } else { Mode::Pod };
     let pid = match options {
         NamespaceOptions { host_pid: true, .. } => Mode::Node,
@@ -139,7 +139,7 @@ pub(super) fn to_message(options: NamespaceOptions, user: Option<&UserNamespace>
 }
 
 /// A range of ids as a client gives it.
-pub(super) fn range(range: &v1::IdMapping) -> IdMapping {
+pub(crate) fn range(range: &v1::IdMapping) -> IdMapping {
     IdMapping {
         container: range.container_id,
         host: range.host_id,

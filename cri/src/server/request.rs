@@ -12,7 +12,7 @@ use crate::v1;
 
 use super::{namespaces, security};
 
-pub(super) type Result<T> = std::result::Result<T, EngineError>;
+pub(crate) type Result<T> = std::result::Result<T, EngineError>;
 
 pub(super) fn invalid(message: impl Into<String>) -> EngineError {
     EngineError::InvalidArgument(message.into())
@@ -37,7 +37,7 @@ fn map(of: std::collections::HashMap<String, String>) -> BTreeMap<String, String
 }
 
 /// A pod sandbox as a client asks for it.
-pub(super) fn sandbox(
+pub(crate) fn sandbox(
     config: Option<v1::PodSandboxConfig>,
     runtime_handler: String,
 ) -> Result<PodSandboxConfig> {
@@ -135,7 +135,7 @@ fn port_mappings(mappings: Vec<v1::PortMapping>) -> Result<Vec<PortMapping>> {
 }
 
 /// A container as a client asks for it.
-pub(super) fn container(config: Option<v1::ContainerConfig>) -> Result<ContainerConfig> {
+pub(crate) fn container(config: Option<v1::ContainerConfig>) -> Result<ContainerConfig> {
     let config = needed(config, "config")?;
     refuse(config.windows.is_some(), "config.windows")?;
     let stop_signal = stop_signal(config.stop_signal());
@@ -223,7 +223,7 @@ fn device(device: v1::Device) -> Device {
 }
 
 /// A container's limits; what is 0 or empty is not asked for.
-pub(super) fn resources(of: v1::LinuxContainerResources) -> Result<LinuxContainerResources> {
+pub(crate) fn resources(of: v1::LinuxContainerResources) -> Result<LinuxContainerResources> {
     let unsigned = |value: i64, field: &str| match value {
         0 => Ok(None),
         value => u64::try_from(value)
@@ -273,7 +273,7 @@ fn stop_signal(signal: v1::Signal) -> Option<String> {
 }
 
 /// How to show oneself to a registry; `None` if nothing is set.
-pub(super) fn auth(auth: Option<v1::AuthConfig>) -> Option<AuthConfig> {
+pub(crate) fn auth(auth: Option<v1::AuthConfig>) -> Option<AuthConfig> {
     let auth = auth?;
     let auth = AuthConfig {
         username: auth.username,

@@ -11,13 +11,13 @@ use crate::types::{
 };
 use crate::v1;
 
-pub(super) fn map(of: &BTreeMap<String, String>) -> HashMap<String, String> {
+pub(crate) fn map(of: &BTreeMap<String, String>) -> HashMap<String, String> {
     of.iter()
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect()
 }
 
-pub(super) fn nanos(at: UnixNanos) -> i64 {
+pub(crate) fn nanos(at: UnixNanos) -> i64 {
     i64::try_from(at).unwrap_or(i64::MAX)
 }
 
@@ -52,7 +52,7 @@ pub(super) fn sandbox(sandbox: &PodSandboxStatus) -> v1::PodSandbox {
 }
 
 /// A sandbox's status.
-pub(super) fn sandbox_status(sandbox: &PodSandboxStatus) -> v1::PodSandboxStatus {
+pub(crate) fn sandbox_status(sandbox: &PodSandboxStatus) -> v1::PodSandboxStatus {
     let mut ips = sandbox.ips.iter().map(ToString::to_string);
     v1::PodSandboxStatus {
         id: sandbox.id.0.clone(),
@@ -118,7 +118,7 @@ pub(super) fn container(container: &ContainerStatus) -> v1::Container {
 }
 
 /// A container's status. `image` is the one that it was made from, if that is still there.
-pub(super) fn container_status(container: &ContainerStatus, image: Option<&Image>) -> v1::ContainerStatus {
+pub(crate) fn container_status(container: &ContainerStatus, image: Option<&Image>) -> v1::ContainerStatus {
     let digest = image.and_then(|image| image.repo_digests.first().cloned());
     v1::ContainerStatus {
         id: container.id.0.clone(),
@@ -161,7 +161,7 @@ fn user(user: &ContainerUser) -> v1::ContainerUser {
 }
 
 /// A signal by its number. The enumeration has some real-time ones twice, and those in the middle from both ends.
-fn stop_signal(number: i32) -> v1::Signal {
+pub(crate) fn stop_signal(number: i32) -> v1::Signal {
     const MIN: i32 = 34;
     const MAX: i32 = 64;
     let name = match number {
@@ -177,7 +177,7 @@ fn stop_signal(number: i32) -> v1::Signal {
     v1::Signal::from_str_name(&name).unwrap_or(v1::Signal::RuntimeDefault)
 }
 
-fn mount(mount: &Mount) -> v1::Mount {
+pub(crate) fn mount(mount: &Mount) -> v1::Mount {
     let propagation = match mount.propagation {
         MountPropagation::None => v1::MountPropagation::PropagationPrivate,
         MountPropagation::HostToContainer => v1::MountPropagation::PropagationHostToContainer,
@@ -213,7 +213,7 @@ fn mount(mount: &Mount) -> v1::Mount {
     }
 }
 
-fn resources(of: &LinuxContainerResources) -> v1::LinuxContainerResources {
+pub(crate) fn resources(of: &LinuxContainerResources) -> v1::LinuxContainerResources {
     v1::LinuxContainerResources {
         cpu_period: of.cpu_period.map_or(0, nanos),
         cpu_quota: of.cpu_quota.unwrap_or_default(),
@@ -236,7 +236,7 @@ fn resources(of: &LinuxContainerResources) -> v1::LinuxContainerResources {
 }
 
 /// An image. A user that is a number is a UID, any other is a name.
-pub(super) fn image(image: &Image) -> v1::Image {
+pub(crate) fn image(image: &Image) -> v1::Image {
     let user = image.user.split(':').next().unwrap_or_default();
     let uid = user.parse::<i64>().ok();
     v1::Image {
@@ -255,7 +255,7 @@ pub(super) fn image(image: &Image) -> v1::Image {
 }
 
 /// What a file system holds of something.
-pub(super) fn filesystem(usage: &FilesystemUsage) -> v1::FilesystemUsage {
+pub(crate) fn filesystem(usage: &FilesystemUsage) -> v1::FilesystemUsage {
     v1::FilesystemUsage {
         timestamp: nanos(usage.timestamp),
         fs_id: Some(v1::FilesystemIdentifier {
@@ -271,7 +271,7 @@ pub(super) fn filesystem(usage: &FilesystemUsage) -> v1::FilesystemUsage {
 }
 
 /// The runtime's status.
-pub(super) fn status(status: RuntimeStatus) -> v1::StatusResponse {
+pub(crate) fn status(status: RuntimeStatus) -> v1::StatusResponse {
     let conditions = status
         .conditions
         .into_iter()
@@ -301,7 +301,7 @@ pub(super) fn status(status: RuntimeStatus) -> v1::StatusResponse {
     }
 }
 
-pub(super) fn cgroup_driver(driver: CgroupDriver) -> v1::CgroupDriver {
+pub(crate) fn cgroup_driver(driver: CgroupDriver) -> v1::CgroupDriver {
     match driver {
         CgroupDriver::Cgroupfs => v1::CgroupDriver::Cgroupfs,
         CgroupDriver::Systemd => v1::CgroupDriver::Systemd,

@@ -4,6 +4,7 @@
 //! come by WebSocket or by SPDY/3.1. Behind either there is an [`Engine`] that knows of descriptors only.
 
 mod activity;
+pub(crate) mod client;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod handshake;

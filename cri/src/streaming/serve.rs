@@ -29,12 +29,12 @@ use crate::types::SandboxId;
 pub(super) type Work = Box<dyn FnOnce(Io) -> BoxFuture<'static, ()> + Send>;
 
 /// WebSocket channels of exec and attach.
-mod channel {
-    pub(super) const STDIN: u8 = 0;
-    pub(super) const STDOUT: u8 = 1;
-    pub(super) const STDERR: u8 = 2;
-    pub(super) const ERROR: u8 = 3;
-    pub(super) const RESIZE: u8 = 4;
+pub(super) mod channel {
+    pub(in crate::streaming) const STDIN: u8 = 0;
+    pub(in crate::streaming) const STDOUT: u8 = 1;
+    pub(in crate::streaming) const STDERR: u8 = 2;
+    pub(in crate::streaming) const ERROR: u8 = 3;
+    pub(in crate::streaming) const RESIZE: u8 = 4;
 }
 
 /// WebSocket clients can name so many ports: each has two channels, numbered by a byte, or by one character.
@@ -290,7 +290,7 @@ async fn forward_by_websocket(
 }
 
 async fn forward_by_tunnel(shared: Arc<Shared>, io: Io, sandbox: SandboxId) {
-    let (inside, pump) = websocket::tunnel(io).await;
+    let (inside, pump) = websocket::tunnel(io, websocket::Role::Server).await;
     // The pump ends when the client or the connection inside does.
     tokio::join!(pump, forward_by_spdy(shared, inside, sandbox));
 }

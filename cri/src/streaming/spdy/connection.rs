@@ -1,4 +1,4 @@
-//! The server's end of a SPDY connection: the peer opens streams, one task reads, one writes.
+//! One end of a SPDY connection: the client opens streams, one task reads, one writes.
 //!
 //! Data that nobody takes yet waits in its stream's short queue; then the connection is not read any further, as with
 //! `moby/spdystream`: memory is bounded, and TCP tells the client to wait.
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::frame::{Decoder, Frame, ProtocolError, SETTINGS_INITIAL_WINDOW_SIZE, reset};
@@ -32,6 +32,15 @@ const READ: usize = 64 << 10;
 const FIRST_WINDOW: u32 = 64 << 10;
 /// Windows can't be larger, in bytes.
 const MAX_WINDOW: usize = (1 << 31) - 1;
+
+/// Which end of a connection this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// The peer opens streams.
+    Server,
+    /// We open streams.
+    Client,
+}
 
 /// A connection whose client side opens streams. It ends when it is dropped.
 #[derive(Debug)]
@@ -80,6 +89,8 @@ pub(super) struct Shared {
     pub(super) activity: Activity,
     /// How much the peer takes on all streams together.
     pub(super) window: Arc<Semaphore>,
+    /// The last stream that was opened.
+    last_stream: AtomicU32,
     /// Whether the peer keeps to windows.
     keeps_windows: AtomicBool,
     initial_window: AtomicU32,
@@ -87,6 +98,8 @@ pub(super) struct Shared {
 
 #[derive(Debug)]
 struct Entry {
+    /// Who waits for the peer to accept the stream that we opened.
+    accepted: Option<oneshot::Sender<()>>,
     /// `None` once the peer has no more to say.
     input: Option<mpsc::Sender<Bytes>>,
     output_finished: bool,
@@ -107,7 +120,23 @@ impl Drop for Entry {
 
 impl Connection {
     /// Serves a connection on which HTTP has ended.
+    /// The server's end.
     pub(in crate::streaming) fn new<T>(io: T, activity: Activity) -> Self
+    where
+        T: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        Self::with_role(io, activity, Role::Server)
+    }
+
+    /// The client's end.
+    pub(in crate::streaming) fn client<T>(io: T, activity: Activity) -> Self
+    where
+        T: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        Self::with_role(io, activity, Role::Client)
+    }
+
+    fn with_role<T>(io: T, activity: Activity, role: Role) -> Self
     where
         T: AsyncRead + AsyncWrite + Send + 'static,
     {
@@ -120,6 +149,7 @@ impl Connection {
             closed: watch::Sender::new(false),
             activity,
             window: Arc::new(Semaphore::new(FIRST_WINDOW as usize)),
+            last_stream: AtomicU32::new(0),
             keeps_windows: AtomicBool::new(false),
             initial_window: AtomicU32::new(FIRST_WINDOW),
         });
@@ -128,7 +158,7 @@ impl Connection {
         let reader = Reader {
             shared: Arc::clone(&shared),
             offer,
-            last_stream: 0,
+            role,
         };
         tasks.spawn(reader.run(reading));
         let writer = Arc::clone(&shared);
@@ -148,6 +178,30 @@ impl Connection {
     /// The next stream that the client opens; `None` once it has left.
     pub(in crate::streaming) async fn next_stream(&mut self) -> Option<Stream> {
         self.incoming.recv().await
+    }
+
+    /// Opens a stream, and waits until the server has accepted it; `None` if it does not. The server is not told how much
+    /// of it was taken: none keeps to windows that it was not told of, and one that has closed its end must find nothing
+    /// more in its socket, or TCP throws away what it said last.
+    pub(in crate::streaming) async fn open_stream(&self, headers: Headers) -> Option<(Input, Output)> {
+        let last = self.shared.last_stream.load(Ordering::Relaxed);
+        let id = if last == 0 { 1 } else { last.checked_add(2)? };
+        self.shared.last_stream.store(id, Ordering::Relaxed);
+        let (accepted, reply) = oneshot::channel();
+        let (input, writer) = self.shared.insert(id, false, None, Some(accepted));
+        let open = Frame::SynStream {
+            stream: id,
+            fin: false,
+            unidirectional: false,
+            headers,
+        };
+        self.shared.control.push(open).ok()?;
+        if *self.shared.closed.borrow() {
+            self.shared.forget(id);
+        }
+        // Dropped with the entry if the stream is refused or the connection ends.
+        reply.await.ok()?;
+        Some((input, Output::Spdy(writer)))
     }
 
     /// Refuses all streams from now on.
@@ -177,6 +231,8 @@ impl Shared {
         self.streams().clear();
         self.window.close();
         self.closed.send_replace(true);
+        // One that was entered meanwhile; whoever enters another now finds the connection closed.
+        self.streams().clear();
     }
 
     pub(super) fn forget(&self, stream: u32) {
@@ -206,6 +262,45 @@ impl Shared {
         }
     }
 
+    /// Enters a stream that was opened.
+    fn insert(
+        self: &Arc<Self>,
+        id: u32,
+        fin: bool,
+        credit: Option<Credit>,
+        accepted: Option<oneshot::Sender<()>>,
+    ) -> (Input, Writer) {
+        let window = self.keeps_windows.load(Ordering::Relaxed).then(|| {
+            let size = self.initial_window.load(Ordering::Relaxed);
+            Arc::new(Semaphore::new(size as usize))
+        });
+        let (input, sender, broken) = Input::new(credit);
+        let writer = Writer {
+            shared: Arc::clone(self),
+            stream: id,
+            broken: Arc::clone(&broken),
+            window: window.clone(),
+        };
+        let entry = Entry {
+            accepted,
+            input: (!fin).then_some(sender),
+            output_finished: false,
+            broken,
+            window,
+        };
+        self.streams().insert(id, entry);
+        (input, writer)
+    }
+
+    /// The peer has accepted a stream.
+    fn accepted(&self, stream: u32) {
+        let mut streams = self.streams();
+        if let Some(accepted) = streams.get_mut(&stream).and_then(|entry| entry.accepted.take()) {
+            // Whoever opened it may have given up.
+            let _ = accepted.send(());
+        }
+    }
+
     pub(super) fn reset(&self, stream: u32, status: u32) -> Result<(), ProtocolError> {
         self.control.push(Frame::Reset { stream, status })
     }
@@ -215,7 +310,7 @@ impl Shared {
 struct Reader {
     shared: Arc<Shared>,
     offer: mpsc::Sender<Stream>,
-    last_stream: u32,
+    role: Role,
 }
 
 /// Why reading ended.
@@ -236,7 +331,7 @@ impl Reader {
             Err(Ended::Protocol(error)) => {
                 tracing::warn!("A streaming client is let go: {error}");
                 let go_away = Frame::GoAway {
-                    last_stream: self.last_stream,
+                    last_stream: self.shared.last_stream.load(Ordering::Relaxed),
                     status: 1,
                 };
                 self.shared.control.push_last(go_away);
@@ -278,9 +373,19 @@ impl Reader {
                 stream, fin: true, ..
             } => self.shared.input_finished(stream),
             Frame::Reset { stream, .. } => self.shared.forget(stream),
-            // Ours would be even, and we send none.
-            Frame::Ping(id) if id % 2 == 1 => self.shared.control.push(Frame::Ping(id))?,
+            // Those of the peer; we send none.
+            Frame::Ping(id) if (id % 2 == 1) == (self.role == Role::Server) => {
+                self.shared.control.push(Frame::Ping(id))?;
+            }
+            // No more streams, but those there are come to their end.
+            Frame::GoAway { .. } if self.role == Role::Client => {}
             Frame::GoAway { .. } => return Err(Ended::GoAway),
+            Frame::SynReply { stream, fin, .. } if self.role == Role::Client => {
+                self.shared.accepted(stream);
+                if fin {
+                    self.shared.input_finished(stream);
+                }
+            }
             Frame::Settings(settings) => self.settings(&settings)?,
             Frame::WindowUpdate { stream, delta } => self.open_window(stream, delta)?,
             Frame::Headers { .. } | Frame::SynReply { .. } | Frame::Ping(_) | Frame::Unknown(_) => {}
@@ -295,35 +400,22 @@ impl Reader {
         unidirectional: bool,
         headers: Headers,
     ) -> Result<(), ProtocolError> {
-        if id.is_multiple_of(2) || id <= self.last_stream {
+        if self.role == Role::Client {
+            // Servers of these protocols open none.
+            return self.shared.reset(id, reset::REFUSED_STREAM);
+        }
+        if id.is_multiple_of(2) || id <= self.shared.last_stream.load(Ordering::Relaxed) {
             return Err(ProtocolError::StreamId(id));
         }
-        self.last_stream = id;
+        self.shared.last_stream.store(id, Ordering::Relaxed);
         if unidirectional || self.shared.streams().len() >= MAX_STREAMS {
             return self.shared.reset(id, reset::REFUSED_STREAM);
         }
-        let window = self.shared.keeps_windows.load(Ordering::Relaxed).then(|| {
-            let size = self.shared.initial_window.load(Ordering::Relaxed);
-            Arc::new(Semaphore::new(size as usize))
-        });
         let credit = Credit {
             shared: Arc::clone(&self.shared),
             stream: id,
         };
-        let (input, sender, broken) = Input::new(Some(credit));
-        let writer = Writer {
-            shared: Arc::clone(&self.shared),
-            stream: id,
-            broken: Arc::clone(&broken),
-            window: window.clone(),
-        };
-        let entry = Entry {
-            input: (!fin).then_some(sender),
-            output_finished: false,
-            broken,
-            window,
-        };
-        self.shared.streams().insert(id, entry);
+        let (input, writer) = self.shared.insert(id, fin, Some(credit), None);
         let stream = Stream {
             id,
             headers,
@@ -346,7 +438,7 @@ impl Reader {
             Some(Some(_)) if bytes.is_empty() => {}
             Some(Some(input)) => {
                 let count = bytes.len();
-                if input.send(bytes).await.is_err() {
+                if input.send(bytes).await.is_err() && self.role == Role::Server {
                     // Nobody wants it any more; its room is free again.
                     self.shared.control.credit(stream, count);
                 }
@@ -355,11 +447,12 @@ impl Reader {
                 self.shared.forget(stream);
                 return self.shared.reset(stream, reset::STREAM_ALREADY_CLOSED);
             }
-            None if stream > self.last_stream => {
+            None if stream > self.shared.last_stream.load(Ordering::Relaxed) => {
                 return self.shared.reset(stream, reset::INVALID_STREAM);
             }
             // Sent before the peer knew that the stream is over.
-            None => self.shared.control.credit(0, bytes.len()),
+            None if self.role == Role::Server => self.shared.control.credit(0, bytes.len()),
+            None => {}
         }
         if fin {
             self.shared.input_finished(stream);

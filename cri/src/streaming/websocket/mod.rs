@@ -18,11 +18,12 @@ use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 
 use super::activity::Activity;
 use super::stream::{Closed, Input};
 
+pub(super) use tokio_tungstenite::tungstenite::protocol::Role;
 pub(super) use tunnel::tunnel;
 
 /// A message may not be longer than this, in bytes: some clients send all that they have in one.
@@ -45,12 +46,15 @@ pub(super) struct Codec {
 #[derive(Clone, Debug)]
 pub(super) struct Writer {
     channel: u8,
+    /// Its end can be told: by a client, since version 5.
+    ends: bool,
     messages: mpsc::Sender<Outgoing>,
 }
 
 #[derive(Debug)]
 enum Outgoing {
     Data { channel: u8, bytes: Bytes },
+    End { channel: u8 },
     Close,
 }
 
@@ -61,9 +65,13 @@ impl Writer {
         self.messages.send(message).await.map_err(|_| Closed)
     }
 
-    /// There is no way to say so but to close the connection, when all is said.
+    /// Mostly there is no way to say so but to close the connection, when all is said.
     pub(super) async fn finish(&self) -> Result<(), Closed> {
-        if self.messages.is_closed() {
+        if self.ends {
+            let channel = self.channel;
+            let message = Outgoing::End { channel };
+            self.messages.send(message).await.map_err(|_| Closed)
+        } else if self.messages.is_closed() {
             Err(Closed)
         } else {
             Ok(())
@@ -76,6 +84,7 @@ impl Writer {
 pub(super) struct Connection {
     messages: mpsc::Sender<Outgoing>,
     inputs: Vec<Option<Input>>,
+    ends: bool,
     closed: Arc<watch::Sender<bool>>,
     _tasks: JoinSet<()>,
 }
@@ -89,7 +98,22 @@ impl Connection {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (sink, stream) = accept(io).await.split();
+        Self::with_role(io, Role::Server, codec, readable, activity).await
+    }
+
+    /// The client's end of such a connection.
+    pub(super) async fn client<T>(io: T, codec: Codec, readable: &[bool], activity: Activity) -> Self
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        Self::with_role(io, Role::Client, codec, readable, activity).await
+    }
+
+    async fn with_role<T>(io: T, role: Role, codec: Codec, readable: &[bool], activity: Activity) -> Self
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sink, stream) = frames(io, role).await.split();
         let (messages, queued) = mpsc::channel(QUEUED_MESSAGES);
         let closed = Arc::new(watch::Sender::new(false));
         let (mut inputs, mut queues) = (Vec::new(), Vec::new());
@@ -120,6 +144,7 @@ impl Connection {
         Self {
             messages,
             inputs,
+            ends: codec.half_close && role == Role::Client,
             closed,
             _tasks: tasks,
         }
@@ -134,6 +159,7 @@ impl Connection {
     pub(super) fn output(&self, channel: u8) -> Writer {
         Writer {
             channel,
+            ends: self.ends,
             messages: self.messages.clone(),
         }
     }
@@ -154,11 +180,11 @@ impl Connection {
 }
 
 /// WebSocket frames on a connection whose handshake is over.
-async fn accept<T: AsyncRead + AsyncWrite + Unpin>(io: T) -> WebSocketStream<T> {
+async fn frames<T: AsyncRead + AsyncWrite + Unpin>(io: T, role: Role) -> WebSocketStream<T> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
-    WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await
+    WebSocketStream::from_raw_socket(io, role, Some(config)).await
 }
 
 fn normal_close() -> Message {
@@ -237,6 +263,7 @@ async fn write_all<T: AsyncRead + AsyncWrite + Unpin>(
     while let Some(message) = messages.recv().await {
         let (message, last) = match message {
             Outgoing::Data { channel, bytes } => (encode(codec, channel, &bytes), false),
+            Outgoing::End { channel } => (Message::Binary(vec![CLOSE_CHANNEL, channel].into()), false),
             Outgoing::Close => (normal_close(), true),
         };
         let mut sent = sink.feed(message).await;

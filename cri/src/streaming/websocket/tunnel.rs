@@ -5,17 +5,20 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{accept, normal_close};
+use super::{Role, frames, normal_close};
 
 /// Bytes that wait in the tunnel, in each direction.
 const TUNNEL: usize = 128 << 10;
 
 /// The stream inside, and the work that keeps it going until either side ends.
-pub(in crate::streaming) async fn tunnel<T>(io: T) -> (DuplexStream, impl Future<Output = ()> + Send)
+pub(in crate::streaming) async fn tunnel<T>(
+    io: T,
+    role: Role,
+) -> (DuplexStream, impl Future<Output = ()> + Send)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sink, mut messages) = accept(io).await.split();
+    let (mut sink, mut messages) = frames(io, role).await.split();
     let (inside, outside) = tokio::io::duplex(TUNNEL);
     let (mut from_inside, mut to_inside) = tokio::io::split(outside);
     let incoming = async move {
@@ -23,7 +26,7 @@ where
             let bytes: Bytes = match message {
                 Message::Binary(bytes) => bytes,
                 Message::Text(_) => {
-                    tracing::warn!("A streaming client is let go: it sent text through a tunnel.");
+                    tracing::warn!("The other end of a tunnel is let go: it sent text through it.");
                     break;
                 }
                 Message::Close(_) => break,
