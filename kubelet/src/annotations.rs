@@ -18,10 +18,31 @@ const PROBE_PERIOD: &str = "berth.dev/probe-period";
 /// The pauses between two runs of a container: `initial=1s,factor=2,max=30s,reset=1m`.
 const RESTART_BACKOFF: &str = "berth.dev/restart-backoff";
 
+/// Whether a container is killed as a whole when it has no memory left (cgroup v2): `true`, which is the default, or
+/// `false`.
+const MEMORY_OOM_GROUP: &str = "berth.dev/memory-oom-group";
+/// Conditions of the pod beside the node's own, for its readiness gates: `example.com/loaded=True,warm=False`.
+const CONDITIONS: &str = "berth.dev/conditions";
+/// All of them.
+const KNOWN: [&str; 4] = [CONDITIONS, MEMORY_OOM_GROUP, PROBE_PERIOD, RESTART_BACKOFF];
+
 /// The shortest period of a probe.
 pub const MIN_PROBE_PERIOD: Duration = Duration::from_millis(50);
 /// The longest period of a probe in an annotation: what is longer needs none.
 const MAX_PROBE_PERIOD: Duration = Duration::from_secs(3600);
+
+/// Conditions that a node sets.
+const NODE_CONDITIONS: [&str; 9] = [
+    "AllContainersRestarting",
+    "ContainersReady",
+    "DisruptionTarget",
+    "Initialized",
+    "PodReadyToStartContainers",
+    "PodResizeInProgress",
+    "PodResizePending",
+    "PodScheduled",
+    "Ready",
+];
 
 /// A period and the probes that it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +64,12 @@ pub fn problems(pod: &Pod) -> Vec<(String, String)> {
                 Err(why) => Some(why),
             },
             RESTART_BACKOFF => Backoff::default().with(value).err(),
+            MEMORY_OOM_GROUP if matches!(value, "true" | "false") => None,
+            MEMORY_OOM_GROUP => Some(format!("{value:?} is not true or false")),
+            CONDITIONS => parse_conditions(value).err(),
             _ => Some(format!(
-                "there is no such annotation; those that there are: {PROBE_PERIOD}, {RESTART_BACKOFF}"
+                "there is no such annotation; those that there are: {}",
+                KNOWN.join(", ")
             )),
         }
     };
@@ -71,6 +96,37 @@ pub fn probe_period(pod: &Pod, container: &str, kind: ProbeKind) -> Option<Durat
 /// The pauses between two runs of the pod's containers: the node's, but for what an annotation says.
 pub fn restart_backoff(pod: &Pod, node: Backoff) -> Backoff {
     value(pod, RESTART_BACKOFF).map_or(node, |value| node.with(value).unwrap_or(node))
+}
+
+/// Whether a container of the pod is killed as a whole when it has no memory left.
+pub fn memory_oom_group(pod: &Pod) -> bool {
+    value(pod, MEMORY_OOM_GROUP) != Some("false")
+}
+
+/// Conditions that the pod's annotation sets, with their status (`True`, `False` or `Unknown`).
+pub fn conditions(pod: &Pod) -> Vec<(String, String)> {
+    let set = value(pod, CONDITIONS).and_then(|value| parse_conditions(value).ok());
+    set.unwrap_or_default()
+}
+
+fn parse_conditions(value: &str) -> Result<Vec<(String, String)>, String> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    for entry in value.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+        let (name, status) = entry
+            .split_once('=')
+            .ok_or_else(|| format!("{entry:?} is not like example.com/loaded=True"))?;
+        if !matches!(status, "True" | "False" | "Unknown") {
+            return Err(format!("{status:?} is not True, False or Unknown"));
+        }
+        if NODE_CONDITIONS.contains(&name) {
+            return Err(format!("{name} is a condition that berth sets"));
+        }
+        if all.iter().any(|(known, _)| known == name) {
+            return Err(format!("{name:?} is there twice"));
+        }
+        all.push((name.to_owned(), status.to_owned()));
+    }
+    Ok(all)
 }
 
 fn value<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
@@ -249,10 +305,14 @@ mod tests {
                 "initial=5",
                 "\"5\" is not a duration like 250ms, 10s or 5m",
             ),
+            (MEMORY_OOM_GROUP, "no", "\"no\" is not true or false"),
+            (CONDITIONS, "Ready=True", "Ready is a condition that berth sets"),
+            (CONDITIONS, "a=yes", "\"yes\" is not True, False or Unknown"),
             (
                 "berth.dev/probe-periods",
                 "1s",
-                "there is no such annotation; those that there are: berth.dev/probe-period, berth.dev/restart-backoff",
+                "there is no such annotation; those that there are: berth.dev/conditions, berth.dev/memory-oom-group, \
+                 berth.dev/probe-period, berth.dev/restart-backoff",
             ),
         ] {
             assert_eq!(

@@ -11,6 +11,7 @@ use crate::defaults::{
     PROBE_FAILURE_THRESHOLD, PROBE_PERIOD_SECONDS, PROBE_SUCCESS_THRESHOLD, PROBE_TIMEOUT_SECONDS,
     TERMINATION_MESSAGE_PATH, VOLUME_DEFAULT_MODE,
 };
+use crate::pod_resources;
 
 /// Fills in the unset fields of a pod.
 pub fn default_pod(pod: &mut Pod) {
@@ -44,6 +45,7 @@ fn pod_spec(spec: &mut PodSpec) {
     {
         default_container(container, host_network);
     }
+    pod_resources::default_requests(spec);
     spec.volumes.iter_mut().flatten().for_each(volume);
 }
 

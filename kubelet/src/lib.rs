@@ -12,6 +12,7 @@ mod lifecycle;
 pub mod logs;
 pub mod manifest;
 pub mod plan;
+pub mod pod_resources;
 pub mod probe;
 pub mod prober;
 pub mod qos;

@@ -11,7 +11,7 @@ use crate::defaults::{
 use crate::identity::PodUid;
 use crate::quantity::Value;
 use crate::resources::{limit, milli_cpu_to_shares, request};
-use crate::spec;
+use crate::{pod_resources, spec};
 
 /// `status.qosClass`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,17 +32,27 @@ impl fmt::Display for QosClass {
 
 const COMPUTE: [&str; 2] = ["cpu", "memory"];
 
-/// The class of a pod.
+/// The class of a pod: by the pod's own resources if it has any, else by its containers'.
 pub fn qos_class(pod: &Pod) -> QosClass {
-    let positive = |value: Option<Value>| value.filter(|value| *value > Value::default());
     let mut any = false;
     let mut guaranteed = true;
-    for (container, _) in spec::all_containers(pod) {
-        for resource in COMPUTE {
-            let limit = positive(limit(container, resource));
-            let request = positive(request(container, resource)).or(limit);
-            any |= request.is_some();
-            guaranteed &= limit.is_some() && limit == request;
+    let mut count = |limit: Option<Value>, request: Option<Value>| {
+        let positive = |value: Option<Value>| value.filter(|value| *value > Value::default());
+        let limit = positive(limit);
+        let request = positive(request).or(limit);
+        any |= request.is_some();
+        guaranteed &= limit.is_some() && limit == request;
+    };
+    for resource in COMPUTE {
+        if pod_resources::is_set(pod) {
+            count(
+                pod_resources::pod_limit(pod, resource),
+                pod_resources::pod_request(pod, resource),
+            );
+            continue;
+        }
+        for (container, _) in spec::all_containers(pod) {
+            count(limit(container, resource), request(container, resource));
         }
     }
     match (any, guaranteed) {
@@ -89,7 +99,8 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, role: spec::Role, memory_
         let capacity = i128::from(memory_capacity.max(1));
         i32::try_from(1000 - 1000 * i128::from(requested) / capacity).unwrap_or(i32::MIN)
     };
-    let mut adjust = score(memory_request(container));
+    let spare = pod_resources::spare_memory(pod);
+    let mut adjust = score(memory_request(container) + spare);
     if role == spec::Role::Sidecar {
         // A sidecar outlives the containers that need it.
         let least = spec::containers(pod)
@@ -97,7 +108,7 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, role: spec::Role, memory_
             .map(memory_request)
             .min()
             .unwrap_or(0);
-        adjust = adjust.min(score(least));
+        adjust = adjust.min(score(least + spare));
     }
     adjust.clamp(1000 + GUARANTEED_OOM_SCORE_ADJ, BESTEFFORT_OOM_SCORE_ADJ - 1)
 }

@@ -13,6 +13,7 @@ use crate::plan::NodeFacts;
 use crate::qos::{self, QosClass};
 use crate::quantity::{Value, value_of};
 use crate::spec::{self, Role};
+use crate::{annotations, pod_resources};
 
 /// `resources.limits[resource]` of a container.
 pub fn limit(container: &Container, resource: &str) -> Option<Value> {
@@ -48,9 +49,13 @@ pub fn container_resources(
     role: Role,
     node: &NodeFacts,
 ) -> LinuxContainerResources {
-    let cpu_limit = limit(container, "cpu").unwrap_or_default();
-    let cpu_request = request(container, "cpu").unwrap_or(cpu_limit);
-    let memory_limit = limit(container, "memory")
+    let own_cpu_limit = limit(container, "cpu").unwrap_or_default();
+    let cpu_request = request(container, "cpu").unwrap_or(own_cpu_limit);
+    let limited = |resource| limit(container, resource).filter(|limit| !limit.is_zero());
+    let cpu_limit = limited("cpu").or_else(|| pod_resources::default_limit(pod, "cpu"));
+    let cpu_limit = cpu_limit.unwrap_or_default();
+    let memory_limit = limited("memory")
+        .or_else(|| pod_resources::default_limit(pod, "memory"))
         .map(Value::as_units)
         .filter(|bytes| *bytes > 0);
     let quota = milli_cpu_to_quota(cpu_limit.as_milli());
@@ -64,7 +69,7 @@ pub fn container_resources(
         hugepage_limits: hugepage_limits(container),
         ..LinuxContainerResources::default()
     };
-    if node.cgroup_v2_memory {
+    if node.cgroup_v2_memory && annotations::memory_oom_group(pod) {
         resources
             .unified
             .insert("memory.oom.group".to_owned(), "1".to_owned());
@@ -97,36 +102,60 @@ pub fn hugepage_size(quantity: &str) -> Option<String> {
     Some(format!("{number}{unit}"))
 }
 
-/// Limits of the whole pod's cgroup (ResourceConfigForPod).
+/// Limits of the whole pod's cgroup (ResourceConfigForPod): the pod's own, or the sum of its containers' if all have
+/// one; its overhead comes on top.
 pub fn pod_resources(pod: &Pod, node: &NodeFacts) -> LinuxContainerResources {
-    let shares = Some(milli_cpu_to_shares(pod_milli_cpu(pod)));
-    let every =
-        |resource| spec::all_containers(pod).all(|(c, _)| limit(c, resource).is_some_and(|v| !v.is_zero()));
-    let class = qos::qos_class(pod);
-    let total_limit = |resource| pod_total(pod, resource, |c, r| limit(c, r).unwrap_or_default());
+    let every = |resource: &str| {
+        spec::all_containers(pod).all(|(c, _)| limit(c, resource).is_some_and(|v| !v.is_zero()))
+    };
+    let total_limit = |resource: &str| {
+        let own = pod_resources::default_limit(pod, resource);
+        let summed = || pod_total(pod, resource, |c, r| limit(c, r).unwrap_or_default());
+        let limit = own.or_else(|| every(resource).then(summed))?;
+        Some(limit.plus(pod_resources::overhead(pod, resource)))
+    };
     let mut resources = LinuxContainerResources {
         pids_limit: node.pod_pids_limit,
         ..Default::default()
     };
-    match class {
+    match qos::qos_class(pod) {
         QosClass::BestEffort => resources.cpu_shares = Some(MIN_SHARES),
         QosClass::Guaranteed | QosClass::Burstable => {
-            resources.cpu_shares = shares;
-            if every("cpu") {
-                resources.cpu_quota = milli_cpu_to_quota(total_limit("cpu").as_milli());
-                resources.cpu_period = resources.cpu_quota.map(|_| QUOTA_PERIOD);
-            }
-            if every("memory") {
-                resources.memory_limit = Some(total_limit("memory").as_units());
-            }
+            resources.cpu_shares = Some(milli_cpu_to_shares(pod_milli_cpu(pod)));
+            resources.cpu_quota = total_limit("cpu").and_then(|limit| milli_cpu_to_quota(limit.as_milli()));
+            resources.cpu_period = resources.cpu_quota.map(|_| QUOTA_PERIOD);
+            resources.memory_limit = total_limit("memory").map(Value::as_units);
         }
     }
     resources
 }
 
-/// Thousandths of a CPU that the pod requests.
+/// What the pod's sandbox needs beside its containers (`spec.overhead`), for the engine.
+pub fn overhead_resources(pod: &Pod) -> Option<LinuxContainerResources> {
+    pod.spec
+        .as_ref()?
+        .overhead
+        .as_ref()
+        .filter(|own| !own.is_empty())?;
+    let cpu = pod_resources::overhead(pod, "cpu").as_milli();
+    let memory = pod_resources::overhead(pod, "memory").as_units();
+    let quota = milli_cpu_to_quota(cpu);
+    Some(LinuxContainerResources {
+        cpu_shares: Some(milli_cpu_to_shares(cpu)),
+        cpu_quota: quota,
+        cpu_period: quota.map(|_| QUOTA_PERIOD),
+        memory_limit: (memory > 0).then_some(memory),
+        ..LinuxContainerResources::default()
+    })
+}
+
+/// Thousandths of a CPU that the pod requests, its overhead among them.
 pub fn pod_milli_cpu(pod: &Pod) -> i64 {
-    pod_total(pod, "cpu", request_or_limit).as_milli()
+    let own = pod_resources::pod_request(pod, "cpu");
+    let summed = || pod_total(pod, "cpu", request_or_limit);
+    own.unwrap_or_else(summed)
+        .plus(pod_resources::overhead(pod, "cpu"))
+        .as_milli()
 }
 
 fn request_or_limit(container: &Container, resource: &str) -> Value {

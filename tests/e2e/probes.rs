@@ -185,3 +185,30 @@ fn readiness_outlives_the_daemon() {
     assert!(!second.output().contains("not ready"), "{}", second.output());
     end(node, second);
 }
+
+#[test]
+fn a_probe_s_delay_threshold_and_named_port_count() {
+    let node = Node::new();
+    let begun = std::time::Instant::now();
+    let pod = node.run(&server(
+        "fields",
+        json!({
+            "ports": [{ "name": "web", "containerPort": 8080 }],
+            "readinessProbe": {
+                "httpGet": {
+                    "port": "web", "path": "/probed", "scheme": "HTTP",
+                    "httpHeaders": [{ "name": "X-Own", "value": "1" }],
+                },
+                "initialDelaySeconds": 3, "periodSeconds": 1, "successThreshold": 1, "timeoutSeconds": 5,
+            },
+            "startupProbe": { "tcpSocket": { "port": "web", "host": "" }, "periodSeconds": 1 },
+        }),
+    ));
+    // /probed is no file of the server's: it answers 404.
+    pod.line("HTTP probe failed with statuscode: 404");
+    assert!(
+        begun.elapsed() >= std::time::Duration::from_secs(3),
+        "the delay was not kept"
+    );
+    end(node, pod);
+}

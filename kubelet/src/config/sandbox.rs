@@ -10,6 +10,7 @@ use super::{labels, pod_dns};
 use crate::defaults::HOSTNAME_MAX_LEN;
 use crate::identity::PodUid;
 use crate::plan::NodeFacts;
+use crate::resources::{overhead_resources, pod_resources};
 use crate::spec::{self, Role};
 use crate::{env::ConfigError, qos};
 
@@ -27,6 +28,11 @@ pub fn to_sandbox_config(
     let sysctls = security
         .and_then(|security| security.sysctls.as_deref())
         .unwrap_or_default();
+    // There is no list of RuntimeClasses: the name is the handler's.
+    let runtime_class = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.runtime_class_name.as_deref());
     Ok(PodSandboxConfig {
         name: spec::name(pod).to_owned(),
         namespace: spec::namespace(pod).to_owned(),
@@ -44,10 +50,10 @@ pub fn to_sandbox_config(
             .map(|sysctl| (sysctl.name.replace('/', "."), sysctl.value.clone()))
             .collect(),
         namespaces: namespace_options(pod),
-        runtime_handler: String::new(),
+        runtime_handler: runtime_class.unwrap_or_default().to_owned(),
         privileged: has_privileged_container(pod),
-        overhead: None,
-        resources: None,
+        overhead: overhead_resources(pod),
+        resources: Some(pod_resources(pod, node)),
         user_namespace: None,
         security: super::security::sandbox_security(pod, node)?,
     })

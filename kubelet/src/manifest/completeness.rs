@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor, value::Error};
 use serde::forward_to_deserialize_any;
 
-use super::support::{is_refused, without_effect};
+use super::support::{is_refused, refusal, without_effect};
 
 /// Writes down the fields that a type asks for.
 struct Lister<'a>(&'a mut &'static [&'static str]);
@@ -41,100 +41,274 @@ fn fields<T: for<'de> Deserialize<'de>>() -> &'static [&'static str] {
     fields
 }
 
-/// Fields of a type at a path that are neither acted on (`done`) nor in a table; and those that are both or no more.
-fn check<T: for<'de> Deserialize<'de>>(path: &str, done: &str) {
-    let done: Vec<&str> = done.split_whitespace().collect();
-    for field in fields::<T>() {
-        let path = format!("{path}.{field}");
-        let path = path.trim_start_matches('.');
-        let in_table = is_refused(path) || without_effect(path).is_some();
-        assert!(
-            done.contains(field) != in_table || is_refused(path),
-            "{path}: done or in a table?"
-        );
-        assert!(done.contains(field) || in_table, "{path} is ignored");
-    }
-    for field in done {
-        assert!(fields::<T>().contains(&field), "{path}.{field} is no field");
+/// Is told of each type: where it is in a Pod, its fields, and those of them that are acted on.
+struct Walk<'a>(&'a mut dyn FnMut(&str, &'static [&'static str], &str));
+
+impl Walk<'_> {
+    fn of<T: for<'de> Deserialize<'de>>(&mut self, path: &str, done: &str) {
+        (self.0)(path, fields::<T>(), done);
     }
 }
 
-#[test]
-fn no_field_is_ignored() {
-    check::<api::Pod>("", "apiVersion kind metadata spec");
-    check::<ObjectMeta>("metadata", "annotations labels name namespace uid");
-    check::<api::PodSpec>(
+/// Every type that a Pod is made of. What stands for several (a liveness probe for all probes) is there once.
+fn walk(visit: &mut dyn FnMut(&str, &'static [&'static str], &str)) {
+    let mut to = Walk(visit);
+    containers_and_pod(&mut to);
+    volumes(&mut to);
+}
+
+fn containers_and_pod(to: &mut Walk<'_>) {
+    to.of::<api::Pod>("", "apiVersion kind metadata spec");
+    to.of::<ObjectMeta>("metadata", "annotations labels name namespace uid");
+    to.of::<api::PodSpec>(
         "spec",
         "activeDeadlineSeconds containers dnsConfig dnsPolicy hostAliases hostIPC hostNetwork hostPID hostname \
-         hostnameOverride initContainers priority restartPolicy securityContext setHostnameAsFQDN \
-         shareProcessNamespace subdomain terminationGracePeriodSeconds volumes",
+         hostnameOverride initContainers overhead priority readinessGates resources restartPolicy runtimeClassName \
+         securityContext setHostnameAsFQDN shareProcessNamespace subdomain terminationGracePeriodSeconds volumes",
     );
-    check::<api::PodSecurityContext>(
+    to.of::<api::PodSecurityContext>(
         "spec.securityContext",
         "appArmorProfile fsGroup fsGroupChangePolicy runAsGroup runAsNonRoot runAsUser seLinuxChangePolicy seLinuxOptions \
          seccompProfile supplementalGroups supplementalGroupsPolicy sysctls",
     );
-    check::<api::Container>(
+    to.of::<api::Container>(
         "spec.containers[]",
         "args command env envFrom image imagePullPolicy lifecycle livenessProbe name ports readinessProbe resources \
          restartPolicy restartPolicyRules securityContext startupProbe stdin stdinOnce terminationMessagePath terminationMessagePolicy tty \
          volumeMounts workingDir",
     );
-    check::<api::ContainerRestartRule>("spec.containers[].restartPolicyRules[]", "action exitCodes");
-    check::<api::ContainerRestartRuleOnExitCodes>(
+    to.of::<api::ContainerRestartRule>("spec.containers[].restartPolicyRules[]", "action exitCodes");
+    to.of::<api::ContainerRestartRuleOnExitCodes>(
         "spec.containers[].restartPolicyRules[].exitCodes",
         "operator values",
     );
-    check::<api::ContainerPort>(
+    to.of::<api::ContainerPort>(
         "spec.containers[].ports[]",
         "containerPort hostIP hostPort name protocol",
     );
-    check::<api::EnvVar>("spec.containers[].env[]", "name value valueFrom");
-    check::<api::EnvVarSource>(
+    to.of::<api::EnvVar>("spec.containers[].env[]", "name value valueFrom");
+    to.of::<api::EnvVarSource>(
         "spec.containers[].env[].valueFrom",
         "configMapKeyRef fieldRef resourceFieldRef secretKeyRef",
     );
-    check::<api::EnvFromSource>("spec.containers[].envFrom[]", "configMapRef prefix secretRef");
-    check::<api::ResourceRequirements>("spec.containers[].resources", "limits requests");
-    check::<api::SecurityContext>(
+    to.of::<api::EnvFromSource>("spec.containers[].envFrom[]", "configMapRef prefix secretRef");
+    to.of::<api::ResourceRequirements>("spec.containers[].resources", "limits requests");
+    to.of::<api::ResourceRequirements>("spec.resources", "limits requests");
+    to.of::<api::PodReadinessGate>("spec.readinessGates[]", "conditionType");
+    to.of::<api::SecurityContext>(
         "spec.containers[].securityContext",
         "allowPrivilegeEscalation appArmorProfile capabilities privileged procMount readOnlyRootFilesystem runAsGroup \
          runAsNonRoot runAsUser seLinuxOptions seccompProfile",
     );
-    check::<api::VolumeMount>(
+    to.of::<api::VolumeMount>(
         "spec.containers[].volumeMounts[]",
         "mountPath mountPropagation name readOnly recursiveReadOnly subPath subPathExpr",
     );
-    check::<api::Probe>(
+    to.of::<api::Probe>(
         "spec.containers[].livenessProbe",
         "exec failureThreshold grpc httpGet initialDelaySeconds periodSeconds successThreshold tcpSocket \
          terminationGracePeriodSeconds timeoutSeconds",
     );
-    check::<api::HTTPGetAction>(
+    to.of::<api::HTTPGetAction>(
         "spec.containers[].livenessProbe.httpGet",
         "host httpHeaders path port scheme",
     );
-    check::<api::GRPCAction>("spec.containers[].livenessProbe.grpc", "port service");
-    check::<api::TCPSocketAction>("spec.containers[].livenessProbe.tcpSocket", "host port");
-    check::<api::Lifecycle>("spec.containers[].lifecycle", "postStart preStop stopSignal");
-    check::<api::LifecycleHandler>("spec.containers[].lifecycle.preStop", "exec httpGet sleep");
-    check::<api::PodDNSConfig>("spec.dnsConfig", "nameservers options searches");
+    to.of::<api::GRPCAction>("spec.containers[].livenessProbe.grpc", "port service");
+    to.of::<api::TCPSocketAction>("spec.containers[].livenessProbe.tcpSocket", "host port");
+    to.of::<api::Lifecycle>("spec.containers[].lifecycle", "postStart preStop stopSignal");
+    to.of::<api::LifecycleHandler>("spec.containers[].lifecycle.preStop", "exec httpGet sleep");
+    to.of::<api::PodDNSConfig>("spec.dnsConfig", "nameservers options searches");
+    to.of::<api::PodOS>("spec.os", "name");
+    to.of::<api::HostAlias>("spec.hostAliases[]", "hostnames ip");
+    to.of::<api::PodDNSConfigOption>("spec.dnsConfig.options[]", "name value");
+    to.of::<api::Sysctl>("spec.securityContext.sysctls[]", "name value");
+    to.of::<api::SeccompProfile>(
+        "spec.containers[].securityContext.seccompProfile",
+        "localhostProfile type",
+    );
+    to.of::<api::AppArmorProfile>(
+        "spec.containers[].securityContext.appArmorProfile",
+        "localhostProfile type",
+    );
+    to.of::<api::SELinuxOptions>(
+        "spec.containers[].securityContext.seLinuxOptions",
+        "level role type user",
+    );
+    to.of::<api::Capabilities>("spec.containers[].securityContext.capabilities", "add drop");
+    to.of::<api::ExecAction>("spec.containers[].livenessProbe.exec", "command");
+    to.of::<api::HTTPHeader>(
+        "spec.containers[].livenessProbe.httpGet.httpHeaders[]",
+        "name value",
+    );
+    to.of::<api::SleepAction>("spec.containers[].lifecycle.preStop.sleep", "seconds");
+    to.of::<api::ConfigMapEnvSource>("spec.containers[].envFrom[].configMapRef", "name optional");
+    to.of::<api::SecretEnvSource>("spec.containers[].envFrom[].secretRef", "name optional");
+    to.of::<api::ConfigMapKeySelector>(
+        "spec.containers[].env[].valueFrom.configMapKeyRef",
+        "key name optional",
+    );
+    to.of::<api::SecretKeySelector>(
+        "spec.containers[].env[].valueFrom.secretKeyRef",
+        "key name optional",
+    );
+    to.of::<api::ObjectFieldSelector>(
+        "spec.containers[].env[].valueFrom.fieldRef",
+        "apiVersion fieldPath",
+    );
+    to.of::<api::ResourceFieldSelector>(
+        "spec.containers[].env[].valueFrom.resourceFieldRef",
+        "containerName divisor resource",
+    );
 }
 
-#[test]
-fn no_volume_is_ignored() {
-    check::<api::Volume>(
+fn volumes(to: &mut Walk<'_>) {
+    to.of::<api::Volume>(
         "spec.volumes[]",
         "configMap downwardAPI emptyDir hostPath name projected secret",
     );
-    check::<api::ConfigMapVolumeSource>("spec.volumes[].configMap", "defaultMode items name optional");
-    check::<api::SecretVolumeSource>("spec.volumes[].secret", "defaultMode items optional secretName");
-    check::<api::DownwardAPIVolumeSource>("spec.volumes[].downwardAPI", "defaultMode items");
-    check::<api::EmptyDirVolumeSource>("spec.volumes[].emptyDir", "medium sizeLimit");
-    check::<api::HostPathVolumeSource>("spec.volumes[].hostPath", "path type");
-    check::<api::ProjectedVolumeSource>("spec.volumes[].projected", "defaultMode sources");
-    check::<api::VolumeProjection>(
+    to.of::<api::ConfigMapVolumeSource>("spec.volumes[].configMap", "defaultMode items name optional");
+    to.of::<api::SecretVolumeSource>("spec.volumes[].secret", "defaultMode items optional secretName");
+    to.of::<api::DownwardAPIVolumeSource>("spec.volumes[].downwardAPI", "defaultMode items");
+    to.of::<api::EmptyDirVolumeSource>("spec.volumes[].emptyDir", "medium sizeLimit");
+    to.of::<api::HostPathVolumeSource>("spec.volumes[].hostPath", "path type");
+    to.of::<api::ProjectedVolumeSource>("spec.volumes[].projected", "defaultMode sources");
+    to.of::<api::VolumeProjection>(
         "spec.volumes[].projected.sources[]",
         "configMap downwardAPI secret",
     );
+    to.of::<api::KeyToPath>("spec.volumes[].configMap.items[]", "key mode path");
+    to.of::<api::DownwardAPIVolumeFile>(
+        "spec.volumes[].downwardAPI.items[]",
+        "fieldRef mode path resourceFieldRef",
+    );
+    to.of::<api::ConfigMapProjection>(
+        "spec.volumes[].projected.sources[].configMap",
+        "items name optional",
+    );
+    to.of::<api::SecretProjection>("spec.volumes[].projected.sources[].secret", "items name optional");
+    to.of::<api::DownwardAPIProjection>("spec.volumes[].projected.sources[].downwardAPI", "items");
+}
+
+/// The full path of a field.
+fn path_of(parent: &str, field: &str) -> String {
+    if parent.is_empty() {
+        field.to_owned()
+    } else {
+        format!("{parent}.{field}")
+    }
+}
+
+/// A field is acted on, refused, or without effect, and no two of them.
+#[test]
+fn no_field_is_ignored() {
+    walk(&mut |parent, fields, done| {
+        let done: Vec<&str> = done.split_whitespace().collect();
+        for field in fields {
+            let path = path_of(parent, field);
+            let in_table = is_refused(&path) || without_effect(&path).is_some();
+            assert!(
+                done.contains(field) != in_table || is_refused(&path),
+                "{path}: done or in a table?"
+            );
+            assert!(done.contains(field) || in_table, "{path} is ignored");
+        }
+        for field in done {
+            assert!(fields.contains(&field), "{parent}.{field} is no field");
+        }
+    });
+}
+
+/// The rows of docs/pod-spec.md: path, what berth does with it, and the rest.
+fn rows() -> Vec<[String; 3]> {
+    let manual = include_str!("../../../docs/pod-spec.md");
+    let row = |line: &str| {
+        let cells = line.strip_prefix("| `")?.strip_suffix(" |")?;
+        let (path, rest) = cells.split_once("` | ")?;
+        let (what, rest) = rest.split_once(" | ")?;
+        Some([path, what, rest].map(str::to_owned))
+    };
+    manual.lines().filter_map(row).collect()
+}
+
+/// Whether there is a test of that name in the repository.
+fn tests_of_the_repository() -> std::collections::BTreeSet<String> {
+    fn read(directory: &std::path::Path, found: &mut std::collections::BTreeSet<String>) {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                read(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let mut is_test = false;
+                for line in text.lines().map(str::trim) {
+                    let name = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
+                    if let Some(name) = name.filter(|_| is_test).and_then(|rest| rest.split('(').next()) {
+                        found.insert(name.to_owned());
+                    }
+                    is_test = (is_test && line.starts_with('#'))
+                        || line == "#[test]"
+                        || line.starts_with("#[tokio::test");
+                }
+            }
+        }
+    }
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut found = std::collections::BTreeSet::new();
+    for part in ["cri", "kubelet", "runtime", "shim", "tests"] {
+        read(&root.join(part), &mut found);
+    }
+    found
+}
+
+/// docs/pod-spec.md has one row for each field, and says what is so: the reason of a refusal is the one that people are
+/// shown, and what works has a test that there is.
+#[test]
+fn the_manual_has_a_row_for_every_field() {
+    let tests = tests_of_the_repository();
+    let rows = rows();
+    let mut wrong = Vec::new();
+    let mut known = std::collections::BTreeSet::new();
+    walk(&mut |parent, fields, done| {
+        for field in fields {
+            let path = path_of(parent, field);
+            known.insert(path.clone());
+            let own: Vec<&[String; 3]> = rows.iter().filter(|row| row[0] == path).collect();
+            let [[_, what, rest]] = own[..] else {
+                wrong.push(format!("{path}: {} rows", own.len()));
+                continue;
+            };
+            let refused = refusal(&path);
+            let effect = without_effect(&path);
+            let works = done.split_whitespace().any(|done| done == *field);
+            let fits = match (works, &refused, effect) {
+                (false, Some((when, why)), None) => *what == format!("refused{when}") && rest == why,
+                (false, Some((when, why)), Some(effect)) => {
+                    *what == format!("refused{when}")
+                        && *rest == format!("{why}; else without effect: {effect}")
+                }
+                (true, Some((when, why)), _) => {
+                    *what == format!("works, refused{when}") && rest.contains(why)
+                }
+                (_, None, Some(effect)) => what == "without effect" && rest == effect,
+                _ => what == "works",
+            };
+            if !fits {
+                wrong.push(format!("{path}: {what} | {rest}; but {refused:?} {effect:?}"));
+            }
+            let mut named = rest.split('`').skip(1).step_by(2).peekable();
+            if what.starts_with("works") && named.peek().is_none() {
+                wrong.push(format!("{path}: no test is named"));
+            }
+            if what.starts_with("works") {
+                wrong.extend(
+                    named
+                        .filter(|name| !tests.contains(*name))
+                        .map(|name| format!("{path}: no test {name}")),
+                );
+            }
+        }
+    });
+    let unknown = rows.iter().filter(|row| !known.contains(&row[0]));
+    wrong.extend(unknown.map(|row| format!("{}: no field", row[0])));
+    assert!(wrong.is_empty(), "docs/pod-spec.md:\n{}", wrong.join("\n"));
 }

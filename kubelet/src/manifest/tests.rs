@@ -97,7 +97,7 @@ spec:
 #[test]
 fn lenient_warns_and_leaves_out() {
     let text = format!(
-        "{POD}    grpcc: 1\n    lifecycle: {{preStop: {{tcpSocket: {{port: 1}}}}}}\n  runtimeClassName: kata\n  volumes: [{{name: v, nfs: {{server: s, path: /}}}}]\n"
+        "{POD}    grpcc: 1\n    lifecycle: {{preStop: {{tcpSocket: {{port: 1}}}}}}\n  resourceClaims: [{{name: r}}]\n  volumes: [{{name: v, nfs: {{server: s, path: /}}}}]\n"
     );
     assert_eq!(read(&text).unwrap_err().0.len(), 4);
     let manifest = load(
@@ -113,7 +113,7 @@ fn lenient_warns_and_leaves_out() {
     assert_eq!(
         (
             spec.containers[0].liveness_probe.clone(),
-            spec.runtime_class_name.clone()
+            spec.resource_claims.clone()
         ),
         (None, None)
     );

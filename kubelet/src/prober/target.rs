@@ -140,6 +140,36 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_s_target_is_all_that_it_says() {
+        let probe: Probe = serde_json::from_str(
+            r#"{"timeoutSeconds":7,"httpGet":{"host":"h","port":81,"path":"/p?q","scheme":"HTTPS",
+                "httpHeaders":[{"name":"X-A","value":"1"},{"name":"X-A","value":"2"}]}}"#,
+        )
+        .unwrap();
+        let target = of_probe(&probe, &Container::default(), None).unwrap();
+        assert_eq!(target.timeout, Duration::from_secs(7));
+        let pair = |value: &str| ("X-A".to_owned(), value.to_owned());
+        let expected = HttpGet {
+            scheme: "HTTPS".into(),
+            host: "h".into(),
+            port: 81,
+            path: "/p?q".into(),
+            headers: vec![pair("1"), pair("2")],
+        };
+        assert_eq!(target.action, Action::HttpGet(expected));
+        let probe: Probe = serde_json::from_str(r#"{"tcpSocket":{"host":"h","port":"82"}}"#).unwrap();
+        let target = of_probe(&probe, &Container::default(), None).unwrap();
+        let expected = Action::TcpSocket {
+            host: "h".into(),
+            port: 82,
+        };
+        assert_eq!(
+            (target.action, target.timeout),
+            (expected, Duration::from_secs(1))
+        );
+    }
+
+    #[test]
     fn the_pod_address_is_the_default_host() {
         let ip = "fd00::1".parse().ok();
         assert_eq!(host(None, ip), Ok("fd00::1".to_owned()));

@@ -1,11 +1,12 @@
 //! The pod's conditions.
 
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodCondition, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::phase::Phase;
 use super::time;
 use crate::plan::View;
-use crate::spec;
+use crate::{annotations, spec};
 
 /// A condition's value before its time is known.
 struct Condition {
@@ -45,11 +46,8 @@ pub(super) fn conditions(
 ) -> Vec<PodCondition> {
     let inits_of_spec = spec::init_containers(&view.desired.pod);
     let containers_ready = containers_ready("ContainersReady", phase, inits_of_spec, inits, containers);
-    let ready = Condition {
-        kind: "Ready",
-        message: containers_ready.message.clone(),
-        ..containers_ready
-    };
+    let own = annotations::conditions(&view.desired.pod);
+    let ready = ready(&view.desired.pod, phase, &containers_ready, &own);
     let all = [
         ready_to_start(view, phase),
         initialized(phase, inits_of_spec, inits, containers),
@@ -61,7 +59,61 @@ pub(super) fn conditions(
     all.into_iter()
         .chain(restarting)
         .map(|condition| timed(view, condition, previous))
+        .chain(
+            own.iter()
+                .map(|(kind, status)| given(view, kind, status, previous)),
+        )
         .collect()
+}
+
+/// The containers are ready, and every readiness gate's condition is `True`.
+fn ready(pod: &Pod, phase: Phase, containers: &Condition, own: &[(String, String)]) -> Condition {
+    let copied = Condition {
+        kind: "Ready",
+        message: containers.message.clone(),
+        ..*containers
+    };
+    let gates = pod.spec.as_ref().and_then(|spec| spec.readiness_gates.as_deref());
+    let missing: Vec<String> = gates
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|gate| {
+            let name = gate.condition_type.as_str();
+            match own.iter().find(|(kind, _)| kind == name) {
+                Some((_, status)) if status == "True" => None,
+                Some((_, status)) => Some(format!(
+                    "the status of pod readiness gate {name:?} is not \"True\", but {status}"
+                )),
+                None => Some(format!(
+                    "corresponding condition of pod readiness gate {name:?} does not exist."
+                )),
+            }
+        })
+        .collect();
+    if !containers.met || phase > Phase::Running || missing.is_empty() {
+        return copied;
+    }
+    Condition::unmet("Ready", "ReadinessGatesNotReady", missing.join(", "))
+}
+
+/// A condition that the pod's annotation sets.
+fn given(view: &View<'_>, kind: &str, status: &str, previous: Option<&PodStatus>) -> PodCondition {
+    PodCondition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        last_transition_time: since(kind, status, previous).or_else(|| time(view.now)),
+        observed_generation: view.desired.pod.metadata.generation,
+        ..PodCondition::default()
+    }
+}
+
+/// When the condition got the status that it has.
+fn since(kind: &str, status: &str, previous: Option<&PodStatus>) -> Option<Time> {
+    let before = previous.and_then(|previous| previous.conditions.as_ref());
+    let known = before.into_iter().flatten();
+    known
+        .filter(|known| known.type_ == kind && known.status == status)
+        .find_map(|known| known.last_transition_time.clone())
 }
 
 /// Of a pod whose containers may all be restarted together.
@@ -163,20 +215,13 @@ fn go_list(names: &[&str]) -> String {
 
 fn timed(view: &View<'_>, condition: Condition, previous: Option<&PodStatus>) -> PodCondition {
     let status = if condition.met { "True" } else { "False" };
-    let before = previous.and_then(|previous| previous.conditions.as_ref());
-    let before = before
-        .into_iter()
-        .flatten()
-        .find(|known| known.type_ == condition.kind && known.status == status);
     let filled = |text: String| (!text.is_empty()).then_some(text);
     PodCondition {
         type_: condition.kind.to_owned(),
         status: status.to_owned(),
         reason: filled(condition.reason.to_owned()),
         message: filled(condition.message),
-        last_transition_time: before
-            .and_then(|known| known.last_transition_time.clone())
-            .or_else(|| time(view.now)),
+        last_transition_time: since(condition.kind, status, previous).or_else(|| time(view.now)),
         last_probe_time: None,
         observed_generation: view.desired.pod.metadata.generation,
     }

@@ -5,11 +5,12 @@ mod container;
 mod phase;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{HostIP, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use berth_cri::UnixNanos;
 
+use crate::defaults::MAX_POD_TERMINATION_MESSAGE_LOG_LENGTH;
 use crate::plan::{Desired, Observed, Plan, View};
 use crate::qos;
 use crate::spec::{self, Role};
@@ -34,8 +35,9 @@ pub fn pod_status(
             .map(|(container, role)| container::status(&view, plan, container, role))
             .collect()
     };
-    let containers = of(|role| role == Role::Main);
-    let inits = of(|role| role != Role::Main);
+    let mut containers = of(|role| role == Role::Main);
+    let mut inits = of(|role| role != Role::Main);
+    share_messages(containers.iter_mut().chain(&mut inits).collect());
     let phase = phase::phase(&view, plan, &inits, &containers, previous);
     let conditions = conditions::conditions(&view, phase, &inits, &containers, previous);
     let ips = pod_ips(&view, previous);
@@ -55,6 +57,21 @@ pub fn pod_status(
         qos_class: Some(qos::qos_class(pod).to_string()),
         observed_generation: pod.metadata.generation,
         ..PodStatus::default()
+    }
+}
+
+/// Termination messages share [`MAX_POD_TERMINATION_MESSAGE_LOG_LENGTH`]: each container may have its part of it.
+fn share_messages(containers: Vec<&mut ContainerStatus>) {
+    let most = MAX_POD_TERMINATION_MESSAGE_LOG_LENGTH / containers.len().max(1);
+    for container in containers {
+        let states = [&mut container.state, &mut container.last_state];
+        let ended = states
+            .into_iter()
+            .flatten()
+            .filter_map(|state| state.terminated.as_mut());
+        for message in ended.filter_map(|terminated| terminated.message.as_mut()) {
+            message.truncate(message.floor_char_boundary(most));
+        }
     }
 }
 

@@ -425,3 +425,63 @@ fn a_pod_with_the_hosts_network_has_the_hosts_address() {
     let status = scene(r#"{"hostNetwork":true,"containers":[{"name":"c","image":"i:1"}]}"#).status();
     assert_eq!(status.pod_ip.as_deref(), Some("10.0.0.1"));
 }
+
+#[test]
+fn readiness_gates_are_conditions_of_the_annotation() {
+    let gated = |conditions: &str| {
+        let mut scene = scene(
+            r#"{"containers":[{"name":"c","image":"i"}],"readinessGates":[{"conditionType":"a.b/x"},{"conditionType":"y"}]}"#,
+        )
+        .record("c", 0, ContainerState::Running, 0);
+        let mut pod = scene.desired.pod.as_ref().clone();
+        let annotation = ("berth.dev/conditions".to_owned(), conditions.to_owned());
+        pod.metadata.annotations = Some([annotation].into());
+        scene.desired.pod = Arc::new(pod);
+        let status = scene.status();
+        let all = status.conditions.unwrap();
+        let find = |kind: &str| all.iter().find(|c| c.type_ == kind).cloned();
+        let ready = find("Ready").unwrap();
+        assert_eq!(find("ContainersReady").unwrap().status, "True");
+        assert_eq!(find("a.b/x").is_some(), conditions.contains("a.b/x"));
+        (
+            ready.status,
+            ready.reason.unwrap_or_default(),
+            ready.message.unwrap_or_default(),
+        )
+    };
+    assert_eq!(gated("a.b/x=True,y=True"), ("True".into(), "".into(), "".into()));
+    assert_eq!(
+        gated("a.b/x=False"),
+        (
+            "False".into(),
+            "ReadinessGatesNotReady".into(),
+            "the status of pod readiness gate \"a.b/x\" is not \"True\", but False, \
+             corresponding condition of pod readiness gate \"y\" does not exist."
+                .into()
+        )
+    );
+}
+
+#[test]
+fn termination_messages_share_twelve_kibibytes() {
+    for (count, most) in [(1, 4096), (3, 4096), (4, 3072), (12, 1024)] {
+        let containers: Vec<Value> = (0..count)
+            .map(|n| json!({ "name": format!("c{n}"), "image": "i" }))
+            .collect();
+        let spec = json!({ "restartPolicy": "Never", "containers": containers }).to_string();
+        let mut scene = scene(&spec);
+        for n in 0..count {
+            scene = scene.record(&format!("c{n}"), 0, ContainerState::Exited, 1);
+            let message = "é".repeat(2048);
+            scene
+                .observed
+                .termination_messages
+                .insert(ContainerId(format!("c{n}0")), message);
+        }
+        let status = scene.status();
+        for container in status.container_statuses.unwrap() {
+            let message = container.state.unwrap().terminated.unwrap().message.unwrap();
+            assert_eq!(message.len(), most, "{count}");
+        }
+    }
+}

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use super::container::{self, Place};
 use super::metadata::validate_object_meta;
-use super::{Errors, FieldError, names, security, volume};
+use super::{Errors, FieldError, names, resources, security, volume};
 use crate::annotations;
 use crate::defaults::{MAX_DNS_NAMESERVERS, MAX_DNS_SEARCH_LIST_CHARS, MAX_DNS_SEARCH_PATHS};
 
@@ -53,6 +53,18 @@ fn pod_spec(spec: &PodSpec, errors: &mut Errors) {
     dns(spec, errors);
     security::pod_security(spec, errors);
     host_ports(spec, errors);
+    resources::pod_resources(spec, errors);
+    for (index, gate) in spec.readiness_gates.iter().flatten().enumerate() {
+        let path = format!("spec.readinessGates[{index}].conditionType");
+        errors.check(
+            &path,
+            &gate.condition_type,
+            names::qualified_name(&gate.condition_type),
+        );
+    }
+    if let Some(name) = spec.runtime_class_name.as_deref() {
+        errors.check("spec.runtimeClassName", name, names::dns_subdomain(name));
+    }
 }
 
 fn containers(spec: &PodSpec, volumes: &BTreeSet<&str>, errors: &mut Errors) {

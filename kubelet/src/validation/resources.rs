@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::Errors;
 use super::container::Place;
+use crate::pod_resources::{POD_LEVEL, containers_request};
 use crate::quantity::{self, Value};
-use crate::resources::hugepage_size;
+use crate::resources::{hugepage_size, limit};
 
 /// Resources that a node of berth's own has.
 const KNOWN: [&str; 3] = ["cpu", "ephemeral-storage", "memory"];
@@ -62,6 +63,74 @@ pub(super) fn resources(container: &Container, place: &Place<'_>, errors: &mut E
     let huge = limits.keys().any(|resource| resource.starts_with("hugepages-"));
     if huge && !requests.contains_key("cpu") && !requests.contains_key("memory") {
         errors.forbidden(&place.field("resources"), "HugePages require cpu or memory");
+    }
+}
+
+/// The rules for the pod's own resources and its overhead.
+pub(super) fn pod_resources(spec: &PodSpec, errors: &mut Errors) {
+    list(spec.overhead.as_ref(), None, "spec.overhead", errors);
+    let Some(own) = &spec.resources else { return };
+    let limits = list(own.limits.as_ref(), None, "spec.resources.limits", errors);
+    let requests = list(
+        own.requests.as_ref(),
+        own.limits.as_ref(),
+        "spec.resources.requests",
+        errors,
+    );
+    // A request that is the limit by default is not reported again.
+    let asked = requests.keys().filter(|resource| !limits.contains_key(*resource));
+    let all = limits.keys().map(|resource| ("limits", resource));
+    for (which, resource) in all.chain(asked.map(|resource| ("requests", resource))) {
+        if !resource.starts_with("hugepages-") {
+            let path = format!("spec.resources.{which}[{resource}]");
+            errors.one_of(&path, Some(resource), &POD_LEVEL);
+        }
+    }
+    let text = |list: &Option<BTreeMap<String, Quantity>>, resource: &str| {
+        let value = list.as_ref().and_then(|list| list.get(resource));
+        value.map_or_else(String::new, |value| value.0.clone())
+    };
+    let pod = Pod {
+        spec: Some(spec.clone()),
+        ..Pod::default()
+    };
+    for (resource, request) in &requests {
+        let path = format!("spec.resources.requests[{resource}]");
+        let asked = text(&own.requests, resource);
+        if limits.get(resource).is_some_and(|limit| request > limit) {
+            let limit = text(&own.limits, resource);
+            let why = format!("must be less than or equal to {resource} limit of {limit}");
+            errors.invalid(&path, &asked, why);
+        }
+        let sum = containers_request(&pod, resource);
+        if *request < sum {
+            let sum = match *resource {
+                "cpu" => format!("{}m", sum.as_milli()),
+                _ => sum.as_units().to_string(),
+            };
+            let why = format!("must be greater than or equal to aggregate container requests of {sum}");
+            errors.invalid(&path, &asked, why);
+        }
+    }
+    let inits = spec.init_containers.iter().flatten().enumerate();
+    let inits = inits.map(|(index, one)| (format!("spec.initContainers[{index}]"), one));
+    let mains = spec.containers.iter().enumerate();
+    let mains = mains.map(|(index, one)| (format!("spec.containers[{index}]"), one));
+    for (path, container) in inits.chain(mains) {
+        for (resource, most) in &limits {
+            if limit(container, resource).is_some_and(|limit| limit > *most) {
+                let own_limit = container
+                    .resources
+                    .as_ref()
+                    .map(|own| text(&own.limits, resource));
+                let why = format!(
+                    "must be less than or equal to pod limits of {}",
+                    text(&own.limits, resource)
+                );
+                let path = format!("{path}.resources.limits[{resource}]");
+                errors.invalid(&path, &own_limit.unwrap_or_default(), why);
+            }
+        }
     }
 }
 

@@ -31,6 +31,31 @@ fn a_good_pod_breaks_nothing() {
 fn rules() {
     for (container, rest, expected) in [
         (
+            r#","resources":{"requests":{"cpu":"2"},"limits":{"memory":"2Gi"}}"#,
+            r#","resources":{"requests":{"cpu":"1"}}"#,
+            r#"spec.resources.requests[cpu]: Invalid value: "1": must be greater than or equal to aggregate container requests of 2000m"#,
+        ),
+        (
+            r#","resources":{"limits":{"memory":"2Gi"},"requests":{"memory":"1Mi"}}"#,
+            r#","resources":{"limits":{"memory":"1Gi"}}"#,
+            r#"spec.containers[0].resources.limits[memory]: Invalid value: "2Gi": must be less than or equal to pod limits of 1Gi"#,
+        ),
+        (
+            "",
+            r#","resources":{"limits":{"memory":"1Gi"},"requests":{"memory":"2Gi"}}"#,
+            r#"spec.resources.requests[memory]: Invalid value: "2Gi": must be less than or equal to memory limit of 1Gi"#,
+        ),
+        (
+            "",
+            r#","resources":{"limits":{"ephemeral-storage":"1Gi"}}"#,
+            r#"spec.resources.limits[ephemeral-storage]: Unsupported value: "ephemeral-storage": supported values: "cpu", "memory""#,
+        ),
+        (
+            "",
+            r#","overhead":{"cpu":"-1"}"#,
+            r#"spec.overhead[cpu]: Invalid value: "-1": must be greater than or equal to 0"#,
+        ),
+        (
             r#","readinessProbe":{"grpc":{"port":70000}}"#,
             "",
             "spec.containers[0].readinessProbe.grpc.port: Invalid value: 70000: must be between 1 and 65535, inclusive",
