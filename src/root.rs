@@ -1,6 +1,7 @@
 //! Where a node keeps its things, and the engine over them.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use berth_cni::{CniConfig, PluginPreference};
 use berth_cri::{CgroupDriver, EngineConfig, EngineError, LocalEngine};
@@ -70,6 +71,7 @@ impl Root {
         let bin = options.cni_bin.clone().unwrap_or_else(|| self.cni_bin.clone());
         let network = CniConfig {
             preference: options.cni_preference,
+            plugin_timeout: options.cni_timeout,
             ..CniConfig::new(conf, bin, self.lib.join("cni"))
         };
         let config = EngineConfig {
@@ -103,6 +105,8 @@ pub(crate) struct EngineOptions {
     pub(crate) cni_bin: Option<Vec<PathBuf>>,
     /// Which one runs where a network plugin is both installed and built in.
     pub(crate) cni_preference: PluginPreference,
+    /// How long one call of a network plugin may take.
+    pub(crate) cni_timeout: Duration,
     /// Images that garbage collection leaves alone.
     pub(crate) pinned_images: Vec<String>,
     /// Where CDI devices are described; `None` is the root's.
@@ -120,6 +124,7 @@ impl Default for EngineOptions {
             cni_conf: None,
             cni_bin: None,
             cni_preference: PluginPreference::default(),
+            cni_timeout: Duration::from_secs(30),
             pinned_images: Vec::new(),
             cgroup_driver: CgroupDriver::default(),
             cdi_spec_dirs: None,

@@ -21,7 +21,7 @@ use crate::v1;
 pub type EventStream = mpsc::UnboundedReceiver<EngineEvent>;
 
 /// Why the engine could not do as asked. The text is a sentence for people; the variant is for the caller.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum EngineError {
     /// No sandbox, container or image of that id.
     #[error("{0}")]

@@ -332,9 +332,10 @@ fn a_killed_shim_takes_its_containers_along() {
 }
 
 #[test]
-fn what_a_kill_left_half_made_is_not_ready_and_can_be_removed() {
+fn what_a_kill_left_half_made_is_undone_and_can_be_made_again() {
     let mut bench = Bench::new();
     let config = bench.sandbox("half");
+    let again = config.clone();
     let sandbox = bench.run(async |engine| engine.run_pod_sandbox(config).await.unwrap());
     bench.kill();
     let sandboxes = bench.node.root().join("lib/sandboxes");
@@ -346,10 +347,34 @@ fn what_a_kill_left_half_made_is_not_ready_and_can_be_removed() {
     std::fs::create_dir(sandboxes.join("without-a-record")).unwrap();
     bench.restart();
     bench.run(async |engine| {
+        // Nobody was told of it.
+        assert_eq!(engine.list_pod_sandboxes(None).await.unwrap(), []);
+        let other = engine.run_pod_sandbox(again).await.unwrap();
+        assert_ne!(other, sandbox);
+        assert!(!sandboxes.join(&sandbox.0).exists());
+        let listed = engine.list_pod_sandboxes(None).await.unwrap();
+        assert!(listed.len() == 1 && listed[0].ready, "{listed:?}");
+        engine.remove_pod_sandbox(&other).await.unwrap();
+    });
+    bench.finish();
+}
+
+#[test]
+fn a_damaged_record_is_no_reason_to_leave_the_others_alone() {
+    let mut bench = Bench::new();
+    let config = bench.sandbox("whole");
+    let sandbox = bench.run(async |engine| engine.run_pod_sandbox(config).await.unwrap());
+    bench.kill();
+    let damaged = bench.node.root().join("lib/sandboxes/damaged");
+    std::fs::create_dir(&damaged).unwrap();
+    std::fs::write(damaged.join("record.json"), "").unwrap();
+    bench.restart();
+    bench.run(async |engine| {
         let found = engine.list_pod_sandboxes(None).await.unwrap();
-        assert!(found.len() == 1 && !found[0].ready, "{found:?}");
+        assert!(found.len() == 1 && found[0].ready, "{found:?}");
         engine.remove_pod_sandbox(&sandbox).await.unwrap();
     });
+    std::fs::remove_dir_all(&damaged).unwrap();
     bench.finish();
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::spawn_blocking;
 
 use crate::credentials::Credentials;
@@ -16,7 +16,7 @@ use crate::hosts::{self, Host};
 use crate::image::{Image, LayerState, PullProgress};
 use crate::manifest::{Descriptor, Manifest, choose, read_config};
 use crate::reference::Reference;
-use crate::registry::Registry;
+use crate::registry::{Patience, Registry};
 use crate::store::{LayerSlot, NewImage, Operation, Store, now_nanos};
 use crate::unpack::{Budget, LayerClaim};
 
@@ -121,11 +121,21 @@ impl Store {
         credentials: Credentials,
         progress: Progress<'_>,
     ) -> Result<Resolved, ImageError> {
-        let registry = Registry::new(reference, host, credentials)?;
-        let resolved = resolve(&registry, reference).await?;
-        self.fetch_layers(operation, &registry, reference, &resolved.layers, progress)
-            .await?;
-        Ok(resolved)
+        let patience = Arc::new(Patience::new(self.options().progress_timeout));
+        let registry = Registry::new(reference, host, credentials, Arc::clone(&patience))?;
+        let fetch = async {
+            let resolved = resolve(&registry, reference).await?;
+            self.fetch_layers(operation, &registry, reference, &resolved.layers, progress)
+                .await?;
+            Ok(resolved)
+        };
+        tokio::select! {
+            fetched = fetch => fetched,
+            limit = patience.end() => Err(ImageError::Registry(format!(
+                "{reference} can't be pulled: its registry was waited for for {} seconds in which next to nothing came",
+                limit.as_secs_f64()
+            ))),
+        }
     }
 
     /// What somebody else fetched while we waited.
@@ -144,6 +154,7 @@ impl Store {
         progress: Progress<'_>,
     ) -> Result<(), ImageError> {
         let budget = Budget::new(self.options().limits);
+        let at_once = Semaphore::new(self.options().parallel_layers.max(1));
         let (cancel, cancelled) = watch::channel(false);
         let failure = OnceLock::new();
         let mut seen = BTreeSet::new();
@@ -157,6 +168,7 @@ impl Store {
                     reference,
                     progress,
                     cancelled: cancelled.clone(),
+                    at_once: &at_once,
                 };
                 let run = fetch.run(self, operation, registry, budget.clone());
                 async {
@@ -225,6 +237,8 @@ struct LayerFetch<'a> {
     reference: &'a Reference,
     progress: Progress<'a>,
     cancelled: watch::Receiver<bool>,
+    /// The image's layers that may be under way.
+    at_once: &'a Semaphore,
 }
 
 impl LayerFetch<'_> {
@@ -239,8 +253,8 @@ impl LayerFetch<'_> {
         let mut cancelled = self.cancelled.clone();
         // The permit first: whoever holds a layer's lock has one, and can go on. The other way round, those who wait for
         // locks could take all threads from those who have them.
-        let _permit = tokio::select! {
-            permit = store.layers().acquire() => permit,
+        let _permits = tokio::select! {
+            permits = async { (self.at_once.acquire().await, store.layers().acquire().await) } => permits,
             _ = cancelled.wait_for(|cancelled| *cancelled) => return Ok(()),
         };
         let (at, diff_id) = (Arc::clone(operation), self.diff_id.clone());

@@ -146,8 +146,19 @@ impl Shim {
         }
     }
 
+    /// Its execs are killed: nobody else could hear of their ends. An engine that was killed has told its own clients
+    /// nothing, and they ask again.
     fn drop_client(&mut self, number: u32, error: &ConnectionError) {
-        self.clients.remove(&number);
+        if self.clients.remove(&number).is_none() {
+            return;
+        }
+        for exec in self.execs.values().filter(|exec| exec.client == number) {
+            if exec.pid().is_some()
+                && let Err(error) = exec.kill()
+            {
+                eprintln!("A command of a client that is gone can't be killed: {error}");
+            }
+        }
         if !matches!(error, ConnectionError::Closed) {
             eprintln!("A client was disconnected: {error}");
         }

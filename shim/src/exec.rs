@@ -16,6 +16,8 @@ use crate::stdio::container_side;
 pub(crate) struct ExecProcess {
     /// The number of its container.
     pub(crate) container: u32,
+    /// The number of the client that asked for it.
+    pub(crate) client: u32,
     pid: Option<i32>,
     /// With a terminal: the container's side. The client has the other, and its going must hang up.
     terminal: Option<OwnedFd>,
@@ -29,7 +31,7 @@ impl ExecProcess {
     /// running can be killed. Returns it with its terminal's master.
     pub(crate) fn start(
         request: &Exec,
-        container: u32,
+        (container, client): (u32, u32),
         target: ExecTarget<'_>,
         tree: Option<Subgroup>,
         fds: Vec<OwnedFd>,
@@ -60,6 +62,7 @@ impl ExecProcess {
         let timeout = Duration::from_millis(request.timeout_ms);
         let exec = Self {
             container,
+            client,
             pid: Some(pid.as_raw()),
             terminal: terminal.unwrap_or_default(),
             deadline: Instant::now().checked_add(timeout).filter(|_| !timeout.is_zero()),
@@ -71,7 +74,7 @@ impl ExecProcess {
 
     /// One that another runtime has started, with its terminal's master.
     pub(crate) fn handled(
-        container: u32,
+        (container, client): (u32, u32),
         pid: i32,
         master: Option<&OwnedFd>,
         deadline: Option<Instant>,
@@ -79,6 +82,7 @@ impl ExecProcess {
     ) -> io::Result<Self> {
         Ok(Self {
             container,
+            client,
             pid: Some(pid),
             terminal: master.map(container_side).transpose()?,
             deadline,

@@ -22,8 +22,13 @@ impl Exits {
     /// Puts the record in place whole or not at all. It need not survive the machine: nothing that it speaks of does.
     pub(crate) fn write(&self, record: &ExitRecord) -> io::Result<()> {
         let temporary = self.dir.join(format!(".{}.tmp", record.container));
-        fs::write(&temporary, serde_json::to_vec(record)?)?;
-        fs::rename(&temporary, self.path(&record.container))
+        let written = fs::write(&temporary, serde_json::to_vec(record)?);
+        written
+            .and_then(|()| fs::rename(&temporary, self.path(&record.container)))
+            .inspect_err(|_| {
+                // On a full disk the file was made, and nothing fits into it.
+                let _ = fs::remove_file(&temporary);
+            })
     }
 
     /// Forgets the record; none is fine.

@@ -52,7 +52,7 @@ impl Shim {
                 all,
             } => self.container(&container)?.kill(signal, all).map(done),
             Request::Delete { container } => self.delete(&container).map(done),
-            Request::Exec(request) => self.exec(&request, fds),
+            Request::Exec(request) => self.exec(&request, fds, client),
             Request::KillExec { exec } => self.kill_exec(&exec).map(done),
             Request::Resize { id, width, height } => self.resize(&id, width, height).map(done),
             Request::Attach { container } => self.attach(&container, fds).map(done),
@@ -186,7 +186,7 @@ impl Shim {
         Ok(())
     }
 
-    fn exec(&mut self, request: &Exec, fds: Vec<OwnedFd>) -> Answer {
+    fn exec(&mut self, request: &Exec, fds: Vec<OwnedFd>, client: u32) -> Answer {
         self.check_exec(&request.id)?;
         let number = self.number_of(&request.container);
         let container = number.and_then(|number| self.containers.get(&number));
@@ -196,7 +196,7 @@ impl Shim {
         let spec = container.exec_spec()?;
         let target = container.exec_target(&spec)?;
         let tree = container.cgroup().subgroup(&format!("exec-{}", request.id))?;
-        let (exec, pid, master) = ExecProcess::start(request, number, target, tree, fds)?;
+        let (exec, pid, master) = ExecProcess::start(request, (number, client), target, tree, fds)?;
         self.execs.insert(request.id.clone(), exec);
         Ok((Response::ExecStarted { pid }, master.into_iter().collect()))
     }

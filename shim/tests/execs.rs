@@ -121,6 +121,30 @@ fn a_client_that_goes_hangs_up_its_terminal() {
 }
 
 #[test]
+fn execs_end_with_the_client_that_asked_for_them() {
+    let pod = Pod::start();
+    let mut client = sleeper(&pod);
+    let mut other = pod.client();
+    other.subscribe();
+    other.exec("a", "bg", &["sh", "-c", "setsid sleep 1000 &"], 0);
+    other.exec_exited("bg");
+    other.exec("a", "one", &["sh", "-c", "sleep 1000 & setsid sleep 1000"], 0);
+    client.exec("a", "mine", &["sleep", "1000"], 0);
+    let cgroup = Cgroup::open(&pod.cgroup_of("a")).unwrap().unwrap();
+    let processes = || cgroup.pids().unwrap().len();
+    wait_until("all of them run", || processes() == 6);
+    drop(other);
+    // What it was told of the end of, and what others asked for, goes on.
+    wait_until("its command is gone with all that it started", || {
+        processes() == 3
+    });
+    client.call(Request::KillExec { exec: "mine".into() });
+    assert_eq!(client.exec_exited("one"), (137, false));
+    assert_eq!(client.exec_exited("mine"), (137, false));
+    end(&mut client);
+}
+
+#[test]
 fn what_can_not_run_says_so() {
     let pod = Pod::start();
     let mut client = sleeper(&pod);

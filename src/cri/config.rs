@@ -106,6 +106,7 @@ pub(super) struct Network {
     pub(super) conf_dir: PathBuf,
     pub(super) bin_dirs: Vec<PathBuf>,
     pub(super) plugins: Plugins,
+    pub(super) plugin_timeout: u64,
 }
 
 /// Which one of two plugins of a type runs.
@@ -122,6 +123,7 @@ pub(super) struct Images {
     pub(super) pinned: Vec<String>,
     pub(super) registry_dir: PathBuf,
     pub(super) parallel_layers: usize,
+    pub(super) pull_progress_timeout: u64,
 }
 
 /// Plugins of the node resource interface.
@@ -200,6 +202,9 @@ impl Config {
         }
         if self.images.parallel_layers == 0 {
             return Err("images.parallel_layers is at least 1.".to_owned());
+        }
+        if self.network.plugin_timeout == 0 {
+            return Err("network.plugin_timeout is at least 1 second.".to_owned());
         }
         self.streaming.config()?;
         if self.nri.registration_timeout_ms == 0 || self.nri.request_timeout_ms == 0 {
@@ -286,6 +291,7 @@ mod tests {
             ),
             ("[streaming]\ntls_key = \"/key\"", "give both"),
             ("[streaming]\nidle_timeout = 0", "at least 1"),
+            ("[network]\nplugin_timeout = 0", "at least 1"),
             ("[nri]\nrequest_timeout_ms = 0", "timeouts of nri"),
             ("socket = ", "line 1"),
         ];

@@ -132,29 +132,38 @@ fn options(config: &Config) -> EngineOptions {
             config::Plugins::Executable => PluginPreference::Executable,
             config::Plugins::BuiltIn => PluginPreference::BuiltIn,
         },
+        cni_timeout: Duration::from_secs(config.network.plugin_timeout),
         pinned_images: config.images.pinned.clone(),
         cgroup_driver: config.cgroup_driver.of_host(),
         cdi_spec_dirs: Some(config.devices.cdi_spec_dirs.clone()),
         store: StoreOptions {
             parallel_layers: config.images.parallel_layers,
+            progress_timeout: match config.images.pull_progress_timeout {
+                0 => None,
+                seconds => Some(Duration::from_secs(seconds)),
+            },
             registry_dir: Some(config.images.registry_dir.clone()),
             ..Default::default()
         },
     }
 }
 
-/// Adopts what a daemon before this one left running, before anybody can ask for it.
+/// Adopts what a daemon before this one left running, before anybody can ask for it. What it left of the network is given
+/// back beside that: a plugin may take its time, and calls are not to wait for it.
 async fn take_over(engine: &LocalEngine) -> Result<(), String> {
     engine
         .list_pod_sandboxes(None)
         .await
         .map_err(|error| error.to_string())?;
-    if let Err(error) = engine.reconcile_network().await {
-        tracing::warn!("{error}");
-    }
-    for advice in engine.network_advice().await {
-        tracing::warn!("{advice}");
-    }
+    let engine = engine.clone();
+    tokio::spawn(async move {
+        if let Err(error) = engine.reconcile_network().await {
+            tracing::warn!("{error}");
+        }
+        for advice in engine.network_advice().await {
+            tracing::warn!("{advice}");
+        }
+    });
     Ok(())
 }
 

@@ -97,27 +97,8 @@ async fn run(asker: &mut Stubborn, pod: &v1::PodSandboxConfig) -> String {
     let made = asker
         .ask(async |client| client.runtime.run_pod_sandbox(request.clone()).await)
         .await;
-    match made {
-        Ok(made) => made.into_inner().pod_sandbox_id,
-        // What a kill left half made is not ready: it is removed, and the next attempt is made, as a kubelet does.
-        Err(status) if status.code() == Code::FailedPrecondition => {
-            let filter = v1::PodSandboxFilter {
-                label_selector: pod.labels.clone(),
-                ..Default::default()
-            };
-            let request = v1::ListPodSandboxRequest { filter: Some(filter) };
-            let listed = asker
-                .ask(async |client| client.runtime.list_pod_sandbox(request.clone()).await)
-                .await;
-            for half in listed.unwrap().into_inner().items {
-                remove(asker, &half.id).await;
-            }
-            let mut next = pod.clone();
-            next.metadata.as_mut().unwrap().attempt += 1;
-            Box::pin(run(asker, &next)).await
-        }
-        Err(status) => panic!("{status}"),
-    }
+    // What a kill left half made is no obstacle.
+    made.unwrap().into_inner().pod_sandbox_id
 }
 
 async fn start(asker: &mut Stubborn, id: &str) {

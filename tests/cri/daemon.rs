@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use berth_cri::cgroups::Cgroup;
 use berth_cri::v1;
+use berth_cri::v1::image_service_client::ImageServiceClient;
 use berth_cri::v1::runtime_service_client::RuntimeServiceClient;
 use berth_images::build::{File, single_layer};
 use berth_images::{Reference, Store};
@@ -20,6 +21,9 @@ pub(crate) const IMAGE: &str = "test.local/helper:latest";
 /// How long anything may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a daemon that lives may take to say its version.
+const ANSWER: Duration = Duration::from_secs(10);
+
 /// A node with the daemon on it.
 pub(crate) struct Daemon {
     pub(crate) node: Node,
@@ -27,10 +31,11 @@ pub(crate) struct Daemon {
     process: Option<Program>,
 }
 
-/// The runtime service of the socket.
+/// The two services of the socket.
 #[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) runtime: RuntimeServiceClient<Channel>,
+    pub(crate) images: ImageServiceClient<Channel>,
 }
 
 impl Daemon {
@@ -40,7 +45,17 @@ impl Daemon {
 
     /// A daemon whose first command is changed by `change`; it may put things into the node's scratch directory.
     pub(crate) fn start_with(change: impl FnOnce(&Node, &mut Command)) -> Self {
-        let node = Node::new();
+        Self::make(Node::new(), change)
+    }
+
+    /// A daemon on this node, with a configuration.
+    pub(crate) fn start_on(node: Node, config: &str) -> Self {
+        std::fs::create_dir_all(node.root().join("etc/berth")).unwrap();
+        std::fs::write(node.root().join("etc/berth/config.toml"), config).unwrap();
+        Self::make(node, |_, _| {})
+    }
+
+    fn make(node: Node, change: impl FnOnce(&Node, &mut Command)) -> Self {
         let store = Store::open(&node.root().join("var/lib/berth/images")).unwrap();
         let helper = std::fs::read(program("berth-helper")).unwrap();
         let files = [
@@ -72,6 +87,11 @@ impl Daemon {
     /// The daemon's process.
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(self.process.as_ref().unwrap().0.id().try_into().unwrap())
+    }
+
+    /// Kills the daemon, and leaves it to others to wait for its end.
+    pub(crate) fn kill(&self) {
+        kill(self.pid(), Signal::SIGKILL).unwrap();
     }
 
     /// Ends the daemon by a signal and waits for its end.
@@ -127,6 +147,15 @@ impl Daemon {
         self.place().sandbox(name)
     }
 
+    /// Removes what a kubelet would: the cgroup and the logs of a pod that is gone.
+    pub(crate) fn forget(&self, name: &str) {
+        let _ = std::fs::remove_dir_all(self.node.root().join("logs").join(name));
+        let cgroup = self.node.cgroup().join(format!("pod-{name}"));
+        if let Some(cgroup) = Cgroup::open(&relative(&cgroup)).unwrap() {
+            cgroup.delete().unwrap();
+        }
+    }
+
     /// Where the node's pods go.
     pub(crate) fn place(&self) -> Place {
         Place {
@@ -140,6 +169,7 @@ impl Daemon {
         self.stop(Signal::SIGTERM);
         assert!(!self.socket().exists(), "the socket is still there");
         let _ = std::fs::remove_dir_all(self.node.root().join("logs"));
+        let _ = std::fs::remove_dir_all(self.node.root().join("etc"));
         if let Some(cgroup) = Cgroup::open(&relative(self.node.cgroup())).unwrap() {
             cgroup.delete().unwrap();
         }
@@ -199,19 +229,23 @@ fn idle_runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-/// A client, as soon as the daemon answers.
+/// A client, as soon as the daemon answers. What a killed daemon was about to start may hold its socket for a moment.
 pub(crate) async fn connect(socket: &Path) -> Client {
+    // As a kubelet takes them.
+    const MAX_MESSAGE: usize = 16 << 20;
     let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
     loop {
-        match endpoint.connect().await {
-            Ok(channel) => {
-                return Client {
-                    runtime: RuntimeServiceClient::new(channel),
-                };
+        if let Ok(channel) = endpoint.connect().await {
+            let mut client = Client {
+                runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
+                images: ImageServiceClient::new(channel),
+            };
+            let version = client.runtime.version(v1::VersionRequest::default());
+            if let Ok(Ok(_)) = tokio::time::timeout(ANSWER, version).await {
+                return client;
             }
-            // It is not there yet.
-            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -234,16 +268,16 @@ pub(crate) fn container(name: &str, arguments: &[&str]) -> v1::ContainerConfig {
 
 impl Client {
     pub(crate) async fn run(&mut self, config: &v1::PodSandboxConfig) -> String {
+        self.try_run(config).await.unwrap()
+    }
+
+    pub(crate) async fn try_run(&mut self, config: &v1::PodSandboxConfig) -> Result<String, tonic::Status> {
         let request = v1::RunPodSandboxRequest {
             config: Some(config.clone()),
             runtime_handler: String::new(),
         };
-        self.runtime
-            .run_pod_sandbox(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .pod_sandbox_id
+        let made = self.runtime.run_pod_sandbox(request).await?;
+        Ok(made.into_inner().pod_sandbox_id)
     }
 
     pub(crate) async fn create(
@@ -303,13 +337,39 @@ impl Client {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    pub(crate) async fn remove_sandbox(&mut self, id: &str) {
-        let pod_sandbox_id = id.to_owned();
-        let stop = v1::StopPodSandboxRequest {
-            pod_sandbox_id: pod_sandbox_id.clone(),
+    pub(crate) async fn stop(&mut self, container: &str, timeout: i64) -> Result<(), tonic::Status> {
+        let container_id = container.to_owned();
+        let request = v1::StopContainerRequest {
+            container_id,
+            timeout,
         };
-        self.runtime.stop_pod_sandbox(stop).await.unwrap();
-        let remove = v1::RemovePodSandboxRequest { pod_sandbox_id };
-        self.runtime.remove_pod_sandbox(remove).await.unwrap();
+        self.runtime.stop_container(request).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn remove(&mut self, container: &str) -> Result<(), tonic::Status> {
+        let container_id = container.to_owned();
+        let request = v1::RemoveContainerRequest { container_id };
+        self.runtime.remove_container(request).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn stop_pod(&mut self, sandbox: &str) -> Result<(), tonic::Status> {
+        let pod_sandbox_id = sandbox.to_owned();
+        let request = v1::StopPodSandboxRequest { pod_sandbox_id };
+        self.runtime.stop_pod_sandbox(request).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn remove_pod(&mut self, sandbox: &str) -> Result<(), tonic::Status> {
+        let pod_sandbox_id = sandbox.to_owned();
+        let request = v1::RemovePodSandboxRequest { pod_sandbox_id };
+        self.runtime.remove_pod_sandbox(request).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn remove_sandbox(&mut self, id: &str) {
+        self.stop_pod(id).await.unwrap();
+        self.remove_pod(id).await.unwrap();
     }
 }

@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::records::{self, ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord};
 use super::{Container, Inner, Sandbox, checkpoint, container, events, lock, sandbox, shim_process};
@@ -21,7 +22,10 @@ pub(super) async fn adopt(inner: &Arc<Inner>, pod_uid: Option<&str>) -> Result<(
         return Ok(());
     }
     for id in on_disk(inner)? {
-        adopt_one(inner, id, pod_uid).await?;
+        // What is wrong with one pod is no reason to leave the others alone.
+        if let Err(error) = adopt_one(inner, id, pod_uid).await {
+            tracing::error!("{error}");
+        }
     }
     adopted.insert(scope);
     Ok(())
@@ -92,11 +96,22 @@ fn erase_empty(dirs: &records::SandboxDirs) -> Result<(), EngineError> {
 }
 
 async fn take_over(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<(), EngineError> {
-    let _changing = sandbox.changing.lock().await;
+    let changing = Arc::clone(&sandbox.changing).lock_owned().await;
     load_containers(sandbox)?;
     let connected = shim_process::lives(&sandbox.dirs.run) && events::connect(inner, sandbox).await.is_ok();
-    if lock(&sandbox.record).phase == SandboxPhase::Removing {
-        return sandbox::remove_locked(inner, sandbox).await;
+    let phase = lock(&sandbox.record).phase;
+    if matches!(phase, SandboxPhase::Creating | SandboxPhase::Removing) {
+        // Nobody was told of one that was not finished; it is as if it had never been asked for.
+        sandbox
+            .making
+            .store(phase == SandboxPhase::Creating, Ordering::Release);
+        // In the background: a network plugin may take its time.
+        let (inner, sandbox) = (Arc::clone(inner), Arc::clone(sandbox));
+        tokio::spawn(async move {
+            let _changing = changing;
+            sandbox::undo(&inner, &sandbox).await;
+        });
+        return Ok(());
     }
     if !connected {
         shim_process::ensure_gone(&sandbox.dirs.run, &sandbox.places()).await?;

@@ -37,7 +37,11 @@ pub(super) async fn create(
 ) -> Result<ContainerId, EngineError> {
     let _changing = sandbox.changing.lock().await;
     if let Some(existing) = find(sandbox, &config) {
-        return Ok(existing.id.clone());
+        if lock(&existing.record).phase != ContainerPhase::Removing {
+            return Ok(existing.id.clone());
+        }
+        // Nobody has it: it could not be made, or was to be removed, and that failed half way.
+        remove_locked(inner, sandbox, &existing).await?;
     }
     if !sandbox.status().ready {
         return Err(EngineError::FailedPrecondition(format!(
@@ -389,7 +393,7 @@ pub(super) async fn remove_locked(
     sandbox: &Sandbox,
     container: &Container,
 ) -> Result<(), EngineError> {
-    container.update_record(&sandbox.dirs, |record| record.phase = ContainerPhase::Removing)?;
+    container.note(&sandbox.dirs, |record| record.phase = ContainerPhase::Removing);
     if let Ok(shim) = sandbox.live_shim() {
         kill(sandbox, container).await?;
         let deleted = shim

@@ -179,7 +179,8 @@ pub(super) fn stop_signal(image: &berth_images::Image) -> Option<String> {
 }
 
 fn from_images(error: ImageError) -> EngineError {
-    let message = error.to_string();
+    // The store leaves the end to whoever prints it.
+    let message = format!("{error}.");
     match error {
         ImageError::InvalidName(_) => EngineError::InvalidImageName(message),
         ImageError::InUse(_) => EngineError::FailedPrecondition(message),

@@ -124,6 +124,8 @@ struct Inner {
     sandboxes: Mutex<HashMap<SandboxId, Arc<Sandbox>>>,
     /// Held by whoever looks for cgroups above a sandbox's own, or takes one away.
     parents: Mutex<()>,
+    /// Held from the look whether a pod has a sandbox until it has.
+    reserving: Mutex<()>,
     /// The pods whose sandboxes were looked for on disk; `None` stands for all.
     adopted: tokio::sync::Mutex<HashSet<Option<String>>>,
     subscribers: Mutex<Vec<mpsc::UnboundedSender<EngineEvent>>>,
@@ -140,11 +142,13 @@ struct Sandbox {
     /// Held as long as this engine owns the sandbox.
     _lock: Flock<std::fs::File>,
     /// Held by whoever makes or removes the sandbox or one of its containers.
-    changing: tokio::sync::Mutex<()>,
+    changing: Arc<tokio::sync::Mutex<()>>,
     /// Held by whoever checkpoints one of its containers: criu locks the network of all of them.
     checkpointing: Arc<tokio::sync::Mutex<()>>,
-    /// It is being made: nobody but plugins is to know of it.
+    /// It is being made, or what a kill left half made is being removed: nobody but plugins is to know of it.
     making: AtomicBool,
+    /// Why it could not be made, for all that waited for it.
+    failure: Mutex<Option<EngineError>>,
     record: Mutex<SandboxRecord>,
     /// `None` before the shim runs and after it ended.
     shim: Mutex<Option<Shim>>,
@@ -208,6 +212,7 @@ impl LocalEngine {
             bounding,
             sandboxes: Mutex::default(),
             parents: Mutex::default(),
+            reserving: Mutex::default(),
             adopted: tokio::sync::Mutex::default(),
             subscribers: Mutex::default(),
             layers: disk::Layers::default(),
@@ -514,6 +519,11 @@ impl Inner {
         let sandbox = lock(&self.sandboxes).get(id).cloned();
         let sandbox = sandbox.filter(|sandbox| !sandbox.making.load(Ordering::Acquire));
         sandbox.ok_or_else(|| EngineError::NotFound(format!("There is no sandbox {id}.")))
+    }
+
+    /// Whether the sandbox was not removed meanwhile.
+    fn has(&self, sandbox: &Sandbox) -> bool {
+        lock(&self.sandboxes).contains_key(&sandbox.id)
     }
 
     fn container(&self, id: &ContainerId) -> Result<(Arc<Sandbox>, Arc<Container>), EngineError> {

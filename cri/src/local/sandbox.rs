@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use berth_shim::protocol::{CONFIG_NAME, PauseIds, Request, SandboxConfig};
 use nix::fcntl::{Flock, FlockArg};
+use tokio::sync::OwnedMutexGuard;
 
 use super::cgroups::{self, Place};
 use super::labels::{self, SelinuxLabels};
@@ -40,29 +41,61 @@ pub(super) async fn run(inner: Arc<Inner>, mut config: PodSandboxConfig) -> Resu
         )));
     }
     config.cgroup_parent = cgroups::parent(&config.cgroup_parent, inner.config.cgroup_driver)?;
-    if let Some(sandbox) = find(&inner, &config) {
-        return join(&sandbox).await;
+    loop {
+        match reserve(&inner, &config)? {
+            Reserved::New(sandbox, changing) => return make(&inner, &sandbox, changing).await,
+            Reserved::Known(sandbox) => {
+                if let Some(id) = join(&inner, &sandbox).await? {
+                    return Ok(id);
+                }
+            }
+        }
     }
-    let sandbox = record_intent(&inner, config)?;
-    let _changing = sandbox.changing.lock().await;
-    let brought_up = bring_up(&inner, &sandbox).await;
-    if brought_up.is_ok() {
-        sandbox.making.store(false, Ordering::Release);
+}
+
+/// Who asks for a pod's attempt first makes it, and the others wait for that.
+enum Reserved {
+    New(Arc<Sandbox>, OwnedMutexGuard<()>),
+    Known(Arc<Sandbox>),
+}
+
+fn reserve(inner: &Inner, config: &PodSandboxConfig) -> Result<Reserved, EngineError> {
+    let _one_at_a_time = lock(&inner.reserving);
+    match find(inner, config) {
+        Some(sandbox) => Ok(Reserved::Known(sandbox)),
+        None => record_intent(inner, config.clone()).map(|(sandbox, held)| Reserved::New(sandbox, held)),
     }
-    match brought_up {
+}
+
+async fn make(
+    inner: &Arc<Inner>,
+    sandbox: &Arc<Sandbox>,
+    _changing: OwnedMutexGuard<()>,
+) -> Result<SandboxId, EngineError> {
+    match bring_up(inner, sandbox).await {
         Ok(()) => {
-            events::tell(&inner, &sandbox, EngineEventKind::SandboxStarted);
+            sandbox.making.store(false, Ordering::Release);
+            events::tell(inner, sandbox, EngineEventKind::SandboxStarted);
             Ok(sandbox.id.clone())
         }
         Err(error) => {
-            // What can't be taken down now is on record, and found by whoever asks for the pod next.
-            if let Err(undo) = remove_locked(&inner, &sandbox).await {
-                tracing::warn!("A sandbox that could not be made could not be removed either: {undo}");
-            }
-            sandbox.making.store(false, Ordering::Release);
+            *lock(&sandbox.failure) = Some(error.clone());
+            undo(inner, sandbox).await;
             Err(error)
         }
     }
+}
+
+/// Takes back what was half made. What can't be taken back now is shown as not ready, so that whoever made it removes it
+/// or asks for it again.
+pub(super) async fn undo(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) {
+    if let Err(error) = remove_locked(inner, sandbox).await {
+        tracing::warn!(
+            "Sandbox {} could not be made, and can't be removed for now either: {error}",
+            sandbox.id
+        );
+    }
+    sandbox.making.store(false, Ordering::Release);
 }
 
 fn find(inner: &Inner, config: &PodSandboxConfig) -> Option<Arc<Sandbox>> {
@@ -72,10 +105,23 @@ fn find(inner: &Inner, config: &PodSandboxConfig) -> Option<Arc<Sandbox>> {
     })
 }
 
-async fn join(sandbox: &Sandbox) -> Result<SandboxId, EngineError> {
+/// Waits for whoever makes or removes the sandbox. `None` if it is gone, so that it can be made again.
+async fn join(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<Option<SandboxId>, EngineError> {
+    let was_made_meanwhile = sandbox.making.load(Ordering::Acquire);
     let _changing = sandbox.changing.lock().await;
     if sandbox.status().ready {
-        return Ok(sandbox.id.clone());
+        return Ok(Some(sandbox.id.clone()));
+    }
+    if was_made_meanwhile && let Some(error) = lock(&sandbox.failure).clone() {
+        return Err(error);
+    }
+    if !inner.has(sandbox) {
+        return Ok(None);
+    }
+    if lock(&sandbox.record).phase == SandboxPhase::Removing {
+        // Nobody has it: it could not be made, or was to be removed, and that failed half way.
+        remove_locked(inner, sandbox).await?;
+        return Ok(None);
     }
     let record = lock(&sandbox.record);
     Err(EngineError::FailedPrecondition(format!(
@@ -84,7 +130,10 @@ async fn join(sandbox: &Sandbox) -> Result<SandboxId, EngineError> {
     )))
 }
 
-fn record_intent(inner: &Inner, config: PodSandboxConfig) -> Result<Arc<Sandbox>, EngineError> {
+fn record_intent(
+    inner: &Inner,
+    config: PodSandboxConfig,
+) -> Result<(Arc<Sandbox>, OwnedMutexGuard<()>), EngineError> {
     let id = SandboxId(new_id()?);
     let dirs = inner.dirs(&id);
     let failed = |error: std::io::Error| {
@@ -112,8 +161,11 @@ fn record_intent(inner: &Inner, config: PodSandboxConfig) -> Result<Arc<Sandbox>
     })?;
     let sandbox = Arc::new(Sandbox::new(dirs, lock_file, record));
     sandbox.making.store(true, Ordering::Release);
+    let changing = Arc::clone(&sandbox.changing)
+        .try_lock_owned()
+        .map_err(|_| EngineError::Internal("A sandbox that nobody knows is in use.".to_owned()))?;
     lock(&inner.sandboxes).insert(id, Arc::clone(&sandbox));
-    Ok(sandbox)
+    Ok((sandbox, changing))
 }
 
 /// The pod's SELinux labels, with categories that no other pod of this engine has.
@@ -265,6 +317,9 @@ pub(super) async fn stop(inner: &Arc<Inner>, id: &SandboxId) -> Result<(), Engin
         return Ok(());
     };
     let _changing = sandbox.changing.lock().await;
+    if !inner.has(&sandbox) {
+        return Ok(());
+    }
     let was_ready = sandbox.status().ready;
     take_down(inner, &sandbox).await?;
     if was_ready {
@@ -275,7 +330,7 @@ pub(super) async fn stop(inner: &Arc<Inner>, id: &SandboxId) -> Result<(), Engin
 
 /// Ends everything of a sandbox that the kernel holds, and keeps the records.
 pub(super) async fn take_down(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<(), EngineError> {
-    sandbox.update_record(|record| record.phase = record.phase.max(SandboxPhase::Stopped))?;
+    sandbox.note(|record| record.phase = record.phase.max(SandboxPhase::Stopped));
     for container in sandbox.all_containers() {
         container::kill(sandbox, &container).await?;
     }
@@ -299,12 +354,15 @@ pub(super) async fn remove(inner: &Arc<Inner>, id: &SandboxId) -> Result<(), Eng
         return Ok(());
     };
     let _changing = sandbox.changing.lock().await;
+    if !inner.has(&sandbox) {
+        return Ok(());
+    }
     remove_locked(inner, &sandbox).await
 }
 
 pub(super) async fn remove_locked(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<(), EngineError> {
+    sandbox.note(|record| record.phase = SandboxPhase::Removing);
     take_down(inner, sandbox).await?;
-    sandbox.update_record(|record| record.phase = SandboxPhase::Removing)?;
     for container in sandbox.all_containers() {
         container::remove_locked(inner, sandbox, &container).await?;
     }
@@ -337,9 +395,10 @@ impl Sandbox {
             id: record.id.clone(),
             dirs,
             _lock: lock_file,
-            changing: tokio::sync::Mutex::default(),
+            changing: Arc::default(),
             checkpointing: Arc::default(),
             making: AtomicBool::new(false),
+            failure: Mutex::default(),
             record: Mutex::new(record),
             shim: Mutex::default(),
             containers: Mutex::default(),
@@ -377,6 +436,20 @@ impl Sandbox {
         })?;
         *record = changed;
         Ok(())
+    }
+
+    /// Keeps a fact on record, in memory if the disk is full: it is true all the same, and what takes things away must not
+    /// wait for space to do so.
+    fn note(&self, change: impl FnOnce(&mut SandboxRecord)) {
+        let mut record = lock(&self.record);
+        let before = record.clone();
+        change(&mut record);
+        if *record == before {
+            return;
+        }
+        if let Err(error) = records::write(&self.dirs.record(), &*record) {
+            tracing::warn!("The record of sandbox {} can't be written: {error}.", self.id);
+        }
     }
 
     pub(super) fn live_shim(&self) -> Result<Shim, EngineError> {

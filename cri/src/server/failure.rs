@@ -26,5 +26,39 @@ pub(crate) fn status(error: EngineError) -> Status {
     if matches!(error, EngineError::CannotRun(_)) {
         metadata.insert(KIND, MetadataValue::from_static(CANNOT_RUN));
     }
-    Status::with_metadata(code, error.to_string(), metadata)
+    Status::with_metadata(code, shortened(error.to_string()), metadata)
+}
+
+/// gRPC sends a message as a header, of which clients take 16 KiB: more, and they see no error but a broken answer.
+const MAX_MESSAGE: usize = 4 << 10;
+
+/// A message may quote what a client sent.
+fn shortened(mut message: String) -> String {
+    if message.len() > MAX_MESSAGE {
+        let end = message.floor_char_boundary(MAX_MESSAGE);
+        message.truncate(end);
+        message.push_str("….");
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_fits_into_a_header() {
+        let of = |text: &str| {
+            status(EngineError::NotFound(text.to_owned()))
+                .message()
+                .to_owned()
+        };
+        assert_eq!(of("There is no container x."), "There is no container x.");
+        let long = of(&"ä".repeat(MAX_MESSAGE));
+        assert!(
+            long.len() < MAX_MESSAGE + 10 && long.ends_with("ä…."),
+            "{}",
+            long.len()
+        );
+    }
 }

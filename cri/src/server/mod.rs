@@ -13,6 +13,7 @@ pub(crate) mod namespaces;
 pub(crate) mod request;
 mod runtime;
 mod security;
+mod sound;
 mod streams;
 pub(crate) mod view;
 
@@ -58,18 +59,46 @@ pub async fn serve(
         .await
 }
 
-/// How many objects go into one message of a streamed list.
-const PAGE: usize = 100;
+/// About how many bytes of objects go into one message of a streamed list: less than any client takes.
+const PAGE: usize = 2 << 20;
 
 /// A list as a stream of messages, none of which can grow past what a client takes.
-fn pages<T, M>(mut items: Vec<T>, message: impl Fn(Vec<T>) -> M) -> Pages<M> {
-    let mut messages = Vec::with_capacity(items.len() / PAGE + 1);
-    while !items.is_empty() {
-        let rest = items.split_off(items.len().min(PAGE));
-        messages.push(Ok(message(items)));
-        items = rest;
+fn pages<T: prost::Message, M>(items: Vec<T>, message: impl Fn(Vec<T>) -> M) -> Pages<M> {
+    let (mut messages, mut page, mut size) = (Vec::new(), Vec::new(), 0);
+    for item in items {
+        let length = item.encoded_len();
+        if !page.is_empty() && size + length > PAGE {
+            messages.push(Ok(message(std::mem::take(&mut page))));
+            size = 0;
+        }
+        size += length;
+        page.push(item);
+    }
+    if !page.is_empty() {
+        messages.push(Ok(message(page)));
     }
     tokio_stream::iter(messages)
 }
 
 type Pages<M> = tokio_stream::Iter<std::vec::IntoIter<Result<M, tonic::Status>>>;
+
+#[cfg(test)]
+mod tests {
+    use tokio_stream::StreamExt;
+
+    use super::*;
+
+    #[test]
+    fn pages_are_cut_by_their_size() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let lengths = |sizes: &[usize]| -> Vec<usize> {
+            let items: Vec<Vec<u8>> = sizes.iter().map(|size| vec![1; *size]).collect();
+            let pages = runtime.block_on(pages(items, |items| items.len()).collect::<Vec<_>>());
+            pages.into_iter().map(Result::unwrap).collect()
+        };
+        assert_eq!(lengths(&[]), [0; 0]);
+        assert_eq!(lengths(&[10; 5000]), [5000]);
+        assert_eq!(lengths(&[PAGE / 2 - 100, PAGE / 2 - 100, 1000]), [2, 1]);
+        assert_eq!(lengths(&[3 * PAGE, 1]), [1, 1]);
+    }
+}

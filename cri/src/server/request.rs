@@ -10,7 +10,7 @@ use crate::types::{
 };
 use crate::v1;
 
-use super::{namespaces, security};
+use super::{namespaces, security, sound};
 
 pub(crate) type Result<T> = std::result::Result<T, EngineError>;
 
@@ -43,6 +43,7 @@ pub(crate) fn sandbox(
 ) -> Result<PodSandboxConfig> {
     let config = needed(config, "config")?;
     refuse(config.windows.is_some(), "config.windows")?;
+    sound::sandbox(&config)?;
     let metadata = needed(config.metadata, "config.metadata")?;
     for (field, value) in [
         ("name", &metadata.name),
@@ -138,6 +139,7 @@ fn port_mappings(mappings: Vec<v1::PortMapping>) -> Result<Vec<PortMapping>> {
 pub(crate) fn container(config: Option<v1::ContainerConfig>) -> Result<ContainerConfig> {
     let config = needed(config, "config")?;
     refuse(config.windows.is_some(), "config.windows")?;
+    sound::container(&config)?;
     let stop_signal = stop_signal(config.stop_signal());
     let metadata = needed(config.metadata, "config.metadata")?;
     if metadata.name.is_empty() {

@@ -50,6 +50,16 @@ impl Registry {
 impl BlobStream<'_> {
     /// The next bytes; `None` at the end. It ends early only with an error.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, ImageError> {
+        let patience = &self.registry.patience;
+        let next = patience.wait(self.receive()).await?;
+        match &next {
+            Some(bytes) => patience.received(bytes.len()),
+            None => patience.progressed(),
+        }
+        Ok(next)
+    }
+
+    async fn receive(&mut self) -> Result<Option<Bytes>, ImageError> {
         loop {
             let Some(body) = &mut self.body else {
                 if self.offset > 0 && self.offset >= self.size {

@@ -10,9 +10,11 @@ mod challenge;
 mod failure;
 mod hosts;
 mod http;
+mod patience;
 mod tls;
 mod token;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -24,6 +26,7 @@ use self::body::read_limited;
 use self::failure::{Failure, Subject};
 pub(crate) use self::http::is_loopback;
 use self::http::{Http, empty};
+pub(crate) use self::patience::Patience;
 use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::error::ImageError;
@@ -49,6 +52,7 @@ pub(crate) struct Registry {
     subject: Subject,
     credentials: Credentials,
     authorization: Mutex<Option<HeaderValue>>,
+    patience: Arc<Patience>,
 }
 
 impl Registry {
@@ -57,6 +61,7 @@ impl Registry {
         reference: &Reference,
         host: Host,
         credentials: Credentials,
+        patience: Arc<Patience>,
     ) -> Result<Self, ImageError> {
         let subject = Subject {
             reference: reference.clone(),
@@ -68,6 +73,7 @@ impl Registry {
             subject,
             credentials,
             authorization: Mutex::new(None),
+            patience,
         })
     }
 
@@ -111,6 +117,15 @@ impl Registry {
     }
 
     async fn get_small(&self, path: &str, accept: &str, limit: u64) -> Result<Vec<u8>, ImageError> {
+        let bytes = self
+            .patience
+            .wait(self.try_get_small(path, accept, limit))
+            .await?;
+        self.patience.progressed();
+        Ok(bytes)
+    }
+
+    async fn try_get_small(&self, path: &str, accept: &str, limit: u64) -> Result<Vec<u8>, ImageError> {
         let mut pause = FIRST_PAUSE;
         let mut attempt = 1;
         loop {

@@ -33,13 +33,20 @@ use settle::Settler;
 use crate::error::ImageError;
 use crate::unpack::Limits;
 
+/// Layers under way, of all pulls of this process. Each has a thread, of which the runtime has more: those who wait for
+/// another's layer have one too.
+const LAYERS: usize = 256;
+
 /// How a store behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
     /// How much an image may unpack to.
     pub limits: Limits,
-    /// How many layers are downloaded and unpacked at a time, over all pulls of this process.
+    /// How many layers of an image are downloaded and unpacked at a time. It is no limit over all images: one whose registry
+    /// hangs is not to hold up the others.
     pub parallel_layers: usize,
+    /// Give a registry up that was waited for so long without progress (64 KiB, or a finished part); `None` is never.
+    pub progress_timeout: Option<Duration>,
     /// Mirrors, certificates and headers of registries: `<host>/hosts.toml` or `_default/hosts.toml`, as containerd has
     /// them.
     pub registry_dir: Option<PathBuf>,
@@ -52,6 +59,7 @@ impl Default for StoreOptions {
         Self {
             limits: Limits::default(),
             parallel_layers: 4,
+            progress_timeout: Some(Duration::from_secs(300)),
             registry_dir: None,
             grace: Duration::from_secs(3600),
         }
@@ -90,7 +98,7 @@ impl Store {
         let root = std::path::absolute(root).map_err(|e| ImageError::io("find", root, &e))?;
         let layout = Layout::create(&root)?;
         sweep::sweep(&layout, options.grace)?;
-        let layers = Arc::new(Semaphore::new(options.parallel_layers.max(1)));
+        let layers = Arc::new(Semaphore::new(LAYERS));
         let settler = Settler::new(&layout);
         if Index::load(&layout)?
             .images

@@ -235,14 +235,16 @@ impl Shim {
             let error = RequestError::Invalid(format!("The command {id} can't be waited for: {reason}"));
             return self.answer(asked, Err(error), Vec::new());
         }
-        let exec = match ExecProcess::handled(number, pid, master.as_ref(), deadline, tree.group) {
-            Ok(exec) => exec,
-            Err(error) => {
-                let error = RequestError::io("use the terminal of a command")(error);
-                return self.answer(asked, Err(error), Vec::new());
-            }
-        };
-        if cancelled && let Err(error) = exec.kill() {
+        let exec =
+            match ExecProcess::handled((number, asked.client), pid, master.as_ref(), deadline, tree.group) {
+                Ok(exec) => exec,
+                Err(error) => {
+                    let error = RequestError::io("use the terminal of a command")(error);
+                    return self.answer(asked, Err(error), Vec::new());
+                }
+            };
+        let unwanted = cancelled || !self.clients.contains_key(&asked.client);
+        if unwanted && let Err(error) = exec.kill() {
             eprintln!("An exec that nobody waits for can't be killed: {error}");
         }
         self.execs.insert(id.clone(), exec);
