@@ -147,7 +147,7 @@ async fn make(client: &mut Client, pods: usize, group: &str) -> Result<()> {
     Ok(())
 }
 
-/// Milliseconds of each call, by its name.
+/// Milliseconds of each call, and sizes of what they answer, by name.
 async fn measure(
     client: &mut Client,
     rounds: usize,
@@ -161,17 +161,20 @@ async fn measure(
             .push(begin.elapsed().as_secs_f64() * 1000.0);
     };
     let before = processor_time(daemon)?;
+    let mut kilobytes = BTreeMap::new();
     for _ in 0..rounds {
         let begin = Instant::now();
-        client
+        let of_containers = client
             .list_container_stats(v1::ListContainerStatsRequest::default())
             .await?;
         note("ListContainerStats", begin);
         let begin = Instant::now();
-        client
+        let of_pods = client
             .list_pod_sandbox_stats(v1::ListPodSandboxStatsRequest::default())
             .await?;
         note("ListPodSandboxStats", begin);
+        kilobytes.insert("KB of ListContainerStats", size(of_containers.get_ref()));
+        kilobytes.insert("KB of ListPodSandboxStats", size(of_pods.get_ref()));
     }
     let used = processor_time(daemon)? - before;
     for _ in 0..rounds.div_ceil(4) {
@@ -180,12 +183,24 @@ async fn measure(
             .stream_pod_sandbox_metrics(v1::StreamPodSandboxMetricsRequest {})
             .await?
             .into_inner();
-        while stream.message().await?.is_some() {}
+        let (mut all, mut largest) = (0.0, 0.0_f64);
+        while let Some(message) = stream.message().await? {
+            all += size(&message);
+            largest = largest.max(size(&message));
+        }
         note("StreamPodSandboxMetrics", begin);
+        kilobytes.insert("KB of StreamPodSandboxMetrics", all);
+        kilobytes.insert("KB of its largest message", largest);
     }
     let rounds = u32::try_from(rounds)?;
+    times.extend(kilobytes.into_iter().map(|(name, size)| (name, vec![size])));
     times.insert("cpu", vec![used / f64::from(rounds)]);
     Ok(times)
+}
+
+/// Thousands of bytes of a message.
+fn size(message: &impl prost::Message) -> f64 {
+    f64::from(u32::try_from(message.encoded_len()).unwrap_or(u32::MAX)) / 1000.0
 }
 
 /// Milliseconds that a process has had so far, from fields 14 and 15 of `/proc/<pid>/stat`.
