@@ -27,7 +27,11 @@ pub use streaming::{
 pub use types::*;
 
 #[cfg(any(test, feature = "fuzzing"))]
-pub use streaming::fuzzing;
+pub mod fuzzing {
+    //! What the targets in `fuzz/` run.
+    pub use crate::cdi::fuzzing::cdi;
+    pub use crate::streaming::fuzzing::spdy;
+}
 
 /// Control groups: what a kubelet makes its pods' and tiers' groups with.
 pub use berth_runtime::cgroups;

@@ -18,6 +18,8 @@ pub struct StreamOptions {
     pub stderr: bool,
     /// Run the command on a terminal. For a container: it was made with one.
     pub tty: bool,
+    /// How large the terminal is to begin with, if that is known.
+    pub size: Option<TerminalSize>,
 }
 
 impl StreamOptions {

@@ -5,6 +5,8 @@
 //! versions 0.3 to 1.1.
 
 mod edits;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod name;
 mod registry;
 mod schema;

@@ -5,6 +5,9 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+use serde_json::Value;
+
 use super::schema::{Edits, Specification};
 use super::yaml;
 
@@ -114,14 +117,28 @@ fn read_file(path: &Path) -> Result<Specification, String> {
         true => serde_json::from_str(&text).map_err(|error| error.to_string())?,
         false => yaml::parse(&text)?,
     };
+    specification(value)
+}
+
+/// What a file says, checked.
+pub(super) fn specification(value: Value) -> Result<Specification, String> {
     let specification: Specification = serde_json::from_value(value).map_err(|error| error.to_string())?;
     specification.check()?;
     Ok(specification)
 }
 
+/// What opens is read only if it is a file: a pipe of that name would be waited for, and a device has no end.
 fn read_text(path: &Path) -> io::Result<String> {
+    let file = File::from(rustix::fs::open(
+        path,
+        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
     let mut text = String::new();
-    let read = File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    let read = file.take(MAX_FILE + 1).read_to_string(&mut text)?;
     match u64::try_from(read) {
         Ok(read) if read <= MAX_FILE => Ok(text),
         _ => Err(io::Error::other("it is larger than 4 MiB")),
@@ -131,6 +148,7 @@ fn read_text(path: &Path) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::FileType;
 
     fn write(directory: &Path, name: &str, text: &str) {
         fs::create_dir_all(directory).unwrap();
@@ -218,6 +236,46 @@ mod tests {
                 error.contains("v.com/nic=1") && error.contains("bad.json") && error.contains(reason),
                 "{error}"
             );
+        }
+    }
+
+    #[test]
+    fn hostile_files_are_named_and_stand_in_no_other_ones_way() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        write(root.path(), "good.yaml", &describing("v.com/nic", "0", "x"));
+        rustix::fs::mknodat(rustix::fs::CWD, path("fifo.yaml"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", path("endless.json")).unwrap();
+        std::os::unix::fs::symlink("loop.yaml", path("loop.yaml")).unwrap();
+        fs::create_dir(path("directory.yaml")).unwrap();
+        fs::write(path("binary.yaml"), [0xff; 100]).unwrap();
+        let long = format!("a: {}", "x".repeat(5 << 20));
+        write(root.path(), "long.yaml", &long);
+        write(root.path(), "deep.yaml", &"[".repeat(100_000));
+        write(root.path(), "deep.json", &"[".repeat(100_000));
+        write(root.path(), "map.yaml", &"? ".repeat(100_000));
+        write(root.path(), "indented.yaml", &"- ".repeat(100_000));
+        let mut laughs = "a: &a [x, x]\n".to_owned();
+        for (name, of) in ('b'..='z').zip('a'..) {
+            laughs.push_str(&format!("{name}: &{name} [*{of}, *{of}]\n"));
+        }
+        write(root.path(), "laughs.yaml", &laughs);
+        let registry = Registry::read(&[root.path().to_owned()]);
+        assert_eq!(registry.edits(&["v.com/nic=0".to_owned()]).unwrap().len(), 2);
+        assert_eq!(registry.broken.len(), 11, "{:?}", registry.broken);
+        let error = registry.edits(&["v.com/nic=1".to_owned()]).unwrap_err();
+        for name in [
+            "fifo.yaml: it is not a file",
+            "endless.json: it is not a file",
+            "loop.yaml: ",
+            "directory.yaml: it is not a file",
+            "binary.yaml: ",
+            "long.yaml: it is larger",
+            "deep.yaml: ",
+            "deep.json: ",
+            "laughs.yaml: line 1: anchors",
+        ] {
+            assert!(error.contains(name), "{name}: {error}");
         }
     }
 }

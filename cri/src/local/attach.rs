@@ -9,7 +9,7 @@ use super::exec::{pipe, resizer};
 use super::shim_client::engine_error;
 use super::{Container, RunState, Sandbox, lock};
 use crate::engine::EngineError;
-use crate::session::{Session, StreamOptions};
+use crate::session::{Session, StreamOptions, TerminalSize};
 
 /// Attaches to a running container: what it writes from now on, and its input if it was made with one.
 pub(super) async fn open(
@@ -50,6 +50,13 @@ pub(super) async fn open(
         stdin = Some(ours);
     }
     let client = sandbox.live_shim()?.client;
+    if let Some(TerminalSize { width, height }) = options.size.filter(|_| has_terminal) {
+        let id = container.id.0.clone();
+        client
+            .call(Request::Resize { id, width, height })
+            .await
+            .map_err(engine_error)?;
+    }
     let request = Request::Attach {
         container: container.id.0.clone(),
     };

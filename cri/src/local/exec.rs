@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use berth_shim::protocol::{Exec, Request};
 use nix::fcntl::OFlag;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 
 use super::shim_client::{ShimClient, engine_error};
@@ -44,7 +44,10 @@ pub(super) async fn open(
     options: StreamOptions,
 ) -> Result<Session, EngineError> {
     options.validate()?;
-    let exec = request(sandbox, container, command, options.tty, Duration::ZERO)?;
+    let mut exec = request(sandbox, container, command, options.tty, Duration::ZERO)?;
+    if let Some(TerminalSize { width, height }) = options.size.filter(|_| options.tty) {
+        exec.process["consoleSize"] = json!({ "width": width, "height": height });
+    }
     let id = exec.id.clone();
     let (sender, end) = oneshot::channel();
     lock(&sandbox.execs).insert(id.clone(), sender);
@@ -172,7 +175,7 @@ fn name_terminal(env: &mut Value) {
     match env.as_array_mut() {
         Some(entries) if !entries.iter().any(is_term) => entries.push("TERM=xterm".into()),
         Some(_) => {}
-        None => *env = serde_json::json!(["TERM=xterm"]),
+        None => *env = json!(["TERM=xterm"]),
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) async fn exec(
             stdout: request.stdout,
             stderr: request.stderr,
             tty: request.tty,
+            // The client says so on the connection.
+            size: None,
         },
     };
     let url = streaming.exec_url(request).await.map_err(status)?;
@@ -42,6 +44,8 @@ pub(super) async fn attach(
             stdout: request.stdout,
             stderr: request.stderr,
             tty: request.tty,
+            // The client says so on the connection.
+            size: None,
         },
     };
     let url = streaming.attach_url(request).await.map_err(status)?;

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+use super::activity::Activity;
 use super::handshake::{self, Refusal};
 use super::serve;
 use super::{Shared, StreamRequest};
@@ -44,15 +45,22 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, tls: Opti
         };
         // Keystrokes are not to wait for more.
         let _ = stream.set_nodelay(true);
+        let activity = match Activity::of(&stream) {
+            Ok(activity) => activity,
+            Err(error) => {
+                tracing::warn!("The streaming server can't watch a connection: {error}.");
+                continue;
+            }
+        };
         let (shared, tls) = (Arc::clone(&shared), tls.clone());
         tokio::spawn(async move {
             let mut stopping = shared.stopping.subscribe();
             let served = async {
                 let Some(tls) = tls else {
-                    return serve_http(shared, stream).await;
+                    return serve_http(shared, stream, activity).await;
                 };
                 match tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => serve_http(shared, stream).await,
+                    Ok(Ok(stream)) => serve_http(shared, stream, activity).await,
                     Ok(Err(error)) => tracing::debug!("A streaming client speaks no TLS: {error}."),
                     Err(_) => tracing::debug!("A streaming client was too slow to speak TLS."),
                 }
@@ -65,12 +73,12 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, tls: Opti
     }
 }
 
-async fn serve_http<T>(shared: Arc<Shared>, stream: T)
+async fn serve_http<T>(shared: Arc<Shared>, stream: T, activity: Activity)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |request| {
-        let answer = handle(&shared, request);
+        let answer = handle(&shared, request, &activity);
         async move { Ok::<_, Infallible>(answer) }
     });
     let served = http1::Builder::new()
@@ -85,7 +93,11 @@ where
     }
 }
 
-fn handle(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
+fn handle(
+    shared: &Arc<Shared>,
+    mut request: Request<Incoming>,
+    activity: &Activity,
+) -> Response<Full<Bytes>> {
     let Some(wanted) = find(shared, &request) else {
         return refuse(Refusal {
             status: StatusCode::NOT_FOUND,
@@ -100,13 +112,18 @@ fn handle(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Response<Full
         StreamRequest::PortForward(wanted) => {
             handshake::port_forward(method, version, headers).and_then(|(protocol, answer)| {
                 let work = serve::port_forward(Arc::clone(shared), wanted, protocol, &query)?;
-                go_on(shared, upgrade, work);
+                go_on(shared, upgrade, activity, work);
                 Ok(answer)
             })
         }
         StreamRequest::Exec(wanted) => {
             handshake::remote_command(method, version, headers).map(|(protocol, answer)| {
-                go_on(shared, upgrade, serve::exec(Arc::clone(shared), wanted, protocol));
+                go_on(
+                    shared,
+                    upgrade,
+                    activity,
+                    serve::exec(Arc::clone(shared), wanted, protocol),
+                );
                 answer
             })
         }
@@ -115,6 +132,7 @@ fn handle(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Response<Full
                 go_on(
                     shared,
                     upgrade,
+                    activity,
                     serve::attach(Arc::clone(shared), wanted, protocol),
                 );
                 answer
@@ -144,13 +162,16 @@ fn find(shared: &Shared, request: &Request<Incoming>) -> Option<StreamRequest> {
 }
 
 /// Does the work on the connection once HTTP has ended on it, until the server stops.
-fn go_on<W, F>(shared: &Shared, upgrade: OnUpgrade, work: W)
+fn go_on<W, F>(shared: &Shared, upgrade: OnUpgrade, activity: &Activity, work: W)
 where
-    W: FnOnce(Io) -> F + Send + 'static,
+    W: FnOnce(Io, Activity) -> F + Send + 'static,
     F: Future<Output = ()> + Send,
 {
     let mut stopping = shared.stopping.subscribe();
+    let activity = activity.clone();
     tokio::spawn(async move {
+        // What came before was the handshake.
+        activity.touch();
         let upgraded = match upgrade.await {
             Ok(upgraded) => upgraded,
             Err(error) => {
@@ -159,7 +180,7 @@ where
             }
         };
         tokio::select! {
-            () = work(TokioIo::new(upgraded)) => {}
+            () = work(TokioIo::new(upgraded), activity) => {}
             _ = stopping.wait_for(|stopping| *stopping) => {}
         }
     });

@@ -6,12 +6,13 @@
 mod activity;
 pub(crate) mod client;
 #[cfg(any(test, feature = "fuzzing"))]
-pub mod fuzzing;
+pub(crate) mod fuzzing;
 mod handshake;
 mod http;
 mod port_forward;
 mod remote_command;
 mod serve;
+mod sizes;
 pub mod spdy;
 mod status;
 mod stream;

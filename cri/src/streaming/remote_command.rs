@@ -5,9 +5,10 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use serde::Deserialize;
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+use super::sizes::Sizes;
 use super::status::Outcome;
 use super::stream::{Input, Output};
 use crate::descriptor::{self, Writer};
@@ -16,8 +17,6 @@ use crate::session::{Session, TerminalSize};
 
 /// Output is read in pieces of this size, in bytes.
 const PIECE: usize = 32 << 10;
-/// What a client may send of a terminal's size without being understood, in bytes.
-const MAX_SIZE_TEXT: usize = 4 << 10;
 /// How long a client has to read the rest and leave, once the command is over. It is the one that ends the
 /// connection: if we did while it still sends, TCP would throw away what it has not read.
 pub(super) const FINISH: Duration = Duration::from_secs(15 * 60);
@@ -34,6 +33,9 @@ pub(super) struct Channels {
     /// Streams on which the client is to send nothing more at the end.
     pub(super) refusals: Vec<Output>,
 }
+
+/// A session that begins.
+type Started = BoxFuture<'static, Result<Session, EngineError>>;
 
 /// What a client wants to talk to.
 pub(super) enum Target {
@@ -53,7 +55,7 @@ impl Target {
 /// Starts the session and passes everything on; at its end the client knows how it ended. The caller drops this when
 /// the client leaves.
 pub(super) async fn serve(
-    start: impl Future<Output = Result<Session, EngineError>>,
+    start: impl FnOnce(Option<TerminalSize>) -> Started,
     target: Target,
     mut channels: Channels,
 ) {
@@ -85,9 +87,14 @@ pub(super) async fn serve(
 }
 
 async fn run(
-    start: impl Future<Output = Result<Session, EngineError>>,
+    start: impl FnOnce(Option<TerminalSize>) -> Started,
     channels: &mut Channels,
 ) -> Result<i32, EngineError> {
+    let mut sizes = channels.resize.take().map(Sizes::new);
+    let size = match &mut sizes {
+        Some(sizes) => sizes.first().await,
+        None => None,
+    };
     let Session {
         stdin,
         stdout,
@@ -95,7 +102,7 @@ async fn run(
         resize,
         end,
         drain,
-    } = start.await?;
+    } = start(size).await?;
     let (over, ended) = watch::channel(false);
     let end = async {
         let end = end.await;
@@ -108,10 +115,11 @@ async fn run(
     };
     let stdout = output(stdout, channels.stdout.as_ref(), ended.clone(), drain);
     let stderr = output(stderr, channels.stderr.as_ref(), ended, drain);
-    let input = (
-        input(channels.stdin.take(), stdin),
-        sizes(channels.resize.take(), resize),
-    );
+    let input = (input(channels.stdin.take(), stdin), async {
+        if let Some(sizes) = sizes {
+            sizes.follow(resize).await;
+        }
+    });
     let input = async {
         tokio::join!(input.0, input.1);
         pending::<()>().await
@@ -184,73 +192,5 @@ async fn input(from: Option<Input>, to: Option<OwnedFd>) {
             tracing::debug!("A session takes no more input: {error}.");
             return;
         }
-    }
-}
-
-/// What clients send of a terminal's size.
-#[derive(Deserialize)]
-struct SizeText {
-    #[serde(rename = "Width")]
-    width: u16,
-    #[serde(rename = "Height")]
-    height: u16,
-}
-
-/// Passes on each new size of the client's terminal.
-async fn sizes(from: Option<Input>, to: watch::Sender<Option<TerminalSize>>) {
-    let Some(mut from) = from else { return };
-    let mut text = Vec::new();
-    while let Some(piece) = from.read().await {
-        text.extend_from_slice(&piece);
-        match parse_sizes(&mut text) {
-            Ok(None) => {}
-            Ok(Some(size)) => drop(to.send_replace(Some(size))),
-            Err(error) => {
-                tracing::debug!("A client's terminal has a size that makes no sense: {error}.");
-                return;
-            }
-        }
-    }
-}
-
-/// The last whole size in the text, which then begins with what follows it.
-fn parse_sizes(text: &mut Vec<u8>) -> Result<Option<TerminalSize>, serde_json::Error> {
-    let mut sizes = serde_json::Deserializer::from_slice(text).into_iter::<SizeText>();
-    let (mut last, mut used) = (None, 0);
-    while let Some(size) = sizes.next() {
-        match size {
-            Ok(SizeText { width, height }) => last = Some(TerminalSize { width, height }),
-            Err(error) if error.is_eof() && text.len() - used <= MAX_SIZE_TEXT => break,
-            Err(error) => return Err(error),
-        }
-        used = sizes.byte_offset();
-    }
-    text.drain(..used);
-    Ok(last)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_come_in_any_pieces() {
-        let wire = b"{\"Width\":80,\"Height\":24}\n{\"Width\":132,\"Height\":43}";
-        for split in 0..wire.len() {
-            let mut text = wire[..split].to_vec();
-            parse_sizes(&mut text).unwrap();
-            text.extend_from_slice(&wire[split..]);
-            let last = parse_sizes(&mut text).unwrap().unwrap();
-            assert_eq!((last.width, last.height), (132, 43));
-            assert!(text.is_empty());
-        }
-    }
-
-    #[test]
-    fn text_that_is_no_size_is_an_error() {
-        assert!(parse_sizes(&mut b"[1]".to_vec()).is_err());
-        assert!(parse_sizes(&mut b"{\"Width\":70000,\"Height\":1}".to_vec()).is_err());
-        let endless = [b"{\"x\":\"".as_slice(), &vec![b'y'; MAX_SIZE_TEXT]].concat();
-        assert!(parse_sizes(&mut endless.clone()).is_err());
     }
 }

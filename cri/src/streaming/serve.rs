@@ -26,7 +26,7 @@ use crate::session::{Session, StreamOptions};
 use crate::types::SandboxId;
 
 /// What is done on a connection.
-pub(super) type Work = Box<dyn FnOnce(Io) -> BoxFuture<'static, ()> + Send>;
+pub(super) type Work = Box<dyn FnOnce(Io, Activity) -> BoxFuture<'static, ()> + Send>;
 
 /// WebSocket channels of exec and attach.
 pub(super) mod channel {
@@ -40,11 +40,14 @@ pub(super) mod channel {
 /// WebSocket clients can name so many ports: each has two channels, numbered by a byte, or by one character.
 const MAX_PORTS: usize = 64;
 
+/// Begins a session, given the options with what the client has said of its terminal by then.
+type Start = Box<dyn FnOnce(StreamOptions) -> BoxFuture<'static, Result<Session, EngineError>> + Send>;
+
 /// A session that a client wants.
 struct Wanted {
     options: StreamOptions,
     target: Target,
-    start: BoxFuture<'static, Result<Session, EngineError>>,
+    start: Start,
 }
 
 /// Serves a client of exec.
@@ -55,7 +58,8 @@ pub(super) fn exec(shared: Arc<Shared>, request: ExecRequest, protocol: RemoteCo
         options,
     } = request;
     let (engine, target) = (Arc::clone(&shared.engine), Target::Command(command.clone()));
-    let start = async move { engine.exec(&container, command, options).await }.boxed();
+    let start: Start =
+        Box::new(move |options| async move { engine.exec(&container, command, options).await }.boxed());
     remote_command(
         shared,
         protocol,
@@ -71,7 +75,8 @@ pub(super) fn exec(shared: Arc<Shared>, request: ExecRequest, protocol: RemoteCo
 pub(super) fn attach(shared: Arc<Shared>, request: AttachRequest, protocol: RemoteCommand) -> Work {
     let AttachRequest { container, options } = request;
     let engine = Arc::clone(&shared.engine);
-    let start = async move { engine.attach(&container, options).await }.boxed();
+    let start: Start =
+        Box::new(move |options| async move { engine.attach(&container, options).await }.boxed());
     let target = Target::Container;
     remote_command(
         shared,
@@ -85,11 +90,11 @@ pub(super) fn attach(shared: Arc<Shared>, request: AttachRequest, protocol: Remo
 }
 
 fn remote_command(shared: Arc<Shared>, protocol: RemoteCommand, wanted: Wanted) -> Work {
-    Box::new(move |io| match protocol {
+    Box::new(move |io, activity| match protocol {
         RemoteCommand::WebSocket(codec, features) => {
-            by_websocket(shared, io, codec, features, wanted).boxed()
+            by_websocket(shared, (io, activity), codec, features, wanted).boxed()
         }
-        RemoteCommand::Spdy(features) => by_spdy(shared, io, features, wanted).boxed(),
+        RemoteCommand::Spdy(features) => by_spdy(shared, (io, activity), features, wanted).boxed(),
     })
 }
 
@@ -108,19 +113,25 @@ async fn until_it_leaves(
     tokio::select! {
         () = left => {}
         () = work => tracing::debug!("A streaming client did not leave when all was said."),
+        () = activity.abandoned() => tracing::debug!("A streaming client has left what it sent unread."),
         () = activity.idle_for(idle_timeout) => {
             tracing::info!("A streaming connection was idle for {} s and is closed.", idle_timeout.as_secs());
         }
     }
 }
 
-async fn by_websocket(shared: Arc<Shared>, io: Io, codec: Codec, features: Features, wanted: Wanted) {
+async fn by_websocket(
+    shared: Arc<Shared>,
+    (io, activity): (Io, Activity),
+    codec: Codec,
+    features: Features,
+    wanted: Wanted,
+) {
     let Wanted {
         options,
         target,
         start,
     } = wanted;
-    let activity = Activity::new();
     let readable = [options.stdin, false, false, false, true];
     let mut connection = websocket::Connection::new(io, codec, &readable, activity.clone()).await;
     let output = |wanted: bool, number| wanted.then(|| Output::WebSocket(connection.output(number)));
@@ -142,19 +153,18 @@ async fn by_websocket(shared: Arc<Shared>, io: Io, codec: Codec, features: Featu
         refusals: Vec::new(),
     };
     let work = async {
-        remote_command::serve(start, target, channels).await;
+        remote_command::serve(|size| start(StreamOptions { size, ..options }), target, channels).await;
         connection.close().await;
     };
     until_it_leaves(work, connection.closed(), &activity, shared.idle_timeout).await;
 }
 
-async fn by_spdy(shared: Arc<Shared>, io: Io, features: Features, wanted: Wanted) {
+async fn by_spdy(shared: Arc<Shared>, (io, activity): (Io, Activity), features: Features, wanted: Wanted) {
     let Wanted {
         options,
         target,
         start,
     } = wanted;
-    let activity = Activity::new();
     let mut connection = spdy::Connection::new(io, activity.clone());
     let streams = open_streams(&mut connection, options, features);
     let channels = match tokio::time::timeout(shared.creation_timeout, streams).await {
@@ -166,7 +176,7 @@ async fn by_spdy(shared: Arc<Shared>, io: Io, features: Features, wanted: Wanted
         }
     };
     connection.refuse_streams();
-    let work = remote_command::serve(start, target, channels);
+    let work = remote_command::serve(|size| start(StreamOptions { size, ..options }), target, channels);
     until_it_leaves(work, connection.closed(), &activity, shared.idle_timeout).await;
 }
 
@@ -232,10 +242,12 @@ pub(super) fn port_forward(
             )));
         }
     }
-    Ok(Box::new(move |io| match protocol {
-        PortForward::WebSocket(codec) => forward_by_websocket(shared, io, sandbox, ports, codec).boxed(),
-        PortForward::Spdy => forward_by_spdy(shared, io, sandbox).boxed(),
-        PortForward::Tunnel => forward_by_tunnel(shared, io, sandbox).boxed(),
+    Ok(Box::new(move |io, activity| match protocol {
+        PortForward::WebSocket(codec) => {
+            forward_by_websocket(shared, (io, activity), sandbox, ports, codec).boxed()
+        }
+        PortForward::Spdy => forward_by_spdy(shared, (io, activity), sandbox).boxed(),
+        PortForward::Tunnel => forward_by_tunnel(shared, (io, activity), sandbox).boxed(),
     }))
 }
 
@@ -255,12 +267,11 @@ fn ports_of(query: &str) -> Result<Vec<u16>, String> {
 
 async fn forward_by_websocket(
     shared: Arc<Shared>,
-    io: Io,
+    (io, activity): (Io, Activity),
     sandbox: SandboxId,
     ports: Vec<u16>,
     codec: Codec,
 ) {
-    let activity = Activity::new();
     let readable: Vec<bool> = ports.iter().flat_map(|_| [true, false]).collect();
     let mut connection = websocket::Connection::new(io, codec, &readable, activity.clone()).await;
     let mut forwards = Vec::new();
@@ -289,17 +300,16 @@ async fn forward_by_websocket(
     until_it_leaves(work, connection.closed(), &activity, shared.idle_timeout).await;
 }
 
-async fn forward_by_tunnel(shared: Arc<Shared>, io: Io, sandbox: SandboxId) {
+async fn forward_by_tunnel(shared: Arc<Shared>, (io, activity): (Io, Activity), sandbox: SandboxId) {
     let (inside, pump) = websocket::tunnel(io, websocket::Role::Server).await;
     // The pump ends when the client or the connection inside does.
-    tokio::join!(pump, forward_by_spdy(shared, inside, sandbox));
+    tokio::join!(pump, forward_by_spdy(shared, (inside, activity), sandbox));
 }
 
-async fn forward_by_spdy<T>(shared: Arc<Shared>, io: T, sandbox: SandboxId)
+async fn forward_by_spdy<T>(shared: Arc<Shared>, (io, activity): (T, Activity), sandbox: SandboxId)
 where
     T: AsyncRead + AsyncWrite + Send + 'static,
 {
-    let activity = Activity::new();
     let mut connection = spdy::Connection::new(io, activity.clone());
     let left = connection.closed();
     let work = Forwarder {

@@ -18,6 +18,7 @@ const ALL: StreamOptions = StreamOptions {
     stdout: true,
     stderr: true,
     tty: false,
+    size: None,
 };
 const OUTPUT: StreamOptions = StreamOptions { stdin: false, ..ALL };
 const TERMINAL: StreamOptions = StreamOptions {
@@ -195,6 +196,144 @@ fn a_terminal_follows_the_clients_size_and_hangs_up_with_it() {
             if left.stdout == b"0\n" {
                 break;
             }
+        }
+    });
+}
+
+#[test]
+fn a_terminal_begins_with_the_clients_size() {
+    Bench::new().with_pod(async |engine, sandbox| {
+        let (server, id) = (serve(engine).await, idle(engine, sandbox).await);
+        let size = br#"{"Width":132,"Height":43}"#;
+        let url = exec_url(&server, &id, &["stty", "size"], TERMINAL).await;
+        let mut client = WebSocket::connect(&url, Some("v5.channel.k8s.io")).await.unwrap();
+        client.send(4, size).await;
+        let mut seen = Vec::new();
+        while let Some((channel, bytes)) = client.read().await {
+            if channel == 1 {
+                seen.extend(bytes);
+            }
+        }
+        assert_eq!(seen, b"43 132\r\n");
+
+        let url = exec_url(&server, &id, &["stty", "size"], TERMINAL).await;
+        let client = Spdy::connect(&url, &["v4.channel.k8s.io"]).await.unwrap();
+        let _error = client.open(&[("streamtype", "error")]).await;
+        let _stdin = client.open(&[("streamtype", "stdin")]).await;
+        let stdout = client.open(&[("streamtype", "stdout")]).await;
+        let resize = client.open(&[("streamtype", "resize")]).await;
+        resize.send(size, false).await;
+        assert_eq!(stdout.read_to_end().await.unwrap(), b"43 132\r\n");
+        client.leave().await;
+
+        // A client that says nothing of its size is not waited for; busybox prints no size of 0.
+        let url = exec_url(
+            &server,
+            &id,
+            &["sh", "-c", "echo $(stty size 2>/dev/null)."],
+            TERMINAL,
+        )
+        .await;
+        let mut client = WebSocket::connect(&url, Some("v5.channel.k8s.io")).await.unwrap();
+        let mut seen = Vec::new();
+        while let Some((channel, bytes)) = client.read().await {
+            if channel == 1 {
+                seen.extend(bytes);
+            }
+        }
+        assert_eq!(seen, b".\r\n");
+
+        // The container's own: who attaches makes it as large as its client before anything is seen.
+        let mut config = container(&["sh", "-c", "while read line; do stty size; done"]);
+        (config.tty, config.stdin) = (true, true);
+        config.name = "attached".into();
+        let attached = engine.create_container(sandbox, config).await.unwrap();
+        engine.start_container(&attached).await.unwrap();
+        let url = attach_url(&server, &attached, TERMINAL).await;
+        let mut client = WebSocket::connect(&url, Some("v5.channel.k8s.io")).await.unwrap();
+        client.send(4, size).await;
+        client.send(0, b"\n").await;
+        let mut seen = String::new();
+        while !seen.ends_with("43 132\r\n") {
+            let (_, bytes) = client.read().await.unwrap();
+            seen.push_str(std::str::from_utf8(&bytes).unwrap());
+            assert!(!seen.contains("0 0"), "{seen:?}");
+        }
+    });
+}
+
+/// Between a client and the server. When it goes both connections are reset, as by the system of a client that was killed.
+struct Relay {
+    _tasks: tokio::task::JoinSet<()>,
+}
+
+impl Relay {
+    /// A relay to a URL's server, and the URL by it.
+    async fn to(url: &str) -> (Self, String) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (authority, rest) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+        let by_relay = format!("http://{}/{rest}", listener.local_addr().unwrap());
+        let authority = authority.to_owned();
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut server = tokio::net::TcpStream::connect(authority).await.unwrap();
+            for socket in [&client, &server] {
+                socket.set_zero_linger().unwrap();
+            }
+            let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+        });
+        (Self { _tasks: tasks }, by_relay)
+    }
+
+    /// Sends until nothing goes in any more, and vanishes.
+    async fn until_stuck(self, mut send: impl AsyncFnMut()) {
+        let stuck = Duration::from_secs(1);
+        while tokio::time::timeout(stuck, send()).await.is_ok() {}
+    }
+}
+
+#[test]
+fn a_client_that_leaves_while_its_input_is_not_read_leaves_nothing() {
+    Bench::new().with_pod(async |engine, sandbox| {
+        let (server, id) = (serve(engine).await, idle(engine, sandbox).await);
+        // What is opened with the first session stays open.
+        let url = exec_url(&server, &id, &["true"], ALL).await;
+        BOTH[0].run(&url, ALL, b"").await;
+        let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let before = descriptors();
+        // It reads nothing, so that the pipe, the queues and the connection fill up.
+        let command = ["sh", "-c", "echo here; exec sleep 778"];
+        for transport in BOTH {
+            let url = exec_url(&server, &id, &command, ALL).await;
+            let (relay, url) = Relay::to(&url).await;
+            let piece = [b'x'; 16 << 10];
+            match transport {
+                Transport::WebSocket(protocol) => {
+                    let mut client = WebSocket::connect(&url, Some(protocol)).await.unwrap();
+                    while client.read().await.unwrap().1 != b"here\n" {}
+                    relay.until_stuck(async || client.send(0, &piece).await).await;
+                }
+                Transport::Spdy(protocol) => {
+                    let client = Spdy::connect(&url, &[protocol]).await.unwrap();
+                    let _error = client.open(&[("streamtype", "error")]).await;
+                    let stdin = client.open(&[("streamtype", "stdin")]).await;
+                    let mut stdout = client.open(&[("streamtype", "stdout")]).await;
+                    let _stderr = client.open(&[("streamtype", "stderr")]).await;
+                    stdout.read().await.unwrap().unwrap();
+                    relay.until_stuck(async || stdin.send(&piece, false).await).await;
+                }
+            }
+        }
+        // Pipes, sockets: all of it goes, though the commands go on, as over ssh(1).
+        let deadline = std::time::Instant::now() + Duration::from_secs(50);
+        while descriptors() > before {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "{} descriptors, {before} before",
+                descriptors()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
 }

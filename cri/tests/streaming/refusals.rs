@@ -22,6 +22,7 @@ const INPUT: StreamOptions = StreamOptions {
     stdout: true,
     stderr: false,
     tty: false,
+    size: None,
 };
 
 async fn serve(engine: &Arc<LocalEngine>) -> StreamingServer {

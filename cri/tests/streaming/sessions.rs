@@ -13,6 +13,7 @@ const ALL: StreamOptions = StreamOptions {
     stdout: true,
     stderr: true,
     tty: false,
+    size: None,
 };
 
 const TERMINAL: StreamOptions = StreamOptions {
@@ -20,6 +21,7 @@ const TERMINAL: StreamOptions = StreamOptions {
     stdout: true,
     stderr: false,
     tty: true,
+    size: None,
 };
 
 #[test]

@@ -66,7 +66,9 @@ fn start(
     };
     let (stdout, out) = output(from_stdout)?;
     let (stderr, err) = output(from_stderr)?;
-    let (resize, sizes) = watch::channel(None);
+    let (resize, mut sizes) = watch::channel(options.size);
+    // The first one is sent too.
+    sizes.mark_changed();
     let (tell, end) = oneshot::channel();
     let pumps = Pumps {
         input,
