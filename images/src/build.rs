@@ -110,8 +110,7 @@ pub fn layer(files: &[File]) -> Vec<u8> {
     written.and_then(|()| archive.finish()).unwrap_or_default()
 }
 
-/// Makes an image of one layer with these files and puts it into the store under a name. The same files and
-/// configuration make the same image, which is then only looked up. Blocking.
+/// Makes an image of one layer with these files, as [`layered`] does. Blocking.
 ///
 /// # Errors
 /// As [`Store::pull`], but for the registry's.
@@ -121,18 +120,33 @@ pub fn single_layer(
     files: &[File],
     config: &Config,
 ) -> Result<Image, ImageError> {
-    let layer = layer(files);
-    let diff_id = Digest::sha256(&layer);
+    layered(store, name, &[files], config)
+}
+
+/// Makes an image with a layer for each list of files, the lowest first, and puts it into the store under a name. The same
+/// files and configuration make the same image, which is then only looked up. Blocking.
+///
+/// # Errors
+/// As [`Store::pull`], but for the registry's.
+pub fn layered(
+    store: &Store,
+    name: &Reference,
+    layers: &[&[File]],
+    config: &Config,
+) -> Result<Image, ImageError> {
+    let layers: Vec<Vec<u8>> = layers.iter().map(|files| layer(files)).collect();
+    let diff_ids: Vec<Digest> = layers.iter().map(|layer| Digest::sha256(layer)).collect();
     let platform = Platform::host();
     let config = json!({
         "architecture": platform.architecture,
         "os": platform.os,
         "config": config,
-        "rootfs": {"type": "layers", "diff_ids": [diff_id.as_str()]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids.iter().map(Digest::as_str).collect::<Vec<_>>()},
         "history": [],
     });
     let config = config.to_string().into_bytes();
-    let manifest = manifest(&config, &[(diff_id.clone(), layer.len() as u64)]);
+    let sizes = layers.iter().map(|layer| layer.len() as u64);
+    let manifest = manifest(&config, &diff_ids.iter().cloned().zip(sizes).collect::<Vec<_>>());
     let id = Digest::sha256(&config);
     if let Some(image) = store.find(&name.to_string())?
         && image.id == id.as_str()
@@ -140,18 +154,16 @@ pub fn single_layer(
         return Ok(image);
     }
     let operation = store.begin()?;
-    if let Some(slot) = LayerSlot::acquire(&operation, &diff_id)? {
-        let claim = LayerClaim {
-            name: diff_id.to_string(),
-            blob: None,
-            diff_id: diff_id.clone(),
-        };
-        slot.unpack(
-            &operation,
-            &layer[..],
-            &claim,
-            &Budget::new(store.options().limits),
-        )?;
+    for (layer, diff_id) in layers.iter().zip(&diff_ids) {
+        if let Some(slot) = LayerSlot::acquire(&operation, diff_id)? {
+            let claim = LayerClaim {
+                name: diff_id.to_string(),
+                blob: None,
+                diff_id: diff_id.clone(),
+            };
+            let budget = Budget::new(store.options().limits);
+            slot.unpack(&operation, &layer[..], &claim, &budget)?;
+        }
     }
     let manifest_digest = Digest::sha256(&manifest);
     let new = NewImage {
@@ -159,7 +171,7 @@ pub fn single_layer(
         names: name.tag().map(|_| name.to_string()).into_iter().collect(),
         manifest: (manifest_digest, manifest),
         config: (id, config),
-        diff_ids: vec![diff_id],
+        diff_ids,
     };
     let image = new.commit(&operation);
     store.settler().wake();

@@ -147,7 +147,12 @@ fn open_sources(setup: &mut Setup<'_>) -> Result<()> {
             elsewhere: None,
         };
         setup.mounts = mount::prepare(&setup.spec.mounts, &origin)?;
-        setup.root = rootfs.open(setup.bundle, setup.propagation, setup.namespaces.joined_user())?;
+        setup.root = rootfs.open(
+            setup.bundle,
+            setup.propagation,
+            setup.namespaces.joined_user(),
+            &setup.linux.mount_label,
+        )?;
     }
     Ok(())
 }

@@ -128,9 +128,12 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
             elsewhere: args.sources,
         };
         let mounts = mount::prepare(&spec.mounts, &origin)?;
-        let root = args
-            .rootfs
-            .open(args.bundle, propagation, namespaces.joined_user())?;
+        let root = args.rootfs.open(
+            args.bundle,
+            propagation,
+            namespaces.joined_user(),
+            &linux.mount_label,
+        )?;
         (root, mounts, None)
     };
     let resctrl = Groups::create(linux.intel_rdt.as_ref(), args.id)?;

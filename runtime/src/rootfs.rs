@@ -40,11 +40,14 @@ pub enum Rootfs {
 impl Rootfs {
     /// The root as a detached mount, which vanishes with its descriptor until it is attached somewhere. It sees what
     /// the host mounts below it later, but not the reverse, and with a private propagation neither.
+    ///
+    /// `label` is the SELinux label of all files of an overlay; empty leaves them their own.
     pub(crate) fn open(
         &self,
         bundle: &Path,
         propagation: Option<Propagation>,
         user: Option<BorrowedFd<'_>>,
+        label: &str,
     ) -> Result<OwnedFd> {
         let root = match self {
             Rootfs::Path(path) => open_named(bundle, path),
@@ -55,7 +58,7 @@ impl Rootfs {
                 mapped,
             } => {
                 let user = user.filter(|_| *mapped).map(|user| (user, bundle));
-                open_overlay(lower, upper.as_deref().zip(work.as_deref()), user)
+                open_overlay(lower, upper.as_deref().zip(work.as_deref()), user, label)
             }
         }?;
         if let Some(private) = propagation.filter(|p| p.kind == libc::MS_PRIVATE) {
@@ -65,12 +68,13 @@ impl Rootfs {
     }
 
     /// The root as a detached mount, to be attached in a mount namespace of the caller's by who runs another runtime on it.
-    /// `user` is the user namespace that a mapped overlay's layers have the ids of.
+    /// `user` is the user namespace that a mapped overlay's layers have the ids of, and `label` the SELinux label of all its
+    /// files, if not empty.
     ///
     /// # Errors
     /// When a layer is missing, or the kernel takes no overlay of so many.
-    pub fn detached(&self, bundle: &Path, user: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
-        self.open(bundle, None, user)
+    pub fn detached(&self, bundle: &Path, user: Option<BorrowedFd<'_>>, label: &str) -> Result<OwnedFd> {
+        self.open(bundle, None, user, label)
     }
 
     /// Its directory, if it is one.
@@ -82,12 +86,13 @@ impl Rootfs {
     }
 
     /// Layers as a detached mount, the topmost first, to be attached somewhere and not to be written to; with the ids of a
-    /// user namespace, if one is given, for which some kernels need a place of this mount namespace in between.
+    /// user namespace, if one is given, for which some kernels need a place of this mount namespace in between. All files
+    /// have the SELinux label `label`, unless it is empty; one layer alone keeps its own.
     ///
     /// # Errors
     /// When a layer is missing, or the kernel takes no overlay of so many.
-    pub fn layers(lower: &[PathBuf], user: Option<(BorrowedFd<'_>, &Path)>) -> Result<OwnedFd> {
-        open_overlay(lower, None, user)
+    pub fn layers(lower: &[PathBuf], user: Option<(BorrowedFd<'_>, &Path)>, label: &str) -> Result<OwnedFd> {
+        open_overlay(lower, None, user, label)
     }
 
     /// The root can't be written whatever the spec says.
@@ -142,9 +147,10 @@ fn open_overlay(
     lower: &[PathBuf],
     upper: Option<(&Path, &Path)>,
     user: Option<(BorrowedFd<'_>, &Path)>,
+    label: &str,
 ) -> Result<OwnedFd> {
     let Some((user, place)) = user else {
-        return stack(lower, upper);
+        return stack(lower, upper, label);
     };
     let layers = lower
         .iter()
@@ -157,10 +163,10 @@ fn open_overlay(
             .ok_or_else(|| Error::invalid("root", "an overlay needs a lower directory"));
     }
     let path = |layer: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", layer.as_raw_fd()));
-    match stack(&layers.iter().map(path).collect::<Vec<_>>(), upper) {
+    match stack(&layers.iter().map(path).collect::<Vec<_>>(), upper, label) {
         // Before Linux 6.15 layers have to be attached somewhere.
         Err(Error::System { source, .. }) if source.raw_os_error() == Some(libc::EINVAL) => {
-            stack_attached(&layers, upper, place)
+            stack_attached(&layers, upper, place, label)
         }
         other => other,
     }
@@ -168,7 +174,12 @@ fn open_overlay(
 
 /// Stacks mounts that are attached in `place`, of this mount namespace, for as long as that takes: the overlay keeps copies
 /// of its own.
-fn stack_attached(layers: &[OwnedFd], upper: Option<(&Path, &Path)>, place: &Path) -> Result<OwnedFd> {
+fn stack_attached(
+    layers: &[OwnedFd],
+    upper: Option<(&Path, &Path)>,
+    place: &Path,
+    label: &str,
+) -> Result<OwnedFd> {
     let place = place.join("layers");
     let doing = || format!("attach layers in {}", place.display());
     let mut attached = AttachedLayers(Vec::new());
@@ -179,7 +190,7 @@ fn stack_attached(layers: &[OwnedFd], upper: Option<(&Path, &Path)>, place: &Pat
         move_mount(layer, c"", CWD, &target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).doing(doing)?;
         attached.0.push(target);
     }
-    stack(&attached.0, upper).map_err(|error| match error {
+    stack(&attached.0, upper, label).map_err(|error| match error {
         Error::System { source, .. } if source.raw_os_error() == Some(libc::EINVAL) => Error::unsupported(
             "A root file system with the ids of a user namespace",
             "this kernel's overlayfs takes no such layers; Linux 5.19 and newer do",
@@ -221,16 +232,16 @@ fn map_layer(layer: &Path, user: BorrowedFd<'_>) -> Result<OwnedFd> {
     Ok(tree)
 }
 
-fn stack(lower: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd> {
+fn stack(lower: &[PathBuf], upper: Option<(&Path, &Path)>, label: &str) -> Result<OwnedFd> {
     match (lower, upper) {
         ([], _) => return Err(Error::invalid("root", "an overlay needs a lower directory")),
         // overlayfs wants two directories; one alone needs no overlay.
         ([only], None) => return open_directory(only),
         _ => {}
     }
-    match overlay_by_layer(lower, upper)? {
+    match overlay_by_layer(lower, upper, label)? {
         Some(mount) => Ok(mount),
-        None => overlay_in_one(lower, upper),
+        None => overlay_in_one(lower, upper, label),
     }
 }
 
@@ -244,10 +255,15 @@ fn mounting(lower: &[PathBuf]) -> String {
 
 /// Adds the layers one by one. `None` where the kernel does not know how: Linux 6.5 and 6.6 refuse the first layer,
 /// older ones take whatever they are told until the end.
-fn overlay_by_layer(lower: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<Option<OwnedFd>> {
+fn overlay_by_layer(
+    lower: &[PathBuf],
+    upper: Option<(&Path, &Path)>,
+    label: &str,
+) -> Result<Option<OwnedFd>> {
     let doing = || mounting(lower);
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).doing(doing)?;
     fsconfig_set_string(&context, "source", "overlay").doing(doing)?;
+    set_label(&context, label)?;
     let mut held = Vec::new();
     for layer in lower {
         match fsconfig_set_string(&context, "lowerdir+", short(layer, &mut held)?.as_path()) {
@@ -272,11 +288,20 @@ fn overlay_by_layer(lower: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<
     }
 }
 
+/// The SELinux label of all files, whatever those of the layers say.
+fn set_label(context: &OwnedFd, label: &str) -> Result<()> {
+    if label.is_empty() {
+        return Ok(());
+    }
+    fsconfig_set_string(context, "context", label).doing(|| format!("label an overlay {label}"))
+}
+
 /// Names all layers in one value, which is short: each directory is a descriptor's number, looked up in
 /// `/proc/self/fd` as the working directory of the moment.
-fn overlay_in_one(lower: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd> {
+fn overlay_in_one(lower: &[PathBuf], upper: Option<(&Path, &Path)>, label: &str) -> Result<OwnedFd> {
     let doing = || mounting(lower);
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).doing(doing)?;
+    set_label(&context, label)?;
     let mut held = Vec::new();
     let mut number = |path: &Path| -> Result<String> {
         let fd = open_layer(path)?;
@@ -352,8 +377,8 @@ mod tests {
         for writable in [None, Some((upper.as_path(), work.as_path()))] {
             std::fs::create_dir_all(&upper).unwrap();
             std::fs::create_dir_all(&work).unwrap();
-            let by_layer = overlay_by_layer(&layers, writable).unwrap();
-            let in_one = overlay_in_one(&layers, writable.filter(|_| by_layer.is_none())).unwrap();
+            let by_layer = overlay_by_layer(&layers, writable, "").unwrap();
+            let in_one = overlay_in_one(&layers, writable.filter(|_| by_layer.is_none()), "").unwrap();
             for mount in by_layer.iter().chain([&in_one]) {
                 let path = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
                 assert_eq!(std::fs::read_to_string(path.join("name")).unwrap(), "0");
@@ -361,8 +386,20 @@ mod tests {
             }
         }
         assert_eq!(std::env::current_dir().unwrap(), before);
+        // Only with SELinux does the kernel know the parameter.
+        let label = "system_u:object_r:container_file_t:s0:c1,c2";
+        let labelled = [
+            overlay_by_layer(&layers, None, label).map(drop),
+            overlay_in_one(&layers, None, label).map(drop),
+        ];
+        for labelled in labelled {
+            match labelled {
+                Ok(()) => assert!(crate::label::selinux_is_enabled()),
+                Err(error) => assert!(error.to_string().contains(label), "{error}"),
+            }
+        }
         let missing = directory.join("missing");
-        let error = open_overlay(&[layers[0].clone(), missing], None, None)
+        let error = open_overlay(&[layers[0].clone(), missing], None, None, "")
             .unwrap_err()
             .to_string();
         assert!(error.contains("missing"), "{error}");
@@ -397,8 +434,8 @@ mod tests {
         }];
         let user = crate::mount::user_namespace(&map, &map).unwrap();
         let layers = [map_layer(&lower, user.as_fd()).unwrap()];
-        let attached = stack_attached(&layers, Some((&upper, &work)), &place).unwrap();
-        let direct = Rootfs::layers(std::slice::from_ref(&lower), Some((user.as_fd(), &place))).unwrap();
+        let attached = stack_attached(&layers, Some((&upper, &work)), &place, "").unwrap();
+        let direct = Rootfs::layers(std::slice::from_ref(&lower), Some((user.as_fd(), &place)), "").unwrap();
         for mount in [&attached, &direct] {
             let path = format!("/proc/self/fd/{}/file", mount.as_raw_fd());
             assert_eq!(std::fs::metadata(path).unwrap().uid(), 300_000);

@@ -55,6 +55,9 @@ pub struct SandboxConfig {
     pub oom_score_adj: i32,
     /// The size of the pod's `/dev/shm` in bytes.
     pub shm_size: u64,
+    /// The SELinux label of the files in it; empty leaves that to the policy.
+    #[serde(default)]
+    pub mount_label: String,
     /// Who the pause is.
     #[serde(default)]
     pub pause: PauseIds,
@@ -275,6 +278,9 @@ pub struct ImageVolume {
     pub lower: Vec<PathBuf>,
     /// The directory in the image, from its root; empty for all of it.
     pub sub_path: PathBuf,
+    /// The SELinux label of its files; empty leaves them their own.
+    #[serde(default)]
+    pub label: String,
 }
 
 /// A container's root file system.

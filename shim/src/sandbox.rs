@@ -217,7 +217,14 @@ fn mount_shm(dir: &Path, config: &SandboxConfig) -> io::Result<()> {
         .user
         .as_ref()
         .map_or((0, 0), |user| (first(&user.uids), first(&user.gids)));
-    let options = CString::new(format!("mode=1777,size={},uid={uid},gid={gid}", config.shm_size))?;
+    let mut options = format!("mode=1777,size={},uid={uid},gid={gid}", config.shm_size);
+    if !config.mount_label.is_empty() {
+        // In quotes: a label has commas.
+        options.push_str(",context=\"");
+        options.push_str(&config.mount_label);
+        options.push('"');
+    }
+    let options = CString::new(options)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     Ok(mount("shm", &target, "tmpfs", flags, options.as_c_str())?)
 }

@@ -30,7 +30,12 @@ pub(crate) fn mount_all(
 
 fn mount_one(place: &Path, volume: &ImageVolume, user: Option<BorrowedFd<'_>>) -> Result<(), RequestError> {
     let failed = |errno: Errno| RequestError::io("mount an image as a volume")(io::Error::from(errno));
-    let image = Rootfs::layers(&volume.lower, user.map(|user| (user, place)))?;
+    let mut lower = volume.lower.clone();
+    if !volume.label.is_empty() && lower.len() == 1 {
+        // Only an overlay has a label for all of its files, and that is of two directories at least: this one is empty.
+        lower.push(place.to_owned());
+    }
+    let image = Rootfs::layers(&lower, user.map(|user| (user, place)), &volume.label)?;
     attach(&image, place).map_err(failed)?;
     if volume.sub_path.as_os_str().is_empty() {
         return Ok(());

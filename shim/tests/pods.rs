@@ -85,6 +85,7 @@ fn an_images_layers_are_stacked_and_not_on_the_host() {
     });
     request.volumes = ["", "etc"]
         .map(|part| ImageVolume {
+            label: String::new(),
             lower: layers.to_vec(),
             sub_path: part.into(),
         })

@@ -1,11 +1,13 @@
 //! A container's bundle: what the shim and the runtime read of it.
 
 use std::fs;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
 use super::cgroups::Place;
-use super::records::{self, ContainerRecord, SandboxRecord};
+use super::labels::SelinuxLabels;
+use super::records::{self, ContainerRecord};
 use super::resources::Host;
 use super::spec::{self, ImageDefaults, SpecInput};
 use super::users::Identity;
@@ -32,11 +34,8 @@ pub(super) fn spec(
 ) -> Result<Value, EngineError> {
     let pod = lock(&sandbox.record).clone();
     let place = Place::of(&pod, &record.id.0);
-    let SandboxRecord {
-        config: pod, selinux, ..
-    } = pod;
-    let security = &record.config.security;
-    let selinux = labels::of_container(security.selinux.as_ref(), selinux.as_ref(), security.privileged);
+    let pod = pod.config;
+    let selinux = selinux(sandbox, record);
     let mut spec = spec::build(&SpecInput {
         config: &record.config,
         image: parts.image,
@@ -54,6 +53,20 @@ pub(super) fn spec(
     let devices = cdi::asked_for(&record.config.cdi_devices, &record.config.annotations)?;
     cdi::inject(&mut spec, &devices, &inner.config.cdi_spec_dirs)?;
     Ok(spec)
+}
+
+/// A container's SELinux labels, where that is in use.
+pub(super) fn selinux(sandbox: &Sandbox, record: &ContainerRecord) -> Option<SelinuxLabels> {
+    let security = &record.config.security;
+    let of_pod = lock(&sandbox.record).selinux.clone();
+    labels::of_container(security.selinux.as_ref(), of_pod.as_ref(), security.privileged)
+}
+
+/// The files that every container of the pod mounts.
+pub(super) fn pod_files(sandbox: &Sandbox) -> Vec<PathBuf> {
+    let files = ["resolv.conf", "hostname", "hosts"];
+    let paths = files.map(|name| sandbox.dirs.run.join(name));
+    paths.into_iter().filter(|path| path.exists()).collect()
 }
 
 /// Writes a container's bundle.

@@ -15,7 +15,7 @@ use super::shim_client::engine_error;
 use super::users::{Accounts, Identity, IdentityRequest};
 use super::{
     Container, Inner, RunState, Sandbox, bundle, events, image, labels, lock, logs, mounts, new_id, now,
-    plugins, signals, user_namespace,
+    plugins, relabel, signals, user_namespace,
 };
 use crate::cdi;
 use crate::engine::EngineError;
@@ -113,7 +113,7 @@ fn record_intent(
     sandbox: &Sandbox,
     mut config: ContainerConfig,
 ) -> Result<Arc<Container>, EngineError> {
-    mounts::check(&config.mounts)?;
+    mounts::check(&config.mounts, config.user_namespace.as_ref())?;
     cdi::asked_for(&config.cdi_devices, &config.annotations)?;
     for mount in config.mounts.iter_mut().filter_map(|mount| mount.image.as_mut()) {
         mount.image_ref = image::mounted(&inner.images, &mount.image)?.id;
@@ -159,7 +159,10 @@ async fn bring_up(inner: &Inner, sandbox: &Sandbox, container: &Container) -> Re
         image::layers(&inner.images, &image)
     };
     let place = sandbox.dirs.bundle(&container.id);
-    let mounts = mounts::prepare(&record.config.mounts, &place, layers_of)?;
+    let selinux = bundle::selinux(sandbox, &record);
+    let label = selinux.as_ref().map_or("", |labels| &labels.mount);
+    let mounts = mounts::prepare(&record.config.mounts, (&place, label), layers_of)?;
+    relabel::sources(&record.config.mounts, bundle::pod_files(sandbox), selinux).await?;
     let identity = identity(&record, &image::user(&image), &layers)?;
     container.update_record(&sandbox.dirs, |record| {
         record.user = Some(ContainerUser {
@@ -406,7 +409,11 @@ pub(super) async fn remove_locked(
             return Err(EngineError::Internal(failure.message));
         }
     }
-    erase(inner, sandbox, container)?;
+    {
+        // Nobody is to write the record while it is being removed.
+        let _changing = container.limits.lock().await;
+        erase(inner, sandbox, container)?;
+    }
     plugins::removed(inner, container).await;
     Ok(())
 }
@@ -468,6 +475,7 @@ impl Container {
         Self {
             id: record.id.clone(),
             record: Mutex::new(record),
+            limits: tokio::sync::Mutex::default(),
             run: watch::Sender::new(state),
             log: logs::LogCounter::default(),
             usage: Default::default(),

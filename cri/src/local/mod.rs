@@ -27,6 +27,7 @@ mod plugins;
 mod port_forward;
 mod privileges;
 mod records;
+mod relabel;
 mod resources;
 mod sandbox;
 mod shim_client;
@@ -169,6 +170,9 @@ struct Shim {
 struct Container {
     id: ContainerId,
     record: Mutex<ContainerRecord>,
+    /// Held while its limits change. It is not the sandbox's lock: plugins change the limits of one container while another
+    /// one of the pod is made.
+    limits: tokio::sync::Mutex<()>,
     run: watch::Sender<RunState>,
     log: logs::LogCounter,
     usage: usage::Kept,

@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use serde_json::{Value, json};
 
 use crate::engine::EngineError;
-use crate::types::{IdMapping, ImageMount, Mount, MountPropagation};
+use crate::types::{IdMapping, ImageMount, Mount, MountPropagation, UserNamespace};
 
 type Result<T> = std::result::Result<T, EngineError>;
 
@@ -26,12 +26,12 @@ pub(super) struct Mounts {
     pub(super) volumes: Vec<ImageVolume>,
 }
 
-/// Refuses what makes no sense, whatever the host has.
-pub(super) fn check(mounts: &[Mount]) -> Result<()> {
-    mounts.iter().try_for_each(check_one)
+/// Refuses what makes no sense in a pod with that user namespace, whatever the host has.
+pub(super) fn check(mounts: &[Mount], user: Option<&UserNamespace>) -> Result<()> {
+    mounts.iter().try_for_each(|mount| check_one(mount, user))
 }
 
-fn check_one(mount: &Mount) -> Result<()> {
+fn check_one(mount: &Mount, user: Option<&UserNamespace>) -> Result<()> {
     let place = mount.container_path.display();
     let refuse = |reason: String| {
         Err(EngineError::InvalidArgument(format!(
@@ -76,14 +76,20 @@ fn check_one(mount: &Mount) -> Result<()> {
     if mount.uid_mappings.is_empty() != mount.gid_mappings.is_empty() {
         return refuse("needs uidMappings and gidMappings, or neither".to_owned());
     }
+    // A kubelet maps all mounts of such a pod alike; an image's layers are mounted with its pod's ids in any case.
+    let is_pods = |user: &UserNamespace| user.uids == mount.uid_mappings && user.gids == mount.gid_mappings;
+    if mount.image.is_some() && !mount.uid_mappings.is_empty() && !user.is_some_and(is_pods) {
+        return refuse("shows an image, and its uidMappings and gidMappings are not its pod's".to_owned());
+    }
     Ok(())
 }
 
-/// Makes the OCI mounts of a container whose bundle will be at `bundle`. A missing host path becomes a directory, as in
+/// Makes the OCI mounts of a container whose bundle will be at `bundle`, and whose files have the SELinux label `label`,
+/// unless that is empty. A missing host path becomes a directory, as in
 /// containerd and cri-o, which a hostPath volume without a type relies on.
 pub(super) fn prepare(
     mounts: &[Mount],
-    bundle: &Path,
+    (bundle, label): (&Path, &str),
     layers: impl Fn(&ImageMount) -> Result<Vec<PathBuf>>,
 ) -> Result<Mounts> {
     let mut prepared = Mounts::default();
@@ -94,6 +100,7 @@ pub(super) fn prepare(
                 prepared.volumes.push(ImageVolume {
                     lower: layers(image)?,
                     sub_path: image.sub_path.clone(),
+                    label: label.to_owned(),
                 });
                 bundle.join(VOLUMES_DIR).join(number)
             }
@@ -187,7 +194,8 @@ fn bind(mount: &Mount, source: &Path) -> Value {
         ("uidMappings", &mount.uid_mappings),
         ("gidMappings", &mount.gid_mappings),
     ] {
-        if !map.is_empty() {
+        // An image's mount has its ids already.
+        if !map.is_empty() && mount.image.is_none() {
             bind[name] = map.iter().map(id_mapping).collect();
         }
     }
@@ -230,6 +238,18 @@ mod tests {
             host: 0,
             size: 1,
         }];
+        let pods = UserNamespace {
+            uids: vec![IdMapping {
+                container: 0,
+                host: 70_000,
+                size: 9,
+            }],
+            gids: vec![IdMapping {
+                container: 0,
+                host: 80_000,
+                size: 9,
+            }],
+        };
         let read_only = || Mount {
             readonly: true,
             recursive_read_only: true,
@@ -274,10 +294,34 @@ mod tests {
             ),
             (
                 Mount {
-                    uid_mappings: map,
+                    uid_mappings: map.clone(),
                     ..host("/a")
                 },
                 "uidMappings and gidMappings",
+            ),
+            (
+                Mount {
+                    uid_mappings: map.clone(),
+                    gid_mappings: map.clone(),
+                    ..host("/a")
+                },
+                "",
+            ),
+            (
+                Mount {
+                    uid_mappings: map.clone(),
+                    gid_mappings: map,
+                    ..image("")
+                },
+                "not its pod's",
+            ),
+            (
+                Mount {
+                    uid_mappings: pods.uids.clone(),
+                    gid_mappings: pods.gids.clone(),
+                    ..image("")
+                },
+                "",
             ),
             (
                 Mount {
@@ -288,7 +332,7 @@ mod tests {
             ),
         ];
         for (mount, expected) in table {
-            match check(std::slice::from_ref(&mount)) {
+            match check(std::slice::from_ref(&mount), Some(&pods)) {
                 Ok(()) => assert_eq!(expected, "", "{mount:?}"),
                 Err(error) => {
                     assert!(
@@ -336,7 +380,7 @@ mod tests {
     fn images_are_found_in_the_bundle() {
         let mounts = [host("/"), image(""), image("etc")];
         let layers = |_: &ImageMount| Ok(vec![PathBuf::from("/layer")]);
-        let prepared = prepare(&mounts, Path::new("/run/s/containers/c"), layers).unwrap();
+        let prepared = prepare(&mounts, (Path::new("/run/s/containers/c"), ""), layers).unwrap();
         let sources: Vec<_> = prepared
             .mounts
             .iter()

@@ -1,5 +1,6 @@
 //! The engine's side of NRI: when plugins are told of something, and what they make of it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
@@ -10,6 +11,7 @@ use serde_json::Value;
 use super::cgroups::Place;
 use super::records::{ContainerPhase, ContainerRecord, SandboxPhase};
 use super::{Container, Inner, LocalEngine, RunState, Sandbox, container, lock, resources};
+use crate::cdi;
 use crate::engine::EngineError;
 use crate::nri::{self, Exit, Nri, NriConfig, NriError, api};
 use crate::types::{ContainerId, LinuxContainerResources};
@@ -161,7 +163,12 @@ pub(super) async fn creates(
     let Some(nri) = inner.nri.get() else { return Ok(()) };
     let message = container_message(sandbox, &lock(&container.record).clone(), spec);
     let wanted = nri.create(message).await.map_err(refused)?;
-    nri::adjust(spec, &wanted).map_err(refused)?;
+    let inject = |spec: &mut Value, devices: &[String]| {
+        cdi::asked_for(devices, &BTreeMap::new())
+            .and_then(|devices| cdi::inject(spec, &devices, &inner.config.cdi_spec_dirs))
+            .map_err(|error| error.to_string())
+    };
+    nri::adjust(spec, &wanted, inject).map_err(refused)?;
     let limits = wanted.linux.and_then(|linux| linux.resources);
     if let Some(limits) = limits {
         // On record with the next step.

@@ -8,6 +8,7 @@ use berth_shim::protocol::Request;
 use serde_json::Value;
 
 use super::container::from_shim;
+use super::records::ContainerPhase;
 use super::{Container, RunState, Sandbox, lock, spec};
 use crate::engine::EngineError;
 use crate::types::LinuxContainerResources;
@@ -82,8 +83,14 @@ pub(super) async fn update(
     container: &Container,
     new: LinuxContainerResources,
 ) -> Result<(), EngineError> {
-    let _changing = sandbox.changing.lock().await;
+    let _changing = container.limits.lock().await;
     let record = lock(&container.record).clone();
+    if record.phase != ContainerPhase::Created {
+        return Err(EngineError::FailedPrecondition(format!(
+            "The limits of container {} can't be changed: it is being made, or removed.",
+            container.id
+        )));
+    }
     let merged = merge(&record.config.resources, &new);
     let state = container.run.borrow().clone();
     if let RunState::Created { pid } | RunState::Running { pid } = state {

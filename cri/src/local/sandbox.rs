@@ -270,6 +270,11 @@ fn prepare_directory(sandbox: &Sandbox) -> Result<(), EngineError> {
         sysctls: config.sysctls.clone(),
         oom_score_adj: PAUSE_OOM_SCORE_ADJ,
         shm_size: SHM_SIZE,
+        mount_label: record
+            .selinux
+            .as_ref()
+            .map(|labels| labels.mount.clone())
+            .unwrap_or_default(),
         pause: pause_ids(&config.security)?,
         runtime: None,
     };

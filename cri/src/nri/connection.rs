@@ -277,37 +277,30 @@ impl Reading {
                         // Whoever asked may have given up.
                         let _ = waiting.map(|sender| sender.send(message.body));
                     }
-                    (Channel::Runtime, Kind::Request) => self.serve(message),
+                    (Channel::Runtime, Kind::Request) => self.serve(message).await,
                     _ => {}
                 }
             }
         }
     }
 
-    fn serve(&self, message: Message) {
+    /// Answers a call, while further messages are read. A call that comes when there are too many is refused, and no further
+    /// message is read before that is sent: a plugin that asks without pause can neither pile up work, nor lose an
+    /// answer, nor keep its answers to the runtime's own calls from being read for longer than it leaves these unread.
+    async fn serve(&self, message: Message) {
         let place = Arc::clone(&self.places).try_acquire_owned();
         let (service, outgoing) = (Arc::clone(&self.service), self.outgoing.clone());
         let (calls, closed) = (Arc::clone(&self.calls), self.closed.clone());
         let Ok(place) = place else {
-            // Nothing may pile up for a plugin that asks faster than it is answered.
             let busy = Status::new(Status::RESOURCE_EXHAUSTED, "Too many calls at once.");
-            if let Some(bytes) = response(message.stream, Err(busy)) {
-                let _ = outgoing.try_send(bytes);
-            }
+            respond(message.stream, Err(busy), &outgoing, (&calls, &closed)).await;
             return;
         };
         tokio::spawn(async move {
             let stream = message.stream;
             let work = async {
                 let result = answer(&*service, &message.body).await;
-                let Some(bytes) = response(stream, result) else {
-                    return;
-                };
-                let sent = tokio::time::timeout(ANSWER_TIMEOUT, outgoing.send(bytes)).await;
-                if sent.is_err() {
-                    tracing::warn!("An NRI plugin is closed: it does not read its answers.");
-                    close(&calls, &closed);
-                }
+                respond(stream, result, &outgoing, (&calls, &closed)).await;
             };
             tokio::select! {
                 () = work => {}
@@ -328,6 +321,23 @@ async fn answer(service: &dyn Service, body: &[u8]) -> Result<Vec<u8>, Status> {
         ));
     }
     service.serve(&request.method, &request.payload).await
+}
+
+/// Sends an answer. A plugin that does not read its answers is closed.
+async fn respond(
+    stream: u32,
+    result: Result<Vec<u8>, Status>,
+    outgoing: &mpsc::Sender<Vec<u8>>,
+    (calls, closed): (&Mutex<Calls>, &watch::Sender<bool>),
+) {
+    let Some(bytes) = response(stream, result) else {
+        return;
+    };
+    let sent = tokio::time::timeout(ANSWER_TIMEOUT, outgoing.send(bytes)).await;
+    if sent.is_err() {
+        tracing::warn!("An NRI plugin is closed: it does not read its answers.");
+        close(calls, closed);
+    }
 }
 
 fn response(stream: u32, result: Result<Vec<u8>, Status>) -> Option<Vec<u8>> {

@@ -47,6 +47,8 @@ pub(crate) fn pod(
             cgroups_path,
             cgroup_parent: parent,
             namespaces,
+            pod_overhead: config.overhead.as_ref().map(limits::shown),
+            pod_resources: config.resources.as_ref().map(limits::shown),
             ..Default::default()
         }),
         pid: pause.and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default(),
@@ -103,6 +105,11 @@ pub(crate) fn container(
             gid: narrow(&process["user"]["gid"]),
             additional_gids: items(&process["user"]["additionalGids"]).map(narrow).collect(),
         }),
+        cdi_devices: config
+            .cdi_devices
+            .iter()
+            .map(|name| api::CdiDevice { name: name.clone() })
+            .collect(),
         image: Some(api::Image {
             name: config.user_specified_image.clone(),
             digest: String::new(),

@@ -16,7 +16,7 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, pidfd_
 use tokio::net::UnixStream;
 
 use super::ServeError;
-use super::plugin::{Identity, check_name};
+use super::identity::Identity;
 use super::registry::Nri;
 
 /// Where a plugin finds its socket.
@@ -67,7 +67,7 @@ async fn start(nri: &Arc<Nri>, directory: &Path, name: &str) -> Result<(), Strin
         base: base.to_owned(),
         config: String::new(),
     };
-    check_name(&identity)?;
+    identity.check()?;
     identity.config = configuration(&nri.config.plugin_config, &identity)
         .map_err(|error| format!("Its configuration can't be read: {error}."))?;
     let failed = |error: io::Error| format!("{error}.");

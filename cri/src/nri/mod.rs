@@ -13,13 +13,17 @@ pub mod api;
 mod collect;
 mod connection;
 mod convert;
+mod creation;
 pub mod frame;
+mod identity;
 mod launch;
 mod limits;
+mod notice;
 mod notify;
 mod owners;
 mod plugin;
 mod registry;
+mod synchronize;
 
 use std::io;
 use std::path::PathBuf;

@@ -3,10 +3,10 @@
 use prost::Message;
 
 use super::NriError;
-use super::api::{self, Container, Event, LinuxResources, PodSandbox};
-use super::collect::{Others, Wishes};
+use super::api::{self, Event, LinuxResources, PodSandbox};
+use super::collect::Others;
 use super::limits;
-use super::plugin::Notice;
+use super::notice::Notice;
 use super::registry::{Hub, Known, Nri, Phase};
 
 /// How a container ended.
@@ -83,32 +83,6 @@ impl Nri {
     /// A pod is gone.
     pub(crate) async fn remove_pod(&self, id: &str) {
         self.hub.lock().await.remove_pod(id).await;
-    }
-
-    /// A container is about to be made. Returns what plugins want of it; what they want of others is done.
-    ///
-    /// # Errors
-    /// A plugin says no, or two want different things. All have been told that the container is gone.
-    pub(crate) async fn create(&self, container: Container) -> Result<api::ContainerAdjustment, NriError> {
-        let wishes = {
-            let mut hub = self.hub.lock().await;
-            let id = container.id.clone();
-            hub.add_container(&container, Phase::Created);
-            match hub.wishes(container).await {
-                Ok(wishes) => {
-                    hub.keep_container(&wishes.container);
-                    wishes
-                }
-                Err(error) => {
-                    // What they want of others falls with the container.
-                    let _ = hub.stop(&id, Exit::default()).await;
-                    hub.remove(&id).await;
-                    return Err(error);
-                }
-            }
-        };
-        self.apply(wishes.others).await;
-        Ok(wishes.adjust)
     }
 
     /// A container was made, as plugins wanted it.
@@ -244,7 +218,7 @@ impl Nri {
     }
 
     /// Does what plugins want of containers that are there. Nobody is told of that: it was theirs to say.
-    async fn apply(&self, others: Others) {
+    pub(super) async fn apply(&self, others: Others) {
         if !others.evictions.is_empty() {
             self.runtime.evict(others.evictions).await;
         }
@@ -290,7 +264,7 @@ impl Hub {
         }
     }
 
-    async fn stop(&mut self, id: &str, exit: Exit) -> Others {
+    pub(super) async fn stop(&mut self, id: &str, exit: Exit) -> Others {
         let mut others = Others::default();
         let (Some(mut container), Some(known)) = (self.container(id), self.containers.get_mut(id)) else {
             return others;
@@ -320,61 +294,11 @@ impl Hub {
         others
     }
 
-    async fn remove(&mut self, id: &str) {
+    pub(super) async fn remove(&mut self, id: &str) {
         if let Some(container) = self.container(id) {
             self.containers.remove(id);
             let notice = self.notice(container);
             self.announce(Event::RemoveContainer, &notice).await;
         }
-    }
-
-    async fn wishes(&mut self, container: Container) -> Result<Wishes, NriError> {
-        let pod = self.pod(&container.pod_sandbox_id).unwrap_or_default();
-        let pristine = container.clone();
-        let mut wishes = Wishes::new(container);
-        let plugins = self.asked();
-        for plugin in &plugins {
-            let request = api::CreateContainerRequest {
-                pod: Some(pod.clone()),
-                container: Some(wishes.container.clone()),
-            };
-            let reply = plugin
-                .ask::<api::CreateContainerResponse>(Event::CreateContainer, &request.encode_to_vec())
-                .await?;
-            wishes.add(reply.unwrap_or_default(), &plugin.name())?;
-        }
-        let instance = |plugin: &std::sync::Arc<super::plugin::Plugin>| api::PluginInstance {
-            name: plugin.base.clone(),
-            index: plugin.index.clone(),
-        };
-        let request = api::ValidateContainerAdjustmentRequest {
-            pod: Some(pod),
-            container: Some(pristine),
-            adjust: Some(wishes.adjust.clone()),
-            update: wishes.others.updates.clone(),
-            owners: Some(wishes.others.owners.0.clone()),
-            plugins: plugins.iter().map(instance).collect(),
-        };
-        let event = Event::ValidateContainerAdjustment;
-        for plugin in plugins
-            .iter()
-            .filter(|plugin| plugin.wants(event) && !plugin.is_gone())
-        {
-            let reply: Option<api::ValidateContainerAdjustmentResponse> =
-                plugin.ask(event, &request.encode_to_vec()).await?;
-            let reason = match reply {
-                Some(reply) if !reply.reject => continue,
-                Some(reply) if reply.reason.is_empty() => "it gives no reason".to_owned(),
-                Some(reply) => reply.reason,
-                // Unlike the others, a plugin that guards is not done without.
-                None => "it did not answer".to_owned(),
-            };
-            return Err(NriError::Refused {
-                plugin: plugin.name(),
-                request: "ValidateContainerAdjustment",
-                reason,
-            });
-        }
-        Ok(wishes)
     }
 }

@@ -11,11 +11,10 @@ use tokio::sync::oneshot;
 
 use super::api::{self, Event};
 use super::connection::{CallError, Connection, Service, Status};
-use super::frame::MAX_BODY;
+use super::identity::Identity;
+use super::notice::{Notice, method};
 use super::{NriError, Runtime, Timeouts, lock};
 
-/// What a request adds to the message in it.
-const REQUEST_OVERHEAD: usize = 4 << 10;
 /// The release of NRI that this is.
 const NRI_VERSION: &str = "v0.12.0";
 
@@ -31,16 +30,7 @@ pub(super) struct Plugin {
     /// It is from before NRI 0.11, which has one method for most events.
     old: AtomicBool,
     connection: Connection,
-    timeouts: Timeouts,
-}
-
-/// Who a plugin is, if the runtime knows that before it registers.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Identity {
-    pub(super) index: String,
-    pub(super) base: String,
-    /// Handed to the plugin as it is.
-    pub(super) config: String,
+    pub(super) timeouts: Timeouts,
 }
 
 /// What a plugin calls.
@@ -129,7 +119,7 @@ impl Plugin {
             base: request.plugin_name,
             config: String::new(),
         });
-        check_name(&identity)?;
+        identity.check()?;
         let mut plugin = Self {
             index: identity.index,
             base: identity.base,
@@ -192,7 +182,7 @@ impl Plugin {
         self.connection.closed()
     }
 
-    async fn call<R: Message + Default>(
+    pub(super) async fn call<R: Message + Default>(
         &self,
         method: &str,
         payload: Vec<u8>,
@@ -270,39 +260,6 @@ impl Plugin {
         }
     }
 
-    /// Tells the plugin of all pods and containers, in as many messages as that takes, and returns what it wants changed.
-    ///
-    /// # Errors
-    /// A sentence on what the plugin did wrong.
-    pub(super) async fn synchronize(
-        &self,
-        pods: Vec<api::PodSandbox>,
-        containers: Vec<api::Container>,
-    ) -> Result<Vec<api::ContainerUpdate>, String> {
-        let deadline = tokio::time::Instant::now() + self.timeouts.registration;
-        let mut pages = pages(pods, containers);
-        let last = pages.pop().unwrap_or_default();
-        for mut page in pages {
-            page.more = true;
-            let reply = self.send_page(page, deadline).await?;
-            if !reply.more || !reply.update.is_empty() {
-                return Err(format!("{} does not take a state in several parts.", self.name()));
-            }
-        }
-        Ok(self.send_page(last, deadline).await?.update)
-    }
-
-    async fn send_page(
-        &self,
-        page: api::SynchronizeRequest,
-        deadline: tokio::time::Instant,
-    ) -> Result<api::SynchronizeResponse, String> {
-        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-        self.call("Synchronize", page.encode_to_vec(), left)
-            .await
-            .map_err(|error| format!("{} could not be synchronized: {error}.", self.name()))
-    }
-
     /// Tells the plugin that the runtime goes away.
     pub(super) async fn shut_down(&self) {
         let timeout = self.timeouts.request;
@@ -310,143 +267,5 @@ impl Plugin {
             .call::<api::Empty>("Shutdown", api::Empty {}.encode_to_vec(), timeout)
             .await;
         self.close();
-    }
-}
-
-/// Pods first, in messages that each fit the protocol.
-fn pages(pods: Vec<api::PodSandbox>, containers: Vec<api::Container>) -> Vec<api::SynchronizeRequest> {
-    let mut pages = vec![api::SynchronizeRequest::default()];
-    let mut size = 0;
-    // A field of a message: a byte of tag and at most five of length.
-    let mut room = |pages: &mut Vec<api::SynchronizeRequest>, length: usize| {
-        size += length + 6;
-        if size > MAX_BODY - REQUEST_OVERHEAD {
-            pages.push(api::SynchronizeRequest::default());
-            size = length + 6;
-        }
-    };
-    for pod in pods {
-        room(&mut pages, pod.encoded_len());
-        if let Some(page) = pages.last_mut() {
-            page.pods.push(pod);
-        }
-    }
-    for container in containers {
-        room(&mut pages, container.encoded_len());
-        if let Some(page) = pages.last_mut() {
-            page.containers.push(container);
-        }
-    }
-    pages
-}
-
-/// What an event is about.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Notice {
-    pub(super) pod: api::PodSandbox,
-    pub(super) container: Option<api::Container>,
-}
-
-impl Notice {
-    /// The requests of all events that have no answer look alike: 1 is the pod, 2 the container if there is one.
-    fn request(&self) -> Vec<u8> {
-        let request = api::StartContainerRequest {
-            pod: Some(self.pod.clone()),
-            container: self.container.clone(),
-        };
-        request.encode_to_vec()
-    }
-
-    fn state_change(&self, event: Event) -> Vec<u8> {
-        let request = api::StateChangeEvent {
-            event: event.into(),
-            pod: Some(self.pod.clone()),
-            container: self.container.clone(),
-        };
-        request.encode_to_vec()
-    }
-}
-
-fn method(event: Event) -> &'static str {
-    match event {
-        Event::RunPodSandbox => "RunPodSandbox",
-        Event::StopPodSandbox => "StopPodSandbox",
-        Event::RemovePodSandbox => "RemovePodSandbox",
-        Event::CreateContainer => "CreateContainer",
-        Event::PostCreateContainer => "PostCreateContainer",
-        Event::StartContainer => "StartContainer",
-        Event::PostStartContainer => "PostStartContainer",
-        Event::UpdateContainer => "UpdateContainer",
-        Event::PostUpdateContainer => "PostUpdateContainer",
-        Event::StopContainer => "StopContainer",
-        Event::RemoveContainer => "RemoveContainer",
-        Event::UpdatePodSandbox => "UpdatePodSandbox",
-        Event::PostUpdatePodSandbox => "PostUpdatePodSandbox",
-        Event::ValidateContainerAdjustment => "ValidateContainerAdjustment",
-        Event::Unknown | Event::Last => "StateChange",
-    }
-}
-
-/// Upstream's rules for names: two digits, and what a file can be called.
-pub(super) fn check_name(identity: &Identity) -> Result<(), String> {
-    let digits = |text: &str| text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(&identity.index) {
-        return Err(format!(
-            "A plugin's index is two digits, not {:?}.",
-            identity.index
-        ));
-    }
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte);
-    if identity.base.is_empty() || !identity.base.bytes().all(plain) {
-        return Err(format!(
-            "A plugin's name is made of letters, digits and -_.+, not {:?}.",
-            identity.base
-        ));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names() {
-        let name = |index: &str, base: &str| Identity {
-            index: index.into(),
-            base: base.into(),
-            config: String::new(),
-        };
-        for good in [name("00", "a"), name("99", "logger_1.0+x-y")] {
-            check_name(&good).unwrap();
-        }
-        for bad in [
-            name("0", "a"),
-            name("0a", "a"),
-            name("000", "a"),
-            name("00", ""),
-            name("00", "a b"),
-        ] {
-            check_name(&bad).unwrap_err();
-        }
-    }
-
-    #[test]
-    fn a_state_is_cut_into_messages_that_fit() {
-        let pods: Vec<api::PodSandbox> = (0..500)
-            .map(|number| api::PodSandbox {
-                id: number.to_string(),
-                name: "x".repeat(30_000),
-                ..Default::default()
-            })
-            .collect();
-        let containers = vec![api::Container::default(); 10];
-        let pages = pages(pods.clone(), containers);
-        assert!(pages.len() > 3);
-        assert!(pages.iter().all(|page| page.encoded_len() <= MAX_BODY));
-        let sent: Vec<api::PodSandbox> = pages.iter().flat_map(|page| page.pods.clone()).collect();
-        assert_eq!(sent, pods);
-        assert_eq!(pages.last().unwrap().containers.len(), 10);
-        assert_eq!(super::pages(Vec::new(), Vec::new()).len(), 1);
     }
 }

@@ -11,8 +11,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use super::api::{Container, ContainerState, ContainerUpdate, PodSandbox};
+use super::identity::Identity;
+use super::notice::Notice;
 use super::notify::Exit;
-use super::plugin::{Identity, Notice, Plugin};
+use super::plugin::Plugin;
 use super::{NriConfig, Runtime, ServeError, launch};
 
 /// Plugins that may be about to register at once.

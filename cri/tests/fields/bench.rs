@@ -6,17 +6,19 @@ use std::time::Duration;
 use berth_cri::{
     ContainerConfig, ContainerId, Engine, EngineConfig, LocalEngine, PodSandboxConfig, SandboxId,
 };
-use berth_images::build::File;
+use berth_images::build::{File, layered};
+use berth_images::{Reference, Store};
 use berth_tests::Node;
+use oci_spec::image::ConfigBuilder;
 use tokio::runtime::Runtime;
 
 use crate::busybox;
 use crate::node::{self, add_image, engine_config, open};
 
 const IMAGE: &str = "test.local/busybox:latest";
-const APPLETS: [&str; 14] = [
+const APPLETS: [&str; 16] = [
     "sh", "cat", "echo", "sleep", "ls", "mount", "umount", "touch", "mkdir", "stat", "true", "dd", "grep",
-    "nc",
+    "nc", "find", "sort",
 ];
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -50,6 +52,13 @@ impl Bench {
     /// One more image.
     pub(crate) fn image(&self, name: &str, files: &[File]) {
         add_image(&self.node, name, files, None);
+    }
+
+    /// One more image, the lowest layer first.
+    pub(crate) fn layered_image(&self, name: &str, layers: &[&[File]]) {
+        let store = Store::open(&self.node.root().join("images")).unwrap();
+        let name = name.parse::<Reference>().unwrap();
+        layered(&store, &name, layers, &ConfigBuilder::default().build().unwrap()).unwrap();
     }
 
     /// A directory of the test's own.

@@ -7,14 +7,14 @@ use super::bench::{Bench, idle, shell};
 use super::plugin::{Answer, PluginConfig};
 use crate::node::started;
 
-fn variable(key: &str, value: &str) -> api::KeyValue {
+pub(crate) fn variable(key: &str, value: &str) -> api::KeyValue {
     api::KeyValue {
         key: key.into(),
         value: value.into(),
     }
 }
 
-fn memory(limit: i64) -> api::LinuxResources {
+pub(crate) fn memory(limit: i64) -> api::LinuxResources {
     api::LinuxResources {
         memory: Some(api::LinuxMemory {
             limit: Some(api::OptionalInt64 { value: limit }),
@@ -25,7 +25,7 @@ fn memory(limit: i64) -> api::LinuxResources {
 }
 
 /// The memory limit that a container has, whichever cgroups the machine has.
-const LIMIT: &str =
+pub(crate) const LIMIT: &str =
     "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes";
 
 #[test]
@@ -145,85 +145,6 @@ fn two_plugins_that_want_different_things_are_both_named() {
 }
 
 #[test]
-fn what_cannot_be_had_is_refused_by_name() {
-    let bench = Bench::new();
-    let linux = |linux| api::ContainerAdjustment {
-        linux: Some(linux),
-        ..Default::default()
-    };
-    let namespace = api::LinuxNamespace {
-        r#type: "network".into(),
-        path: "/proc/1/ns/net".into(),
-    };
-    let hooks = api::Hooks {
-        poststop: vec![api::Hook {
-            path: "/bin/true".into(),
-            ..Default::default()
-        }],
-        ..Default::default()
-    };
-    let class = api::LinuxResources {
-        blockio_class: Some(api::OptionalString { value: "fast".into() }),
-        ..Default::default()
-    };
-    let table = [
-        (
-            "/elsewhere",
-            linux(api::LinuxContainerAdjustment {
-                cgroups_path: "/elsewhere".into(),
-                ..Default::default()
-            }),
-        ),
-        (
-            "network namespace",
-            linux(api::LinuxContainerAdjustment {
-                namespaces: vec![namespace],
-                ..Default::default()
-            }),
-        ),
-        (
-            "class fast",
-            linux(api::LinuxContainerAdjustment {
-                resources: Some(class),
-                ..Default::default()
-            }),
-        ),
-        (
-            "poststop",
-            api::ContainerAdjustment {
-                hooks: Some(hooks),
-                ..Default::default()
-            },
-        ),
-    ];
-    let mut wanted: Vec<_> = table.iter().map(|(_, adjust)| adjust.clone()).collect();
-    wanted.reverse();
-    bench.plugin(PluginConfig::answering("00", "greedy", move |method, _| {
-        let adjust = if method == "CreateContainer" {
-            wanted.pop()
-        } else {
-            None
-        };
-        Answer::of(&api::CreateContainerResponse {
-            adjust,
-            ..Default::default()
-        })
-    }));
-    let pod = bench.pod("refused");
-    bench.run(async |engine| {
-        let sandbox = engine.run_pod_sandbox(pod).await.unwrap();
-        for (name, _) in &table {
-            let error = engine.create_container(&sandbox, idle("main")).await.unwrap_err();
-            assert!(error.to_string().contains(name), "{name}: {error}");
-        }
-        let id = engine.create_container(&sandbox, idle("main")).await.unwrap();
-        engine.remove_container(&id).await.unwrap();
-        engine.remove_pod_sandbox(&sandbox).await.unwrap();
-    });
-    bench.finish();
-}
-
-#[test]
 fn a_validator_has_the_last_word() {
     let bench = Bench::new();
     let adjust = api::ContainerAdjustment {
@@ -261,101 +182,6 @@ fn a_validator_has_the_last_word() {
             text.contains("50-guard") && text.contains("nobody sets A"),
             "{text}"
         );
-        engine.remove_pod_sandbox(&sandbox).await.unwrap();
-    });
-    bench.finish();
-}
-
-#[test]
-fn a_plugin_updates_containers_when_it_likes() {
-    let bench = Bench::new();
-    let calls = bench.plugin(PluginConfig::new("00", "updater"));
-    let pod = bench.pod("update");
-    bench.run(async |engine| {
-        let sandbox = engine.run_pod_sandbox(pod).await.unwrap();
-        let id = started(engine, &sandbox, idle("main")).await;
-        let update = |container: &str, resources| api::ContainerUpdate {
-            container_id: container.to_owned(),
-            linux: Some(api::LinuxContainerUpdate {
-                resources: Some(resources),
-            }),
-            ignore_failure: false,
-        };
-        let request = api::UpdateContainersRequest {
-            update: vec![
-                update(&id.0, memory(40 << 20)),
-                update("missing", memory(1 << 20)),
-            ],
-            evict: Vec::new(),
-        };
-        let reply = calls
-            .call("UpdateContainers", &prost::Message::encode_to_vec(&request), 3)
-            .await
-            .unwrap();
-        let reply: api::UpdateContainersResponse = prost::Message::decode(reply.as_slice()).unwrap();
-        let failed: Vec<&str> = reply
-            .failed
-            .iter()
-            .map(|update| update.container_id.as_str())
-            .collect();
-        assert_eq!(failed, ["missing"]);
-        assert_eq!(shell(engine, &id, LIMIT).await, format!("{}\n", 40 << 20));
-        let evict = api::UpdateContainersRequest {
-            update: Vec::new(),
-            evict: vec![api::ContainerEviction {
-                container_id: id.0.clone(),
-                reason: "it is in the way".into(),
-            }],
-        };
-        calls
-            .call("UpdateContainers", &prost::Message::encode_to_vec(&evict), 5)
-            .await
-            .unwrap();
-        calls.until("StopContainer", 1).await;
-        assert_eq!(engine.container_status(&id).await.unwrap().exit_code, 137);
-        engine.remove_pod_sandbox(&sandbox).await.unwrap();
-    });
-    bench.finish();
-}
-
-#[test]
-fn an_update_of_the_kubelets_passes_through_plugins() {
-    let bench = Bench::new();
-    let plugin = PluginConfig::answering("00", "halver", |method, payload| {
-        if method != "UpdateContainer" {
-            return Answer::empty();
-        }
-        let request = <api::UpdateContainerRequest as prost::Message>::decode(payload).unwrap();
-        let asked = request
-            .linux_resources
-            .unwrap()
-            .memory
-            .unwrap()
-            .limit
-            .unwrap()
-            .value;
-        Answer::of(&api::UpdateContainerResponse {
-            update: vec![api::ContainerUpdate {
-                container_id: request.container.unwrap().id,
-                linux: Some(api::LinuxContainerUpdate {
-                    resources: Some(memory(asked / 2)),
-                }),
-                ignore_failure: false,
-            }],
-            evict: Vec::new(),
-        })
-    });
-    bench.plugin(plugin);
-    let pod = bench.pod("through");
-    bench.run(async |engine| {
-        let sandbox = engine.run_pod_sandbox(pod).await.unwrap();
-        let id = started(engine, &sandbox, idle("main")).await;
-        let limits = berth_cri::LinuxContainerResources {
-            memory_limit: Some(64 << 20),
-            ..Default::default()
-        };
-        engine.update_container_resources(&id, limits).await.unwrap();
-        assert_eq!(shell(engine, &id, LIMIT).await, format!("{}\n", 32 << 20));
         engine.remove_pod_sandbox(&sandbox).await.unwrap();
     });
     bench.finish();

@@ -61,7 +61,9 @@ impl Bench {
             plugin_config: root.join("conf.d"),
             timeouts: self.timeouts,
         };
-        let (runtime, engine) = open(engine_config(&root), &root);
+        let mut config = engine_config(&root);
+        config.cdi_spec_dirs = vec![root.join("cdi")];
+        let (runtime, engine) = open(config, &root);
         runtime.block_on(async {
             engine.list_pod_sandboxes(None).await.unwrap();
             engine.serve_nri(nri).await.unwrap();
@@ -108,7 +110,7 @@ impl Bench {
     pub(crate) fn finish(mut self) {
         self.kill();
         let _ = std::fs::remove_file(self.socket());
-        node::finish(self.node, &["plugins", "conf.d"]);
+        node::finish(self.node, &["plugins", "conf.d", "cdi"]);
     }
 }
 

@@ -131,20 +131,3 @@ fn who_does_not_register_is_turned_away() {
     });
     bench.finish();
 }
-
-#[test]
-fn a_flood_of_calls_does_not_pile_up() {
-    let bench = Bench::new();
-    let calls = bench.plugin(PluginConfig::new("00", "flood"));
-    let pod = bench.pod("flood");
-    bench.run(async |engine| {
-        let sandbox = engine.run_pod_sandbox(pod).await.unwrap();
-        for call in 0..2000 {
-            let _ = calls.call("UpdateContainers", &[], 2 * call + 3).await;
-        }
-        let error = calls.call("RegisterPlugin", &[], 5001).await.unwrap_err();
-        assert!(error.contains("already"), "{error}");
-        engine.remove_pod_sandbox(&sandbox).await.unwrap();
-    });
-    bench.finish();
-}

@@ -13,8 +13,11 @@ mod bench;
 mod busybox;
 mod events;
 mod failures;
+mod fields;
+mod flood;
 mod launched;
 #[path = "../support/node.rs"]
 mod node;
 mod plugin;
 mod synchronization;
+mod updates;

@@ -78,7 +78,7 @@ pub(crate) struct PluginConfig {
     pub(crate) name: &'static str,
     /// Zero is all events.
     pub(crate) events: i32,
-    /// For everything but `Configure`.
+    /// Of `Configure` it only hears.
     pub(crate) handler: Handler,
 }
 
@@ -99,6 +99,22 @@ impl PluginConfig {
             events: 0,
             handler: Box::new(handler),
         }
+    }
+
+    /// A plugin that wants the first of these of the first container that is made, and so on.
+    pub(crate) fn adjusting_each(
+        index: &'static str,
+        name: &'static str,
+        wanted: Vec<api::ContainerAdjustment>,
+    ) -> Self {
+        let mut wanted = wanted.into_iter();
+        Self::answering(index, name, move |method, _| match method {
+            "CreateContainer" => Answer::of(&api::CreateContainerResponse {
+                adjust: wanted.next(),
+                ..Default::default()
+            }),
+            _ => Answer::empty(),
+        })
     }
 
     /// A plugin that wants this of each container that is made.
@@ -129,6 +145,8 @@ pub(crate) struct Calls {
     /// Answers of the runtime to the plugin.
     answers: Shared<Answered>,
     socket: Arc<UnixStream>,
+    /// Held while a message is written: several threads do.
+    writing: Arc<Mutex<()>>,
 }
 
 impl Calls {
@@ -166,6 +184,25 @@ impl Calls {
         );
     }
 
+    /// Sends a message; false once the socket is closed. That may be what a test is about.
+    pub(crate) fn send(&self, message: &Message) -> bool {
+        let bytes = encode(message).unwrap();
+        let _writing = self.writing.lock().unwrap();
+        (&*self.socket).write_all(&bytes).is_ok()
+    }
+
+    /// How many calls of the plugin were answered.
+    pub(crate) fn answered(&self) -> usize {
+        self.answers.lock().unwrap().len()
+    }
+
+    /// Waits until the runtime has closed the plugin, in a process that is nothing else.
+    pub(crate) fn wait_closed(&self) {
+        while !self.all().iter().any(|(method, _)| method == "(closed)") {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Ends the plugin.
     pub(crate) fn leave(&self) {
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
@@ -179,7 +216,7 @@ impl Calls {
     /// Calls the runtime, on a stream that no call before had.
     pub(crate) async fn call(&self, method: &str, payload: &[u8], stream: u32) -> Answered {
         let before = self.answers.lock().unwrap().len();
-        send(&self.socket, &request(method, payload, stream));
+        self.send(&request(method, payload, stream));
         let waited = tokio::time::timeout(PATIENCE, async {
             while self.answers.lock().unwrap().len() == before {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -204,16 +241,14 @@ impl Plugin {
             log: Arc::default(),
             answers: Arc::default(),
             socket: Arc::new(socket),
+            writing: Arc::default(),
         };
         let registration = api::RegisterPluginRequest {
             plugin_name: config.name.to_owned(),
             plugin_idx: config.index.to_owned(),
             nri_version: String::new(),
         };
-        send(
-            &calls.socket,
-            &request("RegisterPlugin", &registration.encode_to_vec(), 1),
-        );
+        calls.send(&request("RegisterPlugin", &registration.encode_to_vec(), 1));
         let plugin = calls.clone();
         std::thread::spawn(move || serve(&plugin, config));
         Self { calls }
@@ -224,7 +259,7 @@ impl Plugin {
     }
 }
 
-fn request(method: &str, payload: &[u8], stream: u32) -> Message {
+pub(crate) fn request(method: &str, payload: &[u8], stream: u32) -> Message {
     let request = Request {
         service: "nri.pkg.api.v1alpha1.Runtime".to_owned(),
         method: method.to_owned(),
@@ -237,11 +272,6 @@ fn request(method: &str, payload: &[u8], stream: u32) -> Message {
         kind: Kind::Request,
         body: request.encode_to_vec(),
     }
-}
-
-fn send(mut socket: &UnixStream, message: &Message) {
-    // A runtime that has closed the plugin is what some tests are about.
-    let _ = socket.write_all(&encode(message).unwrap());
 }
 
 fn serve(calls: &Calls, mut config: PluginConfig) {
@@ -285,6 +315,7 @@ fn handle(calls: &Calls, config: &mut PluginConfig, message: &Message) -> bool {
     let request = Request::decode(message.body.as_slice()).unwrap();
     assert_eq!(request.service, "nri.pkg.api.v1alpha1.Plugin");
     let answer = if request.method == "Configure" {
+        (config.handler)(&request.method, &request.payload);
         Answer::of(&api::ConfigureResponse {
             events: config.events,
         })
@@ -312,6 +343,6 @@ fn handle(calls: &Calls, config: &mut PluginConfig, message: &Message) -> bool {
         body: Response { status, payload }.encode_to_vec(),
         ..message.clone()
     };
-    send(&calls.socket, &reply);
+    calls.send(&reply);
     true
 }

@@ -86,7 +86,8 @@ fn prepare_in(
         let place = dir.join(ROOT);
         made(&place)?;
         let namespace = sandbox.namespaces().user;
-        let root = overlay(&request.rootfs, namespace.is_some()).detached(&bundle, namespace)?;
+        let label = spec["linux"]["mountLabel"].as_str().unwrap_or_default();
+        let root = overlay(&request.rootfs, namespace.is_some()).detached(&bundle, namespace, label)?;
         attach(&root, &place)?;
         spec["root"]["path"] = json!(place);
     }

@@ -66,6 +66,7 @@ impl Pod {
             sysctls: BTreeMap::new(),
             oom_score_adj: 0,
             shm_size: 1 << 20,
+            mount_label: String::new(),
             pause: berth_shim::protocol::PauseIds::default(),
             runtime: std::env::var_os("BERTH_TEST_RUNTIME").map(|path| runtime(Path::new(&path))),
         };

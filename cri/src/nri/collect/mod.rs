@@ -3,15 +3,16 @@
 //! Plugins are asked one after the other, and each sees the container as those before it want it. A name that begins with
 //! `-` takes away what it names.
 
+mod linux;
+mod others;
+
 use std::collections::BTreeMap;
 
 use super::NriError;
-use super::api::{
-    self, Container, ContainerAdjustment, ContainerEviction, ContainerUpdate, CreateContainerResponse, Field,
-    KeyValue, LinuxResources,
-};
-use super::limits;
+use super::api::{self, Container, ContainerAdjustment, CreateContainerResponse, Field, KeyValue};
 use super::owners::Owners;
+
+pub(super) use others::Others;
 
 /// What a name that begins with `-` takes away.
 pub(super) fn removed(name: &str) -> Option<&str> {
@@ -25,14 +26,6 @@ pub(super) struct Wishes {
     pub(super) container: Container,
     pub(super) adjust: ContainerAdjustment,
     pub(super) others: Others,
-}
-
-/// Changes of other containers.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Others {
-    pub(super) updates: Vec<ContainerUpdate>,
-    pub(super) evictions: Vec<ContainerEviction>,
-    pub(super) owners: Owners,
 }
 
 impl Wishes {
@@ -184,119 +177,6 @@ impl Wishes {
             target.poststop.extend(hooks.poststop.clone());
         }
     }
-
-    fn adjust_linux(
-        &mut self,
-        id: &str,
-        linux: api::LinuxContainerAdjustment,
-        plugin: &str,
-    ) -> Result<(), NriError> {
-        let owners = &mut self.others.owners;
-        let wanted = self.adjust.linux.get_or_insert_default();
-        let shown = self.container.linux.get_or_insert_default();
-        for device in linux.devices {
-            if let Some(path) = removed(&device.path) {
-                wanted
-                    .devices
-                    .retain(|known| known.path != path && known.path != device.path);
-                shown.devices.retain(|known| known.path != path);
-                owners.clear_entry(id, Field::Devices, path, plugin);
-            } else {
-                owners.claim_entry(id, Field::Devices, &device.path, plugin)?;
-                shown.devices.retain(|known| known.path != device.path);
-                shown.devices.push(device.clone());
-            }
-            wanted.devices.push(device);
-        }
-        if let Some(resources) = linux.resources {
-            limits::claim(owners, &resources, id, plugin)?;
-            limits::merge(&resources, wanted.resources.get_or_insert_default());
-            limits::merge(&resources, shown.resources.get_or_insert_default());
-        }
-        if !linux.cgroups_path.is_empty() {
-            owners.claim(id, Field::CgroupsPath, plugin)?;
-            shown.cgroups_path.clone_from(&linux.cgroups_path);
-            wanted.cgroups_path = linux.cgroups_path;
-        }
-        if let Some(score) = linux.oom_score_adj {
-            owners.claim(id, Field::OomScoreAdj, plugin)?;
-            (wanted.oom_score_adj, shown.oom_score_adj) = (Some(score), Some(score));
-        }
-        if let Some(priority) = linux.io_priority {
-            owners.claim(id, Field::IoPriority, plugin)?;
-            (wanted.io_priority, shown.io_priority) = (Some(priority), Some(priority));
-        }
-        if let Some(policy) = linux.seccomp_policy {
-            owners.claim(id, Field::SeccompPolicy, plugin)?;
-            shown.seccomp_policy = Some(policy.clone());
-            wanted.seccomp_policy = Some(policy);
-        }
-        for namespace in linux.namespaces {
-            let kind = removed(&namespace.r#type).unwrap_or(&namespace.r#type).to_owned();
-            owners.claim_entry(id, Field::Namespace, &kind, plugin)?;
-            shown.namespaces.retain(|known| known.r#type != kind);
-            if kind == namespace.r#type {
-                shown.namespaces.push(namespace.clone());
-            }
-            wanted.namespaces.push(namespace);
-        }
-        let what = (id, Field::Sysctl, plugin);
-        merge_map(owners, what, &linux.sysctl, &mut wanted.sysctl, &mut shown.sysctl)?;
-        let what = (id, Field::LinuxNetDevices, plugin);
-        merge_map(
-            owners,
-            what,
-            &linux.net_devices,
-            &mut wanted.net_devices,
-            &mut shown.net_devices,
-        )?;
-        if let Some(scheduler) = linux.scheduler {
-            owners.claim(id, Field::LinuxSched, plugin)?;
-            shown.scheduler = Some(scheduler.clone());
-            wanted.scheduler = Some(scheduler);
-        }
-        if let Some(policy) = linux.memory_policy {
-            owners.claim(id, Field::MemoryPolicy, plugin)?;
-            wanted.memory_policy = Some(policy);
-        }
-        if let Some(rdt) = linux.rdt {
-            adjust_rdt(owners, id, rdt, wanted.rdt.get_or_insert_default(), plugin)?;
-            shown.rdt.clone_from(&wanted.rdt);
-        }
-        Ok(())
-    }
-}
-
-fn adjust_rdt(
-    owners: &mut Owners,
-    id: &str,
-    rdt: api::LinuxRdt,
-    wanted: &mut api::LinuxRdt,
-    plugin: &str,
-) -> Result<(), NriError> {
-    let fields = [Field::RdtClosId, Field::RdtSchemata, Field::RdtEnableMonitoring];
-    if rdt.remove {
-        for field in fields {
-            owners.clear(id, field, plugin);
-        }
-        *wanted = api::LinuxRdt {
-            remove: true,
-            ..Default::default()
-        };
-    }
-    if let Some(class) = rdt.clos_id {
-        owners.claim(id, Field::RdtClosId, plugin)?;
-        wanted.clos_id = Some(class);
-    }
-    if let Some(schemata) = rdt.schemata {
-        owners.claim(id, Field::RdtSchemata, plugin)?;
-        wanted.schemata = Some(schemata);
-    }
-    if let Some(monitoring) = rdt.enable_monitoring {
-        owners.claim(id, Field::RdtEnableMonitoring, plugin)?;
-        wanted.enable_monitoring = Some(monitoring);
-    }
-    Ok(())
 }
 
 /// Merges a map of which a plugin sets and takes away entries. What is taken away stays in `to` by its marked name.
@@ -325,42 +205,10 @@ fn merge_map<T: Clone>(
     Ok(())
 }
 
-impl Others {
-    /// Adds what a plugin wants of containers that are there. What conflicts and may fail is left out.
-    pub(super) fn add(&mut self, updates: Vec<ContainerUpdate>, plugin: &str) -> Result<(), NriError> {
-        for update in updates {
-            let empty = LinuxResources::default();
-            let resources = update
-                .linux
-                .as_ref()
-                .and_then(|linux| linux.resources.as_ref())
-                .unwrap_or(&empty);
-            let mut owners = self.owners.clone();
-            match limits::claim(&mut owners, resources, &update.container_id, plugin) {
-                Err(_) if update.ignore_failure => continue,
-                claimed => claimed?,
-            }
-            self.owners = owners;
-            let known = self
-                .updates
-                .iter_mut()
-                .find(|known| known.container_id == update.container_id);
-            match known {
-                Some(known) => {
-                    known.ignore_failure &= update.ignore_failure;
-                    let linux = known.linux.get_or_insert_default();
-                    limits::merge(resources, linux.resources.get_or_insert_default());
-                }
-                None => self.updates.push(update),
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nri::api::{ContainerUpdate, LinuxResources};
 
     fn variable(key: &str, value: &str) -> KeyValue {
         KeyValue {
