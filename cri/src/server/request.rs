@@ -224,6 +224,19 @@ fn device(device: v1::Device) -> Device {
     }
 }
 
+/// What a container's limits are to be.
+///
+/// Annotations are for runtimes that know some; none is known here, and who sends one means it to have an effect.
+pub(super) fn update(of: v1::UpdateContainerResourcesRequest) -> Result<LinuxContainerResources> {
+    if let Some(name) = of.annotations.keys().next() {
+        return Err(invalid(format!(
+            "annotations[{name:?}] changes nothing of a container that is there; leave it out."
+        )));
+    }
+    refuse(of.windows.is_some(), "windows")?;
+    resources(of.linux.unwrap_or_default())
+}
+
 /// A container's limits; what is 0 or empty is not asked for.
 pub(crate) fn resources(of: v1::LinuxContainerResources) -> Result<LinuxContainerResources> {
     let unsigned = |value: i64, field: &str| match value {
@@ -312,6 +325,26 @@ mod tests {
         lacking.metadata.as_mut().unwrap().uid.clear();
         let error = sandbox(Some(lacking), String::new()).unwrap_err().to_string();
         assert_eq!(error, "The request lacks config.metadata.uid.");
+    }
+
+    #[test]
+    fn an_update_with_annotations_is_refused_by_name() {
+        let update = |annotations: &[(&str, &str)]| {
+            super::update(v1::UpdateContainerResourcesRequest {
+                linux: Some(v1::LinuxContainerResources {
+                    cpu_shares: 7,
+                    ..Default::default()
+                }),
+                annotations: annotations
+                    .iter()
+                    .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                    .collect(),
+                ..Default::default()
+            })
+        };
+        assert_eq!(update(&[]).unwrap().cpu_shares, Some(7));
+        let error = update(&[("example.com/turbo", "on")]).unwrap_err().to_string();
+        assert!(error.contains("annotations[\"example.com/turbo\"]"), "{error}");
     }
 
     #[test]

@@ -321,7 +321,7 @@ impl RuntimeService for Runtime {
     ) -> Reply<v1::UpdateContainerResourcesResponse> {
         let request = request.into_inner();
         let id = lookup::container(self.engine.as_ref(), &request.container_id).await?;
-        let resources = request::resources(request.linux.unwrap_or_default()).map_err(status)?;
+        let resources = request::update(request).map_err(status)?;
         self.engine
             .update_container_resources(&id, resources)
             .await
