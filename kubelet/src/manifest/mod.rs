@@ -423,4 +423,6 @@ fn with_type(item: &Node, list_kind: &str) -> Option<Node> {
 #[cfg(test)]
 mod completeness;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests;

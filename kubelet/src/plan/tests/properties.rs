@@ -15,6 +15,7 @@ struct Container {
     post_start: bool,
     pre_stop: bool,
     always_pull: bool,
+    rule: Option<(&'static str, &'static str, i32)>,
     runs: Vec<Run>,
 }
 
@@ -45,15 +46,22 @@ fn run() -> impl Strategy<Value = Run> {
 
 fn container() -> impl Strategy<Value = Container> {
     let flags = prop::array::uniform6(prop::bool::weighted(0.3));
-    (0_u8..3, flags, prop::collection::vec(run(), 1..4)).prop_map(|(kind, flags, runs)| Container {
-        kind,
-        startup_probe: flags[0],
-        readiness_probe: flags[1],
-        liveness_probe: flags[2],
-        post_start: flags[3],
-        pre_stop: flags[4],
-        always_pull: flags[5],
-        runs,
+    let action = prop_oneof![2 => Just("Restart"), 1 => Just("RestartAllContainers")];
+    let operator = prop_oneof![2 => Just("In"), 1 => Just("NotIn")];
+    let code = prop_oneof![Just(0), Just(1), Just(137)];
+    let rule = prop::option::weighted(0.3, (action, operator, code));
+    (0_u8..3, flags, rule, prop::collection::vec(run(), 1..4)).prop_map(|(kind, flags, rule, runs)| {
+        Container {
+            rule,
+            kind,
+            startup_probe: flags[0],
+            readiness_probe: flags[1],
+            liveness_probe: flags[2],
+            post_start: flags[3],
+            pre_stop: flags[4],
+            always_pull: flags[5],
+            runs,
+        }
     })
 }
 
@@ -62,6 +70,7 @@ fn disturbance() -> impl Strategy<Value = (u64, Disturbance)> {
         2 => prop::option::of(0_u64..40).prop_map(Disturbance::Delete),
         3 => Just(Disturbance::RestartDaemon),
         2 => Just(Disturbance::LoseSandbox),
+        2 => (-400_i64..400).prop_map(Disturbance::ClockJump),
     ];
     (0_u64..120, kind)
 }
@@ -75,6 +84,16 @@ fn to_json(index: usize, of: &Container) -> Value {
     let plain_init = of.kind == 0;
     if of.kind == 1 {
         fields.insert("restartPolicy".into(), json!("Always"));
+    }
+    if let Some((action, operator, code)) = of.rule {
+        fields
+            .entry("restartPolicy")
+            .or_insert(json!(if index % 2 == 0 { "Never" } else { "OnFailure" }));
+        let codes = json!({ "operator": operator, "values": [code] });
+        fields.insert(
+            "restartPolicyRules".into(),
+            json!([{ "action": action, "exitCodes": codes }]),
+        );
     }
     for (wanted, name) in [
         (of.startup_probe, "startupProbe"),
@@ -160,11 +179,17 @@ proptest! {
     fn every_pod_comes_to_rest(
         containers in prop::collection::vec(container(), 1..6),
         policy in policies(),
-        disturbances in prop::collection::vec((0_u64..120, prop_oneof![Just(Disturbance::RestartDaemon), Just(Disturbance::LoseSandbox)]), 0..4),
+        disturbances in prop::collection::vec((0_u64..120, prop_oneof![
+            Just(Disturbance::RestartDaemon),
+            Just(Disturbance::LoseSandbox),
+            (-400_i64..400).prop_map(Disturbance::ClockJump),
+        ]), 0..4),
         durations in prop::collection::vec(0_u64..4, 1..5),
     ) {
         let mut containers = containers;
         for one in &mut containers {
+            // A rule may start it again for ever.
+            one.rule = None;
             // The last run is a good one: plain init containers end, others go on.
             if one.kind == 0 {
                 one.runs.iter_mut().for_each(|run| run.ends = run.ends.or(Some((2, 1))));
@@ -183,7 +208,9 @@ proptest! {
         prop_assert!(plan.wake_at.is_none(), "{:#?}", plan);
         match node.phase() {
             "Running" => prop_assert!(plan.stage == Stage::Syncing && !node.running().is_empty()),
-            "Succeeded" | "Failed" => prop_assert!(plan.stage == Stage::Terminated && node.running().is_empty() && policy != "Always"),
+            "Succeeded" | "Failed" => {
+                prop_assert!(plan.stage == Stage::Terminated && node.running().is_empty() && policy != "Always");
+            }
             other => prop_assert!(false, "{other}"),
         }
     }

@@ -74,6 +74,8 @@ pub(super) enum Disturbance {
     RestartDaemon,
     /// The sandbox and all in it is gone.
     LoseSandbox,
+    /// Somebody sets the clock, so many seconds ahead or back.
+    ClockJump(i64),
 }
 
 struct Task {
@@ -102,6 +104,8 @@ pub(super) struct Simulator {
     /// Main containers that ran, by how often.
     pub(super) starts: BTreeMap<String, u32>,
     last_plan: Plan,
+    /// How many restarts in a row led to each attempt of a container, counted apart from what the plan counts.
+    streaks: BTreeMap<(String, u32), u32>,
 }
 
 impl Simulator {
@@ -142,6 +146,7 @@ impl Simulator {
             failed_starts: 0,
             starts: BTreeMap::new(),
             last_plan: Plan::default(),
+            streaks: BTreeMap::new(),
         }
     }
 
@@ -161,7 +166,7 @@ impl Simulator {
     }
 
     pub(super) fn second(&self) -> u64 {
-        (self.now - self.begun) / SECOND
+        self.now.saturating_sub(self.begun) / SECOND
     }
 
     pub(super) fn phase(&self) -> &str {
@@ -396,6 +401,7 @@ impl Simulator {
     /// The engine's record of a container is there before its program runs, and shows.
     fn begin_container(&mut self, start: &StartContainer) {
         let name = &start.config.name;
+        self.check_pause(start);
         let (container, role) = spec::container(&self.desired.pod, name).unwrap();
         self.check_round(start);
         self.check_turn(name, role, &start.sandbox, start_round(start));
@@ -444,6 +450,47 @@ impl Simulator {
             stop_signal: 15,
             config: start.config.as_ref().clone(),
         });
+    }
+
+    /// No container is started sooner after its end than its back-off says: the number of restarts in a row gives it,
+    /// and a long run, or a restart of all containers for another's sake, begins anew.
+    fn check_pause(&mut self, start: &StartContainer) {
+        let name = start.config.name.clone();
+        let ended = self.observed.containers.iter().filter(|record| {
+            record.config.name == name
+                && matches!(record.state, ContainerState::Exited | ContainerState::Unknown)
+        });
+        let Some(last) = ended.max_by_key(|record| record.config.attempt).cloned() else {
+            return;
+        };
+        let in_a_row = self
+            .streaks
+            .get(&(name.clone(), last.config.attempt))
+            .copied()
+            .unwrap_or(0);
+        let began = if last.started_at == 0 {
+            last.created_at
+        } else {
+            last.started_at
+        };
+        let ran_long = last.finished_at.saturating_sub(began) > 600 * SECOND;
+        let (container, _) = spec::container(&self.desired.pod, &name).unwrap();
+        let for_another = round_of(&last) < start_round(start)
+            && spec::restart_rule(container, last.exit_code)
+                != Some(spec::RestartAction::RestartAllContainers);
+        let (pause, next) = match in_a_row {
+            _ if for_another => (0, in_a_row),
+            _ if ran_long => (0, 1),
+            0 => (0, 1),
+            n => ((10 * 2_u64.pow((n - 1).min(10))).min(300) * SECOND, n + 1),
+        };
+        self.streaks.insert((name.clone(), start.config.attempt), next);
+        assert!(
+            self.now >= last.finished_at + pause,
+            "{name} is started {} s after its end, before {} s",
+            self.now.saturating_sub(last.finished_at) / SECOND,
+            pause / SECOND
+        );
     }
 
     /// Nothing of an earlier round is started once all containers were restarted, or runs beside what is.
@@ -625,6 +672,9 @@ impl Simulator {
                 });
             }
             Disturbance::RestartDaemon => self.restart_daemon(),
+            Disturbance::ClockJump(seconds) => {
+                self.now = self.now.saturating_add_signed(seconds * 1_000_000_000);
+            }
             Disturbance::LoseSandbox => {
                 let running: Vec<ContainerId> = self
                     .observed
