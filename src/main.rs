@@ -2,6 +2,7 @@
 
 mod builtin_image;
 mod cri;
+mod daemon;
 mod image;
 mod pods;
 mod preflight;
@@ -36,11 +37,18 @@ enum Command {
     Run(run::RunArgs),
     Cri(cri::CriArgs),
     Image(image::ImageArgs),
-    /// List the pods of this node and who runs them
-    Ps,
+    Ps(pods::PsArgs),
     Status(pods::StatusArgs),
     Logs(pods::LogsArgs),
+    Events(pods::EventsArgs),
+    Exec(pods::ExecArgs),
+    Attach(pods::AttachArgs),
+    Cp(pods::CpArgs),
+    PortForward(pods::PortForwardArgs),
+    Restart(pods::RestartArgs),
     Stop(pods::StopArgs),
+    Rm(pods::RmArgs),
+    Daemon(daemon::DaemonArgs),
 }
 
 fn main() -> ExitCode {
@@ -60,9 +68,17 @@ fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Run(args) => run::run(&args, &root, &cli.cgroup_root),
         Command::Cri(args) => cri::run(&args, &root),
         Command::Image(args) => Ok(image::run(args, &root.images())),
-        Command::Ps => pods::ps(&root),
+        Command::Ps(args) => pods::ps(&args, &root),
         Command::Status(args) => pods::status(&args, &root),
         Command::Logs(args) => pods::logs(&args, &root),
+        Command::Events(args) => pods::events(&args, &root),
+        Command::Exec(args) => pods::exec(&args, &root, &cli.cgroup_root),
+        Command::Attach(args) => pods::attach(&args, &root, &cli.cgroup_root),
+        Command::Cp(args) => pods::cp(&args, &root, &cli.cgroup_root),
+        Command::PortForward(args) => pods::port_forward(&args, &root, &cli.cgroup_root),
+        Command::Restart(args) => pods::restart(&args, &root, &cli.cgroup_root),
         Command::Stop(args) => pods::stop(&args, &root, &cli.cgroup_root),
+        Command::Rm(args) => pods::rm(&args, &root, &cli.cgroup_root),
+        Command::Daemon(args) => daemon::run(&args, &root, &cli.cgroup_root),
     }
 }

@@ -63,6 +63,11 @@ impl Root {
         &self.directory
     }
 
+    /// The directory that was given for all of these, if one was.
+    pub(crate) fn given(&self) -> Option<&Path> {
+        (self.directory != Path::new("/")).then_some(&self.directory)
+    }
+
     /// The engine over these directories.
     pub(crate) fn engine(&self, options: &EngineOptions) -> Result<LocalEngine, EngineError> {
         let images = Store::open_with(&self.images(), options.store.clone())

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use berth_cri::LocalEngine;
 use berth_kubelet::backoff::Backoff;
 use berth_kubelet::manifest::{self, Manifest, Options, Source};
-use berth_kubelet::standalone::{self, Format, Host, Workload};
+use berth_kubelet::standalone::{self, Format, Host, Taken, Workload};
 use clap::Args;
 
 use crate::builtin_image;
+use crate::pods::{caller, on_this_thread};
 use crate::preflight;
 use crate::root::{EngineOptions, Root};
 
@@ -25,6 +26,10 @@ pub(crate) struct RunArgs {
     /// Only warn of fields that are unknown or not supported, and leave them out
     #[arg(long)]
     lenient: bool,
+
+    /// Hand the pods to the daemon and return; `berth logs -f` shows them, `berth stop` ends them
+    #[arg(short, long, conflicts_with = "output")]
+    detach: bool,
 
     /// Print the pods with their last status when they have ended
     #[arg(short, long, value_name = "FORMAT")]
@@ -56,6 +61,9 @@ pub(crate) fn run(args: &RunArgs, root: &Root, cgroup_root: &Path) -> Result<Exi
         eprintln!("warning: {warning}");
     }
     preflight::check()?;
+    if args.detach {
+        return detach(root, cgroup_root, manifest);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -65,6 +73,18 @@ pub(crate) fn run(args: &RunArgs, root: &Root, cgroup_root: &Path) -> Result<Exi
         print!("{}", standalone::show(&ended.pods, format));
     }
     Ok(ExitCode::from(ended.exit_code))
+}
+
+/// Hands the pods to the daemon.
+fn detach(root: &Root, cgroup_root: &Path, manifest: Manifest) -> Result<ExitCode, String> {
+    let caller = caller(root, cgroup_root);
+    let pods = manifest.pods.into_iter().map(|(_, pod)| pod).collect();
+    let taken = on_this_thread(async { caller.run(pods, &manifest.objects).await })?;
+    for Taken { pod, unchanged } in taken.map_err(|error| error.to_string())? {
+        let name = pod.strip_prefix("default/").unwrap_or(&pod);
+        println!("pod/{name} {}", if unchanged { "unchanged" } else { "created" });
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn run_pods(
@@ -85,6 +105,7 @@ async fn run_pods(
         engine: Arc::new(engine),
         kubelet_root: root.kubelet.clone(),
         log_root: root.pod_logs.clone(),
+        run_root: root.run.clone(),
         cgroup_root: cgroup_root.to_owned(),
         restart_backoff: args.restart_backoff,
     };

@@ -14,16 +14,16 @@ use tokio::time::Instant;
 
 /// A descriptor to read: a pipe's end, a terminal's master or a socket.
 #[derive(Debug)]
-pub(crate) struct Reader(pipe::Receiver);
+pub struct Reader(pipe::Receiver);
 
 impl Reader {
     /// Takes a descriptor over; its open file becomes non-blocking.
-    pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self(pipe::Receiver::from_file_unchecked(nonblocking(fd)?)?))
     }
 
     /// Reads what is there. 0 is the end, also of a terminal that was hung up.
-    pub(crate) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.0.read(buffer).await {
             Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => Ok(0),
             result => result,
@@ -38,16 +38,16 @@ impl Reader {
 
 /// A descriptor to write.
 #[derive(Debug)]
-pub(crate) struct Writer(pipe::Sender);
+pub struct Writer(pipe::Sender);
 
 impl Writer {
     /// Takes a descriptor over; its open file becomes non-blocking.
-    pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self(pipe::Sender::from_file_unchecked(nonblocking(fd)?)?))
     }
 
     /// Writes all of it.
-    pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all(bytes).await
     }
 
@@ -67,7 +67,7 @@ fn nonblocking(fd: OwnedFd) -> io::Result<File> {
 /// The output of a process: read to its end, or until some time after the process has ended, since what it left
 /// behind may hold it open for ever. Nothing that the process itself wrote is lost.
 #[derive(Debug)]
-pub(crate) struct Output {
+pub struct Output {
     from: Reader,
     ended: watch::Receiver<bool>,
     drain: Option<Duration>,
@@ -84,11 +84,7 @@ struct After {
 
 impl Output {
     /// `ended` becomes true when the process has ended; without a `drain` that makes no difference.
-    pub(crate) fn new(
-        fd: OwnedFd,
-        ended: watch::Receiver<bool>,
-        drain: Option<Duration>,
-    ) -> io::Result<Self> {
+    pub fn new(fd: OwnedFd, ended: watch::Receiver<bool>, drain: Option<Duration>) -> io::Result<Self> {
         Ok(Self {
             from: Reader::new(fd)?,
             ended,
@@ -98,7 +94,7 @@ impl Output {
     }
 
     /// Reads what is there; 0 is the end.
-    pub(crate) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(drain) = self.drain else {
             return self.from.read(buffer).await;
         };

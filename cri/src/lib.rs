@@ -4,7 +4,7 @@
 //! idempotent and can be joined: the key is (pod UID, name, attempt), never a name alone.
 
 mod cdi;
-mod descriptor;
+pub mod descriptor;
 mod engine;
 mod local;
 pub mod nri;

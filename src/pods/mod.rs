@@ -1,18 +1,31 @@
-//! `berth ps`, `status`, `logs` and `stop`: the pods of this node, whoever runs them.
+//! Commands on the pods of this node, whoever runs them; one file for each.
 
+mod attach;
+mod caller;
+mod cp;
+mod events;
+mod exec;
 mod logs;
+mod port_forward;
+mod ps;
+mod restart;
+mod status;
+mod stop;
 
-use std::path::Path;
-use std::process::ExitCode;
-use std::sync::Arc;
-
-use berth_kubelet::standalone::{self, Format, Host, Places};
+use berth_kubelet::standalone::{CallError, Finished};
 use clap::Args;
 
-use crate::preflight;
-use crate::root::{EngineOptions, Root};
-
+pub(crate) use attach::{AttachArgs, attach};
+pub(crate) use caller::{caller, host, places};
+pub(crate) use cp::{CpArgs, cp};
+pub(crate) use events::{EventsArgs, events};
+pub(crate) use exec::{ExecArgs, exec};
 pub(crate) use logs::{LogsArgs, logs};
+pub(crate) use port_forward::{PortForwardArgs, port_forward};
+pub(crate) use ps::{PsArgs, ps};
+pub(crate) use restart::{RestartArgs, restart};
+pub(crate) use status::{StatusArgs, status};
+pub(crate) use stop::{RmArgs, StopArgs, rm, stop};
 
 /// Which pod.
 #[derive(Args, Debug)]
@@ -29,21 +42,23 @@ pub(crate) struct PodArg {
 impl PodArg {
     /// The pod as the node's commands take it.
     fn name(&self) -> String {
-        match &self.namespace {
-            Some(namespace) => {
-                let name = self
-                    .pod
-                    .rsplit_once('/')
-                    .map_or(self.pod.as_str(), |(_, name)| name);
-                format!("{namespace}/{name}")
-            }
-            None => self.pod.clone(),
+        in_namespace(&self.pod, self.namespace.as_deref())
+    }
+}
+
+/// A pod's name with the namespace that was given apart.
+fn in_namespace(pod: &str, namespace: Option<&str>) -> String {
+    match namespace {
+        Some(namespace) => {
+            let name = pod.rsplit_once('/').map_or(pod, |(_, name)| name);
+            format!("{namespace}/{name}")
         }
+        None => pod.to_owned(),
     }
 }
 
 /// Runs a command that waits for several things at a time.
-fn on_this_thread<F: Future>(future: F) -> Result<F::Output, String> {
+pub(crate) fn on_this_thread<F: Future>(future: F) -> Result<F::Output, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -51,64 +66,19 @@ fn on_this_thread<F: Future>(future: F) -> Result<F::Output, String> {
     Ok(runtime.block_on(future))
 }
 
-/// Show a pod with its status, as `kubectl get pod -o yaml` does
-#[derive(Args, Debug)]
-pub(crate) struct StatusArgs {
-    #[command(flatten)]
-    pod: PodArg,
-
-    /// yaml or json
-    #[arg(short, long, value_name = "FORMAT", default_value = "yaml")]
-    output: Format,
-}
-
-/// End a pod that a killed berth left behind
-#[derive(Args, Debug)]
-pub(crate) struct StopArgs {
-    #[command(flatten)]
-    pod: PodArg,
-}
-
-fn places(root: &Root) -> Places {
-    Places {
-        kubelet_root: root.kubelet.clone(),
-        log_root: root.pod_logs.clone(),
+/// What a command that has gone through a container's streams ends with: the code of what ran there; 126 if it can't be
+/// executed there.
+fn exit_code(finished: Result<Finished, CallError>) -> Result<u8, String> {
+    match finished {
+        Ok(Finished::Exited(code)) => Ok(u8::try_from(code).unwrap_or(u8::MAX)),
+        Ok(Finished::Interrupted(signal)) => Ok(128 + signal),
+        Err(CallError::CannotRun(message)) => {
+            eprintln!("berth: {message}");
+            Ok(126)
+        }
+        Err(CallError::Lost) => {
+            Err("Who runs the pod has ended, so that how the command ends can't be known.".into())
+        }
+        Err(error) => Err(error.to_string()),
     }
-}
-
-/// Lists the pods. The error is a message for the person who typed the command.
-pub(crate) fn ps(root: &Root) -> Result<ExitCode, String> {
-    print!("{}", places(root).table().map_err(|error| error.to_string())?);
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Shows a pod.
-pub(crate) fn status(args: &StatusArgs, root: &Root) -> Result<ExitCode, String> {
-    let pod = places(root)
-        .pod(&args.pod.name())
-        .map_err(|error| error.to_string())?;
-    print!("{}", standalone::show(&[pod], args.output));
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Ends a pod.
-pub(crate) fn stop(args: &StopArgs, root: &Root, cgroup_root: &Path) -> Result<ExitCode, String> {
-    preflight::check()?;
-    on_this_thread(async {
-        // Nothing is started, so no log is ever rotated.
-        let engine = root
-            .engine(&EngineOptions::default())
-            .map_err(|error| error.to_string())?;
-        let host = Host {
-            engine: Arc::new(engine),
-            kubelet_root: root.kubelet.clone(),
-            log_root: root.pod_logs.clone(),
-            cgroup_root: cgroup_root.to_owned(),
-            restart_backoff: Default::default(),
-        };
-        standalone::stop(host, &args.pod.name())
-            .await
-            .map_err(|error| error.to_string())
-    })??;
-    Ok(ExitCode::SUCCESS)
 }

@@ -164,7 +164,9 @@ impl Node {
         let after = Kernel::look(&self.marker, &self.root, &self.cgroup);
         after.difference(&self.before, |line| {
             let file = line.strip_prefix("file var/lib/berth/");
-            file.is_some_and(|file| KEPT.iter().any(|kept| file.starts_with(kept)))
+            // The daemon's log outlives it, as logs of services do.
+            line.contains("file var/log/berth/daemon.log")
+                || file.is_some_and(|file| KEPT.iter().any(|kept| file.starts_with(kept)))
         })
     }
 

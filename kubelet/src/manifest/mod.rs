@@ -12,6 +12,7 @@ mod references;
 mod scalar;
 mod support;
 mod tree;
+mod workloads;
 
 use std::collections::BTreeMap;
 
@@ -195,7 +196,9 @@ impl Loader<'_> {
             _ => {
                 let line = place.node.line_of("kind");
                 let mut error = place.diagnostic(line, "kind", format!("{version} {kind} can't be run"));
-                "Pod, ConfigMap and Secret of apiVersion v1 can".clone_into(&mut error.hint);
+                let hint = workloads::hint(version, kind);
+                hint.unwrap_or("Pod, ConfigMap and Secret of apiVersion v1 can")
+                    .clone_into(&mut error.hint);
                 self.errors.push(error);
             }
         }

@@ -442,3 +442,31 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn what_controllers_make_pods_of_is_refused_with_the_way_on() {
+    for (version, kind) in [
+        ("apps/v1", "Deployment"),
+        ("apps/v1", "ReplicaSet"),
+        ("apps/v1", "StatefulSet"),
+        ("apps/v1", "DaemonSet"),
+        ("batch/v1", "Job"),
+        ("batch/v1", "CronJob"),
+    ] {
+        let text = format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: x}}\n");
+        let source = Source {
+            name: "f",
+            text: &text,
+        };
+        let options = Options {
+            lenient: false,
+            node: "",
+        };
+        let error = load(&[source], options).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("{version} {kind} can't be run")),
+            "{error}"
+        );
+        assert!(error.contains("`berth up`"), "{error}");
+    }
+}

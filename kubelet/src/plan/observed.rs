@@ -36,6 +36,9 @@ pub struct Observed {
     /// When the executor was first told to end a container (a preStop [`Step::RunHook`](super::Step) or a
     /// [`Step::StopContainer`](super::Step)); the grace period counts from here.
     pub kill_started: BTreeMap<ContainerId, UnixNanos>,
+    /// Containers that somebody wants to be started anew: they are stopped, and their successors come whatever the
+    /// restart policy says.
+    pub restarts: BTreeSet<ContainerId>,
     /// Steps whose last try failed. An entry goes away when the step succeeds.
     pub failures: BTreeMap<StepKey, StepFailure>,
     /// What ended containers wrote to their termination message, at most 4096 bytes each.

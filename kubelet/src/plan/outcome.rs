@@ -108,7 +108,7 @@ fn sandbox_lost_for_good(view: &View<'_>) -> Option<Outcome> {
 }
 
 fn is_over(view: &View<'_>, container: &Container, role: Role, record: &ContainerStatus) -> bool {
-    has_ended(record) && !view.restarts(container, role, exit_code(record))
+    has_ended(record) && !view.is_restarted(record) && !view.restarts(container, role, exit_code(record))
 }
 
 /// A container that nobody saw end has failed.

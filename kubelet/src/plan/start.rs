@@ -67,9 +67,10 @@ fn try_start(
     plan: &mut Plan,
 ) -> Result<StartContainer, Waiting> {
     let before = last_ended(view, container);
-    // One that was ended for another's sake did not crash.
+    // One that was ended for another's sake, or because somebody wants it to be started anew, did not crash.
     let crashed =
         |ended: &ContainerStatus| round_of(ended) == view.round() || asked_for_restart(container, ended);
+    let before = before.filter(|ended| !view.is_restarted(ended));
     if let Some(ended) = before.filter(|ended| crashed(ended)) {
         crash_pause(view, container, ended, plan)?;
     }

@@ -152,6 +152,8 @@ pub enum KillReason {
     PostStartHook(String),
     /// A rule of `restartPolicyRules` restarts all containers of the pod.
     RestartAllContainers,
+    /// Somebody wants it to be started anew.
+    Restart,
     /// It is a sidecar, and the containers that it served have ended.
     PodCompleted,
     /// It runs in a sandbox that is gone, or it is not part of the pod.
@@ -233,6 +235,7 @@ impl KillReason {
             Self::PodDeleted | Self::DeadlineExceeded | Self::PodCompleted => {
                 format!("Stopping container {container}")
             }
+            Self::Restart => format!("Restarting container {container}"),
             Self::LivenessProbe => format!("Container {container} failed liveness probe, will be restarted"),
             Self::StartupProbe => format!("Container {container} failed startup probe, will be restarted"),
             Self::PostStartHook(why) => format!("FailedPostStartHook: container {container}: {why}"),

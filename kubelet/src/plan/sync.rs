@@ -256,7 +256,7 @@ fn sync_container(
         ContainerState::Running => keep(view, container, record, plan),
         ContainerState::Created => start(view, container, role, sandbox, plan),
         ContainerState::Exited | ContainerState::Unknown => {
-            if view.restarts(container, role, record.exit_code) {
+            if view.is_restarted(record) || view.restarts(container, role, record.exit_code) {
                 start(view, container, role, sandbox, plan);
             }
         }
@@ -307,6 +307,9 @@ fn kill_reason(
     let pod = &view.desired.pod;
     if let Some(HookOutcome::Failed(why)) = view.hook(&record.id, HookKind::PostStart) {
         return Some((KillReason::PostStartHook(why.clone()), spec::grace_period(pod)));
+    }
+    if view.is_restarted(record) {
+        return Some((KillReason::Restart, spec::grace_period(pod)));
     }
     let results = view.observed.probes.get(&record.id)?;
     if results.liveness == Some(false) && container.liveness_probe.is_some() {

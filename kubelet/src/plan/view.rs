@@ -100,6 +100,7 @@ impl<'a> View<'a> {
         self.containers().find_map(|(container, _)| {
             let record = self.latest(&container.name)?;
             let asks = record.state == ContainerState::Exited
+                && !self.is_restarted(record)
                 && round_of(record) == last
                 && spec::restart_rule(container, record.exit_code)
                     == Some(RestartAction::RestartAllContainers);
@@ -111,6 +112,11 @@ impl<'a> View<'a> {
     pub(crate) fn current(&self, name: &str) -> Option<&'a ContainerStatus> {
         self.latest(name)
             .filter(|record| round_of(record) == self.round())
+    }
+
+    /// Somebody wants this container to be started anew.
+    pub(crate) fn is_restarted(&self, record: &ContainerStatus) -> bool {
+        self.observed.restarts.contains(&record.id)
     }
 
     /// The next number of a container's attempt.

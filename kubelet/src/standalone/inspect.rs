@@ -6,8 +6,11 @@ use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
-use super::choose;
+use super::choose::{self, Chosen};
+use super::control::answers;
 use super::lock::PodLock;
+use super::watch::Watch;
+use crate::identity::PodUid;
 use crate::spec;
 use crate::worker::{PodRecord, Records};
 
@@ -18,6 +21,8 @@ pub struct Places {
     pub kubelet_root: PathBuf,
     /// Where containers' logs are.
     pub log_root: PathBuf,
+    /// What is gone after a reboot: sockets.
+    pub run_root: PathBuf,
 }
 
 /// Why a pod or its log can't be shown.
@@ -101,12 +106,64 @@ impl Places {
         Err(InspectError::NoPod(pod.to_owned()))
     }
 
-    /// All pods, a line each.
-    pub fn table(&self) -> Result<String, InspectError> {
+    /// The container of a pod that is meant.
+    ///
+    /// # Errors
+    /// There is no such pod, or no such container in it.
+    pub fn choose(&self, pod: &str, container: Option<&str>) -> Result<Chosen, InspectError> {
+        choose::container(&self.find(pod)?.0.pod, pod, container)
+    }
+
+    /// All pods, as `NAMESPACE/NAME`.
+    ///
+    /// # Errors
+    /// The records can't be read.
+    pub fn names(&self) -> Result<Vec<String>, InspectError> {
+        let name =
+            |record: &PodRecord| format!("{}/{}", spec::namespace(&record.pod), spec::name(&record.pod));
+        Ok(self.records()?.iter().map(|(record, _)| name(record)).collect())
+    }
+
+    /// Whether nothing of a pod runs any more.
+    ///
+    /// # Errors
+    /// There is no such pod.
+    pub fn has_ended(&self, pod: &str) -> Result<bool, InspectError> {
+        let (_, status) = self.find(pod)?;
+        Ok(has_ended(&status.unwrap_or_default()))
+    }
+
+    /// Returns when nothing is left of the pod that has this UID.
+    ///
+    /// # Errors
+    /// The records can't be watched.
+    pub async fn gone(&self, uid: &str) -> Result<(), InspectError> {
+        let directory = self.kubelet_root.join("pod-records");
+        let failed = |source| InspectError::Watch {
+            path: directory.clone(),
+            source,
+        };
+        let watch = Watch::new(vec![directory.clone()]).map_err(failed)?;
+        let records = Records::new(&self.kubelet_root);
+        loop {
+            watch.arm().map_err(failed)?;
+            // A record that can't be read is there.
+            if matches!(records.load(&PodUid(uid.to_owned())), Ok(None)) {
+                return Ok(());
+            }
+            watch.changed().await.map_err(failed)?;
+        }
+    }
+
+    /// All pods, a line each; those that have ended only if `all` are wanted.
+    pub fn table(&self, all: bool) -> Result<String, InspectError> {
         let mut rows =
             vec![["NAMESPACE", "NAME", "READY", "STATUS", "RESTARTS", "IP", "RUN BY"].map(str::to_owned)];
         for (record, status) in self.records()? {
-            rows.push(self.row(&record, &status.unwrap_or_default()));
+            let status = status.unwrap_or_default();
+            if all || !has_ended(&status) {
+                rows.push(self.row(&record, &status));
+            }
         }
         let width = |column: usize| {
             rows.iter()
@@ -132,7 +189,7 @@ impl Places {
         let containers = long_running(&record.pod, status);
         let ready = containers.iter().filter(|container| container.ready).count();
         let restarts: i32 = containers.iter().map(|container| container.restart_count).sum();
-        let owner = PodLock::owner(&self.kubelet_root, namespace, name);
+        let owner = self.owner(record);
         [
             namespace.to_owned(),
             name.to_owned(),
@@ -140,11 +197,23 @@ impl Places {
             word(status),
             restarts.to_string(),
             status.pod_ip.clone().unwrap_or_else(|| "-".to_owned()),
-            owner.map_or_else(
-                || "nobody (berth died)".to_owned(),
-                |pid| format!("process {pid}"),
-            ),
+            match owner {
+                Some(pid) if PodLock::daemon(&self.kubelet_root) == Some(pid) => "daemon".to_owned(),
+                Some(pid) => format!("process {pid}"),
+                None => "nobody (berth died)".to_owned(),
+            },
         ]
+    }
+
+    /// The process that runs a pod.
+    pub(super) fn owner(&self, record: &PodRecord) -> Option<u32> {
+        let (namespace, name) = (spec::namespace(&record.pod), spec::name(&record.pod));
+        PodLock::owner(&self.kubelet_root, namespace, name).filter(|&pid| answers(&self.run_root, pid))
+    }
+
+    /// The daemon's process, if there is one that answers.
+    pub fn daemon(&self) -> Option<u32> {
+        PodLock::daemon(&self.kubelet_root).filter(|&pid| answers(&self.run_root, pid))
     }
 
     /// A pod with its status.
@@ -152,6 +221,10 @@ impl Places {
         let (record, status) = self.find(pod)?;
         Ok(Pod { status, ..record.pod })
     }
+}
+
+fn has_ended(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
 /// The STATUS column as kubectl has it: why a container waits or ended, else the phase.
@@ -205,22 +278,15 @@ mod tests {
         let places = Places {
             kubelet_root: dir.path().join("kubelet"),
             log_root: dir.path().join("logs"),
+            run_root: dir.path().join("run"),
         };
-        assert_eq!(places.table().unwrap().lines().count(), 1);
+        assert_eq!(places.table(false).unwrap().lines().count(), 1);
         let pod = testing::pod(r#"{"containers":[{"name":"c","image":"i"}]}"#);
         let record = PodRecord::new(pod, 1, PathBuf::new());
         Records::new(&places.kubelet_root).save(&record).unwrap();
-        let table = places.table().unwrap();
+        let table = places.table(false).unwrap();
         let row: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(row[..6], ["default", "p", "0/1", "Pending", "0", "-"]);
-        let _lock = PodLock::take(&places.kubelet_root, "default", "p").unwrap();
-        assert!(
-            places
-                .table()
-                .unwrap()
-                .contains(&format!("process {}", std::process::id()))
-        );
-
         assert!(matches!(places.pod("other/p"), Err(InspectError::NoPod(_))));
     }
 

@@ -33,6 +33,27 @@ pub enum LockError {
     },
 }
 
+/// The directory of the locks.
+const DIRECTORY: &str = "pod-locks";
+/// The daemon's; no pod's has this name.
+const DAEMON: &str = "daemon.lock";
+
+fn file_of(namespace: &str, name: &str) -> String {
+    format!("{namespace}_{name}.lock")
+}
+
+fn read_owner(kubelet_root: &Path, file: &str) -> Option<u32> {
+    let path = kubelet_root.join(DIRECTORY).join(file);
+    std::fs::read_to_string(path).ok()?.parse().ok()
+}
+
+/// Why a lock can't be had.
+enum Refused {
+    /// That process has it.
+    Taken(String),
+    Io(LockError),
+}
+
 /// A pod's name, held until this is dropped or the process ends.
 #[derive(Debug)]
 pub(super) struct PodLock {
@@ -41,29 +62,46 @@ pub(super) struct PodLock {
 }
 
 impl PodLock {
-    /// The process that has the pod, if one has.
-    pub(super) fn owner(kubelet_root: &Path, namespace: &str, name: &str) -> Option<String> {
-        let path = kubelet_root
-            .join("pod-locks")
-            .join(format!("{namespace}_{name}.lock"));
-        let file = File::open(path).ok()?;
-        match Flock::lock(file, FlockArg::LockSharedNonblock) {
-            Err((mut file, Errno::EWOULDBLOCK)) => {
-                let mut owner = String::new();
-                file.read_to_string(&mut owner).ok()?;
-                Some(owner)
-            }
-            _ => None,
+    /// The process that says it has the pod. Nothing is locked to find out, so that nobody who wants the pod is kept from
+    /// it; whether the process lives is another question.
+    pub(super) fn owner(kubelet_root: &Path, namespace: &str, name: &str) -> Option<u32> {
+        read_owner(kubelet_root, &file_of(namespace, name))
+    }
+
+    /// The process that says it is the node's daemon.
+    pub(super) fn daemon(kubelet_root: &Path) -> Option<u32> {
+        read_owner(kubelet_root, DAEMON)
+    }
+
+    /// Becomes the daemon of the node; `None` if there is one.
+    pub(super) fn take_daemon(kubelet_root: &Path) -> Result<Option<Self>, LockError> {
+        match Self::take_file(kubelet_root, DAEMON) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(Refused::Taken(_)) => Ok(None),
+            Err(Refused::Io(error)) => Err(error),
         }
     }
 
     /// Takes the pod `namespace/name` of the node whose kubelet directory is `kubelet_root`.
     pub(super) fn take(kubelet_root: &Path, namespace: &str, name: &str) -> Result<Self, LockError> {
-        let directory = kubelet_root.join("pod-locks");
-        let path = directory.join(format!("{namespace}_{name}.lock"));
-        let failed = |source| LockError::Io {
-            path: path.clone(),
-            source,
+        Self::take_file(kubelet_root, &file_of(namespace, name)).map_err(|refused| match refused {
+            Refused::Taken(owner) => LockError::Taken {
+                namespace: namespace.into(),
+                name: name.into(),
+                owner,
+            },
+            Refused::Io(error) => error,
+        })
+    }
+
+    fn take_file(kubelet_root: &Path, file: &str) -> Result<Self, Refused> {
+        let directory = kubelet_root.join(DIRECTORY);
+        let path = directory.join(file);
+        let failed = |source| {
+            Refused::Io(LockError::Io {
+                path: path.clone(),
+                source,
+            })
         };
         loop {
             make_private_dirs(&directory).map_err(failed)?;
@@ -84,11 +122,7 @@ impl PodLock {
                     let mut owner = String::new();
                     let known = file.read_to_string(&mut owner).is_ok() && !owner.is_empty();
                     let owner = if known { owner } else { "?".to_owned() };
-                    return Err(LockError::Taken {
-                        namespace: namespace.into(),
-                        name: name.into(),
-                        owner,
-                    });
+                    return Err(Refused::Taken(owner));
                 }
                 Err((_, errno)) => return Err(failed(errno.into())),
             };

@@ -283,9 +283,7 @@ impl Log {
             return true;
         };
         let ended = state(&status, &self.container).and_then(|state| state.terminated.as_ref());
-        ended.is_some_and(|ended| {
-            !spec::restart_policy(&self.record.pod, container, role).restarts(ended.exit_code)
-        })
+        ended.is_some_and(|ended| !spec::restarts(&self.record.pod, container, role, ended.exit_code))
     }
 }
 
@@ -364,6 +362,7 @@ mod tests {
             let places = Places {
                 kubelet_root: dir.path().join("kubelet"),
                 log_root: dir.path().join("logs"),
+                run_root: dir.path().join("run"),
             };
             let records = Records::new(&places.kubelet_root);
             records

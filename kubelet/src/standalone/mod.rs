@@ -1,23 +1,52 @@
 //! Pods without an API server: `berth run` and the commands that look after what it left.
 
 mod choose;
+mod control;
+mod copy;
+mod daemon;
+mod detached;
 mod duration;
+mod events;
 mod facts;
+mod forward;
 mod inspect;
+mod journal;
+mod jsonpath;
 mod lock;
 mod logs;
 mod output;
+mod own_group;
 mod printer;
+mod processes;
+mod resize;
 mod run;
 mod session;
 mod show;
 mod signals;
+mod streams;
+mod terminal;
+mod usage_table;
+mod wait;
 mod watch;
 
 pub use choose::Chosen;
+pub use control::{
+    CallError, Caller, ContainerSummary, ContainerUsage, Forwarder, PodUsage, RootOf, Streams, TakeOver,
+    Taken,
+};
+pub use copy::{CopyError, Side, copy};
+pub use daemon::{DaemonError, daemon};
 pub use duration::{parse_duration, short_age};
+pub use events::EventLine;
+pub use forward::{PortPair, forward, parse_ports};
 pub use inspect::{InspectError, Places};
+pub use jsonpath::JsonPath;
 pub use lock::LockError;
 pub use logs::{LogOptions, PodLogLine};
+pub use own_group::OwnGroup;
+pub use processes::{Process, processes};
 pub use run::{Ended, Host, RunError, Workload, run, stop};
 pub use show::{Format, show};
+pub use streams::{Finished, join};
+pub use usage_table::{Meter, Usage, binary_bytes};
+pub use wait::Until;

@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_cri::Engine;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::control::{Listener, Owned};
 use super::inspect::{InspectError, Places};
+use super::journal::Journal;
 use super::lock::{LockError, PodLock};
 use super::printer::Printer;
 use super::session::{Patience, Session, exit_code};
@@ -18,7 +21,9 @@ use crate::backoff::Backoff;
 use crate::identity::PodUid;
 use crate::plan::{Deletion, Desired, Objects};
 use crate::spec;
-use crate::worker::{Clock, EventRouter, HostCgroups, Node, PodRecord, PodState, Records, SpawnError, spawn};
+use crate::worker::{
+    Clock, EventRouter, HostCgroups, Node, PodControl, PodRecord, PodState, Records, SpawnError, spawn,
+};
 
 /// The machine's side of a standalone node.
 pub struct Host {
@@ -28,6 +33,8 @@ pub struct Host {
     pub kubelet_root: PathBuf,
     /// Where containers' logs are.
     pub log_root: PathBuf,
+    /// What is gone after a reboot: sockets.
+    pub run_root: PathBuf,
     /// The cgroup under which `kubepods` is.
     pub cgroup_root: PathBuf,
     /// The pauses between two runs of a container.
@@ -69,6 +76,14 @@ pub enum RunError {
         /// Why.
         source: std::io::Error,
     },
+    /// No socket can be made for those who ask about the pods.
+    #[error("The socket in {} that others reach this process by can't be made: {source}.", path.display())]
+    Listen {
+        /// The run directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The kernel refused.
     #[error("Signals can't be taken: {0}.")]
     Signals(std::io::Error),
@@ -91,10 +106,11 @@ pub async fn run(host: Host, workload: Workload) -> Result<Ended, RunError> {
 }
 
 /// Ends a pod that a dead program left. A pod that is run by a living one is that one's to end.
-pub async fn stop(host: Host, pod: &str) -> Result<(), RunError> {
+pub async fn stop(host: Host, pod: &str, grace: Option<Duration>) -> Result<(), RunError> {
     let places = Places {
         kubelet_root: host.kubelet_root.clone(),
         log_root: host.log_root.clone(),
+        run_root: host.run_root.clone(),
     };
     let (record, _) = places.find(pod)?;
     let workload = Workload {
@@ -103,20 +119,15 @@ pub async fn stop(host: Host, pod: &str) -> Result<(), RunError> {
     };
     let standalone = Standalone::new(host, workload)?;
     let _locks = standalone.lock()?;
-    end(
-        &standalone.node,
-        &standalone.router,
-        &standalone.printer,
-        &standalone.patience,
-        record,
-    )?
-    .run()
-    .await;
+    let (session, _) = standalone.end(record, grace)?;
+    session.run().await;
     Ok(())
 }
 
 struct Standalone {
     node: Arc<Node>,
+    owned: Arc<Owned>,
+    _listener: Listener,
     workload: Workload,
     objects: Arc<Objects>,
     router: EventRouter,
@@ -139,9 +150,19 @@ impl Standalone {
         let patience = signals::listen(Arc::clone(&printer)).map_err(RunError::Signals)?;
         let router = EventRouter::start(host.engine.as_ref());
         let objects = Arc::new(workload.objects.clone());
+        let run_root = host.run_root.clone();
         let node = Arc::new(node(host));
+        let owned = Arc::new(Owned::new(Arc::clone(&node), None));
+        // Before any lock is taken: a pod's lock leads here.
+        let _listener =
+            Listener::start(&run_root, Arc::clone(&owned)).map_err(|source| RunError::Listen {
+                path: run_root,
+                source,
+            })?;
         Ok(Standalone {
             node,
+            owned,
+            _listener,
             workload,
             objects,
             router,
@@ -178,14 +199,18 @@ impl Standalone {
             let Some(successor) = self.workload.pods.iter().find(same_name) else {
                 continue;
             };
-            if successor.metadata.uid == record.pod.metadata.uid && record.deletion().is_none() {
+            // One that was changed while it ran is not what the file says any more.
+            let is_as_made = record.pod.metadata.generation == successor.metadata.generation;
+            let is_same = successor.metadata.uid == record.pod.metadata.uid && is_as_made;
+            if is_same && record.deletion().is_none() {
                 continue;
             }
             let name = spec::name(&record.pod);
             self.printer.note(&format!(
                 "{name}: an earlier pod of that name is left from a berth that died; ending it first"
             ));
-            sessions.spawn(end(&self.node, &self.router, &self.printer, &self.patience, record)?.run());
+            let (session, _) = self.end(record, None)?;
+            sessions.spawn(session.run());
         }
         while sessions.join_next().await.is_some() {}
         Ok(())
@@ -202,7 +227,9 @@ impl Standalone {
                 node: Arc::clone(&self.node.facts),
                 deletion: None,
             };
-            let session = session(&self.node, &self.router, &self.printer, &self.patience, desired)?;
+            let (session, control) = self.session(desired)?;
+            self.owned
+                .add(session.uid.clone(), Arc::new(pod.clone()), Some(control));
             sessions.spawn(async move { (index, session.run().await) });
         }
         let mut states = Vec::new();
@@ -229,6 +256,41 @@ impl Standalone {
             pods: pods.collect(),
         }
     }
+
+    /// Takes a pod on, in the foreground.
+    fn session(&self, desired: Desired) -> Result<(Session, PodControl), SpawnError> {
+        let (sender, events) = mpsc::unbounded_channel();
+        let uid = desired.uid.clone();
+        let name = spec::name(&desired.pod).to_owned();
+        let journal = Journal::of(&self.node, &desired);
+        let engine_events = self.router.subscribe(&uid);
+        let handle = spawn(Arc::clone(&self.node), desired, engine_events, sender)?;
+        let mut patience = self.patience.clone();
+        // What came before this pod counts for it, too.
+        if *patience.borrow() != Patience::Run {
+            patience.mark_changed();
+        }
+        let control = handle.control();
+        let session = Session {
+            name,
+            uid,
+            engine: Arc::clone(&self.node.engine),
+            printer: Arc::clone(&self.printer),
+            journal,
+            handle,
+            events,
+            patience,
+            followers: JoinSet::new(),
+            followed: BTreeSet::new(),
+            shown: Arc::default(),
+        };
+        Ok((session, control))
+    }
+
+    /// Takes a pod on that has only a record, to end it.
+    fn end(&self, record: PodRecord, grace: Option<Duration>) -> Result<(Session, PodControl), SpawnError> {
+        self.session(ending(&self.node, record, grace))
+    }
 }
 
 /// The node's side of workers on this host.
@@ -244,56 +306,17 @@ pub(super) fn node(host: Host) -> Node {
     }
 }
 
-/// Takes a pod on, in the foreground.
-fn session(
-    node: &Arc<Node>,
-    router: &EventRouter,
-    printer: &Arc<Printer>,
-    patience: &watch::Receiver<Patience>,
-    desired: Desired,
-) -> Result<Session, SpawnError> {
-    let (sender, events) = mpsc::unbounded_channel();
-    let uid = desired.uid.clone();
-    let name = spec::name(&desired.pod).to_owned();
-    let engine_events = router.subscribe(&uid);
-    let handle = spawn(Arc::clone(node), desired, engine_events, sender)?;
-    let mut patience = patience.clone();
-    // What came before this pod counts for it, too.
-    if *patience.borrow() != Patience::Run {
-        patience.mark_changed();
-    }
-    Ok(Session {
-        name,
-        uid,
-        engine: Arc::clone(&node.engine),
-        printer: Arc::clone(printer),
-        handle,
-        events,
-        patience,
-        followers: JoinSet::new(),
-        followed: BTreeSet::new(),
-        shown: Arc::default(),
-    })
-}
-
-/// Takes a pod on that has only a record, to end it.
-pub(super) fn end(
-    node: &Arc<Node>,
-    router: &EventRouter,
-    printer: &Arc<Printer>,
-    patience: &watch::Receiver<Patience>,
-    record: PodRecord,
-) -> Result<Session, SpawnError> {
-    let requested_at = node.clock.now();
-    let desired = Desired {
+/// A pod that has only a record, as it is taken on to be ended.
+pub(super) fn ending(node: &Node, record: PodRecord, grace: Option<Duration>) -> Desired {
+    let deletion = record.deletion().unwrap_or_else(|| Deletion {
+        requested_at: node.clock.now(),
+        grace,
+    });
+    Desired {
         uid: record.uid(),
-        deletion: record.deletion().or(Some(Deletion {
-            requested_at,
-            grace: None,
-        })),
+        deletion: Some(deletion),
         pod: Arc::new(record.pod),
         objects: Arc::new(Objects::default()),
         node: Arc::clone(&node.facts),
-    };
-    session(node, router, printer, patience, desired)
+    }
 }

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::journal::Journal;
 use super::printer::Printer;
 use crate::identity::PodUid;
 use crate::logs::{Follower, LogReader, Start};
@@ -39,6 +40,7 @@ pub(super) struct Session {
     pub(super) uid: PodUid,
     pub(super) engine: Arc<dyn Engine>,
     pub(super) printer: Arc<Printer>,
+    pub(super) journal: Journal,
     pub(super) handle: PodHandle,
     pub(super) events: mpsc::UnboundedReceiver<PodEvent>,
     pub(super) patience: watch::Receiver<Patience>,
@@ -99,6 +101,10 @@ impl Session {
                 Start::Oldest
             };
             self.follow_new(start).await;
+        }
+        if let Err(error) = self.journal.enter(event) {
+            self.printer
+                .note(&format!("{}: the pod's events can't be kept: {error}", self.name));
         }
         self.printer.event(&self.name, event);
     }

@@ -124,7 +124,7 @@ fn remove_empty(group: &Path) -> io::Result<bool> {
 }
 
 /// Where the cgroup hierarchies are mounted (proc_pid_mountinfo(5), field 5 and the first after the dash).
-fn hierarchy_roots() -> io::Result<Vec<PathBuf>> {
+pub(crate) fn hierarchy_roots() -> io::Result<Vec<PathBuf>> {
     let table = std::fs::read_to_string("/proc/self/mountinfo")?;
     let root = |line: &str| {
         let (mount, kind) = line.split_once(" - ")?;

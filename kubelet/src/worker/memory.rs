@@ -18,6 +18,7 @@ pub(super) struct Memory {
     pub(super) probes: BTreeMap<ContainerId, ProbeResults>,
     hooks: BTreeMap<(ContainerId, HookKind), HookOutcome>,
     pub(super) kill_started: BTreeMap<ContainerId, UnixNanos>,
+    pub(super) restarts: BTreeSet<ContainerId>,
     failures: BTreeMap<StepKey, StepFailure>,
     pub(super) termination_messages: BTreeMap<ContainerId, String>,
 }
@@ -29,6 +30,7 @@ impl Memory {
             admitted_at: record.admitted_at,
             probes: record.probes(),
             kill_started: record.kill_started.clone(),
+            restarts: record.restarts.clone(),
             ..Memory::default()
         }
     }
@@ -47,6 +49,7 @@ impl Memory {
         self.probes.retain(|id, _| there.contains(id));
         self.hooks.retain(|(id, _), _| there.contains(id));
         self.kill_started.retain(|id, _| there.contains(id));
+        self.restarts.retain(|id| there.contains(id));
         self.termination_messages.retain(|id, _| there.contains(id));
     }
 
@@ -112,6 +115,7 @@ impl Memory {
             probes: self.probes.clone(),
             hooks: self.hooks.clone(),
             kill_started: self.kill_started.clone(),
+            restarts: self.restarts.clone(),
             failures: self.failures.clone(),
             termination_messages: self.termination_messages.clone(),
             ..Observed::default()

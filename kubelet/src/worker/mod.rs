@@ -29,6 +29,7 @@ use berth_cri::{Engine, PullProgress};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(crate) use cgroup::hierarchy_roots;
 pub use cgroup::{HostCgroups, PodCgroupError, PodCgroups};
 pub use clock::Clock;
 pub use event::{EventReason, PodEvent};
@@ -65,9 +66,36 @@ pub struct PodState {
 }
 
 /// What a worker can be told.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Command {
     Delete { grace: Option<Duration> },
+    Restart { containers: Vec<String> },
+    Change { pod: Arc<Pod> },
+}
+
+/// Tells a worker what to do. Whoever has one may be anywhere; a worker that is gone hears nothing.
+#[derive(Clone, Debug)]
+pub struct PodControl {
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+impl PodControl {
+    /// Ends the pod and removes it. Asked again with a shorter grace period, it hurries; zero kills at once.
+    pub fn delete(&self, grace: Option<Duration>) {
+        // A worker that is gone has deleted its pod.
+        let _ = self.commands.send(Command::Delete { grace });
+    }
+
+    /// Stops these containers if they run, and starts them again whatever their restart policy says and without a pause.
+    pub fn restart(&self, containers: Vec<String>) {
+        let _ = self.commands.send(Command::Restart { containers });
+    }
+
+    /// Takes another specification for the pod, which differs only in what can be changed while it runs. Containers
+    /// whose image is another one are started anew; limits are the caller's to change.
+    pub fn change(&self, pod: Arc<Pod>) {
+        let _ = self.commands.send(Command::Change { pod });
+    }
 }
 
 /// A running worker. The worker goes on when this is dropped.
@@ -84,8 +112,14 @@ pub struct PodHandle {
 impl PodHandle {
     /// Ends the pod and removes it. Asked again with a shorter grace period, it hurries; zero kills at once.
     pub fn delete(&self, grace: Option<Duration>) {
-        // A worker that is gone has deleted its pod.
-        let _ = self.commands.send(Command::Delete { grace });
+        self.control().delete(grace);
+    }
+
+    /// Tells the worker what to do from elsewhere.
+    pub fn control(&self) -> PodControl {
+        PodControl {
+            commands: self.commands.clone(),
+        }
     }
 
     /// Lets the pod's logs be removed with the pod: until this is called, or the handle is dropped, a pod of which

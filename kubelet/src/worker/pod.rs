@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_cri::{ContainerState, ContainerStatus, EngineError, EngineEvent, PodSandboxStatus, UnixNanos};
+use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
@@ -105,6 +106,7 @@ pub fn spawn(
         reporter,
         announcer: Announcer::default(),
         adopted: false,
+        restart_asked: BTreeSet::new(),
         logs_released: Some(logs_released),
     };
     let _task = tokio::spawn(worker.run());
@@ -135,6 +137,8 @@ struct Worker {
     announcer: Announcer,
     /// The pod was looked at once.
     adopted: bool,
+    /// Containers that are to be started anew, by name, until the next look tells which ones these are.
+    restart_asked: BTreeSet<String>,
     /// Resolves when nobody reads the pod's logs any more.
     logs_released: Option<oneshot::Receiver<()>>,
 }
@@ -206,6 +210,7 @@ impl Worker {
         }
         self.memory.retain(&containers);
         self.announcer.containers(&self.reporter, &containers);
+        self.note_restarts(&containers);
         self.read_termination_messages(&containers);
         self.look_up_images().await;
         let mut observed = self.memory.observed(sandboxes, containers);
@@ -266,7 +271,7 @@ impl Worker {
         if !frozen {
             self.announcer.status(&self.reporter, &status);
         }
-        if status != last.status || plan.stage != last.stage {
+        if status != last.status || plan.stage != last.stage || !Arc::ptr_eq(&last.pod, &self.desired.pod) {
             if status != last.status
                 && let Err(error) = self.records.save_status(&self.desired.uid, &status)
             {
@@ -395,6 +400,8 @@ impl Worker {
         match wake {
             Wake::Engine | Wake::Timer => {}
             Wake::Command(Command::Delete { grace }) => self.delete(grace),
+            Wake::Command(Command::Restart { containers }) => self.restart_asked.extend(containers),
+            Wake::Command(Command::Change { pod }) => self.change(pod),
             Wake::Probe(report) => self.probed(report),
             Wake::Step(key, Ok(done)) => {
                 self.memory.succeeded(&key);
@@ -418,6 +425,33 @@ impl Worker {
         };
         self.desired.deletion = Some(deletion);
         self.record.set_deletion(Some(deletion));
+        self.save();
+    }
+
+    /// Whoever asks for a restart means the containers that run now.
+    fn note_restarts(&mut self, containers: &[ContainerStatus]) {
+        let asked = std::mem::take(&mut self.restart_asked);
+        let meant = containers
+            .iter()
+            .filter(|c| c.state == ContainerState::Running && asked.contains(&c.config.name));
+        self.memory
+            .restarts
+            .extend(meant.map(|container| container.id.clone()));
+        if self.record.restarts != self.memory.restarts {
+            self.record.restarts.clone_from(&self.memory.restarts);
+            self.save();
+        }
+    }
+
+    fn change(&mut self, pod: Arc<Pod>) {
+        let image = |pod: &Pod, name: &str| spec::container(pod, name).and_then(|(c, _)| c.image.clone());
+        for (container, _) in spec::all_containers(&pod) {
+            if image(&self.desired.pod, &container.name) != container.image {
+                self.restart_asked.insert(container.name.clone());
+            }
+        }
+        self.record.pod = pod.as_ref().clone();
+        self.desired.pod = pod;
         self.save();
     }
 

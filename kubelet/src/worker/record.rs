@@ -1,6 +1,6 @@
 //! A pod's record on disk: the intent that is there before anything of the pod is, and what must outlive the daemon.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -37,6 +37,9 @@ pub struct PodRecord {
     /// When its containers were first told to end.
     #[serde(default)]
     pub kill_started: BTreeMap<ContainerId, UnixNanos>,
+    /// Containers that somebody wants to be started anew.
+    #[serde(default)]
+    pub restarts: BTreeSet<ContainerId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +66,7 @@ impl PodRecord {
             deletion: None,
             probes: BTreeMap::new(),
             kill_started: BTreeMap::new(),
+            restarts: BTreeSet::new(),
         }
     }
 
@@ -176,6 +180,18 @@ impl Records {
         self.directory.join(format!("{uid}.status"))
     }
 
+    /// Where what happened to a pod is kept, beside its record.
+    pub(crate) fn events_path(&self, uid: &PodUid) -> PathBuf {
+        self.directory.join(format!("{uid}.events"))
+    }
+
+    /// All of those files.
+    pub(crate) fn event_files(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let is_events = |path: &PathBuf| path.extension().is_some_and(|suffix| suffix == "events");
+        entries.map(|entry| entry.path()).filter(is_events).collect()
+    }
+
     /// Every record there is.
     pub fn list(&self) -> io::Result<Vec<PodRecord>> {
         let entries = match std::fs::read_dir(&self.directory) {
@@ -195,7 +211,7 @@ impl Records {
 
     /// Forgets a pod of which nothing is left.
     pub fn remove(&self, uid: &PodUid) -> io::Result<()> {
-        for path in [self.status_path(uid), self.path(uid)] {
+        for path in [self.status_path(uid), self.events_path(uid), self.path(uid)] {
             match std::fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}

@@ -425,6 +425,64 @@ async fn a_missing_image_is_tried_again_after_longer_and_longer_pauses() {
     bench.assert_clean();
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_a_restart_gets_one_whatever_the_policy_says() {
+    let bench = Bench::new();
+    let pod = bench.spawn(
+        r#"{"restartPolicy":"Never","containers":[{"name":"c","image":"i"},{"name":"d","image":"i"}]}"#,
+    );
+    bench
+        .until("both", |engine| {
+            engine.running("c").is_some() && engine.running("d").is_some()
+        })
+        .await;
+    for round in 2..5 {
+        pod.handle.control().restart(vec!["c".into()]);
+        bench
+            .until("c again", |engine| engine.seconds_of("start c").len() == round)
+            .await;
+        bench
+            .until("c runs", |engine| engine.running("c").is_some())
+            .await;
+    }
+    let starts = bench.engine.seconds_of("start c");
+    assert!(starts[3] < 60, "no back-off: {starts:?}");
+    assert_eq!(bench.engine.seconds_of("start d").len(), 1);
+    pod.handle.delete(None);
+    pod.gone().await;
+    bench.assert_clean();
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_image_starts_its_container_anew_and_labels_start_none() {
+    let bench = Bench::new();
+    let spec = |image: &str| {
+        format!(r#"{{"containers":[{{"name":"c","image":"{image}"}},{{"name":"d","image":"i"}}]}}"#)
+    };
+    let pod = bench.spawn(&spec("i"));
+    bench
+        .until("both", |engine| {
+            engine.running("c").is_some() && engine.running("d").is_some()
+        })
+        .await;
+    let uid = pod.handle.state.borrow().pod.metadata.uid.clone();
+    let mut changed: Pod = crate::testing::pod(&spec("j"));
+    changed.metadata.uid = uid;
+    changed.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
+    pod.handle.control().change(Arc::new(changed));
+    bench
+        .until("c again", |engine| engine.seconds_of("start c").len() == 2)
+        .await;
+    bench
+        .until("c runs", |engine| engine.running("c").is_some())
+        .await;
+    assert_eq!(bench.engine.seconds_of("start d").len(), 1);
+    assert!(pod.handle.state.borrow().pod.metadata.labels.is_some());
+    pod.handle.delete(None);
+    pod.gone().await;
+    bench.assert_clean();
+}
+
 /// Whatever happens in whatever order, no container is ever started twice or beside its twin (the engine checks), and
 /// a deletion ends it all.
 #[test]

@@ -1,0 +1,469 @@
+//! The asking end.
+
+use std::fs::File;
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use tokio::task::JoinHandle;
+
+use super::super::inspect::{InspectError, Places};
+use super::super::lock::{LockError, PodLock};
+use super::super::run::{Host, node};
+use super::listener::connect;
+use super::protocol::{
+    Answer, ContainerSummary, Ended, PodUsage, Refusal, RefusalKind, Reply, Request, Resize, SentWorkload,
+    Taken,
+};
+use super::server::{Owned, serve};
+use super::wire::Wire;
+use crate::identity::PodUid;
+use crate::plan::Objects;
+use crate::spec;
+use crate::worker::PodRecord;
+
+/// How long a pod may be between two owners, in steps of a tenth of a second.
+const HANDOVERS: u32 = 50;
+
+/// Why something could not be asked, or was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The pod can't be found.
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
+    /// Its lock can't be had.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The command can't be executed in the container.
+    #[error("{0}")]
+    CannotRun(String),
+    /// It was refused.
+    #[error("{0}")]
+    Refused(String),
+    /// The process that runs the pod ended before it answered.
+    #[error("The process that runs the pod ended before it answered; try again.")]
+    Lost,
+    /// The process that runs the pod is not to be reached.
+    #[error("The process that runs the pod can't be reached: {0}.")]
+    Io(#[from] io::Error),
+    /// Nobody runs the pod, and this process can't look after it.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl From<Refusal> for CallError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal.kind {
+            RefusalKind::CannotRun => Self::CannotRun(refusal.message),
+            RefusalKind::NotMine => Self::Lost,
+            RefusalKind::Other => Self::Refused(refusal.message),
+        }
+    }
+}
+
+/// What a pod is looked after with when nobody runs it.
+#[async_trait::async_trait]
+pub trait TakeOver: Send + Sync {
+    /// The machine's side of this node.
+    fn host(&self) -> Result<Host, String>;
+    /// Starts the daemon, unless it runs already, and returns when it answers.
+    async fn start_daemon(&self) -> Result<(), String>;
+}
+
+/// Asks those who run pods.
+pub struct Caller {
+    places: Places,
+    take_over: Arc<dyn TakeOver>,
+}
+
+/// A connection with its first answer.
+struct Call {
+    wire: Wire,
+    answer: Answer,
+    fds: Vec<OwnedFd>,
+    _here: Option<Here>,
+}
+
+/// This process looks after a pod that nobody runs, as long as it is asked about it.
+#[derive(Debug)]
+struct Here {
+    task: JoinHandle<()>,
+    _lock: PodLock,
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A command's streams, or a container's.
+pub struct Streams {
+    /// Its input.
+    pub stdin: Option<OwnedFd>,
+    /// Its output; of a terminal, all of it.
+    pub stdout: Option<OwnedFd>,
+    /// Its error output.
+    pub stderr: Option<OwnedFd>,
+    /// It has a terminal.
+    pub tty: bool,
+    /// How much longer output is waited for after the end; `None` means that it is sure to end.
+    pub drain: Option<Duration>,
+    /// The terminal's size goes this way.
+    pub end: EndOf,
+}
+
+/// The connection that the end of a command is told over.
+pub struct EndOf {
+    wire: Wire,
+    _here: Option<Here>,
+}
+
+impl EndOf {
+    /// Tells the size of the terminal.
+    ///
+    /// # Errors
+    /// The process that runs the pod has gone.
+    pub async fn resize(&self, width: u16, height: u16) -> io::Result<()> {
+        self.wire.send(&Resize { width, height }, &[]).await
+    }
+
+    /// Returns with the exit code when it has ended.
+    ///
+    /// # Errors
+    /// It is not known how it ends.
+    pub async fn ended(&self) -> Result<i32, CallError> {
+        match self.wire.receive::<Ended>().await? {
+            Some((Ended { result }, _)) => Ok(result?),
+            None => Err(CallError::Lost),
+        }
+    }
+}
+
+/// The root directory of a container, and who its first process is.
+pub struct RootOf {
+    /// Opened as a place only (`O_PATH`).
+    pub directory: File,
+    /// The user's id, as the host numbers it.
+    pub uid: u32,
+    /// The group's id, as the host numbers it.
+    pub gid: u32,
+    _here: Option<Here>,
+}
+
+/// A pod that connections are forwarded to.
+pub struct Forwarder<'a> {
+    caller: &'a Caller,
+    pod: String,
+    port: u16,
+}
+
+impl Forwarder<'_> {
+    /// One more connection.
+    ///
+    /// # Errors
+    /// Nothing listens on the port, or the pod has gone.
+    pub async fn connect(&self) -> Result<TcpStream, CallError> {
+        let port = self.port;
+        let mut call = self
+            .caller
+            .ask(&self.pod, |uid| Request::PortForward { uid, port })
+            .await?;
+        let stream = call.fds.pop().ok_or(CallError::Lost)?;
+        Ok(TcpStream::from(stream))
+    }
+}
+
+impl Caller {
+    /// Asks about the pods at these places.
+    pub fn new(places: Places, take_over: Arc<dyn TakeOver>) -> Self {
+        Self { places, take_over }
+    }
+
+    /// Where the pods are.
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// Starts a command in a container.
+    ///
+    /// # Errors
+    /// It does not run there.
+    pub async fn exec(
+        &self,
+        pod: &str,
+        container: &str,
+        command: &[String],
+        stdin: bool,
+        tty: bool,
+    ) -> Result<Streams, CallError> {
+        let request = |uid| Request::Exec {
+            uid,
+            container: container.to_owned(),
+            command: command.to_vec(),
+            stdin,
+            tty,
+        };
+        self.ask(pod, request).await?.streams()
+    }
+
+    /// The streams of a container from now on.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn attach(&self, pod: &str, container: &str, stdin: bool) -> Result<Streams, CallError> {
+        let request = |uid| Request::Attach {
+            uid,
+            container: container.to_owned(),
+            stdin,
+        };
+        self.ask(pod, request).await?.streams()
+    }
+
+    /// The root of a running container.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn root(&self, pod: &str, container: &str) -> Result<RootOf, CallError> {
+        let request = |uid| Request::Root {
+            uid,
+            container: container.to_owned(),
+        };
+        let mut call = self.ask(pod, request).await?;
+        match (call.answer, call.fds.pop()) {
+            (Answer::Root { uid, gid }, Some(root)) => Ok(RootOf {
+                directory: root.into(),
+                uid,
+                gid,
+                _here: call._here,
+            }),
+            _ => Err(CallError::Lost),
+        }
+    }
+
+    /// Connections to a port of a pod.
+    pub fn forwarder(&self, pod: &str, port: u16) -> Forwarder<'_> {
+        Forwarder {
+            caller: self,
+            pod: pod.to_owned(),
+            port,
+        }
+    }
+
+    /// The containers of a pod.
+    ///
+    /// # Errors
+    /// They can't be asked for.
+    pub async fn containers(&self, pod: &str) -> Result<Vec<ContainerSummary>, CallError> {
+        match self.ask(pod, |uid| Request::Containers { uid }).await?.answer {
+            Answer::Containers(containers) => Ok(containers),
+            _ => Err(CallError::Lost),
+        }
+    }
+
+    /// What a pod uses.
+    ///
+    /// # Errors
+    /// It can't be asked for.
+    pub async fn usage(&self, pod: &str) -> Result<PodUsage, CallError> {
+        match self
+            .ask(pod, |uid| Request::Usage { uids: vec![uid] })
+            .await?
+            .answer
+        {
+            Answer::Usage(mut usage) => usage.pop().ok_or(CallError::Lost),
+            _ => Err(CallError::Lost),
+        }
+    }
+
+    /// Tells who runs a pod to end it. Returns at once; `false` if nobody runs it.
+    ///
+    /// # Errors
+    /// There is no such pod.
+    pub async fn delete(&self, pod: &str, grace: Option<Duration>) -> Result<bool, CallError> {
+        self.revive(pod).await?;
+        let (record, _) = self.places.find(pod)?;
+        let Some(wire) = self.owner(&record).await? else {
+            return Ok(false);
+        };
+        let uid = record.uid();
+        question(wire, Request::Delete { uid, grace }, None).await?;
+        Ok(true)
+    }
+
+    /// Starts running containers of a pod anew.
+    ///
+    /// # Errors
+    /// Nobody runs the pod.
+    pub async fn restart(&self, pod: &str, containers: Vec<String>) -> Result<(), CallError> {
+        let request = |uid| Request::Restart {
+            uid,
+            containers: containers.clone(),
+        };
+        self.ask(pod, request).await.map(drop)
+    }
+
+    /// Makes a running pod what is given.
+    ///
+    /// # Errors
+    /// Nobody runs the pod, or the kernel refuses its new limits.
+    pub async fn change(&self, shown: &str, pod: &Pod) -> Result<(), CallError> {
+        let request = |_| Request::Change {
+            pod: Box::new(pod.clone()),
+        };
+        self.ask(shown, request).await.map(drop)
+    }
+
+    /// Hands pods to the daemon, which is started if there is none.
+    ///
+    /// # Errors
+    /// It does not take them.
+    pub async fn run(&self, pods: Vec<Pod>, objects: &Objects) -> Result<Vec<Taken>, CallError> {
+        let workload = SentWorkload::new(pods, objects);
+        let mut left = HANDOVERS;
+        loop {
+            self.take_over
+                .start_daemon()
+                .await
+                .map_err(CallError::Unavailable)?;
+            let pid = PodLock::daemon(&self.places.kubelet_root);
+            let wire = match pid {
+                Some(pid) => connect(&self.places.run_root, pid).await,
+                None => Err(io::ErrorKind::NotFound.into()),
+            };
+            let request = Request::Run {
+                workload: Box::new(workload.clone()),
+            };
+            let asked = match wire {
+                Ok(wire) => question(wire, request, None).await,
+                Err(error) => Err(error.into()),
+            };
+            match asked.map(|call| call.answer) {
+                Ok(Answer::Taken(taken)) => return Ok(taken),
+                Ok(_) => return Err(CallError::Lost),
+                // A daemon that had nothing to do was ending.
+                Err(CallError::Lost | CallError::Io(_)) if left > 0 => {
+                    left -= 1;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Starts the daemon if it has this pod and has died.
+    async fn revive(&self, pod: &str) -> Result<(), CallError> {
+        let (record, _) = self.places.find(pod)?;
+        let is_its = super::super::detached::has(&self.places.kubelet_root, &record.uid());
+        if is_its && self.places.owner(&record).is_none() {
+            self.take_over
+                .start_daemon()
+                .await
+                .map_err(CallError::Unavailable)?;
+        }
+        Ok(())
+    }
+
+    /// Asks who runs a pod, or this process if nobody does.
+    async fn ask(&self, pod: &str, request: impl Fn(PodUid) -> Request) -> Result<Call, CallError> {
+        self.revive(pod).await?;
+        let mut left = HANDOVERS;
+        loop {
+            let (record, _) = self.places.find(pod)?;
+            let request = request(record.uid());
+            let asked = match self.owner(&record).await? {
+                Some(wire) => question(wire, request, None).await,
+                None => match self.take(&record) {
+                    Ok((wire, here)) => question(wire, request, Some(here)).await,
+                    Err(error) => Err(error),
+                },
+            };
+            match asked {
+                // The pod changes hands.
+                Err(CallError::Lost | CallError::Lock(LockError::Taken { .. })) if left > 0 => {
+                    left -= 1;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                asked => return asked,
+            }
+        }
+    }
+
+    async fn owner(&self, record: &PodRecord) -> Result<Option<Wire>, CallError> {
+        let Some(pid) = self.places.owner(record) else {
+            return Ok(None);
+        };
+        match connect(&self.places.run_root, pid).await {
+            Ok(wire) => Ok(Some(wire)),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Looks after a pod that nobody runs.
+    fn take(&self, record: &PodRecord) -> Result<(Wire, Here), CallError> {
+        let (namespace, name) = (spec::namespace(&record.pod), spec::name(&record.pod));
+        let lock = PodLock::take(&self.places.kubelet_root, namespace, name)?;
+        let host = self.take_over.host().map_err(CallError::Unavailable)?;
+        let owned = Owned::new(Arc::new(node(host)), None);
+        owned.add(record.uid(), Arc::new(record.pod.clone()), None);
+        let (ours, theirs) = Wire::pair()?;
+        let task = tokio::spawn(serve(Arc::new(owned), theirs));
+        Ok((ours, Here { task, _lock: lock }))
+    }
+}
+
+async fn question(wire: Wire, request: Request, here: Option<Here>) -> Result<Call, CallError> {
+    match wire.send(&request, &[]).await {
+        // What it has said before it ended may still be read.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
+        _ => {}
+    }
+    match wire.receive::<Reply>().await? {
+        Some((reply, fds)) => Ok(Call {
+            answer: reply?,
+            wire,
+            fds,
+            _here: here,
+        }),
+        None => Err(CallError::Lost),
+    }
+}
+
+impl Call {
+    fn streams(self) -> Result<Streams, CallError> {
+        let Answer::Session {
+            stdin,
+            stdout,
+            stderr,
+            tty,
+            drain,
+        } = self.answer
+        else {
+            return Err(CallError::Lost);
+        };
+        let mut fds = self.fds.into_iter();
+        let mut next = |wanted: bool| wanted.then(|| fds.next()).flatten();
+        Ok(Streams {
+            stdin: next(stdin),
+            stdout: next(stdout),
+            stderr: next(stderr),
+            tty,
+            drain,
+            end: EndOf {
+                wire: self.wire,
+                _here: self._here,
+            },
+        })
+    }
+}

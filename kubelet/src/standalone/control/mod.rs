@@ -1,0 +1,19 @@
+//! The way to the process that runs a pod.
+//!
+//! Who runs pods (`berth run` in a terminal, or the daemon) listens on a socket of its own, `<run>/control/<pid>.sock`,
+//! and a pod's lock file says which process that is. A connection is for one question; answers bring descriptors along:
+//! of a command's pipes or terminal, of a forwarded connection, of a container's root. The bytes themselves never pass
+//! through the process that runs the pod, so a slow reader costs it nothing and its death tears no stream.
+
+mod client;
+mod listener;
+mod protocol;
+mod server;
+mod usage;
+mod wire;
+
+pub use client::{CallError, Caller, Forwarder, RootOf, Streams, TakeOver};
+pub(super) use listener::{Listener, answers};
+pub(super) use protocol::SentWorkload;
+pub use protocol::{ContainerSummary, ContainerUsage, PodUsage, Taken};
+pub(super) use server::{Owned, Taker};

@@ -1,0 +1,44 @@
+//! `berth restart`: containers that are started anew.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{PodArg, caller, on_this_thread};
+use crate::root::Root;
+
+/// Start running containers of a pod anew, in their grace period and without a back-off
+#[derive(Args, Debug)]
+pub(crate) struct RestartArgs {
+    #[command(flatten)]
+    pod: PodArg,
+
+    /// Which containers; without one, all that run
+    #[arg(value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// Restarts.
+pub(crate) fn restart(args: &RestartArgs, root: &Root, cgroup_root: &Path) -> Result<ExitCode, String> {
+    let caller = caller(root, cgroup_root);
+    let pod = args.pod.name();
+    on_this_thread(async {
+        for container in &args.containers {
+            caller.places().choose(&pod, Some(container))?;
+        }
+        let running = caller.containers(&pod).await?;
+        let running = running
+            .into_iter()
+            .filter(|container| container.state == "running");
+        let mut names: Vec<String> = running.map(|container| container.name).collect();
+        if !args.containers.is_empty() {
+            names.retain(|name| args.containers.contains(name));
+        }
+        caller.restart(&pod, names.clone()).await?;
+        names.iter().for_each(|name| println!("{name}"));
+        Ok(())
+    })?
+    .map_err(|error: berth_kubelet::standalone::CallError| error.to_string())?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,161 @@
+//! `berth stop` and `berth rm`: the end of pods, whoever runs them.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use berth_kubelet::standalone::{self, Caller};
+use clap::Args;
+
+use super::{caller, host, in_namespace, on_this_thread};
+use crate::preflight;
+use crate::root::{EngineOptions, Root};
+
+/// End pods and remove them, as Ctrl-C at their `berth run` would
+#[derive(Args, Debug)]
+pub(crate) struct StopArgs {
+    /// The pods: NAME or NAMESPACE/NAME
+    #[arg(required_unless_present = "all", value_name = "POD")]
+    pods: Vec<String>,
+
+    /// Every pod of this node
+    #[arg(short, long, conflicts_with = "pods")]
+    all: bool,
+
+    /// The pods' namespace
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+
+    /// Seconds until what has not ended is killed; without it the pod's own
+    #[arg(long, visible_alias = "time", value_name = "SECONDS")]
+    grace_period: Option<u64>,
+
+    /// Don't wait until nothing is left
+    #[arg(long)]
+    no_wait: bool,
+}
+
+/// Remove pods that have ended
+#[derive(Args, Debug)]
+pub(crate) struct RmArgs {
+    /// The pods: NAME or NAMESPACE/NAME
+    #[arg(required_unless_present = "all", value_name = "POD")]
+    pods: Vec<String>,
+
+    /// Every pod of this node that has ended; with --force every pod
+    #[arg(short, long, conflicts_with = "pods")]
+    all: bool,
+
+    /// The pods' namespace
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+
+    /// Kill what runs
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Ends pods.
+pub(crate) fn stop(args: &StopArgs, root: &Root, cgroup_root: &Path) -> Result<ExitCode, String> {
+    let caller = caller(root, cgroup_root);
+    let pods = if args.all {
+        caller.places().names().map_err(|error| error.to_string())?
+    } else {
+        named(&args.pods, args.namespace.as_deref())
+    };
+    let ending = Ending {
+        caller: &caller,
+        root,
+        cgroup_root,
+        grace: args.grace_period.map(Duration::from_secs),
+        wait: !args.no_wait,
+    };
+    ending.all(&pods)
+}
+
+/// Removes pods that have ended.
+pub(crate) fn rm(args: &RmArgs, root: &Root, cgroup_root: &Path) -> Result<ExitCode, String> {
+    let caller = caller(root, cgroup_root);
+    let places = caller.places();
+    let mut pods = if args.all {
+        places.names().map_err(|error| error.to_string())?
+    } else {
+        named(&args.pods, args.namespace.as_deref())
+    };
+    if args.all && !args.force {
+        pods.retain(|pod| places.has_ended(pod).unwrap_or(false));
+    }
+    if !args.force {
+        for pod in &pods {
+            if !places.has_ended(pod).map_err(|error| error.to_string())? {
+                return Err(format!(
+                    "Pod {pod} runs; `berth stop` ends it, `berth rm --force` kills it."
+                ));
+            }
+        }
+    }
+    let ending = Ending {
+        caller: &caller,
+        root,
+        cgroup_root,
+        grace: args.force.then_some(Duration::ZERO),
+        wait: true,
+    };
+    ending.all(&pods)
+}
+
+fn named(pods: &[String], namespace: Option<&str>) -> Vec<String> {
+    pods.iter().map(|pod| in_namespace(pod, namespace)).collect()
+}
+
+struct Ending<'a> {
+    caller: &'a Caller,
+    root: &'a Root,
+    cgroup_root: &'a Path,
+    grace: Option<Duration>,
+    wait: bool,
+}
+
+impl Ending<'_> {
+    /// Ends all of them, also if one can't be.
+    fn all(&self, pods: &[String]) -> Result<ExitCode, String> {
+        on_this_thread(async {
+            let mut told = Vec::new();
+            let mut failures = Vec::new();
+            for pod in pods {
+                match self.one(pod).await {
+                    Ok(uid) => told.push((pod, uid)),
+                    Err(error) => failures.push(error),
+                }
+            }
+            for (pod, uid) in told {
+                if self.wait {
+                    let gone = self.caller.places().gone(&uid).await;
+                    gone.map_err(|error| error.to_string())?;
+                }
+                println!("{pod}");
+            }
+            if failures.is_empty() {
+                Ok(ExitCode::SUCCESS)
+            } else {
+                Err(failures.join("\nberth: "))
+            }
+        })?
+    }
+
+    async fn one(&self, pod: &str) -> Result<String, String> {
+        let found = self.caller.places().pod(pod).map_err(|error| error.to_string())?;
+        let uid = found.metadata.uid.unwrap_or_default();
+        let told = self.caller.delete(pod, self.grace).await;
+        if told.map_err(|error| error.to_string())? {
+            return Ok(uid);
+        }
+        // Nobody runs it.
+        preflight::check()?;
+        let host = host(self.root, self.cgroup_root, &EngineOptions::default())?;
+        standalone::stop(host, pod, self.grace)
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok(uid)
+    }
+}
