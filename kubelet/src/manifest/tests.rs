@@ -208,8 +208,8 @@ fn lists() {
 #[test]
 fn what_is_no_pod_is_named() {
     assert_eq!(
-        messages("apiVersion: apps/v1\nkind: Deployment\n"),
-        ["2: kind: apps/v1 Deployment can't be run (Pod, ConfigMap and Secret of apiVersion v1 can)"]
+        messages("apiVersion: v1\nkind: Service\n"),
+        ["2: kind: v1 Service can't be run (Pod, ConfigMap and Secret of apiVersion v1 can)"]
     );
     assert_eq!(
         messages("a: 1\n"),

@@ -390,8 +390,10 @@ impl<'a> Reader<'a> {
             steps.push(self.index()?);
             self.spaces();
             if self.take("]") {
-                let only = steps.pop().filter(|_| steps.is_empty());
-                return Ok(only.unwrap_or(Step::Union(steps)));
+                return Ok(match <[Step; 1]>::try_from(steps) {
+                    Ok([only]) => only,
+                    Err(several) => Step::Union(several),
+                });
             }
             self.expect(",")?;
         }
