@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use super::super::inspect::{InspectError, Places};
 use super::super::lock::{LockError, PodLock};
 use super::super::run::{Host, node};
+use super::super::terminal;
 use super::listener::connect;
 use super::protocol::{
     Answer, ContainerSummary, Ended, PodUsage, Refusal, RefusalKind, Reply, Request, Resize, SentWorkload,
@@ -200,12 +201,15 @@ impl Caller {
         stdin: bool,
         tty: bool,
     ) -> Result<Streams, CallError> {
+        let size = tty.then(terminal::size).flatten();
+        let size = size.map(|(width, height)| Resize { width, height });
         let request = |uid| Request::Exec {
             uid,
             container: container.to_owned(),
             command: command.to_vec(),
             stdin,
             tty,
+            size,
         };
         self.ask(pod, request).await?.streams()
     }

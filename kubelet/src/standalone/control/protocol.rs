@@ -21,6 +21,8 @@ pub(super) enum Request {
         command: Vec<String>,
         stdin: bool,
         tty: bool,
+        /// Of the terminal, from its beginning.
+        size: Option<Resize>,
     },
     /// The streams of a container itself; as with `Exec`.
     Attach {

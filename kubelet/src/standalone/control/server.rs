@@ -215,6 +215,7 @@ async fn open(owned: &Owned, request: Request) -> Result<(bool, Session), Refusa
             command,
             stdin,
             tty,
+            size,
         } => {
             let container = owned.running(&uid, &container).await?;
             let options = StreamOptions {
@@ -222,6 +223,7 @@ async fn open(owned: &Owned, request: Request) -> Result<(bool, Session), Refusa
                 stdout: true,
                 stderr: !tty,
                 tty,
+                size: size.map(|Resize { width, height }| TerminalSize { width, height }),
             };
             Ok((tty, engine.exec(&container.id, command, options).await?))
         }
@@ -236,6 +238,7 @@ async fn open(owned: &Owned, request: Request) -> Result<(bool, Session), Refusa
                 stdout: true,
                 stderr: !container.config.tty,
                 tty: container.config.tty,
+                size: None,
             };
             Ok((container.config.tty, engine.attach(&container.id, options).await?))
         }
