@@ -161,6 +161,10 @@ fn volume(volume: &mut Volume) {
     if let Some(host_path) = &mut volume.host_path {
         host_path.type_.get_or_insert_with(String::new);
     }
+    if let Some(image) = &mut volume.image {
+        let policy = default_pull_policy(image.reference.as_deref().unwrap_or_default());
+        text(&mut image.pull_policy, policy);
+    }
     let modes = [
         volume.config_map.as_mut().map(|source| &mut source.default_mode),
         volume.secret.as_mut().map(|source| &mut source.default_mode),

@@ -15,6 +15,7 @@ pub mod plan;
 pub mod pod_resources;
 pub mod probe;
 pub mod prober;
+mod pull_secrets;
 pub mod qos;
 pub mod quantity;
 pub mod resources;

@@ -1,8 +1,11 @@
 //! Questions that a Pod's specification answers.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Pod, PodSpec, Probe};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerRestartRule, ImageVolumeSource, Pod, PodSpec, Probe, Volume,
+};
 
 use crate::defaults;
 
@@ -97,6 +100,28 @@ pub fn all_containers(pod: &Pod) -> impl DoubleEndedIterator<Item = (&Container,
 /// The container of that name, with its part.
 pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<(&'a Container, Role)> {
     all_containers(pod).find(|(container, _)| container.name == name)
+}
+
+/// The images that a pod's containers run and mount, by name.
+pub fn images(pod: &Pod) -> BTreeSet<String> {
+    let of_container = |(container, _): (&Container, Role)| {
+        let volumes = image_volumes(pod, container).filter_map(|source| source.reference.clone());
+        volumes.chain(container.image.clone()).collect::<Vec<_>>()
+    };
+    all_containers(pod).flat_map(of_container).collect()
+}
+
+/// The images that a container mounts as volumes.
+pub fn image_volumes<'a>(
+    pod: &'a Pod,
+    container: &'a Container,
+) -> impl Iterator<Item = &'a ImageVolumeSource> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let mounts = |volume: &&Volume| {
+        let mut mounts = container.volume_mounts.iter().flatten();
+        mounts.any(|mount| mount.name == volume.name)
+    };
+    volumes.filter(mounts).filter_map(|volume| volume.image.as_ref())
 }
 
 /// Of an init container: it is a sidecar.

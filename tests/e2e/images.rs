@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use berth_tests::{Ended, Layout, Node, Registry, Running, pod};
+use berth_tests::{Ended, Layout, Node, Registry, Running, container, document, pod};
 use serde_json::{Value, json};
 
 fn image(node: &Node, arguments: &[&str]) -> Ended {
@@ -147,5 +147,88 @@ fn an_image_in_use_or_missing_is_not_removed_silently() {
     let ended = image(&node, &["inspect", "example.test/none:1"]);
     assert_ne!(ended.code(), Some(0));
     ended.expect_output(&["example.test/none:1"]);
+    node.finish();
+}
+
+#[test]
+fn a_pull_secret_opens_a_registry() {
+    let node = Node::new();
+    let registry = Registry::start(&node);
+    registry.push(&layout(&node, "any"), "team/motto", "1");
+    let registry = registry.protect(&node);
+    let name = format!("{}/team/motto:1", Registry::HOST);
+    let secret = |name: &str, password: &str| {
+        let auths = json!({ "auths": { Registry::HOST: { "username": "someone", "password": password } } });
+        document(&json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name },
+            "type": "kubernetes.io/dockerconfigjson", "stringData": { ".dockerconfigjson": auths.to_string() },
+        }))
+    };
+    let with = |secrets: Value| {
+        pod(
+            "secret",
+            json!({
+                "restartPolicy": "Never", "imagePullSecrets": secrets,
+                "containers": [{ "name": "main", "image": name, "imagePullPolicy": "Always" }],
+            }),
+        )
+    };
+    let both = format!("{}{}", secret("wrong", "guess"), secret("right", "secret word"));
+    // The right one does not have to be the first.
+    node.run(&format!(
+        "{both}{}",
+        with(json!([{ "name": "wrong" }, { "name": "right" }]))
+    ))
+    .wait()
+    .expect_code(0)
+    .expect_log("main", "made by a test");
+    let refused = node.run(&format!("{both}{}", with(json!([{ "name": "wrong" }]))));
+    refused.line("The credentials do not allow it");
+    refused.interrupt();
+    let ended = refused.wait().expect_no_panic();
+    assert!(!ended.output.contains("guess"), "{}", ended.output);
+    registry.stop();
+    node.finish();
+}
+
+#[test]
+fn an_image_is_a_volume() {
+    let node = Node::new();
+    let registry = Registry::start(&node);
+    registry.push(&layout(&node, "any"), "team/motto", "1");
+    let name = format!("{}/team/motto:1", Registry::HOST);
+    let spec = json!({
+        "restartPolicy": "Never",
+        "volumes": [{ "name": "files", "image": { "reference": name } }],
+        "containers": [
+            container(
+                "main",
+                &["run", "checks", "file=/files/motto:made by a test", "readonly=/files", ";", "checks", "file=/part/here:"],
+                json!({ "volumeMounts": [
+                    { "name": "files", "mountPath": "/files" },
+                    { "name": "files", "mountPath": "/part", "subPath": "srv" },
+                ]})
+            ),
+            container("other", &["true"], json!({})),
+        ],
+    });
+    node.run(&pod("volume", spec))
+        .wait()
+        .expect_code(0)
+        .expect_no_panic();
+    registry.stop();
+    // It is here now, and not asked for again.
+    let missing = |reference: &str| {
+        json!({
+            "restartPolicy": "Never",
+            "volumes": [{ "name": "files", "image": { "reference": reference, "pullPolicy": "Never" } }],
+            "containers": [container("main", &["true"], json!({ "volumeMounts": [{ "name": "files", "mountPath": "/f" }] }))],
+        })
+    };
+    node.run(&pod("there", missing(&name))).wait().expect_code(0);
+    let waits = node.run(&pod("missing", missing("example.test/none:1")));
+    waits.line("ErrImageNeverPull");
+    waits.interrupt();
+    waits.wait().expect_no_panic();
     node.finish();
 }

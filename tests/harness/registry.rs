@@ -7,6 +7,9 @@ use crate::node::Node;
 use crate::running::Running;
 use crate::wait::eventually;
 
+/// `htpasswd -nbB someone 'secret word'`
+const HTPASSWD: &str = "someone:$2b$04$abcdefghijklmnopqrstuuP6/q0obcGuk6SuzN66aTZwHeRCLMzKO\n";
+
 /// A registry that runs; its address is `127.0.0.1:5000`, plain HTTP.
 pub struct Registry(Running);
 
@@ -14,23 +17,43 @@ impl Registry {
     /// Its host and port, as in an image's name.
     pub const HOST: &str = "127.0.0.1:5000";
 
+    /// Who may use it once it is protected: name and password.
+    pub const USER: &str = "someone:secret word";
+
     /// Starts it with an empty store.
     ///
     /// # Panics
     /// If `docker-registry` is not installed.
     pub fn start(node: &Node) -> Self {
+        Self::serve(node, "", &[])
+    }
+
+    /// Starts it again with the same store, for nobody but [`Registry::USER`].
+    ///
+    /// # Panics
+    /// As [`Registry::start`].
+    pub fn protect(self, node: &Node) -> Self {
+        self.stop();
+        let passwords = node.file("htpasswd", HTPASSWD);
+        let auth = format!(
+            "auth:\n  htpasswd: {{realm: test, path: {}}}\n",
+            passwords.display()
+        );
+        Self::serve(node, &auth, &["--user", Self::USER])
+    }
+
+    fn serve(node: &Node, more: &str, show: &[&str]) -> Self {
         let store = node.scratch().join("registry");
         let config = node.file("registry.yml", &format!(
             "version: 0.1\nlog: {{accesslog: {{disabled: false}}, level: warn}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n\
-             http: {{addr: '{}'}}\n",
+             http: {{addr: '{}'}}\n{more}",
             store.display(), Self::HOST
         ));
         let mut command = Command::new("docker-registry");
         command.arg("serve").arg(config);
         let registry = Self(Running::start(command, ""));
-        eventually("the registry answers", || {
-            curl(&["http://127.0.0.1:5000/v2/"]).is_some().then_some(())
-        });
+        let ask = [show, &["http://127.0.0.1:5000/v2/"]].concat();
+        eventually("the registry answers", || curl(&ask).is_some().then_some(()));
         registry
     }
 

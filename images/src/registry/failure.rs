@@ -155,7 +155,8 @@ impl Subject {
                 "Either it does not exist, or it needs credentials: log in with `docker login {registry}`"
             ),
             _ => format!(
-                "The credentials in docker's config.json do not allow it: renew them with `docker login {registry}`"
+                "The credentials do not allow it: correct the pull secret, or renew those in docker's config.json with \
+                 `docker login {registry}`"
             ),
         };
         Failure::fatal(ImageError::Unauthorized(format!(

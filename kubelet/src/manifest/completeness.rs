@@ -63,7 +63,7 @@ fn containers_and_pod(to: &mut Walk<'_>) {
     to.of::<api::PodSpec>(
         "spec",
         "activeDeadlineSeconds containers dnsConfig dnsPolicy hostAliases hostIPC hostNetwork hostPID hostname \
-         hostnameOverride initContainers overhead priority readinessGates resources restartPolicy runtimeClassName \
+         hostnameOverride imagePullSecrets initContainers overhead priority readinessGates resources restartPolicy runtimeClassName \
          securityContext setHostnameAsFQDN shareProcessNamespace subdomain terminationGracePeriodSeconds volumes",
     );
     to.of::<api::PodSecurityContext>(
@@ -118,6 +118,7 @@ fn containers_and_pod(to: &mut Walk<'_>) {
     to.of::<api::Lifecycle>("spec.containers[].lifecycle", "postStart preStop stopSignal");
     to.of::<api::LifecycleHandler>("spec.containers[].lifecycle.preStop", "exec httpGet sleep");
     to.of::<api::PodDNSConfig>("spec.dnsConfig", "nameservers options searches");
+    to.of::<api::LocalObjectReference>("spec.imagePullSecrets[]", "name");
     to.of::<api::PodOS>("spec.os", "name");
     to.of::<api::HostAlias>("spec.hostAliases[]", "hostnames ip");
     to.of::<api::PodDNSConfigOption>("spec.dnsConfig.options[]", "name value");
@@ -164,12 +165,13 @@ fn containers_and_pod(to: &mut Walk<'_>) {
 fn volumes(to: &mut Walk<'_>) {
     to.of::<api::Volume>(
         "spec.volumes[]",
-        "configMap downwardAPI emptyDir hostPath name projected secret",
+        "configMap downwardAPI emptyDir hostPath image name projected secret",
     );
     to.of::<api::ConfigMapVolumeSource>("spec.volumes[].configMap", "defaultMode items name optional");
     to.of::<api::SecretVolumeSource>("spec.volumes[].secret", "defaultMode items optional secretName");
     to.of::<api::DownwardAPIVolumeSource>("spec.volumes[].downwardAPI", "defaultMode items");
     to.of::<api::EmptyDirVolumeSource>("spec.volumes[].emptyDir", "medium sizeLimit");
+    to.of::<api::ImageVolumeSource>("spec.volumes[].image", "pullPolicy reference");
     to.of::<api::HostPathVolumeSource>("spec.volumes[].hostPath", "path type");
     to.of::<api::ProjectedVolumeSource>("spec.volumes[].projected", "defaultMode sources");
     to.of::<api::VolumeProjection>(

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{Container, EnvVarSource, KeyToPath, Pod, Volume};
 
 use crate::plan::Objects;
+use crate::pull_secrets;
 use crate::spec;
 
 /// A reference to what is not there.
@@ -38,6 +39,13 @@ pub(super) fn dangling(pod: &Pod, objects: &Objects) -> Vec<Dangling> {
         .as_ref()
         .and_then(|spec| spec.volumes.as_deref())
         .unwrap_or_default();
+    let pull_secrets = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.image_pull_secrets.as_deref());
+    for (index, secret) in pull_secrets.unwrap_or_default().iter().enumerate() {
+        finder.pull_secret(&secret.name, &format!("spec.imagePullSecrets[{index}].name"));
+    }
     for (index, volume) in volumes.iter().enumerate() {
         finder.volume(volume, &format!("spec.volumes[{index}]"));
     }
@@ -104,6 +112,20 @@ impl Finder<'_> {
             }
         };
         self.found.extend(found);
+    }
+
+    fn pull_secret(&mut self, name: &str, path: &str) {
+        self.check(Kind::Secret, name, None, path, &[]);
+        let key = (self.namespace.to_owned(), name.to_owned());
+        if let Some(Err(problem)) = self.objects.secrets.get(&key).map(pull_secrets::check) {
+            self.found.push(Dangling {
+                path: path.to_owned(),
+                message: format!(
+                    "Invalid value: {name:?}: Secret {}/{name} is no pull secret: {problem}",
+                    self.namespace
+                ),
+            });
+        }
     }
 
     fn container(&mut self, container: &Container, path: &str) {

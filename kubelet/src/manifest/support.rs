@@ -77,10 +77,6 @@ const REFUSED: &[Rule] = &[
         "false",
         "user namespaces of pods are not done yet",
     ),
-    present(
-        "spec.imagePullSecrets",
-        "registry credentials are taken from ~/.docker/config.json",
-    ),
     is_not("spec.os.name", "linux", "only Linux pods run here"),
     present(
         "spec.resourceClaims",
@@ -143,7 +139,6 @@ const REFUSED: &[Rule] = &[
     present("spec.volumes[].gcePersistentDisk", OTHER_VOLUME),
     present("spec.volumes[].gitRepo", OTHER_VOLUME),
     present("spec.volumes[].glusterfs", OTHER_VOLUME),
-    present("spec.volumes[].image", OTHER_VOLUME),
     present("spec.volumes[].iscsi", OTHER_VOLUME),
     present("spec.volumes[].nfs", OTHER_VOLUME),
     present("spec.volumes[].persistentVolumeClaim", OTHER_VOLUME),
@@ -157,7 +152,7 @@ const REFUSED: &[Rule] = &[
 ];
 
 const OTHER_VOLUME: &str =
-    "volumes that work are configMap, downwardAPI, emptyDir, hostPath, projected and secret";
+    "volumes that work are configMap, downwardAPI, emptyDir, hostPath, image, projected and secret";
 
 const ONE_NODE: &str = "it chooses a node, and whoever types the command has chosen this one";
 const EXPORTED: &str = "an API server writes it, and its value says nothing about the pod that is to run";

@@ -9,22 +9,54 @@ use super::view::View;
 use super::{Plan, Reason, Step, StepFailure, StepKey, Waiting};
 use crate::backoff::{after, image_delay};
 use crate::defaults::IMAGE_ERROR_SHOWN;
+use crate::spec;
 
-/// The image of a container that is about to be made: there, or why not yet. Plans the pull that it takes.
+/// The image of a container that is about to be made, if it and those that it mounts as volumes are there, or why not yet.
+/// Plans the pulls that it takes.
 pub(crate) fn ready_image<'a>(
     view: &View<'a>,
     container: &Container,
     plan: &mut Plan,
 ) -> Result<&'a Image, Waiting> {
-    let name = container.image.as_deref().unwrap_or_default();
+    // A pull for an earlier attempt does not count for this one.
+    let wanted_since = last_ended(view, container).map_or(1, |record| record.finished_at.max(1));
+    let own = Wanted {
+        name: container.image.as_deref().unwrap_or_default(),
+        policy: container.image_pull_policy.as_deref(),
+        wanted_since,
+    };
+    let image = ready(view, own, plan);
+    // A volume is the same for the pod's whole life.
+    let volumes = spec::image_volumes(&view.desired.pod, container).map(|source| Wanted {
+        name: source.reference.as_deref().unwrap_or_default(),
+        policy: source.pull_policy.as_deref(),
+        wanted_since: 1,
+    });
+    let volumes: Vec<_> = volumes.map(|wanted| ready(view, wanted, plan)).collect();
+    volumes.into_iter().try_for_each(|volume| volume.map(drop))?;
+    image
+}
+
+/// An image that has to be there.
+struct Wanted<'a> {
+    name: &'a str,
+    policy: Option<&'a str>,
+    /// With the policy `Always`, an earlier pull does not count.
+    wanted_since: UnixNanos,
+}
+
+fn ready<'a>(view: &View<'a>, wanted: Wanted<'_>, plan: &mut Plan) -> Result<&'a Image, Waiting> {
+    let Wanted {
+        name,
+        policy,
+        wanted_since,
+    } = wanted;
     let creating = || Waiting {
         reason: Reason::ContainerCreating,
         message: String::new(),
     };
     let state = view.observed.images.get(name).ok_or_else(creating)?;
-    // A pull for an earlier attempt does not count for this one.
-    let wanted_since = last_ended(view, container).map_or(1, |record| record.finished_at.max(1));
-    match (container.image_pull_policy.as_deref(), &state.present) {
+    match (policy, &state.present) {
         (Some("Always"), Some(image)) if state.pulled_at >= wanted_since => Ok(image),
         (Some("Always"), _) | (Some("IfNotPresent") | None, None) => Err(pull(view, name, plan)),
         (Some("Never"), None) => {

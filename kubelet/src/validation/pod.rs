@@ -49,6 +49,11 @@ fn pod_spec(spec: &PodSpec, errors: &mut Errors) {
             "must be between 1 and 2147483647, inclusive",
         );
     }
+    for (index, secret) in spec.image_pull_secrets.iter().flatten().enumerate() {
+        if secret.name.is_empty() {
+            errors.required(&format!("spec.imagePullSecrets[{index}].name"), "");
+        }
+    }
     host_names(spec, errors);
     dns(spec, errors);
     security::pod_security(spec, errors);

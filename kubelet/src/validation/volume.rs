@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, DownwardAPIVolumeFile, EmptyDirVolumeSource, HostPathVolumeSource, KeyToPath,
-    ProjectedVolumeSource, SecretVolumeSource, Volume,
+    ConfigMapVolumeSource, DownwardAPIVolumeFile, EmptyDirVolumeSource, HostPathVolumeSource,
+    ImageVolumeSource, KeyToPath, ProjectedVolumeSource, SecretVolumeSource, Volume,
 };
 
 use super::environment::{field_path, resource_field};
@@ -49,6 +49,7 @@ fn source(volume: &Volume, path: &str, errors: &mut Errors) {
         ("secret", volume.secret.is_some()),
         ("downwardAPI", volume.downward_api.is_some()),
         ("projected", volume.projected.is_some()),
+        ("image", volume.image.is_some()),
     ];
     for (name, _) in kinds.iter().filter(|(_, there)| *there).skip(1) {
         errors.forbidden(
@@ -72,6 +73,9 @@ fn source(volume: &Volume, path: &str, errors: &mut Errors) {
         let path = format!("{path}.downwardAPI");
         mode(source.default_mode, &format!("{path}.defaultMode"), errors);
         downward(source.items.as_deref().unwrap_or_default(), &path, errors);
+    }
+    if let Some(source) = &volume.image {
+        image(source, &format!("{path}.image"), errors);
     }
     if let Some(source) = &volume.projected {
         projected(source, &format!("{path}.projected"), errors);
@@ -105,6 +109,18 @@ fn empty_dir(source: &EmptyDirVolumeSource, path: &str, errors: &mut Errors) {
             "volumes of huge pages are not done yet",
         );
     }
+}
+
+fn image(source: &ImageVolumeSource, path: &str, errors: &mut Errors) {
+    if source.reference.as_deref().is_none_or(str::is_empty) {
+        errors.required(&format!("{path}.reference"), "");
+    }
+    let policy = source.pull_policy.as_deref();
+    errors.one_of(
+        &format!("{path}.pullPolicy"),
+        policy,
+        &["Always", "IfNotPresent", "Never"],
+    );
 }
 
 fn host_path(source: &HostPathVolumeSource, path: &str, errors: &mut Errors) {

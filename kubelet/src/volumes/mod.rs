@@ -23,7 +23,7 @@ mod termination;
 
 use std::path::{Path, PathBuf};
 
-use berth_cri::Mount;
+use berth_cri::{ImageMount, Mount};
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -35,7 +35,7 @@ pub use termination::termination_message;
 
 use self::ownership::ChangePolicy;
 use self::payload::Style;
-use crate::plan::{NodeFacts, Objects, StartContainer};
+use crate::plan::{NodeFacts, Objects, StartContainer, VolumeMountRequest};
 
 /// What setting up a pod's volumes depends on.
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +119,9 @@ fn set_up_volume(context: &Context<'_>, volume: &Volume) -> Result<(), VolumeErr
         downward_api::set_up(context, name, source)
     } else if let Some(source) = &volume.projected {
         projected::set_up(context, name, source)
+    } else if volume.image.is_some() {
+        // The engine mounts it, in the container alone.
+        Ok(())
     } else {
         Err(unsupported(name))
     }
@@ -150,7 +153,7 @@ fn volume_path(context: &Context<'_>, name: &str) -> Result<PathBuf, VolumeError
 
 fn unsupported(name: &str) -> VolumeError {
     VolumeError::Unsupported(format!(
-        "volume \"{name}\" is of a kind that is not supported yet; configMap, downwardAPI, emptyDir, hostPath, projected and secret are"
+        "volume \"{name}\" is of a kind that is not supported yet; configMap, downwardAPI, emptyDir, hostPath, image, projected and secret are"
     ))
 }
 
@@ -159,6 +162,10 @@ fn unsupported(name: &str) -> VolumeError {
 pub fn container_mounts(context: &Context<'_>, start: &StartContainer) -> Result<Vec<Mount>, VolumeError> {
     let mut mounts = Vec::new();
     for (index, request) in start.volume_mounts.iter().enumerate() {
+        if let Some(image) = image_mount(context, request) {
+            mounts.push(image);
+            continue;
+        }
         let root = volume_path(context, &request.volume)?;
         let host_path = match &request.sub_path {
             Some(part) if !part.as_os_str().is_empty() => {
@@ -197,6 +204,27 @@ fn is_always_read_only(context: &Context<'_>, name: &str) -> bool {
                 || volume.downward_api.is_some()
                 || volume.projected.is_some()
         })
+}
+
+/// A volume that is an image's files, which are never writable.
+fn image_mount(context: &Context<'_>, request: &VolumeMountRequest) -> Option<Mount> {
+    let volume = context
+        .volumes()
+        .iter()
+        .find(|volume| volume.name == request.volume)?;
+    let reference = volume.image.as_ref()?.reference.clone()?;
+    Some(Mount {
+        container_path: request.container_path.clone(),
+        readonly: true,
+        recursive_read_only: request.recursive_read_only,
+        image: Some(ImageMount {
+            image: reference.clone(),
+            user_specified_image: reference,
+            sub_path: request.sub_path.clone().unwrap_or_default(),
+            ..ImageMount::default()
+        }),
+        ..Mount::default()
+    })
 }
 
 fn is_host_path(context: &Context<'_>, name: &str) -> bool {

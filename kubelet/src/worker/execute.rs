@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_cri::{ContainerId, EngineError, Image, PodSandboxConfig, SandboxId, UnixNanos};
+use berth_cri::{AuthConfig, ContainerId, EngineError, Image, PodSandboxConfig, SandboxId, UnixNanos};
 use k8s_openapi::api::core::v1::LifecycleHandler;
 use tokio::sync::watch;
 
@@ -15,6 +15,7 @@ use super::reporter::Reporter;
 use crate::lifecycle::{self, Hook};
 use crate::logs;
 use crate::plan::{Desired, HookKind, HookOutcome, PodCgroup, Reason, StartContainer, Step};
+use crate::pull_secrets;
 use crate::spec;
 use crate::volumes::{self, PodDir};
 
@@ -99,13 +100,8 @@ impl Job {
         self.reporter
             .pod(EventReason::Pulling, format!("Pulling image \"{image}\""));
         let begun = tokio::time::Instant::now();
-        match self
-            .node
-            .engine
-            .pull_image(&image, None, Arc::clone(&self.node.pull_progress))
-            .await
-        {
-            Ok(_) => {}
+        match self.pull_with_each_credential(&image).await {
+            Ok(()) => {}
             Err(EngineError::InvalidImageName(message)) => return Err((Reason::InvalidImageName, message)),
             Err(error) => return Err((Reason::ErrImagePull, error.to_string())),
         }
@@ -118,6 +114,24 @@ impl Job {
             Ok(found) => Ok(Done::Image(image, found)),
             Err(error) => Err((Reason::ImageInspectError, error.to_string())),
         }
+    }
+
+    /// As upstream: each credential that the pod has for the image, or else what the node has.
+    async fn pull_with_each_credential(&self, image: &str) -> Result<(), EngineError> {
+        let found = pull_secrets::credentials(&self.desired.pod, &self.desired.objects, image);
+        let mut tries: Vec<Option<AuthConfig>> = found.into_iter().map(Some).collect();
+        if tries.is_empty() {
+            tries.push(None);
+        }
+        let mut outcome = Ok(());
+        for auth in tries {
+            let progress = Arc::clone(&self.node.pull_progress);
+            outcome = self.node.engine.pull_image(image, auth, progress).await.map(drop);
+            if !matches!(outcome, Err(EngineError::ImagePull(_))) {
+                break;
+            }
+        }
+        outcome
     }
 
     async fn stop_sandboxes(&self, ids: &[SandboxId]) -> Result<(), Failure> {

@@ -239,8 +239,7 @@ impl Worker {
     }
 
     async fn look_up_images(&mut self) {
-        for (container, _) in spec::all_containers(&self.desired.pod) {
-            let Some(image) = &container.image else { continue };
+        for image in &spec::images(&self.desired.pod) {
             let known = self.memory.images.get(image);
             if known.is_some() && !self.doubtful_images.remove(image) {
                 continue;
