@@ -1,10 +1,11 @@
 //! Where a node keeps its things, and the engine over them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use berth_cni::{CniConfig, PluginPreference};
-use berth_cri::{CgroupDriver, EngineConfig, EngineError, LocalEngine};
+use berth_cri::{BUILT_IN_HANDLER, CgroupDriver, EngineConfig, EngineError, HandlerConfig, LocalEngine};
 use berth_images::{Store, StoreOptions};
 
 /// The directories of a node. One `--root` moves all of them, so that several nodes fit on one machine.
@@ -89,6 +90,8 @@ impl Root {
                     .map(|path| self.directory.join(path))
                     .to_vec()
             }),
+            handlers: options.handlers.clone(),
+            default_handler: options.default_handler.clone(),
             ..EngineConfig::new(self.lib.clone(), self.run.clone(), shim_program(), network)
         };
         LocalEngine::open(config, images)
@@ -116,6 +119,10 @@ pub(crate) struct EngineOptions {
     pub(crate) pinned_images: Vec<String>,
     /// Where CDI devices are described; `None` is the root's.
     pub(crate) cdi_spec_dirs: Option<Vec<PathBuf>>,
+    /// Runtime handlers beside the built-in one.
+    pub(crate) handlers: BTreeMap<String, HandlerConfig>,
+    /// The handler of pods that name none.
+    pub(crate) default_handler: String,
     /// How the image store works.
     pub(crate) store: StoreOptions,
 }
@@ -133,6 +140,8 @@ impl Default for EngineOptions {
             pinned_images: Vec::new(),
             cgroup_driver: CgroupDriver::default(),
             cdi_spec_dirs: None,
+            handlers: BTreeMap::new(),
+            default_handler: BUILT_IN_HANDLER.to_owned(),
             store: StoreOptions::default(),
         }
     }

@@ -79,7 +79,7 @@ impl Sandbox {
             .map_err(io::Error::from)
             .map_err(failed("make a mount namespace"))?;
         keep_mounts_private(dir).map_err(failed("keep the pod's mounts from the host"))?;
-        if config.runtime.is_some() {
+        if config.runtime.is_some() && config.scope.is_none() {
             hide_unused_hierarchies().map_err(failed("hide cgroup hierarchies that are not used"))?;
         }
         if config.ipc {

@@ -1,9 +1,11 @@
 //! `/etc/berth/config.toml`.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use berth_cri::CgroupDriver;
+use berth_cri::{BUILT_IN_HANDLER, CgroupDriver, HandlerConfig};
 use serde::Deserialize;
 
 use super::streaming::Streaming;
@@ -38,6 +40,9 @@ pub(super) struct Config {
     pub(super) images: Images,
     pub(super) nri: Nri,
     pub(super) devices: Devices,
+    pub(super) default_runtime: String,
+    #[serde(default)]
+    pub(super) runtimes: BTreeMap<String, Runtime>,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -144,6 +149,45 @@ pub(super) struct Devices {
     pub(super) cdi_spec_dirs: Vec<PathBuf>,
 }
 
+/// A runtime handler beside the built-in one.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Runtime {
+    path: PathBuf,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default = "Runtime::usual_timeout_ms")]
+    timeout_ms: u64,
+    #[serde(default)]
+    pod_annotations: Vec<String>,
+    #[serde(default)]
+    container_annotations: Vec<String>,
+    #[serde(default)]
+    privileged_without_host_devices: bool,
+    #[serde(default)]
+    privileged_without_host_devices_all_devices_allowed: bool,
+}
+
+impl Runtime {
+    fn usual_timeout_ms() -> u64 {
+        60_000
+    }
+
+    /// As the engine has it.
+    pub(super) fn handler(&self) -> HandlerConfig {
+        HandlerConfig {
+            program: self.path.clone(),
+            args: self.args.clone(),
+            timeout: Duration::from_millis(self.timeout_ms),
+            pod_annotations: self.pod_annotations.clone(),
+            container_annotations: self.container_annotations.clone(),
+            privileged_without_host_devices: self.privileged_without_host_devices,
+            privileged_without_host_devices_all_devices_allowed: self
+                .privileged_without_host_devices_all_devices_allowed,
+        }
+    }
+}
+
 fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text.is_empty() {
@@ -210,7 +254,27 @@ impl Config {
         if self.nri.registration_timeout_ms == 0 || self.nri.request_timeout_ms == 0 {
             return Err("The timeouts of nri are at least 1 ms.".to_owned());
         }
+        self.check_runtimes()?;
         Ok(self)
+    }
+
+    fn check_runtimes(&self) -> Result<(), String> {
+        for (name, runtime) in &self.runtimes {
+            if name == BUILT_IN_HANDLER {
+                return Err(format!(
+                    "runtimes.{name} can't be configured: that handler is built in."
+                ));
+            }
+            let checked = runtime.handler().check();
+            checked.map_err(|reason| format!("runtimes.{name} can't be used: {reason}."))?;
+        }
+        let default = self.default_runtime.as_str();
+        if default != BUILT_IN_HANDLER && !self.runtimes.contains_key(default) {
+            return Err(format!(
+                "default_runtime is {default:?}, which is neither {BUILT_IN_HANDLER:?} nor one of [runtimes]."
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -277,6 +341,19 @@ mod tests {
     }
 
     #[test]
+    fn runtimes_are_named_by_their_tables() {
+        let text = "default_runtime = \"crun\"\n[runtimes.crun]\npath = \"crun\"\ncontainer_annotations = [\"run.oci.*\"]";
+        let config = parse(text).unwrap();
+        let crun = config.runtimes["crun"].handler();
+        let expected = HandlerConfig {
+            container_annotations: vec!["run.oci.*".to_owned()],
+            ..HandlerConfig::new("crun".into())
+        };
+        assert_eq!((config.default_runtime.as_str(), crun), ("crun", expected));
+        assert_eq!(parse("").unwrap().default_runtime, BUILT_IN_HANDLER);
+    }
+
+    #[test]
     fn what_makes_no_sense_is_named() {
         let table = [
             ("sockt = \"/x\"", "sockt"),
@@ -294,6 +371,18 @@ mod tests {
             ("[network]\nplugin_timeout = 0", "at least 1"),
             ("[nri]\nrequest_timeout_ms = 0", "timeouts of nri"),
             ("socket = ", "line 1"),
+            ("default_runtime = \"runc\"", "neither"),
+            ("[runtimes.runc]\nargs = []", "path"),
+            ("[runtimes.runc]\npath = \"runc\"\ntype = \"x\"", "type"),
+            (
+                "[runtimes.runc]\npath = \"runc\"\ntimeout_ms = 0",
+                "runtimes.runc",
+            ),
+            (
+                "[runtimes.runc]\npath = \"runc\"\npod_annotations = [\"[\"]",
+                "no pattern",
+            ),
+            ("[runtimes.berth]\npath = \"runc\"", "built in"),
         ];
         for (text, named) in table {
             let error = parse(text).unwrap_err();

@@ -91,6 +91,9 @@ async fn serve(config: &Config, root: &Root) -> Result<(), String> {
         .map_err(|error| format!("The socket {} can't be listened on: {error}.", socket.display()))?;
     let engine = root.engine(&options(config)).map_err(|error| error.to_string())?;
     take_over(&engine).await?;
+    for advice in engine.handler_advice() {
+        tracing::warn!("{advice}");
+    }
     serve_nri(&engine, &config.nri).await;
     let (engine, metrics) = (Arc::new(engine), Arc::new(Metrics::default()));
     let streaming = StreamingServer::start(config.streaming.config()?, engine.clone())
@@ -136,6 +139,12 @@ fn options(config: &Config) -> EngineOptions {
         pinned_images: config.images.pinned.clone(),
         cgroup_driver: config.cgroup_driver.of_host(),
         cdi_spec_dirs: Some(config.devices.cdi_spec_dirs.clone()),
+        handlers: config
+            .runtimes
+            .iter()
+            .map(|(name, runtime)| (name.clone(), runtime.handler()))
+            .collect(),
+        default_handler: config.default_runtime.clone(),
         store: StoreOptions {
             parallel_layers: config.images.parallel_layers,
             progress_timeout: match config.images.pull_progress_timeout {

@@ -114,7 +114,7 @@ async fn take_over(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<(), Eng
         return Ok(());
     }
     if !connected {
-        shim_process::ensure_gone(&sandbox.dirs.run, &sandbox.places()).await?;
+        sandbox::ensure_gone(sandbox).await?;
         sandbox.settle_containers();
     }
     for container in sandbox.all_containers() {

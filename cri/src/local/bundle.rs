@@ -3,15 +3,17 @@
 use std::fs;
 use std::path::PathBuf;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::cgroups::Place;
+use super::devices::{self, Privileged};
+use super::handlers::{self, Handler};
 use super::labels::SelinuxLabels;
 use super::records::{self, ContainerRecord};
 use super::resources::Host;
 use super::spec::{self, ImageDefaults, SpecInput};
 use super::users::Identity;
-use super::{Inner, Sandbox, devices, labels, lock};
+use super::{Inner, Sandbox, labels, lock};
 use crate::cdi;
 use crate::engine::EngineError;
 
@@ -34,7 +36,7 @@ pub(super) fn spec(
 ) -> Result<Value, EngineError> {
     let pod = lock(&sandbox.record).clone();
     let place = Place::of(&pod, &record.id.0);
-    let pod = pod.config;
+    let (pod, handler) = (pod.config, pod.handler);
     let selinux = selinux(sandbox, record);
     let mut spec = spec::build(&SpecInput {
         config: &record.config,
@@ -44,12 +46,16 @@ pub(super) fn spec(
         hostname: &pod.hostname,
         sandbox_run: &sandbox.dirs.run,
         bounding: &inner.bounding,
-        devices: devices::of(&record.config)?,
+        devices: devices::of(&record.config, privileged(handler.as_ref()))?,
         host: Host::look(),
         apparmor: parts.apparmor,
         selinux,
         mounts: parts.mounts,
     })?;
+    if let Some(handler) = &handler {
+        let passed = handlers::passed(handler, &pod.annotations, &record.config.annotations);
+        spec["annotations"] = json!(passed);
+    }
     let devices = cdi::asked_for(&record.config.cdi_devices, &record.config.annotations)?;
     cdi::inject(&mut spec, &devices, &inner.config.cdi_spec_dirs)?;
     Ok(spec)
@@ -67,6 +73,20 @@ pub(super) fn pod_files(sandbox: &Sandbox) -> Vec<PathBuf> {
     let files = ["resolv.conf", "hostname", "hosts"];
     let paths = files.map(|name| sandbox.dirs.run.join(name));
     paths.into_iter().filter(|path| path.exists()).collect()
+}
+
+/// What the pod's runtime handler leaves of the host's devices to privileged containers.
+fn privileged(handler: Option<&Handler>) -> Privileged {
+    match handler.map(|handler| &handler.config) {
+        Some(config) if config.privileged_without_host_devices => {
+            if config.privileged_without_host_devices_all_devices_allowed {
+                Privileged::Allowed
+            } else {
+                Privileged::Nothing
+            }
+        }
+        _ => Privileged::Everything,
+    }
 }
 
 /// Writes a container's bundle.

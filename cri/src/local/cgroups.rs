@@ -212,6 +212,7 @@ mod tests {
             ips: Vec::new(),
             selinux: None,
             made_cgroups: Vec::new(),
+            handler: None,
         }
     }
 

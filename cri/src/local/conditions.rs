@@ -7,7 +7,7 @@ use std::time::Duration;
 use berth_runtime::cgroups::{Controller, Hierarchies};
 use nix::unistd::{AccessFlags, access};
 
-use super::{EngineConfig, cgroups, network};
+use super::{EngineConfig, cgroups, handlers, network};
 use crate::types::{CgroupDriver, RuntimeCondition};
 
 /// A plugin that has not said by then whether it is ready isn't. The kubelet asks every five seconds.
@@ -48,6 +48,7 @@ fn problem(config: &EngineConfig) -> Option<String> {
     usable(&config.shim_program, AccessFlags::X_OK, "executed")
         .or_else(|| usable(&config.lib_dir, AccessFlags::W_OK, "written to"))
         .or_else(|| usable(&config.run_dir, AccessFlags::W_OK, "written to"))
+        .or_else(|| handlers::problem(config))
         .or_else(groups)
         .or_else(|| manager(config.cgroup_driver))
 }

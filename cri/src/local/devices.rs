@@ -35,6 +35,19 @@ pub(super) struct Devices {
     pub(super) nodes: Vec<Value>,
     /// What it may do with them: entries for `linux.resources.devices`.
     pub(super) rules: Vec<Value>,
+    /// It may do anything with any device.
+    pub(super) everything: bool,
+}
+
+/// What privileged containers get of the host's devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Privileged {
+    /// All of them.
+    Everything,
+    /// None, but they may make and use any.
+    Allowed,
+    /// None.
+    Nothing,
 }
 
 impl Devices {
@@ -50,10 +63,14 @@ impl Devices {
     }
 }
 
-/// The devices that a container asks for, and every one of the host's if it is privileged.
-pub(super) fn of(config: &ContainerConfig) -> Result<Devices, EngineError> {
-    let mut devices = Devices::default();
-    if config.security.privileged {
+/// The devices that a container asks for, and every one of the host's if it is privileged and its runtime handler wants
+/// that.
+pub(super) fn of(config: &ContainerConfig, privileged: Privileged) -> Result<Devices, EngineError> {
+    let mut devices = Devices {
+        everything: config.security.privileged && privileged != Privileged::Nothing,
+        ..Devices::default()
+    };
+    if config.security.privileged && privileged == Privileged::Everything {
         collect(
             Path::new("/dev"),
             Path::new("/dev"),
@@ -145,6 +162,10 @@ fn describe(host: &Path, container: &Path) -> io::Result<Option<Value>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn of(config: &ContainerConfig) -> Result<Devices, EngineError> {
+        super::of(config, Privileged::Everything)
+    }
     use crate::types::ContainerSecurity;
 
     fn asking(host_path: &str, permissions: &str) -> ContainerConfig {

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::records::SandboxPhase;
 use super::shim_client::{ShimClient, ShimMessage};
-use super::{Inner, RunState, Sandbox, Shim, lock, now, plugins, shim_process};
+use super::{Inner, RunState, Sandbox, Shim, lock, now, plugins, sandbox};
 use crate::engine::EngineError;
 use crate::types::{ContainerId, EngineEvent, EngineEventKind};
 
@@ -108,7 +108,7 @@ async fn gone(inner: &Inner, sandbox: &Sandbox) {
         sandbox.settle_containers();
         return;
     }
-    if let Err(error) = shim_process::ensure_gone(&sandbox.dirs.run, &sandbox.places()).await {
+    if let Err(error) = sandbox::ensure_gone(sandbox).await {
         tracing::error!(
             "The shim of sandbox {} is gone and its containers could not be killed: {error}",
             sandbox.id

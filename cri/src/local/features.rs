@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use super::sandbox::HANDLERS;
 use crate::types::RuntimeHandler;
 
 /// mount_setattr(2), which makes a whole tree of mounts read-only.
@@ -10,15 +9,11 @@ const RECURSIVE_READ_ONLY: (u32, u32) = (5, 12);
 /// Overlays over id-mapped layers, without which a pod's user could not read its image.
 const USER_NAMESPACES: (u32, u32) = (5, 19);
 
-/// The built-in handler with what it can do here.
-pub(super) fn handlers() -> Vec<RuntimeHandler> {
+/// What the built-in handler can do here; others can have no more of it.
+pub(super) fn built_in() -> RuntimeHandler {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let namespaces = fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
-    let named = |name: &&str| RuntimeHandler {
-        name: (*name).to_owned(),
-        ..handler(&release, &namespaces)
-    };
-    HANDLERS.iter().map(named).collect()
+    handler(&release, &namespaces)
 }
 
 fn handler(release: &str, max_user_namespaces: &str) -> RuntimeHandler {

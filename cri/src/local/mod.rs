@@ -18,6 +18,7 @@ mod events;
 mod exec;
 mod exec_sync;
 mod features;
+mod handlers;
 mod image;
 mod labels;
 mod logs;
@@ -52,6 +53,8 @@ use berth_shim::protocol::ExitRecord;
 use nix::fcntl::Flock;
 use tokio::sync::{mpsc, watch};
 
+pub use handlers::{BUILT_IN as BUILT_IN_HANDLER, HandlerConfig};
+
 use crate::engine::EngineError;
 use crate::nri::Nri;
 use crate::types::{CgroupDriver, ContainerId, EngineEvent, SandboxId, UnixNanos};
@@ -79,6 +82,10 @@ pub struct EngineConfig {
     pub cgroup_driver: CgroupDriver,
     /// Where CDI devices are described; a later directory's files win.
     pub cdi_spec_dirs: Vec<PathBuf>,
+    /// Runtime handlers beside the built-in one, which is called [`BUILT_IN_HANDLER`].
+    pub handlers: BTreeMap<String, HandlerConfig>,
+    /// The handler of pods that name none.
+    pub default_handler: String,
 }
 
 impl EngineConfig {
@@ -100,6 +107,8 @@ impl EngineConfig {
             pinned_images: Vec::new(),
             cgroup_driver: CgroupDriver::default(),
             cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
+            handlers: BTreeMap::new(),
+            default_handler: BUILT_IN_HANDLER.to_owned(),
         }
     }
 }
@@ -127,6 +136,7 @@ struct Inner {
     meter: Arc<usage::Meter>,
     /// Not there unless plugins are served.
     nri: OnceLock<Arc<Nri>>,
+    known_handlers: handlers::Known,
 }
 
 /// A sandbox in memory.
@@ -215,6 +225,7 @@ impl LocalEngine {
             layers: disk::Layers::default(),
             meter: Arc::default(),
             nri: OnceLock::new(),
+            known_handlers: handlers::Known::default(),
         };
         Ok(Self {
             inner: Arc::new(inner),

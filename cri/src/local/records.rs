@@ -22,6 +22,7 @@ use berth_shim::protocol::ExitRecord;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::handlers::Handler;
 use super::labels::SelinuxLabels;
 use crate::types::{
     CgroupDriver, ContainerConfig, ContainerId, ContainerUser, ImageId, PodSandboxConfig, SandboxId,
@@ -91,6 +92,9 @@ pub(crate) struct SandboxRecord {
     /// The cgroups above its own that were not there before it, the deepest first.
     #[serde(default)]
     pub(crate) made_cgroups: Vec<PathBuf>,
+    /// Its runtime handler; `None` is the built-in one.
+    #[serde(default)]
+    pub(super) handler: Option<Handler>,
 }
 
 /// How far a sandbox has come. It only ever goes forward.

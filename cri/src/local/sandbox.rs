@@ -9,6 +9,7 @@ use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::OwnedMutexGuard;
 
 use super::cgroups::{self, Place};
+use super::handlers::{self, Handler};
 use super::labels::{self, SelinuxLabels};
 use super::records::{self, SandboxDirs, SandboxPhase, SandboxRecord};
 use super::{
@@ -26,23 +27,13 @@ const SHM_SIZE: u64 = 64 << 20;
 /// A pause is not for the OOM killer (upstream's value for sandboxes).
 const PAUSE_OOM_SCORE_ADJ: i32 = -998;
 
-/// What a RuntimeClass can name.
-pub(super) const HANDLERS: [&str; 2] = ["", "berth"];
-
 /// Runs a pod's sandbox, or joins the call that already does.
 pub(super) async fn run(inner: Arc<Inner>, mut config: PodSandboxConfig) -> Result<SandboxId, EngineError> {
-    if !HANDLERS.contains(&config.runtime_handler.as_str()) {
-        return Err(EngineError::InvalidArgument(format!(
-            "There is no runtime handler {:?} for pod {}/{}: {}.",
-            config.runtime_handler,
-            config.namespace,
-            config.name,
-            "this runtime has `berth`, which is also the default"
-        )));
-    }
     config.cgroup_parent = cgroups::parent(&config.cgroup_parent, inner.config.cgroup_driver)?;
     loop {
-        match reserve(&inner, &config)? {
+        // Whether it can be had matters to who makes the sandbox only.
+        let handler = handlers::choose(&inner, &config).await;
+        match reserve(&inner, &config, handler)? {
             Reserved::New(sandbox, changing) => return make(&inner, &sandbox, changing).await,
             Reserved::Known(sandbox) => {
                 if let Some(id) = join(&inner, &sandbox).await? {
@@ -59,11 +50,18 @@ enum Reserved {
     Known(Arc<Sandbox>),
 }
 
-fn reserve(inner: &Inner, config: &PodSandboxConfig) -> Result<Reserved, EngineError> {
+fn reserve(
+    inner: &Inner,
+    config: &PodSandboxConfig,
+    handler: Result<Option<Handler>, EngineError>,
+) -> Result<Reserved, EngineError> {
     let _one_at_a_time = lock(&inner.reserving);
     match find(inner, config) {
         Some(sandbox) => Ok(Reserved::Known(sandbox)),
-        None => record_intent(inner, config.clone()).map(|(sandbox, held)| Reserved::New(sandbox, held)),
+        None => {
+            let (sandbox, held) = record_intent(inner, config.clone(), handler?)?;
+            Ok(Reserved::New(sandbox, held))
+        }
     }
 }
 
@@ -133,6 +131,7 @@ async fn join(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<Option<Sandb
 fn record_intent(
     inner: &Inner,
     config: PodSandboxConfig,
+    handler: Option<Handler>,
 ) -> Result<(Arc<Sandbox>, OwnedMutexGuard<()>), EngineError> {
     let id = SandboxId(new_id()?);
     let dirs = inner.dirs(&id);
@@ -154,6 +153,7 @@ fn record_intent(
         ips: Vec::new(),
         selinux: selinux(inner, &config, &id)?,
         made_cgroups: parents::missing(&config.cgroup_parent),
+        handler,
     };
     let lock_file = write_first(&dirs, &record).map_err(|error| {
         let _ = records::remove_tree(&dirs.lib);
@@ -276,7 +276,7 @@ fn prepare_directory(sandbox: &Sandbox) -> Result<(), EngineError> {
             .map(|labels| labels.mount.clone())
             .unwrap_or_default(),
         pause: pause_ids(&config.security)?,
-        runtime: None,
+        runtime: record.handler.as_ref().map(Handler::program),
     };
     let run = &sandbox.dirs.run;
     let write = || {
@@ -350,7 +350,17 @@ async fn shut_down_shim(sandbox: &Sandbox) -> Result<(), EngineError> {
         // A shim that ended meanwhile has done what was asked.
         let _ = shim.client.call(Request::Shutdown).await;
     }
-    shim_process::ensure_gone(&sandbox.dirs.run, &sandbox.places()).await
+    ensure_gone(sandbox).await
+}
+
+/// Makes sure that a sandbox has no shim and no process any more, and that nothing is left of its runtime handler.
+pub(super) async fn ensure_gone(sandbox: &Sandbox) -> Result<(), EngineError> {
+    shim_process::ensure_gone(&sandbox.dirs.run, &sandbox.places()).await?;
+    let handler = lock(&sandbox.record).handler.clone();
+    match handler {
+        Some(handler) => handlers::remove_leftovers(&handler, &sandbox.dirs.run).await,
+        None => Ok(()),
+    }
 }
 
 /// Removes a sandbox with its containers. A missing one is removed.

@@ -298,7 +298,7 @@ pub(crate) fn limits(resources: &LinuxContainerResources) -> Map<String, Value> 
 
 fn resources(input: &SpecInput<'_>) -> Value {
     let mut limits = limits(&effective(&input.config.resources, input.host));
-    let mut rules = privileges::device_rules(&input.config.security);
+    let mut rules = privileges::device_rules(input.devices.everything);
     rules.extend(input.devices.rules.iter().cloned());
     limits.insert("devices".to_owned(), Value::Array(rules));
     Value::Object(limits)

@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::cgroups::Place;
-use super::{Container, Inner, Sandbox, checkpoint, conditions, features, lock, network};
+use super::{Container, Inner, Sandbox, checkpoint, conditions, features, handlers, lock, network};
 use crate::engine::EngineError;
 use crate::types::{CgroupDriver, RuntimeStatus};
 
@@ -20,6 +20,8 @@ pub(super) async fn status(inner: &Inner, verbose: bool) -> Result<RuntimeStatus
             "root": inner.config.lib_dir,
             "state": inner.config.run_dir,
             "runtime": inner.config.shim_program,
+            "runtimeHandlers": inner.config.handlers,
+            "defaultRuntimeHandler": inner.config.default_handler,
             "networkConfigDir": inner.config.network.conf_dir,
             "networkPluginDirs": inner.config.network.bin_dirs,
             "systemdCgroup": inner.config.cgroup_driver == CgroupDriver::Systemd,
@@ -39,7 +41,7 @@ pub(super) async fn status(inner: &Inner, verbose: bool) -> Result<RuntimeStatus
     }
     Ok(RuntimeStatus {
         conditions: vec![runtime, network],
-        handlers: features::handlers(),
+        handlers: handlers::list(inner, features::built_in()).await,
         supplemental_groups_policy: true,
         info,
     })
@@ -49,13 +51,18 @@ pub(super) async fn status(inner: &Inner, verbose: bool) -> Result<RuntimeStatus
 pub(super) fn sandbox_info(inner: &Inner, sandbox: &Sandbox) -> BTreeMap<String, String> {
     let record = lock(&sandbox.record).clone();
     let pid = lock(&sandbox.shim).as_ref().and_then(|shim| shim.pause_pid);
+    let program = record
+        .handler
+        .as_ref()
+        .map_or(&inner.config.shim_program, |handler| &handler.config.program);
     let info = json!({
         "pid": pid.unwrap_or_default(),
         "processStatus": if pid.is_some() { "running" } else { "deleted" },
         "netNamespaceClosed": pid.is_none(),
         "image": "",
         "runtimeHandler": record.config.runtime_handler,
-        "runtimeType": inner.config.shim_program,
+        "runtimeType": program,
+        "runtimeOptions": record.handler.as_ref().map(|handler| &handler.config),
         "cgroupsPath": Place::of(&record, &sandbox.id.0).oci_path(),
         "config": record.config,
     });

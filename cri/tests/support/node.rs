@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use berth_cri::cgroups::Cgroup;
 use berth_cri::{
-    ContainerConfig, ContainerId, Engine, EngineConfig, LocalEngine, PodSandboxConfig, SandboxId,
+    ContainerConfig, ContainerId, Engine, EngineConfig, HandlerConfig, LocalEngine, PodSandboxConfig,
+    SandboxId,
 };
 use berth_images::build::{File, single_layer};
 use berth_images::{Reference, Store};
@@ -23,14 +24,24 @@ pub(crate) fn add_image(node: &Node, name: &str, files: &[File], entrypoint: Opt
     single_layer(&store, &name.parse::<Reference>().unwrap(), files, &config).unwrap();
 }
 
-/// An engine's configuration over the directories of `root`.
+/// An engine's configuration over the directories of `root`. All tests can be run on another OCI runtime than the built-in
+/// one: `BERTH_TEST_RUNTIME` is its program.
 pub(crate) fn engine_config(root: &Path) -> EngineConfig {
-    EngineConfig::new(
+    let mut config = EngineConfig::new(
         root.join("lib"),
         root.join("run"),
         berth_tests::program("berth-oci"),
         berth_cni::CniConfig::new(root.join("net.d"), Vec::new(), root.join("cni")),
-    )
+    );
+    if let Some(program) = std::env::var_os("BERTH_TEST_RUNTIME") {
+        let handler = HandlerConfig {
+            container_annotations: vec!["*".into(), "*/*".into()],
+            ..HandlerConfig::new(program.into())
+        };
+        config.handlers.insert("tested".into(), handler);
+        config.default_handler = "tested".into();
+    }
+    config
 }
 
 /// An engine over the images of `root`, on a runtime of its own.

@@ -21,7 +21,7 @@ use crate::unit::Unit;
 use crate::volumes;
 
 /// The file with the number of the container's first process.
-const PID_FILE: &str = "pid";
+pub(super) const PID_FILE: &str = "pid";
 /// The socket for its terminal.
 const CONSOLE: &str = "console.sock";
 

@@ -3,9 +3,11 @@
 use std::fs;
 
 use berth_runtime::cgroups::Cgroup;
+use rustix::process::{Pid, Signal, kill_process};
 
+use super::create::PID_FILE;
 use super::program::Streams;
-use super::{Asked, Shim, Verb, Work, bundle};
+use super::{Asked, Shim, Verb, Work, bundle, is_child, read_pid};
 use crate::error::RequestError;
 use crate::protocol::{RUNTIME_DIR, Response};
 
@@ -35,7 +37,15 @@ impl Shim {
 
     /// Removes what a program that failed to make a container has left.
     pub(super) fn discard(&mut self, id: &str, then: Then) {
-        let cgroup = bundle::cgroup_of(&bundle::place(&self.sandbox.dir, id));
+        let dir = bundle::place(&self.sandbox.dir, id);
+        // It may run elsewhere than where it was to be put.
+        if let Ok(pid) = read_pid(&dir.join(PID_FILE))
+            && is_child(pid)
+            && let Some(pid) = Pid::from_raw(pid)
+        {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        let cgroup = bundle::cgroup_of(&dir);
         if let Ok(Some(cgroup)) = cgroup.map_or(Ok(None), |path| Cgroup::open(&path))
             && let Err(error) = cgroup.kill_all()
         {

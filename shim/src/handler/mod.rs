@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use berth_runtime::cgroups::Subgroup;
 use berth_runtime::oci;
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
@@ -49,6 +50,8 @@ pub(crate) struct Handler {
     waiting: Vec<Waiting>,
     /// Children that ended while programs ran, and may be what those have started.
     early: Vec<Reaped>,
+    /// The groups of programs that have ended, in which something may run on.
+    groups: Vec<Subgroup>,
     last_job: u32,
 }
 
@@ -97,6 +100,7 @@ impl Handler {
             jobs: Vec::new(),
             waiting: Vec::new(),
             early: Vec::new(),
+            groups: Vec::new(),
             last_job: 0,
         }
     }
@@ -161,6 +165,15 @@ impl Handler {
         }
         let found = self.early.iter().position(|reaped| reaped.pid == pid)?;
         Some(self.early.swap_remove(found).exit_code)
+    }
+
+    /// Forgets what no program needs any more.
+    fn tidy_up(&mut self, group: Option<Subgroup>) {
+        self.groups.extend(group);
+        self.groups.retain(|group| !group.remove_if_empty());
+        if self.jobs.is_empty() {
+            self.early.clear();
+        }
     }
 
     /// A number for a job's files.
@@ -385,45 +398,30 @@ impl Shim {
             container,
             work,
         } = job;
+        let (outcome, group) = match &work {
+            Work::Create(creating) => (run.outcome(exit_code, creating.errors()), run.take_group()),
+            _ => (run.outcome(exit_code, None), run.take_group()),
+        };
         match work {
-            Work::Create(creating) => {
-                let outcome = run.outcome(exit_code, creating.errors());
-                self.created(*creating, outcome);
-            }
-            Work::Start { at, asked } => {
-                let outcome = run.outcome(exit_code, None);
-                self.started(&container, at, asked, outcome);
-            }
+            Work::Create(creating) => self.created(*creating, outcome),
+            Work::Start { at, asked } => self.started(&container, at, asked, outcome),
             Work::Signal(asked) => {
-                let mut outcome = run.outcome(exit_code, None);
-                if outcome.is_err()
-                    && self
-                        .container(&container)
-                        .is_ok_and(|container| container.is_dead())
-                {
-                    outcome = Ok(());
-                }
-                self.answer(asked, outcome.map(|()| Response::Done), Vec::new());
+                let is_dead = self
+                    .container(&container)
+                    .is_ok_and(|container| container.is_dead());
+                let sent = if is_dead { Ok(()) } else { outcome };
+                self.answer(asked, sent.map(|()| Response::Done), Vec::new());
             }
             Work::Update { file, asked } => {
-                let outcome = run.outcome(exit_code, None);
                 let _ = fs::remove_file(file);
                 self.answer(asked, outcome.map(|()| Response::Done), Vec::new());
             }
-            Work::Exec(starting) => {
-                let (timed_out, outcome) = (run.timed_out(), run.outcome(exit_code, None));
-                self.exec_started(*starting, timed_out, outcome);
-            }
-            Work::Delete(then) => {
-                let outcome = run.outcome(exit_code, None);
-                self.deleted(&container, then, outcome);
-            }
+            Work::Exec(starting) => self.exec_started(*starting, run.timed_out(), outcome),
+            Work::Delete(then) => self.deleted(&container, then, outcome),
         }
         self.resume(&container);
-        if let Some(handler) = &mut self.handler
-            && handler.jobs.is_empty()
-        {
-            handler.early.clear();
+        if let Some(handler) = &mut self.handler {
+            handler.tidy_up(group);
         }
     }
 

@@ -127,7 +127,6 @@ fn begin(
     Ok((start_program(command, group)?.as_raw(), output))
 }
 
-/// Who still runs in it goes with the pod.
 fn remove(group: Option<&Subgroup>) {
     if let Some(group) = group {
         group.remove_if_empty();
@@ -160,6 +159,19 @@ impl Run {
 
     /// Kills it with what it has started. It was not reaped: its number is nobody else's.
     pub(super) fn kill(&self) {
+        self.kill_group();
+        if let Some(pid) = Pid::from_raw(self.pid) {
+            let _ = kill_process_group(pid, Signal::KILL);
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+
+    /// Its group, in which something may run on.
+    pub(super) fn take_group(&mut self) -> Option<Subgroup> {
+        self.group.take()
+    }
+
+    fn kill_group(&self) {
         if let Some(group) = &self.group
             && let Err(error) = group.kill()
         {
@@ -168,16 +180,15 @@ impl Run {
                 self.name
             );
         }
-        if let Some(pid) = Pid::from_raw(self.pid) {
-            let _ = kill_process_group(pid, Signal::KILL);
-            let _ = kill_process(pid, Signal::KILL);
-        }
     }
 
     /// What came of it, once it was reaped. `errors` is where else it may have complained.
     pub(super) fn outcome(&mut self, exit_code: i32, errors: Option<&OwnedFd>) -> Result<(), RequestError> {
-        remove(self.group.as_ref());
-        if exit_code == 0 && !self.timed_out {
+        let succeeded = exit_code == 0 && !self.timed_out;
+        if !succeeded {
+            self.kill_group();
+        }
+        if succeeded {
             let _ = fs::remove_file(&self.log);
             return Ok(());
         }

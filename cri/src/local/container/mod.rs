@@ -16,8 +16,8 @@ use super::records::{self, ContainerPhase, ContainerRecord};
 use super::shim_client::engine_error;
 use super::users::{Accounts, Identity, IdentityRequest};
 use super::{
-    Container, Inner, RunState, Sandbox, bundle, events, image, labels, lock, mounts, new_id, now, plugins,
-    relabel, signals, user_namespace,
+    Container, Inner, RunState, Sandbox, bundle, events, handlers, image, labels, lock, mounts, new_id, now,
+    plugins, relabel, signals, user_namespace,
 };
 use crate::cdi;
 use crate::engine::EngineError;
@@ -49,6 +49,10 @@ pub(super) async fn create(
         )));
     }
     check_fits(sandbox, &config)?;
+    let handler = lock(&sandbox.record).handler.clone();
+    if let Some(handler) = &handler {
+        handlers::check_container(handler, &config)?;
+    }
     let container = record_intent(inner, sandbox, config)?;
     match bring_up(inner, sandbox, &container).await {
         Ok(()) => {
@@ -180,6 +184,10 @@ async fn bring_up(inner: &Inner, sandbox: &Sandbox, container: &Container) -> Re
     };
     let mut spec = bundle::spec(inner, sandbox, &record, parts)?;
     plugins::creates(inner, sandbox, container, &mut spec).await?;
+    let handler = lock(&sandbox.record).handler.clone();
+    if let Some(handler) = &handler {
+        handlers::fit_spec(handler, &mut spec)?;
+    }
     bundle::write(sandbox, &record, &spec)?;
     let user = record.config.user_namespace.as_ref();
     let rootfs = writable_layer(&sandbox.dirs.container(&container.id), layers, user)?;

@@ -51,9 +51,11 @@ pub(in crate::local) async fn stop(
     let running = matches!(*container.run.borrow(), RunState::Running { .. });
     if running && !timeout.is_zero() {
         let signal = lock(&container.record).stop_signal;
-        send(sandbox, container, signal, false).await?;
-        if tokio::time::timeout(timeout, container.ended()).await.is_ok() {
-            return Ok(());
+        match send(sandbox, container, signal, false).await {
+            Ok(()) if tokio::time::timeout(timeout, container.ended()).await.is_ok() => return Ok(()),
+            Ok(()) => {}
+            // Who could not be asked has nothing to wait for.
+            Err(error) => tracing::warn!("Container {} is killed at once: {error}", container.id),
         }
     }
     kill(sandbox, container).await
