@@ -211,6 +211,7 @@ fn a_terminal_of_runc_is_talked_to() {
             stdout: true,
             stderr: false,
             tty: true,
+            size: None,
         };
         for attached in [false, true] {
             let session = if attached {

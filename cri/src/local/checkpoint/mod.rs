@@ -84,6 +84,14 @@ fn joined(done: Result<Result<(), EngineError>, tokio::task::JoinError>) -> Resu
 async fn attempt(subject: Subject, location: PathBuf, interest: Interest) -> Result<(), EngineError> {
     check_location(&location)?;
     subject.pid()?;
+    if let Some(handler) = &lock(&subject.sandbox.record).handler {
+        // What another runtime has mounted and how is its own knowledge.
+        return Err(EngineError::Unimplemented(format!(
+            "Container {} can't be checkpointed: it is run by the runtime handler {}, and only berth's own can be.",
+            subject.name(),
+            handler.name
+        )));
+    }
     usable().await?;
     let _alone = Arc::clone(&subject.sandbox.checkpointing).lock_owned().await;
     if interest.is_lost() {
