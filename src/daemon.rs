@@ -45,6 +45,9 @@ pub(crate) fn run(args: &DaemonArgs, root: &Root, cgroup_root: &Path) -> Result<
     if let Some(Err(error)) = &group {
         log.say(&format!("no control group of its own: {error}"));
     }
+    if group.is_none() {
+        OwnGroup::remove_left(&root.kubelet, cgroup_root);
+    }
     let ended = serve(args.on_demand, root, cgroup_root, log);
     drop(group);
     ended.map(|()| ExitCode::SUCCESS)

@@ -3,7 +3,9 @@
 mod builtin_image;
 mod cri;
 mod daemon;
+mod explain;
 mod image;
+mod manual;
 mod pods;
 mod preflight;
 mod root;
@@ -12,7 +14,7 @@ mod run;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use root::Root;
 
@@ -35,10 +37,17 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Run(run::RunArgs),
+    Apply(pods::ApplyArgs),
+    Validate(pods::ValidateArgs),
+    Explain(explain::ExplainArgs),
     Cri(cri::CriArgs),
     Image(image::ImageArgs),
     Ps(pods::PsArgs),
+    Inspect(pods::InspectArgs),
     Status(pods::StatusArgs),
+    Wait(pods::WaitArgs),
+    Stats(pods::StatsArgs),
+    Top(pods::TopArgs),
     Logs(pods::LogsArgs),
     Events(pods::EventsArgs),
     Exec(pods::ExecArgs),
@@ -49,6 +58,8 @@ enum Command {
     Stop(pods::StopArgs),
     Rm(pods::RmArgs),
     Daemon(daemon::DaemonArgs),
+    Completion(manual::CompletionArgs),
+    Man(manual::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -66,9 +77,16 @@ fn run(cli: Cli) -> Result<ExitCode, String> {
     let root = Root::new(cli.root.as_deref())?;
     match cli.command {
         Command::Run(args) => run::run(&args, &root, &cli.cgroup_root),
+        Command::Apply(args) => pods::apply(&args, &root, &cli.cgroup_root),
+        Command::Validate(args) => pods::validate(&args, &root),
+        Command::Explain(args) => explain::run(&args),
         Command::Cri(args) => cri::run(&args, &root),
         Command::Image(args) => Ok(image::run(args, &root.images())),
         Command::Ps(args) => pods::ps(&args, &root),
+        Command::Inspect(args) => pods::inspect(&args, &root),
+        Command::Wait(args) => pods::wait(&args, &root),
+        Command::Stats(args) => pods::stats(&args, &root, &cli.cgroup_root),
+        Command::Top(args) => pods::top(&args, &root, &cli.cgroup_root),
         Command::Status(args) => pods::status(&args, &root),
         Command::Logs(args) => pods::logs(&args, &root),
         Command::Events(args) => pods::events(&args, &root),
@@ -79,6 +97,8 @@ fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Restart(args) => pods::restart(&args, &root, &cli.cgroup_root),
         Command::Stop(args) => pods::stop(&args, &root, &cli.cgroup_root),
         Command::Rm(args) => pods::rm(&args, &root, &cli.cgroup_root),
+        Command::Completion(args) => manual::completion(&args, Cli::command()),
+        Command::Man(args) => manual::man(&args, Cli::command()),
         Command::Daemon(args) => daemon::run(&args, &root, &cli.cgroup_root),
     }
 }

@@ -36,11 +36,11 @@ pub(crate) struct RunArgs {
     output: Option<Format>,
 
     /// Rotate a container's log when it would grow past this many bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 10 << 20)]
+    #[arg(long, value_name = "BYTES", default_value_t = 10 << 20, conflicts_with = "detach")]
     log_max_size: u64,
 
     /// Keep this many log files of a container
-    #[arg(long, value_name = "FILES", default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, value_name = "FILES", default_value_t = 5, conflicts_with = "detach", value_parser = clap::value_parser!(u32).range(2..))]
     log_max_files: u32,
 
     /// Pauses between two runs of a container, if not 10s, 20s and so on up to 5m, and none after it ran for 10m:
@@ -48,6 +48,7 @@ pub(crate) struct RunArgs {
     #[arg(
         long,
         value_name = "PAUSES",
+        conflicts_with = "detach",
         default_value = "initial=10s",
         hide_default_value = true
     )]
@@ -56,7 +57,7 @@ pub(crate) struct RunArgs {
 
 /// Runs the pods. The error is a message for the person who typed the command.
 pub(crate) fn run(args: &RunArgs, root: &Root, cgroup_root: &Path) -> Result<ExitCode, String> {
-    let manifest = load(args, root)?;
+    let manifest = load(&args.files, args.lenient, root)?;
     for warning in &manifest.warnings {
         eprintln!("warning: {warning}");
     }
@@ -130,17 +131,15 @@ async fn tidy_network(engine: &LocalEngine) {
     }
 }
 
-fn load(args: &RunArgs, root: &Root) -> Result<Manifest, String> {
+/// Reads manifests; the error is a message for the person who typed the command.
+pub(crate) fn load(files: &[PathBuf], lenient: bool, root: &Root) -> Result<Manifest, String> {
     let mut texts = Vec::new();
-    for file in &args.files {
+    for file in files {
         texts.push((file.display().to_string(), read(file)?));
     }
     let sources: Vec<Source<'_>> = texts.iter().map(|(name, text)| Source { name, text }).collect();
     let node = root.lib.display().to_string();
-    let options = Options {
-        lenient: args.lenient,
-        node: &node,
-    };
+    let options = Options { lenient, node: &node };
     let manifest = manifest::load(&sources, options).map_err(|errors| errors.to_string())?;
     if manifest.pods.is_empty() {
         let names: Vec<&str> = texts.iter().map(|(name, _)| name.as_str()).collect();

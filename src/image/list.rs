@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use berth_images::{Image, Store};
+use berth_kubelet::standalone::View;
 use serde_json::{Value, json};
 
 use super::Failure;
@@ -12,18 +13,12 @@ const HEADER: [&str; 5] = ["IMAGE", "TAG", "IMAGE ID", "SIZE", "AGE"];
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ListArgs {
-    /// How to print: a table, or JSON
+    /// How to print: table, name, json, yaml, jsonpath=… or custom-columns=…
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    output: Output,
+    output: View,
     /// Print only the ids
     #[arg(short, long, conflicts_with = "output")]
     quiet: bool,
-}
-
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Output {
-    Table,
-    Json,
 }
 
 pub(super) fn run(store: &Store, args: &ListArgs) -> Result<(), Failure> {
@@ -35,19 +30,21 @@ pub(super) fn run(store: &Store, args: &ListArgs) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    match args.output {
-        Output::Json => {
-            let all: Vec<Value> = images.iter().map(summary).collect();
-            writeln!(out, "{:#}", Value::Array(all))?;
-        }
-        Output::Table => write!(out, "{}", table(&images))?,
+    let all: Vec<Value> = images.iter().map(summary).collect();
+    if args.output == View::Json {
+        // A bare list, as podman and docker print it.
+        writeln!(out, "{:#}", Value::Array(all))?;
+        return Ok(());
     }
+    let text = args.output.print("image", &all, false);
+    write!(out, "{}", text.unwrap_or_else(|| table(&images)))?;
     Ok(())
 }
 
 fn summary(image: &Image) -> Value {
     json!({
         "id": image.id,
+        "name": image.names.first().unwrap_or(&image.id),
         "names": image.names,
         "digests": image.digests,
         "manifest": image.manifest,

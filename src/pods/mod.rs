@@ -1,31 +1,41 @@
 //! Commands on the pods of this node, whoever runs them; one file for each.
 
+mod apply;
 mod attach;
 mod caller;
 mod cp;
 mod events;
 mod exec;
+mod inspect;
 mod logs;
 mod port_forward;
 mod ps;
 mod restart;
+mod stats;
 mod status;
 mod stop;
+mod top;
+mod wait;
 
 use berth_kubelet::standalone::{CallError, Finished};
 use clap::Args;
 
+pub(crate) use apply::{ApplyArgs, ValidateArgs, apply, validate};
 pub(crate) use attach::{AttachArgs, attach};
 pub(crate) use caller::{caller, host, places};
 pub(crate) use cp::{CpArgs, cp};
 pub(crate) use events::{EventsArgs, events};
 pub(crate) use exec::{ExecArgs, exec};
+pub(crate) use inspect::{InspectArgs, inspect};
 pub(crate) use logs::{LogsArgs, logs};
 pub(crate) use port_forward::{PortForwardArgs, port_forward};
 pub(crate) use ps::{PsArgs, ps};
 pub(crate) use restart::{RestartArgs, restart};
+pub(crate) use stats::{StatsArgs, stats};
 pub(crate) use status::{StatusArgs, status};
 pub(crate) use stop::{RmArgs, StopArgs, rm, stop};
+pub(crate) use top::{TopArgs, top};
+pub(crate) use wait::{WaitArgs, wait};
 
 /// Which pod.
 #[derive(Args, Debug)]

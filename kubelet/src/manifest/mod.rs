@@ -5,6 +5,7 @@
 
 mod decode;
 mod diagnostic;
+mod explain;
 mod json;
 mod nearest;
 mod objects;
@@ -29,6 +30,7 @@ use crate::spec;
 use crate::validation::{self, HostPort};
 
 pub use diagnostic::{Diagnostic, ManifestErrors};
+pub use explain::explain;
 pub use support::without_effect;
 
 /// A manifest file.

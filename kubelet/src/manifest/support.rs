@@ -237,10 +237,54 @@ fn remove(node: &mut Node, path: &[Part<'_>]) {
 
 /// Why a field of a Pod is taken without effect, if it is.
 pub fn without_effect(path: &str) -> Option<&'static str> {
+    let path = path.trim_end_matches("[]");
     WITHOUT_EFFECT
         .iter()
         .find(|rule| rule.path == path)
         .map(|rule| rule.why)
+}
+
+/// What becomes of a field of a Pod, as a sentence without its end.
+pub(super) fn describe(path: &str) -> String {
+    if let Some(why) = without_effect(path) {
+        return format!("taken without effect: {why}");
+    }
+    let rules = REFUSED
+        .iter()
+        .filter(|rule| expanded(rule.path).iter().any(|known| covers(known, path)));
+    let said: Vec<String> = rules
+        .map(|rule| match rule.when {
+            When::Present => format!("refused: {}", rule.why),
+            When::Is(value) => format!("refused if it is {value}: {}", rule.why),
+            When::IsNot(value) => format!("refused unless it is {value}: {}", rule.why),
+        })
+        .collect();
+    if said.is_empty() {
+        return "acted on".to_owned();
+    }
+    said.join("\n    ")
+}
+
+/// The same in a word, for a list; empty for what is acted on.
+pub(super) fn mark(path: &str) -> &'static str {
+    if without_effect(path).is_some() {
+        return " (without effect)";
+    }
+    let mut rules = REFUSED
+        .iter()
+        .filter(|rule| expanded(rule.path).iter().any(|known| covers(known, path)));
+    match rules.next().map(|rule| rule.when) {
+        None => "",
+        Some(When::Present) => " (refused)",
+        Some(_) => " (in part)",
+    }
+}
+
+/// A rule holds for its field and for all that is in it. Whether a list's brackets stand at the end makes no difference.
+fn covers(rule: &str, path: &str) -> bool {
+    let (rule, path) = (rule.trim_end_matches("[]"), path.trim_end_matches("[]"));
+    path.strip_prefix(rule)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// A field of a Pod is refused, always or with some values.

@@ -1,6 +1,5 @@
 //! `berth ps` and `berth status`: pods as their records and statuses on disk tell of them, whoever runs them.
 
-use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 
@@ -8,7 +7,9 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
 use super::choose::{self, Chosen};
 use super::control::answers;
+use super::duration::short_age;
 use super::lock::PodLock;
+use super::view::table;
 use super::watch::Watch;
 use crate::identity::PodUid;
 use crate::spec;
@@ -155,33 +156,43 @@ impl Places {
         }
     }
 
-    /// All pods, a line each; those that have ended only if `all` are wanted.
-    pub fn table(&self, all: bool) -> Result<String, InspectError> {
-        let mut rows =
-            vec![["NAMESPACE", "NAME", "READY", "STATUS", "RESTARTS", "IP", "RUN BY"].map(str::to_owned)];
+    /// All pods with their statuses; those that have ended only if `all` are wanted.
+    ///
+    /// # Errors
+    /// The records can't be read.
+    pub fn pods(&self, all: bool) -> Result<Vec<Pod>, InspectError> {
+        let mut pods = Vec::new();
+        for (record, status) in self.records()? {
+            if all || !has_ended(&status.clone().unwrap_or_default()) {
+                pods.push(Pod { status, ..record.pod });
+            }
+        }
+        Ok(pods)
+    }
+
+    /// All pods, a line each; those that have ended only if `all` are wanted. `wide`: with more columns.
+    ///
+    /// # Errors
+    /// The records can't be read.
+    pub fn table(&self, all: bool, wide: bool) -> Result<String, InspectError> {
+        let mut header = ["NAMESPACE", "NAME", "READY", "STATUS", "RESTARTS", "IP", "RUN BY"]
+            .map(str::to_owned)
+            .to_vec();
+        if wide {
+            header.extend(["AGE", "CONTAINERS", "IMAGES"].map(str::to_owned));
+        }
+        let mut rows = vec![header];
         for (record, status) in self.records()? {
             let status = status.unwrap_or_default();
             if all || !has_ended(&status) {
-                rows.push(self.row(&record, &status));
+                let mut row = self.row(&record, &status).to_vec();
+                if wide {
+                    row.extend(more_of(&record));
+                }
+                rows.push(row);
             }
         }
-        let width = |column: usize| {
-            rows.iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        };
-        let widths: [usize; 7] = std::array::from_fn(width);
-        let mut table = String::new();
-        for row in &rows {
-            let cells: Vec<String> = row
-                .iter()
-                .zip(widths)
-                .map(|(cell, width)| format!("{cell:<width$}"))
-                .collect();
-            let _ = writeln!(table, "{}", cells.join("   ").trim_end());
-        }
-        Ok(table)
+        Ok(table(&rows))
     }
 
     fn row(&self, record: &PodRecord, status: &PodStatus) -> [String; 7] {
@@ -221,6 +232,22 @@ impl Places {
         let (record, status) = self.find(pod)?;
         Ok(Pod { status, ..record.pod })
     }
+}
+
+/// Age, containers and images.
+fn more_of(record: &PodRecord) -> [String; 3] {
+    let now = crate::worker::Clock::system().now();
+    let age = std::time::Duration::from_nanos(now.saturating_sub(record.admitted_at));
+    let containers = spec::containers(&record.pod);
+    let names: Vec<&str> = containers
+        .iter()
+        .map(|container| container.name.as_str())
+        .collect();
+    let images: Vec<&str> = containers
+        .iter()
+        .filter_map(|container| container.image.as_deref())
+        .collect();
+    [short_age(age), names.join(","), images.join(",")]
 }
 
 fn has_ended(status: &PodStatus) -> bool {
@@ -280,11 +307,11 @@ mod tests {
             log_root: dir.path().join("logs"),
             run_root: dir.path().join("run"),
         };
-        assert_eq!(places.table(false).unwrap().lines().count(), 1);
+        assert_eq!(places.table(false, false).unwrap().lines().count(), 1);
         let pod = testing::pod(r#"{"containers":[{"name":"c","image":"i"}]}"#);
         let record = PodRecord::new(pod, 1, PathBuf::new());
         Records::new(&places.kubelet_root).save(&record).unwrap();
-        let table = places.table(false).unwrap();
+        let table = places.table(false, false).unwrap();
         let row: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(row[..6], ["default", "p", "0/1", "Pending", "0", "-"]);
         assert!(matches!(places.pod("other/p"), Err(InspectError::NoPod(_))));

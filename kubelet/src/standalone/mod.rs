@@ -1,5 +1,6 @@
 //! Pods without an API server: `berth run` and the commands that look after what it left.
 
+mod apply;
 mod choose;
 mod control;
 mod copy;
@@ -26,9 +27,11 @@ mod signals;
 mod streams;
 mod terminal;
 mod usage_table;
+mod view;
 mod wait;
 mod watch;
 
+pub use apply::Applied;
 pub use choose::Chosen;
 pub use control::{
     CallError, Caller, ContainerSummary, ContainerUsage, Forwarder, PodUsage, RootOf, Streams, TakeOver,
@@ -49,4 +52,5 @@ pub use run::{Ended, Host, RunError, Workload, run, stop};
 pub use show::{Format, show};
 pub use streams::{Finished, join};
 pub use usage_table::{Meter, Usage, binary_bytes};
+pub use view::{View, table};
 pub use wait::Until;

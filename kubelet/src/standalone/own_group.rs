@@ -46,6 +46,16 @@ impl OwnGroup {
         Ok(own)
     }
 
+    /// Removes the group that a killed daemon left, if nobody is in it.
+    pub fn remove_left(kubelet_root: &Path, cgroup_root: &Path) {
+        let path = cgroup_root.strip_prefix("/").unwrap_or(cgroup_root).join(NAME);
+        let left = path.to_str().and_then(|text| Cgroup::open(text).ok().flatten());
+        if left.is_some_and(|group| group.pids().is_ok_and(|pids| pids.is_empty())) {
+            // What can't be removed is the next daemon's.
+            let _ = HostCgroups::new(kubelet_root).remove(&path);
+        }
+    }
+
     /// A group is removed by who is not in it.
     fn leave(&self) -> io::Result<()> {
         let own = std::process::id().to_string();

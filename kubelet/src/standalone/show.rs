@@ -41,7 +41,7 @@ pub fn show(pods: &[Pod], format: Format) -> String {
 }
 
 /// Block style YAML.
-fn yaml(value: &Value) -> String {
+pub(super) fn yaml(value: &Value) -> String {
     let mut out = String::new();
     match value {
         Value::Object(map) if !map.is_empty() => object(&mut out, map, 0, false),

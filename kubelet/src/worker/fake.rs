@@ -127,6 +127,18 @@ impl FakeEngine {
         running.find(|c| c.config.name == name).map(|c| c.id.clone())
     }
 
+    /// The image that a running container was asked for with.
+    pub(super) fn image_of(&self, name: &str) -> Option<String> {
+        let state = self.lock();
+        let mut running = state
+            .containers
+            .iter()
+            .filter(|c| c.state == ContainerState::Running);
+        running
+            .find(|c| c.config.name == name)
+            .map(|c| c.config.user_specified_image.clone())
+    }
+
     /// Ends a container that runs.
     pub(super) fn exit(&self, id: &ContainerId, code: i32) {
         let now = self.clock.now();

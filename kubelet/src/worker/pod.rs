@@ -427,9 +427,18 @@ impl Worker {
         self.save();
     }
 
-    /// Whoever asks for a restart means the containers that run now.
+    /// Whoever asks for a restart means the containers that run now, or are just being started.
     fn note_restarts(&mut self, containers: &[ContainerStatus]) {
+        if self.restart_asked.is_empty() && self.memory.restarts == self.record.restarts {
+            return;
+        }
+        let being_started = |name: &String| {
+            let starts =
+                |key: &StepKey| matches!(key, StepKey::StartContainer(started, _) if started == name);
+            self.tasks.keys().iter().any(starts)
+        };
         let asked = std::mem::take(&mut self.restart_asked);
+        self.restart_asked = asked.iter().filter(|name| being_started(name)).cloned().collect();
         let meant = containers
             .iter()
             .filter(|c| c.state == ContainerState::Running && asked.contains(&c.config.name));

@@ -3,7 +3,7 @@
 //! Who runs pods (`berth run` in a terminal, or the daemon) listens on a socket of its own, `<run>/control/<pid>.sock`,
 //! and a pod's lock file says which process that is. A connection is for one question; answers bring descriptors along:
 //! of a command's pipes or terminal, of a forwarded connection, of a container's root. The bytes themselves never pass
-//! through the process that runs the pod, so a slow reader costs it nothing and its death tears no stream.
+//! through the process that runs the pod, so a slow reader costs it nothing.
 
 mod client;
 mod listener;

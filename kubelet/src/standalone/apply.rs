@@ -1,0 +1,292 @@
+//! `berth apply`: a pod as a file says, with as little disturbance as can be.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::Value;
+
+use super::control::{CallError, Caller, SentWorkload};
+use super::detached::{self, Detached};
+use super::inspect::InspectError;
+use crate::plan::Objects;
+use crate::{qos, spec};
+
+/// What is to be done, or was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// There is no such pod: the daemon runs it.
+    Created,
+    /// It is as the file says.
+    Unchanged,
+    /// These fields are changed while it runs.
+    Configured(Vec<String>),
+    /// These fields can't be: the pod is ended and made anew.
+    Replaced(Vec<String>),
+}
+
+impl Caller {
+    /// What applying this pod means.
+    ///
+    /// # Errors
+    /// The records can't be read.
+    pub fn compare(&self, pod: &Pod, objects: &Objects) -> Result<Applied, CallError> {
+        let record = match self.places().find(&name(pod)) {
+            Ok((record, _)) => record,
+            Err(InspectError::NoPod(_)) => return Ok(Applied::Created),
+            Err(error) => return Err(error.into()),
+        };
+        let mut applied = difference(&record.pod, pod);
+        let root = &self.places().kubelet_root;
+        if let Ok(before) = Detached::new(root).load(&record.uid()) {
+            let changed = changed_objects(&before, &SentWorkload::new(Vec::new(), objects));
+            applied = match applied {
+                applied if changed.is_empty() => applied,
+                Applied::Replaced(fields) | Applied::Configured(fields) => {
+                    Applied::Replaced(fields.into_iter().chain(changed).collect())
+                }
+                _ => Applied::Replaced(changed),
+            };
+        }
+        Ok(applied)
+    }
+
+    /// Does it. `say` is told before a pod is ended to be made anew.
+    ///
+    /// # Errors
+    /// It can't be done: the pod would have to be made anew, and a person runs it; or the kernel refuses its limits.
+    pub async fn apply(
+        &self,
+        pod: &Pod,
+        objects: &Objects,
+        say: impl FnOnce(&[String]),
+    ) -> Result<Applied, CallError> {
+        let applied = self.compare(pod, objects)?;
+        match &applied {
+            Applied::Unchanged => {}
+            Applied::Created => drop(self.run(vec![pod.clone()], objects).await?),
+            Applied::Configured(_) => {
+                let (record, _) = self.places().find(&name(pod))?;
+                let mut changed = pod.clone();
+                changed.metadata.uid.clone_from(&record.pod.metadata.uid);
+                changed.metadata.generation = record.pod.metadata.generation.map(|generation| generation + 1);
+                self.change(&name(pod), &changed).await?;
+            }
+            Applied::Replaced(fields) => {
+                let (record, _) = self.places().find(&name(pod))?;
+                let owner = self.places().owner(&record);
+                if !detached::has(&self.places().kubelet_root, &record.uid()) && owner.is_some() {
+                    return Err(CallError::Refused(format!(
+                        "Pod {} would have to be made anew ({}), but a `berth run` in the foreground has it: stop it, and \
+                         run it again.",
+                        name(pod),
+                        fields.join(", ")
+                    )));
+                }
+                say(fields);
+                if self.delete(&name(pod), None).await? {
+                    self.places().gone(&record.uid().0).await?;
+                }
+                // One that nobody ran is ended by the daemon, as every predecessor.
+                self.run(vec![pod.clone()], objects).await?;
+            }
+        }
+        Ok(applied)
+    }
+}
+
+fn name(pod: &Pod) -> String {
+    format!("{}/{}", spec::namespace(pod), spec::name(pod))
+}
+
+/// What differs, and whether that can be changed in place. The pods are defaulted.
+fn difference(before: &Pod, after: &Pod) -> Applied {
+    let value = |pod: &Pod| {
+        let mut pod = pod.clone();
+        pod.status = None;
+        pod.metadata.uid = None;
+        pod.metadata.generation = None;
+        serde_json::to_value(pod).unwrap_or(Value::Null)
+    };
+    let mut fields = BTreeSet::new();
+    collect(&value(before), &value(after), "", &mut fields);
+    if fields.is_empty() {
+        return Applied::Unchanged;
+    }
+    let same_class = qos::qos_class(before) == qos::qos_class(after);
+    let in_place = fields.iter().all(|field| {
+        let is_resource = field.contains(".resources.");
+        let labels = field.starts_with("metadata.");
+        can_change(field)
+            && (!is_resource || (same_class && is_there(&value(after), field)))
+            && (!labels || !shows_metadata(after))
+    });
+    let fields = fields.into_iter().collect();
+    if in_place {
+        Applied::Configured(fields)
+    } else {
+        Applied::Replaced(fields)
+    }
+}
+
+/// Fields that a running pod can have another value of.
+fn can_change(field: &str) -> bool {
+    let container = field
+        .strip_prefix("spec.containers[")
+        .or_else(|| field.strip_prefix("spec.initContainers["))
+        .and_then(|rest| rest.split_once("]."))
+        .map(|(_, field)| field);
+    match container {
+        Some("image") => true,
+        Some(field) => ["limits.cpu", "limits.memory", "requests.cpu", "requests.memory"]
+            .iter()
+            .any(|resource| field.strip_prefix("resources.") == Some(resource)),
+        None => {
+            ["metadata.labels", "metadata.annotations"]
+                .iter()
+                .any(|map| field == *map || field.strip_prefix(map).is_some_and(|rest| rest.starts_with('.')))
+                || matches!(
+                    field,
+                    "spec.terminationGracePeriodSeconds" | "spec.activeDeadlineSeconds"
+                )
+        }
+    }
+}
+
+/// A limit that was taken away can't be lifted from a group that has it.
+fn is_there(pod: &Value, field: &str) -> bool {
+    let pointer = field.replace(['.', '['], "/").replace(']', "");
+    pod.pointer(&format!("/{pointer}")).is_some()
+}
+
+/// Volumes that show labels and annotations would go on showing the old ones.
+fn shows_metadata(pod: &Pod) -> bool {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.into_iter().any(|volume| {
+        let projected = volume
+            .projected
+            .iter()
+            .flat_map(|projected| projected.sources.iter().flatten());
+        volume.downward_api.is_some() || projected.into_iter().any(|source| source.downward_api.is_some())
+    })
+}
+
+/// The paths at which two values differ.
+fn collect(before: &Value, after: &Value, path: &str, fields: &mut BTreeSet<String>) {
+    match (before, after) {
+        (Value::Object(one), Value::Object(other)) => {
+            for key in one.keys().chain(other.keys()) {
+                let path = if path.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{path}.{key}")
+                };
+                let (one, other) = (one.get(key), other.get(key));
+                match (one, other) {
+                    (Some(one), Some(other)) => collect(one, other, &path, fields),
+                    // What is new in a map or gone from it is told by its own name.
+                    (Some(Value::Object(only)), None) | (None, Some(Value::Object(only)))
+                        if !only.is_empty() =>
+                    {
+                        let empty = Value::Object(serde_json::Map::new());
+                        collect(&Value::Object(only.clone()), &empty, &path, fields);
+                    }
+                    _ => drop(fields.insert(path)),
+                }
+            }
+        }
+        (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
+            for (index, (one, other)) in one.iter().zip(other).enumerate() {
+                collect(one, other, &format!("{path}[{index}]"), fields);
+            }
+        }
+        _ if before != after => drop(fields.insert(path.to_owned())),
+        _ => {}
+    }
+}
+
+/// ConfigMaps and Secrets that the pod was made with and that are others now.
+fn changed_objects(before: &SentWorkload, after: &SentWorkload) -> Vec<String> {
+    let maps = before
+        .config_maps
+        .iter()
+        .filter(|map| !after.config_maps.contains(map));
+    let maps = maps.map(|map| format!("ConfigMap {}", map.metadata.name.as_deref().unwrap_or_default()));
+    let secrets = before
+        .secrets
+        .iter()
+        .filter(|secret| !after.secrets.contains(secret));
+    let secrets =
+        secrets.map(|secret| format!("Secret {}", secret.metadata.name.as_deref().unwrap_or_default()));
+    maps.chain(secrets).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    const BEFORE: &str = r#"{"containers":[{"name":"c","image":"i","resources":{"limits":{"cpu":"1","memory":"64Mi"},
+        "requests":{"cpu":"1","memory":"64Mi"}}}],"terminationGracePeriodSeconds":5}"#;
+
+    fn compared(after: &str) -> Applied {
+        difference(&testing::pod(BEFORE), &testing::pod(after))
+    }
+
+    #[test]
+    fn what_can_be_changed_in_place_is() {
+        assert_eq!(compared(BEFORE), Applied::Unchanged);
+        let fields = |fields: &[&str]| fields.iter().map(|&field| field.to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            compared(&BEFORE.replace("\"i\"", "\"j\"").replace(":5", ":6")),
+            Applied::Configured(fields(&[
+                "spec.containers[0].image",
+                "spec.terminationGracePeriodSeconds"
+            ]))
+        );
+        assert_eq!(
+            compared(&BEFORE.replace("64Mi", "65Mi")),
+            Applied::Configured(fields(&[
+                "spec.containers[0].resources.limits.memory",
+                "spec.containers[0].resources.requests.memory"
+            ]))
+        );
+        // Another QoS class is another group.
+        let request = BEFORE.replace(
+            r#""requests":{"cpu":"1","memory":"64Mi"}"#,
+            r#""requests":{"cpu":"500m","memory":"64Mi"}"#,
+        );
+        assert!(matches!(compared(&request), Applied::Replaced(_)));
+        let unlimited = BEFORE.replace(r#""cpu":"1","memory""#, r#""memory""#);
+        assert!(matches!(compared(&unlimited), Applied::Replaced(_)));
+        assert_eq!(
+            compared(&BEFORE.replace(r#""image":"i""#, r#""image":"i","command":["x"]"#)),
+            Applied::Replaced(fields(&["spec.containers[0].command"]))
+        );
+        assert!(matches!(
+            compared(&BEFORE.replace(
+                r#"{"containers":["#,
+                r#"{"containers":[{"name":"d","image":"i"},"#
+            )),
+            Applied::Replaced(_)
+        ));
+    }
+
+    #[test]
+    fn labels_change_unless_a_volume_shows_them() {
+        let labelled = |spec: &str| {
+            let mut pod = testing::pod(spec);
+            pod.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
+            pod
+        };
+        let applied = difference(&testing::pod(BEFORE), &labelled(BEFORE));
+        assert_eq!(applied, Applied::Configured(vec!["metadata.labels.a".to_owned()]));
+        let volumes = BEFORE.replace(
+            r#"{"containers""#,
+            r#"{"volumes":[{"name":"v","downwardAPI":{"items":[]}}],"containers""#,
+        );
+        assert!(matches!(
+            difference(&testing::pod(&volumes), &labelled(&volumes)),
+            Applied::Replaced(_)
+        ));
+    }
+}

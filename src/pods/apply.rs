@@ -1,0 +1,108 @@
+//! `berth apply` and `berth validate`: manifests and the pods that are to be as they say.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use berth_kubelet::standalone::Applied;
+use clap::Args;
+
+use super::{caller, on_this_thread};
+use crate::preflight;
+use crate::root::Root;
+use crate::run::load;
+
+/// Make pods what manifests say: change what can be changed while a pod runs, and make it anew for the rest
+#[derive(Args, Debug)]
+pub(crate) struct ApplyArgs {
+    /// YAML or JSON files with Pods, ConfigMaps and Secrets; `-` is standard input
+    #[arg(required_unless_present = "filename", value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    /// The same, as kubectl has it
+    #[arg(short, long, value_name = "FILE")]
+    filename: Vec<PathBuf>,
+
+    /// Only warn of fields that are unknown or not supported, and leave them out
+    #[arg(long)]
+    lenient: bool,
+
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Say what is wrong with manifests, and run nothing
+#[derive(Args, Debug)]
+pub(crate) struct ValidateArgs {
+    /// YAML or JSON files with Pods, ConfigMaps and Secrets; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    /// Only warn of fields that are unknown or not supported
+    #[arg(long)]
+    lenient: bool,
+}
+
+/// Applies.
+pub(crate) fn apply(args: &ApplyArgs, root: &Root, cgroup_root: &Path) -> Result<ExitCode, String> {
+    let files: Vec<PathBuf> = args.files.iter().chain(&args.filename).cloned().collect();
+    let manifest = load(&files, args.lenient, root)?;
+    for warning in &manifest.warnings {
+        eprintln!("warning: {warning}");
+    }
+    if !args.dry_run {
+        preflight::check()?;
+    }
+    let caller = caller(root, cgroup_root);
+    on_this_thread(async {
+        for (_, pod) in &manifest.pods {
+            let name = format!("pod/{}", pod.metadata.name.as_deref().unwrap_or_default());
+            let applied = if args.dry_run {
+                caller.compare(pod, &manifest.objects)
+            } else {
+                let say = |fields: &[String]| {
+                    eprintln!(
+                        "{name}: {} can't be changed while it runs: making it anew",
+                        fields.join(", ")
+                    );
+                };
+                caller.apply(pod, &manifest.objects, say).await
+            };
+            println!(
+                "{name} {}",
+                said(&applied.map_err(|error| error.to_string())?, args.dry_run)
+            );
+        }
+        Ok(ExitCode::SUCCESS)
+    })?
+}
+
+fn said(applied: &Applied, dry_run: bool) -> String {
+    let (word, fields) = match applied {
+        Applied::Created => ("created", None),
+        Applied::Unchanged => ("unchanged", None),
+        Applied::Configured(fields) => ("configured", Some(fields)),
+        Applied::Replaced(fields) => ("replaced", Some(fields)),
+    };
+    let fields = fields.map_or_else(String::new, |fields| format!(": {}", fields.join(", ")));
+    if dry_run {
+        format!("{word} (dry run){fields}")
+    } else {
+        word.to_owned()
+    }
+}
+
+/// Validates. Exit code 1 if `berth run` would refuse them.
+pub(crate) fn validate(args: &ValidateArgs, root: &Root) -> Result<ExitCode, String> {
+    let manifest = load(&args.files, args.lenient, root)?;
+    for warning in &manifest.warnings {
+        eprintln!("warning: {warning}");
+    }
+    for (_, pod) in &manifest.pods {
+        println!(
+            "pod/{} is valid",
+            pod.metadata.name.as_deref().unwrap_or_default()
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}

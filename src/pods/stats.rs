@@ -1,0 +1,116 @@
+//! `berth stats`: what pods use.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use berth_kubelet::standalone::{Caller, Meter, Usage, View, binary_bytes, table};
+use clap::Args;
+
+use super::{caller, in_namespace, on_this_thread};
+use crate::root::Root;
+
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Show what running containers use, again and again
+#[derive(Args, Debug)]
+pub(crate) struct StatsArgs {
+    /// The pods: NAME or NAMESPACE/NAME; without one, all of them
+    #[arg(value_name = "POD")]
+    pods: Vec<String>,
+
+    /// The pods' namespace
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+
+    /// Once; processor time is what is used in a second
+    #[arg(long)]
+    no_stream: bool,
+
+    /// table, json, yaml, jsonpath=… or custom-columns=…; other than a table is printed once
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: View,
+}
+
+/// Shows it.
+pub(crate) fn stats(args: &StatsArgs, root: &Root, cgroup_root: &Path) -> Result<ExitCode, String> {
+    let caller = caller(root, cgroup_root);
+    let once = args.no_stream || args.output != View::Table;
+    on_this_thread(async {
+        let mut meter = Meter::default();
+        let mut lines = look(args, &caller, &mut meter).await?;
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            lines = match look(args, &caller, &mut meter).await {
+                Ok(new) => new,
+                Err(_) if !once => lines,
+                Err(error) => return Err(error),
+            };
+            if print(args, &lines).is_err() || once {
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+    })?
+}
+
+async fn look(args: &StatsArgs, caller: &Caller, meter: &mut Meter) -> Result<Vec<Usage>, String> {
+    let pods = if args.pods.is_empty() {
+        caller.places().names().map_err(|error| error.to_string())?
+    } else {
+        let named = |pod: &String| in_namespace(pod, args.namespace.as_deref());
+        args.pods.iter().map(named).collect()
+    };
+    // One that is named has to be there.
+    for pod in &args.pods {
+        let name = in_namespace(pod, args.namespace.as_deref());
+        caller.places().pod(&name).map_err(|error| error.to_string())?;
+    }
+    meter.look(caller, &pods).await.map_err(|error| error.to_string())
+}
+
+fn print(args: &StatsArgs, lines: &[Usage]) -> io::Result<()> {
+    let values: Vec<_> = lines
+        .iter()
+        .filter_map(|line| serde_json::to_value(line).ok())
+        .collect();
+    if let Some(text) = args.output.print("container", &values, false) {
+        return io::stdout().write_all(text.as_bytes());
+    }
+    // A terminal shows one table that changes.
+    let clear = if !args.no_stream && io::stdout().is_terminal() {
+        "\x1b[H\x1b[J"
+    } else {
+        ""
+    };
+    let header = [
+        "POD",
+        "CONTAINER",
+        "CPU",
+        "MEMORY / LIMIT",
+        "LAYER",
+        "NET IN / OUT",
+        "PIDS",
+    ];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    rows.extend(lines.iter().map(row));
+    write!(io::stdout(), "{clear}{}", table(&rows))?;
+    io::stdout().flush()
+}
+
+fn row(line: &Usage) -> Vec<String> {
+    let bytes = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), binary_bytes);
+    let limit = line.memory_limit.and_then(|limit| u64::try_from(limit).ok());
+    vec![
+        format!("{}/{}", line.namespace, line.pod),
+        line.container.clone(),
+        line.milli_cpu
+            .map_or_else(|| "-".to_owned(), |milli| format!("{milli}m")),
+        format!("{} / {}", bytes(line.memory), bytes(limit)),
+        bytes(line.layer),
+        format!("{} / {}", bytes(line.received), bytes(line.sent)),
+        line.processes
+            .map_or_else(|| "-".to_owned(), |count| count.to_string()),
+    ]
+}

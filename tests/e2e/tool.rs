@@ -1,0 +1,209 @@
+//! The commands that look at pods and change them: `wait`, `inspect`, `ps -o`, `stats`, `top`, `apply`, `validate`,
+//! `explain`, `completion`, `man`.
+
+use std::fs;
+
+use berth_tests::{Ended, HELPER, Node, Running, cgroup_directories, container, eventually, pod};
+use serde_json::{Value, json};
+
+fn berth(node: &Node, arguments: &[&str]) -> Ended {
+    Running::start(node.berth(arguments), "").wait().expect_no_panic()
+}
+
+/// A pod that is ready when its file is there.
+fn gated(image_suffix: &str, more: Value) -> String {
+    let mut main = container(
+        "main",
+        &["sleep", "inf"],
+        json!({ "readinessProbe": { "exec": { "command": ["exists", "/tmp/ready"] }, "periodSeconds": 1 } }),
+    );
+    main["image"] = json!(format!("{HELPER}{image_suffix}"));
+    main["resources"] = json!({ "limits": { "memory": "64Mi", "cpu": "1" } });
+    let mut text: Value = json!({ "restartPolicy": "Never", "containers": [main] });
+    text.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    pod("gated", text)
+}
+
+fn detach(node: &Node, manifest: &str) {
+    let file = node.file("gated.yaml", manifest);
+    berth(node, &["run", "-d", &file.display().to_string()]).expect_code(0);
+    berth(node, &["wait", "gated", "--for=jsonpath={.status.phase}=Running"]).expect_code(0);
+}
+
+fn end(node: Node) {
+    berth(&node, &["rm", "--force", "gated"]).expect_code(0);
+    eventually("the daemon ends", || {
+        let lock = node.root().join("var/lib/berth/kubelet/pod-locks/daemon.lock");
+        (!lock.exists()).then_some(())
+    });
+    node.finish();
+}
+
+#[test]
+fn waiting_ends_with_what_is_waited_for_or_with_the_time() {
+    let node = Node::new();
+    detach(&node, &gated("", json!({})));
+    berth(&node, &["wait", "gated", "--for=condition=Ready", "--timeout=1s"])
+        .expect_code(1)
+        .expect_output(&["timed out waiting for the condition on pods/gated"]);
+    let waiting = Running::start(node.berth(["wait", "gated", "--for=condition=Ready"]), "");
+    berth(&node, &["exec", "gated", "--", "touch", "/tmp/ready"]).expect_code(0);
+    waiting
+        .wait()
+        .expect_code(0)
+        .expect_output(&["pod/gated condition met"]);
+    let gone = Running::start(node.berth(["wait", "gated", "--for=delete", "--timeout=1m"]), "");
+    berth(&node, &["stop", "gated", "--grace-period", "0"]).expect_code(0);
+    gone.wait().expect_code(0);
+    berth(&node, &["wait", "gated", "--for=condition=Ready"]).expect_code(1);
+    eventually("the daemon ends", || {
+        let lock = node.root().join("var/lib/berth/kubelet/pod-locks/daemon.lock");
+        (!lock.exists()).then_some(())
+    });
+    node.finish();
+}
+
+#[test]
+fn pods_are_shown_in_every_format() {
+    let node = Node::new();
+    detach(&node, &gated("", json!({})));
+    let show = |arguments: &[&str]| berth(&node, arguments).expect_code(0).output;
+    assert_eq!(show(&["ps", "-o", "name"]), "pod/gated");
+    assert_eq!(show(&["ps", "-o", "jsonpath={.items[*].metadata.name}"]), "gated");
+    assert_eq!(
+        show(&["inspect", "gated", "-o", "jsonpath={.status.phase}"]),
+        "Running"
+    );
+    assert_eq!(show(&["ps", "-o", "custom-columns=N:.metadata.name"]), "N\ngated");
+    assert!(show(&["ps", "-o", "wide"]).contains(HELPER));
+    let json: Value = serde_json::from_str(&show(&["inspect", "gated"])).unwrap();
+    assert_eq!(json["kind"], "Pod");
+    let json: Value = serde_json::from_str(&show(&["ps", "-o", "json"])).unwrap();
+    assert_eq!(json["items"][0]["metadata"]["name"], "gated");
+    assert!(show(&["image", "ls", "-o", "name"]).contains("image/"));
+    assert!(show(&["top", "gated"]).contains("sleep inf"));
+    let stats: Value = serde_json::from_str(&show(&["stats", "-o", "json"])).unwrap();
+    let line = &stats["items"][0];
+    assert_eq!(
+        (&line["container"], &line["memoryLimit"]),
+        (&json!("main"), &json!(64 << 20))
+    );
+    assert!(
+        line["memory"].as_u64().unwrap() > 0 && line["milliCpu"].is_u64(),
+        "{line}"
+    );
+    assert!(show(&["stats", "--no-stream"]).contains("64.0MiB"));
+    end(node);
+}
+
+#[test]
+fn applying_changes_in_place_what_it_can_and_says_what_it_makes_anew() {
+    let node = Node::new();
+    detach(&node, &gated("", json!({})));
+    let apply = |manifest: &str, options: &[&str]| {
+        let file = node.file("applied.yaml", manifest).display().to_string();
+        let arguments: Vec<&str> = ["apply", &file]
+            .into_iter()
+            .chain(options.iter().copied())
+            .collect();
+        berth(&node, &arguments).expect_code(0).output
+    };
+    let find = |path: &str| {
+        let template = format!("jsonpath={path}");
+        berth(&node, &["inspect", "gated", "-o", &template])
+            .expect_code(0)
+            .output
+    };
+    let (uid, started) = (
+        "{.metadata.uid}",
+        "{.status.containerStatuses[0].state.running.startedAt}",
+    );
+    let before = (find(uid), find(started));
+    assert!(apply(&gated("", json!({})), &[]).contains("pod/gated unchanged"));
+    // More memory: the same process has it.
+    let larger = gated("", json!({})).replace("64Mi", "96Mi");
+    assert!(
+        apply(&larger, &["--dry-run"])
+            .contains("configured (dry run): spec.containers[0].resources.limits.memory")
+    );
+    assert!(apply(&larger, &[]).contains("pod/gated configured"));
+    assert_eq!((find(uid), find(started)), before);
+    let limit = (96_u64 << 20).to_string();
+    let limited = cgroup_directories(node.cgroup()).into_iter().filter(|group| {
+        let of = |file: &str| fs::read_to_string(group.join(file)).unwrap_or_default();
+        [of("memory.limit_in_bytes"), of("memory.max")]
+            .iter()
+            .any(|text| text.trim() == limit)
+    });
+    assert_eq!(limited.count(), 2, "the pod's group and the container's");
+    assert!(apply(&larger, &[]).contains("unchanged"));
+    // Another command: another pod.
+    let other = larger.replace("\"inf\"", "\"1000\"");
+    let said = apply(&other, &[]);
+    assert!(
+        said.contains("spec.containers[0].command[1] can't be changed while it runs"),
+        "{said}"
+    );
+    assert!(said.contains("pod/gated replaced"), "{said}");
+    assert_ne!(find(uid), before.0);
+    end(node);
+}
+
+#[test]
+fn another_image_restarts_the_container_in_its_pod() {
+    let node = Node::new();
+    detach(&node, &gated("", json!({})));
+    let id = berth(&node, &["image", "ls", "-q"]).expect_code(0).output;
+    let changed = gated("", json!({})).replace(HELPER, id.lines().next().unwrap());
+    let file = node.file("applied.yaml", &changed).display().to_string();
+    berth(&node, &["apply", &file])
+        .expect_code(0)
+        .expect_output(&["configured"]);
+    let again = "--for=jsonpath={.status.containerStatuses[0].restartCount}=1";
+    berth(&node, &["wait", "gated", again]).expect_code(0);
+    end(node);
+}
+
+#[test]
+fn manifests_are_validated_and_explained_without_a_node() {
+    let node = Node::new();
+    let good = node
+        .file("good.yaml", &gated("", json!({})))
+        .display()
+        .to_string();
+    berth(&node, &["validate", &good])
+        .expect_code(0)
+        .expect_output(&["pod/gated is valid"]);
+    let bad = node.file(
+        "bad.yaml",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {container: []}\n",
+    );
+    berth(&node, &["validate", &bad.display().to_string()])
+        .expect_code(1)
+        .expect_output(&["bad.yaml:4: spec.container: unknown field (did you mean \"containers\"?)"]);
+    let deployment = node.file(
+        "d.yaml",
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n",
+    );
+    berth(&node, &["run", &deployment.display().to_string()])
+        .expect_code(1)
+        .expect_output(&["apps/v1 Deployment can't be run", "`berth up`"]);
+    berth(&node, &["explain", "pod.spec.containers.livenessProbe"])
+        .expect_code(0)
+        .expect_output(&["periodSeconds", "<integer>"]);
+    for shell in ["bash", "zsh", "fish"] {
+        berth(&node, &["completion", shell])
+            .expect_code(0)
+            .expect_output(&["port-forward"]);
+    }
+    let pages = node.scratch().join("man");
+    berth(&node, &["man", &pages.display().to_string()]).expect_code(0);
+    assert!(
+        fs::read_to_string(pages.join("berth-exec.1"))
+            .unwrap()
+            .contains("container")
+    );
+    node.finish();
+}
