@@ -290,11 +290,15 @@ impl<'a> Reader<'a> {
                 if self.rest().is_empty() {
                     return Err("a brace is not closed".to_owned());
                 }
+                let before = self.at;
                 parts.push(if self.rest().starts_with(['"', '\'']) {
                     Part::Text(self.string()?)
                 } else {
                     Part::Path(self.path()?)
                 });
+                if self.at == before {
+                    return Err(format!("{:?} is no expression", self.rest()));
+                }
                 self.spaces();
             }
         }
@@ -508,6 +512,8 @@ mod tests {
             "{\"a}",
             "{.a%}",
             "{.a[?(@.b=1)]}",
+            "{)}",
+            "{.a = 1}",
         ] {
             assert!(JsonPath::parse(template).is_err(), "{template}");
         }

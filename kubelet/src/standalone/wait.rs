@@ -30,6 +30,8 @@ impl std::str::FromStr for Until {
             return Ok(Self::Condition(name.to_owned(), value.to_owned()));
         }
         if let Some(path) = text.strip_prefix("jsonpath=") {
+            // A shell that took no quotes away left those around the path.
+            let path = path.replace("}'=", "}=").replace("}\"=", "}=");
             let path = path.trim_matches(['\'', '"']);
             // An equals sign in a filter is not the one before the value.
             let (path, value) = match path.rsplit_once("}=") {

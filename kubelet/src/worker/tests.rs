@@ -478,7 +478,6 @@ async fn another_image_starts_its_container_anew_and_labels_start_none() {
         .await;
     assert_eq!(bench.engine.seconds_of("start d").len(), 1);
     assert!(pod.handle.state.borrow().pod.metadata.labels.is_some());
-    // Also one that is just being started.
     let mut again: Pod = crate::testing::pod(&spec("k"));
     again.metadata.uid = pod.handle.state.borrow().pod.metadata.uid.clone();
     pod.handle.control().restart(vec!["c".into()]);
