@@ -184,7 +184,8 @@ class Berth(Server):
         self.root = self.directory / "root"
         self.socket = self.directory / "cri.sock"
         config = self.directory / "config.toml"
-        config.write_text(f'[network]\nconf_dir = "{self.networks}"\nplugins = "built-in"\n')
+        # The pods' groups are plain ones, under containerd too.
+        config.write_text(f'cgroup_driver = "cgroupfs"\n[network]\nconf_dir = "{self.networks}"\nplugins = "built-in"\n')
         self.command = [self.program, "--root", self.root, "cri", "--config", config, "--socket", self.socket]
         os.environ["BERTH_OCI"] = str(self.oci)
         image = archive(self.directory, self.helper, extra=self.extra)
