@@ -251,8 +251,12 @@ impl LayerFetch<'_> {
     ) -> Result<(), ImageError> {
         self.report(0, LayerState::Waiting);
         let mut cancelled = self.cancelled.clone();
-        // The permit first: whoever holds a layer's lock has one, and can go on. The other way round, those who wait for
-        // locks could take all threads from those who have them.
+        // The turn first: whoever has it waits for permits alone, and those who have permits wait for no turn, so that all go
+        // on. Only other processes are waited for with a permit and a thread.
+        let _turn = tokio::select! {
+            turn = store.turn(self.diff_id).lock_owned() => turn,
+            _ = cancelled.wait_for(|cancelled| *cancelled) => return Ok(()),
+        };
         let _permits = tokio::select! {
             permits = async { (self.at_once.acquire().await, store.layers().acquire().await) } => permits,
             _ = cancelled.wait_for(|cancelled| *cancelled) => return Ok(()),

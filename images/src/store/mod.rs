@@ -14,9 +14,10 @@ mod settle;
 mod snapshot;
 mod sweep;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -30,11 +31,11 @@ pub(crate) use operation::{Operation, now_nanos};
 pub use remove::Removed;
 use settle::Settler;
 
+use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::unpack::Limits;
 
-/// Layers under way, of all pulls of this process. Each has a thread, of which the runtime has more: those who wait for
-/// another's layer have one too.
+/// Layers under way, of all pulls of this process. Each has a thread, of which the runtime has more.
 const LAYERS: usize = 256;
 
 /// How a store behaves.
@@ -77,6 +78,7 @@ struct Inner {
     layout: Layout,
     options: StoreOptions,
     layers: Arc<Semaphore>,
+    turns: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
     settler: Settler,
 }
 
@@ -113,6 +115,7 @@ impl Store {
                 layout,
                 options,
                 layers,
+                turns: Mutex::default(),
                 settler,
             }),
         })
@@ -138,6 +141,13 @@ impl Store {
     /// Slots for layers under way.
     pub(crate) fn layers(&self) -> &Arc<Semaphore> {
         &self.inner.layers
+    }
+
+    /// Held by whoever of this process gets a layer. Who waits for it has no thread, so that those who go on can have one.
+    pub(crate) fn turn(&self, diff_id: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.inner.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(turns.entry(diff_id.clone()).or_default())
     }
 
     pub(crate) fn begin(&self) -> Result<Operation, ImageError> {
