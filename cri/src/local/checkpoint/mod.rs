@@ -10,6 +10,7 @@ mod criu;
 mod describe;
 mod dump;
 mod interest;
+pub(super) mod restore;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::BufWriter;
@@ -38,6 +39,19 @@ pub(super) struct Subject {
 impl Subject {
     fn name(&self) -> String {
         lock(&self.container.record).config.name.clone()
+    }
+
+    /// What another runtime has made it lets nobody else write down.
+    fn check_runtime(&self) -> Result<(), EngineError> {
+        let record = lock(&self.sandbox.record);
+        if record.handler.is_none() {
+            return Ok(());
+        }
+        Err(EngineError::Unimplemented(format!(
+            "Container {} can't be checkpointed: it is of the runtime handler {}, and only berth's own can be.",
+            self.name(),
+            record.config.runtime_handler
+        )))
     }
 
     fn pid(&self) -> Result<i32, EngineError> {
@@ -83,6 +97,7 @@ fn joined(done: Result<Result<(), EngineError>, tokio::task::JoinError>) -> Resu
 /// The whole of it. It ends when criu has, whether somebody still waits for it or not.
 async fn attempt(subject: Subject, location: PathBuf, interest: Interest) -> Result<(), EngineError> {
     check_location(&location)?;
+    subject.check_runtime()?;
     subject.pid()?;
     if let Some(handler) = &lock(&subject.sandbox.record).handler {
         // What another runtime has mounted and how is its own knowledge.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use berth_shim::protocol::{CreateContainer, Failure, Request, Response, Rootfs};
 use nix::sys::signal::Signal;
 
+use super::checkpoint::restore;
 use super::records::{self, ContainerPhase, ContainerRecord};
 use super::shim_client::engine_error;
 use super::users::{Accounts, Identity, IdentityRequest};
@@ -53,6 +54,7 @@ pub(super) async fn create(
     if let Some(handler) = &handler {
         handlers::check_container(handler, &config)?;
     }
+    restore::refuse(inner, &config.image)?;
     let container = record_intent(inner, sandbox, config)?;
     match bring_up(inner, sandbox, &container).await {
         Ok(()) => {
