@@ -480,10 +480,6 @@ async fn another_image_starts_its_container_anew_and_labels_start_none() {
     assert!(pod.handle.state.borrow().pod.metadata.labels.is_some());
     let mut again: Pod = crate::testing::pod(&spec("k"));
     again.metadata.uid = pod.handle.state.borrow().pod.metadata.uid.clone();
-    pod.handle.control().restart(vec!["c".into()]);
-    bench
-        .until("c ends", |engine| engine.running("c").is_none())
-        .await;
     pod.handle.control().change(Arc::new(again));
     bench
         .until("c with the last image", |engine| {
