@@ -89,6 +89,49 @@ pub fn containers(pod: &Pod) -> &[Container] {
         .unwrap_or_default()
 }
 
+/// `spec.ephemeralContainers` as containers, each with the name of the container whose processes it is to see. They were
+/// added to a pod that ran, run once, and nothing waits for them.
+pub fn ephemeral_containers(pod: &Pod) -> Vec<(Container, Option<String>)> {
+    let all = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.ephemeral_containers.as_deref());
+    all.unwrap_or_default()
+        .iter()
+        .map(|one| {
+            let container = Container {
+                name: one.name.clone(),
+                image: one.image.clone(),
+                image_pull_policy: one.image_pull_policy.clone(),
+                command: one.command.clone(),
+                args: one.args.clone(),
+                env: one.env.clone(),
+                env_from: one.env_from.clone(),
+                working_dir: one.working_dir.clone(),
+                volume_mounts: one.volume_mounts.clone(),
+                security_context: one.security_context.clone(),
+                stdin: one.stdin,
+                stdin_once: one.stdin_once,
+                tty: one.tty,
+                termination_message_path: one.termination_message_path.clone(),
+                termination_message_policy: one.termination_message_policy.clone(),
+                restart_policy: Some("Never".to_owned()),
+                ..Container::default()
+            };
+            (container, one.target_container_name.clone())
+        })
+        .collect()
+}
+
+/// The pod has an ephemeral container of that name.
+pub fn is_ephemeral(pod: &Pod, name: &str) -> bool {
+    let all = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.ephemeral_containers.as_deref());
+    all.unwrap_or_default().iter().any(|one| one.name == name)
+}
+
 /// Every container with its part, init containers first, in the order of the specification.
 pub fn all_containers(pod: &Pod) -> impl DoubleEndedIterator<Item = (&Container, Role)> {
     let init = init_containers(pod)

@@ -19,6 +19,7 @@ mod view;
 use std::collections::BTreeMap;
 
 use berth_cri::{ContainerId, UnixNanos};
+use serde::{Deserialize, Serialize};
 
 pub use desired::{Deletion, Desired, NodeFacts, Objects};
 pub use observed::{HookOutcome, ImageState, Observed, ProbeResults, StepFailure};
@@ -41,6 +42,7 @@ pub fn plan(desired: &Desired, observed: &Observed, now: UnixNanos) -> Plan {
     } else {
         sync::sync(&view, &mut plan);
     }
+    plan.over_since = outcome.as_ref().map(|outcome| outcome.at);
     plan.failure = outcome.and_then(|outcome| outcome.failure);
     plan
 }
@@ -58,8 +60,10 @@ pub struct Plan {
     pub waiting: BTreeMap<String, Waiting>,
     /// How far the pod's life is.
     pub stage: Stage,
-    /// The pod has failed as a whole, whatever its containers say.
+    /// The pod has failed as a whole, whatever its containers say. The executor enters it in [`Observed::failed`].
     pub failure: Option<PodFailure>,
+    /// When it failed as a whole, or its work was done.
+    pub over_since: Option<UnixNanos>,
 }
 
 /// A probe that is to run.
@@ -94,7 +98,7 @@ pub struct Waiting {
 }
 
 /// Why a pod failed as a whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodFailure {
     /// `status.reason`.
     pub reason: String,

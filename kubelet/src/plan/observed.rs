@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use berth_cri::{ContainerId, ContainerStatus, Image, PodSandboxStatus, UnixNanos};
 
+use super::PodFailure;
 use super::reason::Reason;
 use super::step::{HookKind, StepKey};
 
@@ -39,6 +40,8 @@ pub struct Observed {
     /// Containers that somebody wants to be started anew: they are stopped, and their successors come whatever the
     /// restart policy says.
     pub restarts: BTreeSet<ContainerId>,
+    /// The pod has failed as a whole: when, and why. It stays so, whatever the clock says later.
+    pub failed: Option<(UnixNanos, PodFailure)>,
     /// Steps whose last try failed. An entry goes away when the step succeeds.
     pub failures: BTreeMap<StepKey, StepFailure>,
     /// What ended containers wrote to their termination message, at most 4096 bytes each.

@@ -19,6 +19,12 @@ pub(crate) struct Outcome {
 
 /// How the pod's work ended; `None` while there is something left to do.
 pub(crate) fn outcome(view: &View<'_>) -> Option<Outcome> {
+    if let Some((at, failure)) = &view.observed.failed {
+        return Some(Outcome {
+            at: *at,
+            failure: Some(failure.clone()),
+        });
+    }
     let ended = ended(view);
     let Some(limit) = spec::active_deadline(&view.desired.pod) else {
         return ended;

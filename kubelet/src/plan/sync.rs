@@ -160,7 +160,12 @@ fn remove_never_started(view: &View<'_>, container: &Container, plan: &mut Plan)
 }
 
 fn sync_containers(view: &View<'_>, sandbox: &PodSandboxStatus, plan: &mut Plan) {
-    for record in unknown_containers(view) {
+    for (container, target) in spec::ephemeral_containers(&view.desired.pod) {
+        sync_ephemeral(view, &container, target.as_deref(), sandbox, plan);
+    }
+    let pod = &view.desired.pod;
+    let foreign = |record: &&ContainerStatus| !spec::is_ephemeral(pod, &record.config.name);
+    for record in unknown_containers(view).filter(foreign) {
         let kill = kill(
             view,
             record,
@@ -174,6 +179,34 @@ fn sync_containers(view: &View<'_>, sandbox: &PodSandboxStatus, plan: &mut Plan)
     }
     for main in spec::containers(&view.desired.pod) {
         sync_container(view, main, Role::Main, sandbox, plan);
+    }
+}
+
+/// Starts an ephemeral container, once, as soon as there is a sandbox and, if it is to see another container's processes,
+/// that container runs. It is no part of the pod's life: it holds nothing up, and its end means nothing.
+fn sync_ephemeral(
+    view: &View<'_>,
+    container: &Container,
+    target: Option<&str>,
+    sandbox: &PodSandboxStatus,
+    plan: &mut Plan,
+) {
+    let last = view.latest(&container.name);
+    if last.is_some_and(|record| record.state != ContainerState::Created) {
+        return;
+    }
+    let seen = target.map(|name| view.latest_here(name).filter(|record| is_running(record)));
+    let Some(seen) = seen else {
+        return start(view, container, Role::Main, sandbox, plan);
+    };
+    let Some(seen) = seen else { return };
+    start(view, container, Role::Main, sandbox, plan);
+    for step in &mut plan.steps {
+        if let Step::StartContainer(step) = step
+            && step.config.name == container.name
+        {
+            step.config.pid_target = Some(seen.id.clone());
+        }
     }
 }
 
@@ -197,6 +230,17 @@ fn end_earlier_round(view: &View<'_>, plan: &mut Plan) -> bool {
             );
             stop_container(view, record, &kill, plan);
         }
+    }
+    // They belong to no round, but do not outlive one.
+    for record in unknown_containers(view).filter(|record| round_of(record) < round) {
+        left = true;
+        let kill = kill(
+            view,
+            record,
+            KillReason::RestartAllContainers,
+            std::time::Duration::ZERO,
+        );
+        stop_container(view, record, &kill, plan);
     }
     // A start that was begun before the restart was asked for may still succeed.
     let pending = view.restart_all_trigger().is_some();

@@ -38,6 +38,13 @@ pub fn pod_status(
     let mut containers = of(|role| role == Role::Main);
     let mut inits = of(|role| role != Role::Main);
     share_messages(containers.iter_mut().chain(&mut inits).collect());
+    let ephemeral: Vec<ContainerStatus> = spec::ephemeral_containers(pod)
+        .iter()
+        .map(|(container, _)| ContainerStatus {
+            ready: false,
+            ..container::status(&view, plan, container, Role::Main)
+        })
+        .collect();
     let phase = phase::phase(&view, plan, &inits, &containers, previous);
     let conditions = conditions::conditions(&view, phase, &inits, &containers, previous);
     let ips = pod_ips(&view, previous);
@@ -54,6 +61,7 @@ pub fn pod_status(
         start_time: time(observed.admitted_at),
         init_container_statuses: (!inits.is_empty()).then_some(inits),
         container_statuses: Some(containers),
+        ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         qos_class: Some(qos::qos_class(pod).to_string()),
         observed_generation: pod.metadata.generation,
         ..PodStatus::default()

@@ -6,7 +6,8 @@ use berth_cri::{ContainerId, ContainerState, ContainerStatus, PodSandboxStatus, 
 
 use super::record::PodRecord;
 use crate::plan::{
-    HookKind, HookOutcome, ImageState, Observed, ProbeKind, ProbeResults, Reason, StepFailure, StepKey,
+    HookKind, HookOutcome, ImageState, Observed, PodFailure, ProbeKind, ProbeResults, Reason, StepFailure,
+    StepKey,
 };
 
 /// Everything that a plan is made from and that no list of the engine tells.
@@ -19,6 +20,7 @@ pub(super) struct Memory {
     hooks: BTreeMap<(ContainerId, HookKind), HookOutcome>,
     pub(super) kill_started: BTreeMap<ContainerId, UnixNanos>,
     pub(super) restarts: BTreeSet<ContainerId>,
+    pub(super) failed: Option<(UnixNanos, PodFailure)>,
     failures: BTreeMap<StepKey, StepFailure>,
     pub(super) termination_messages: BTreeMap<ContainerId, String>,
 }
@@ -31,6 +33,7 @@ impl Memory {
             probes: record.probes(),
             kill_started: record.kill_started.clone(),
             restarts: record.restarts.clone(),
+            failed: record.failed.clone(),
             ..Memory::default()
         }
     }
@@ -116,6 +119,7 @@ impl Memory {
             hooks: self.hooks.clone(),
             kill_started: self.kill_started.clone(),
             restarts: self.restarts.clone(),
+            failed: self.failed.clone(),
             failures: self.failures.clone(),
             termination_messages: self.termination_messages.clone(),
             ..Observed::default()

@@ -190,6 +190,7 @@ impl Worker {
         let observed = self.observe().await?;
         let now = self.node.clock.now();
         let plan = plan::plan(&self.desired, &observed, now);
+        self.note_failure(&plan);
         self.publish(&observed, &plan, now);
         if plan.stage == Stage::Gone && self.tasks.is_empty() {
             return Ok(self.finish().await);
@@ -239,7 +240,10 @@ impl Worker {
     }
 
     async fn look_up_images(&mut self) {
-        for image in &spec::images(&self.desired.pod) {
+        let mut images = spec::images(&self.desired.pod);
+        let ephemeral = spec::ephemeral_containers(&self.desired.pod);
+        images.extend(ephemeral.into_iter().filter_map(|(container, _)| container.image));
+        for image in &images {
             let known = self.memory.images.get(image);
             if known.is_some() && !self.doubtful_images.remove(image) {
                 continue;
@@ -305,6 +309,15 @@ impl Worker {
                 reporter: self.reporter.clone(),
             };
             self.tasks.begin(step, job);
+        }
+    }
+
+    /// Remembers that the pod failed as a whole: a clock that is set back must not bring it to life again.
+    fn note_failure(&mut self, plan: &Plan) {
+        if let (Some(failure), Some(at), None) = (&plan.failure, plan.over_since, &self.memory.failed) {
+            self.memory.failed = Some((at, failure.clone()));
+            self.record.failed.clone_from(&self.memory.failed);
+            self.save();
         }
     }
 

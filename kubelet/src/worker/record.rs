@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::PodUid;
-use crate::plan::{Deletion, ProbeResults};
+use crate::plan::{Deletion, PodFailure, ProbeResults};
 use crate::volumes::make_private_dirs;
 
 /// The record's name in the directory `<kubelet root>/pod-records`.
@@ -40,6 +40,9 @@ pub struct PodRecord {
     /// Containers that somebody wants to be started anew.
     #[serde(default)]
     pub restarts: BTreeSet<ContainerId>,
+    /// It has failed as a whole: when, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<(UnixNanos, PodFailure)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +70,7 @@ impl PodRecord {
             probes: BTreeMap::new(),
             kill_started: BTreeMap::new(),
             restarts: BTreeSet::new(),
+            failed: None,
         }
     }
 

@@ -88,7 +88,11 @@ fn to_json(index: usize, of: &Container) -> Value {
     if let Some((action, operator, code)) = of.rule {
         fields
             .entry("restartPolicy")
-            .or_insert(json!(if index % 2 == 0 { "Never" } else { "OnFailure" }));
+            .or_insert(json!(if index.is_multiple_of(2) {
+                "Never"
+            } else {
+                "OnFailure"
+            }));
         let codes = json!({ "operator": operator, "values": [code] });
         fields.insert(
             "restartPolicyRules".into(),

@@ -547,3 +547,57 @@ fn restart_all_in_a_row_is_held_back() {
     );
     assert!(starts.len() <= 5, "{starts:?}");
 }
+
+/// Pods with a container for a look inside, that sees the processes of `a` or has its own.
+const LOOKED_AT: &str = r#"{"restartPolicy":"OnFailure","containers":[{"name":"a","image":"i:1"}],"ephemeralContainers":[
+    {"name":"look","image":"tools:1","targetContainerName":"a"},{"name":"own","image":"tools:1"}]}"#;
+
+#[test]
+fn ephemeral_containers_run_once_and_hold_nothing_up() {
+    let mut node = Simulator::new(LOOKED_AT)
+        .runs("a", &[Run::ends(5, 1), Run::ends(60, 0)])
+        .runs("own", &[Run::ends(2, 1)]);
+    node.run(100);
+    assert_eq!(node.seconds_of("start a").len(), 2);
+    assert_eq!(node.seconds_of("start own").len(), 1);
+    let looked = node.order_of(&["start"]);
+    assert!(
+        looked.contains(&"start look 0 beside Some(ContainerId(\"a-0\"))".to_owned()),
+        "{looked:?}"
+    );
+    // The pod's end is that of its own containers, and ends what looks at them.
+    assert_eq!(node.phase(), "Succeeded");
+    assert_eq!(node.running(), [""; 0]);
+    let status = node.status.as_ref().unwrap();
+    let ephemeral = status.ephemeral_container_statuses.as_ref().unwrap();
+    assert_eq!(
+        ephemeral
+            .iter()
+            .map(|one| (one.name.as_str(), one.ready))
+            .collect::<Vec<_>>(),
+        [("look", false), ("own", false)]
+    );
+    assert!(ephemeral[1].state.as_ref().unwrap().terminated.is_some());
+}
+
+#[test]
+fn an_ephemeral_container_outlives_the_daemon_and_goes_with_the_pod() {
+    let mut node = Simulator::new(LOOKED_AT)
+        .disturb(3, Disturbance::RestartDaemon)
+        .disturb(10, Disturbance::Delete(None));
+    let plan = node.run(100);
+    assert_eq!(plan.stage, Stage::Gone);
+    assert_eq!(node.seconds_of("start look").len(), 1);
+    assert_eq!(node.seconds_of("stop look"), [11]);
+}
+
+#[test]
+fn a_clock_that_is_set_back_brings_no_pod_to_life_again() {
+    let spec = r#"{"activeDeadlineSeconds":10,"containers":[{"name":"c","image":"i:1"}]}"#;
+    let mut node = Simulator::new(spec)
+        .disturb(12, Disturbance::ClockJump(-8))
+        .disturb(20, Disturbance::RestartDaemon);
+    let plan = node.run(100);
+    assert_eq!((plan.stage, node.phase()), (Stage::Terminated, "Failed"));
+    assert_eq!(node.seconds_of("start c").len(), 1);
+}

@@ -117,11 +117,18 @@ impl Simulator {
             host_ips: vec![[10, 0, 0, 1].into()],
             ..NodeFacts::default()
         };
-        let images =
-            spec::all_containers(&pod).map(|(c, _)| (c.image.clone().unwrap(), ImageState::default()));
+        let ephemeral: Vec<String> = spec::ephemeral_containers(&pod)
+            .into_iter()
+            .filter_map(|(container, _)| container.image)
+            .collect();
+        let images = spec::all_containers(&pod)
+            .map(|(container, _)| container.image.clone().unwrap())
+            .chain(ephemeral)
+            .map(|image| (image, ImageState::default()))
+            .collect::<BTreeMap<_, _>>();
         let observed = Observed {
             admitted_at: begun,
-            images: images.collect(),
+            images,
             ..Observed::default()
         };
         Self {
@@ -246,6 +253,9 @@ impl Simulator {
         assert_eq!(waits, None, "a step that just failed is tried at once");
         if plan.stage != Stage::Gone && self.last_plan.stage != Stage::Removing {
             self.check_status(&plan);
+        }
+        if let (Some(failure), Some(at), None) = (&plan.failure, plan.over_since, &self.observed.failed) {
+            self.observed.failed = Some((at, failure.clone()));
         }
         self.last_plan = plan.clone();
         plan
@@ -401,6 +411,18 @@ impl Simulator {
     /// The engine's record of a container is there before its program runs, and shows.
     fn begin_container(&mut self, start: &StartContainer) {
         let name = &start.config.name;
+        if spec::is_ephemeral(&self.desired.pod, name) {
+            let known = self
+                .observed
+                .containers
+                .iter()
+                .any(|record| record.config.name == *name);
+            assert!(
+                !known || start.config.attempt == 0,
+                "an ephemeral container is started again"
+            );
+            return self.enter_container(start);
+        }
         self.check_pause(start);
         let (container, role) = spec::container(&self.desired.pod, name).unwrap();
         self.check_round(start);
@@ -431,6 +453,14 @@ impl Simulator {
                     || spec::restarts(&self.desired.pod, container, role, last.exit_code),
                 "{name} is restarted against its policy"
             );
+        }
+        self.enter_container(start);
+    }
+
+    fn enter_container(&mut self, start: &StartContainer) {
+        let id = ContainerId(format!("{}-{}", start.config.name, start.config.attempt));
+        if self.observed.containers.iter().any(|record| record.id == id) {
+            return;
         }
         self.observed.containers.push(ContainerStatus {
             id,
@@ -485,8 +515,9 @@ impl Simulator {
             n => ((10 * 2_u64.pow((n - 1).min(10))).min(300) * SECOND, n + 1),
         };
         self.streaks.insert((name.clone(), start.config.attempt), next);
+        // A clock that was set back is no reason to wait for a start that is to come at once.
         assert!(
-            self.now >= last.finished_at + pause,
+            pause == 0 || self.now >= last.finished_at + pause,
             "{name} is started {} s after its end, before {} s",
             self.now.saturating_sub(last.finished_at) / SECOND,
             pause / SECOND
@@ -701,6 +732,7 @@ impl Simulator {
         let images = std::mem::take(&mut self.observed.images).into_iter();
         self.observed = Observed {
             admitted_at: self.observed.admitted_at,
+            failed: self.observed.failed.take(),
             sandboxes: std::mem::take(&mut self.observed.sandboxes),
             containers: std::mem::take(&mut self.observed.containers),
             directory_exists: self.observed.directory_exists,
@@ -878,6 +910,12 @@ impl Simulator {
             return;
         };
         (record.state, record.started_at, record.pid) = (ContainerState::Running, now, 1);
+        if spec::is_ephemeral(&self.desired.pod, &name) {
+            return self.note(format!(
+                "start {name} {attempt} beside {:?}",
+                start.config.pid_target
+            ));
+        }
         let (container, role) = spec::container(&self.desired.pod, &name).unwrap();
         let never = spec::restart_policy(&self.desired.pod, container, role) == RestartPolicy::Never
             && !spec::may_restart_all(&self.desired.pod)
