@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_cri::{Engine, PullProgress};
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{EphemeralContainer, Pod, PodStatus};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use cgroup::hierarchy_roots;
@@ -71,6 +71,7 @@ enum Command {
     Delete { grace: Option<Duration> },
     Restart { containers: Vec<String> },
     Change { pod: Arc<Pod> },
+    Debug { container: Box<EphemeralContainer> },
 }
 
 /// Tells a worker what to do. Whoever has one may be anywhere; a worker that is gone hears nothing.
@@ -95,6 +96,13 @@ impl PodControl {
     /// whose image is another one are started anew; limits are the caller's to change.
     pub fn change(&self, pod: Arc<Pod>) {
         let _ = self.commands.send(Command::Change { pod });
+    }
+
+    /// Adds an ephemeral container to the pod, which runs once beside the others. Whoever adds it has checked it; one whose
+    /// name the pod has already is left out, and an event says so.
+    pub fn debug(&self, container: EphemeralContainer) {
+        let container = Box::new(container);
+        let _ = self.commands.send(Command::Debug { container });
     }
 }
 

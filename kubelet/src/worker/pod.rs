@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_cri::{ContainerState, ContainerStatus, EngineError, EngineEvent, PodSandboxStatus, UnixNanos};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
@@ -414,6 +414,7 @@ impl Worker {
             Wake::Command(Command::Delete { grace }) => self.delete(grace),
             Wake::Command(Command::Restart { containers }) => self.restart_asked.extend(containers),
             Wake::Command(Command::Change { pod }) => self.change(pod),
+            Wake::Command(Command::Debug { container }) => self.add_ephemeral(*container),
             Wake::Probe(report) => self.probed(report),
             Wake::Step(key, Ok(done)) => {
                 self.memory.succeeded(&key);
@@ -474,6 +475,19 @@ impl Worker {
         self.record.pod = pod.as_ref().clone();
         self.desired.pod = pod;
         self.save();
+    }
+
+    fn add_ephemeral(&mut self, container: EphemeralContainer) {
+        let name = container.name.clone();
+        let mut pod = self.desired.pod.as_ref().clone();
+        if spec::container(&pod, &name).is_some() || spec::is_ephemeral(&pod, &name) {
+            let message = format!("the pod has a container {name:?} already");
+            return self.reporter.container(EventReason::Failed, &name, message);
+        }
+        if let Some(spec) = &mut pod.spec {
+            spec.ephemeral_containers.get_or_insert_default().push(container);
+        }
+        self.change(Arc::new(pod));
     }
 
     fn done(&mut self, done: Done) {

@@ -426,6 +426,36 @@ async fn a_missing_image_is_tried_again_after_longer_and_longer_pauses() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_ephemeral_container_is_added_to_a_pod_that_runs() {
+    let bench = Bench::new();
+    let pod = bench.spawn(r#"{"containers":[{"name":"c","image":"i"}]}"#);
+    bench.until("c", |engine| engine.running("c").is_some()).await;
+    let look = |name: &str| k8s_openapi::api::core::v1::EphemeralContainer {
+        name: name.into(),
+        image: Some("i".into()),
+        target_container_name: Some("c".into()),
+        ..Default::default()
+    };
+    pod.handle.control().debug(look("look"));
+    bench
+        .until("look", |engine| engine.running("look").is_some())
+        .await;
+    // Neither a name that there is, nor the same one again, makes another one.
+    pod.handle.control().debug(look("c"));
+    pod.handle.control().debug(look("look"));
+    pod.handle.control().debug(look("other"));
+    bench
+        .until("other", |engine| engine.running("other").is_some())
+        .await;
+    for name in ["start c", "start look"] {
+        assert_eq!(bench.engine.seconds_of(name).len(), 1, "{name}");
+    }
+    pod.handle.delete(None);
+    pod.gone().await;
+    bench.assert_clean();
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_asks_for_a_restart_gets_one_whatever_the_policy_says() {
     let bench = Bench::new();
     let pod = bench.spawn(
