@@ -6,7 +6,7 @@ use berth_images::{ImageError, Reference, Store};
 use oci_spec::image::{Config, ConfigBuilder};
 
 /// The image's name.
-const NAME: &str = "berth.local/helper:latest";
+pub(crate) const NAME: &str = "berth.local/helper:latest";
 /// The helper, which build.rs built.
 const HELPER: &[u8] = include_bytes!(env!("BERTH_HELPER"));
 /// Its commands, a line each: one link in `/bin` for each.

@@ -10,6 +10,7 @@ mod pods;
 mod preflight;
 mod root;
 mod run;
+mod runtime;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

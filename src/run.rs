@@ -15,6 +15,7 @@ use crate::builtin_image;
 use crate::pods::{caller, on_this_thread};
 use crate::preflight;
 use crate::root::{EngineOptions, Root};
+use crate::runtime::{self, Runtime, RuntimeArgs};
 
 /// Run pods from manifests until they end, or until Ctrl-C ends them
 #[derive(Args, Debug)]
@@ -28,7 +29,12 @@ pub(crate) struct RunArgs {
     lenient: bool,
 
     /// Hand the pods to the daemon and return; `berth logs -f` shows them, `berth stop` ends them
-    #[arg(short, long, conflicts_with = "output")]
+    #[arg(
+        short,
+        long,
+        conflicts_with = "output",
+        conflicts_with = "container_runtime_endpoint"
+    )]
     detach: bool,
 
     /// Print the pods with their last status when they have ended
@@ -36,11 +42,11 @@ pub(crate) struct RunArgs {
     output: Option<Format>,
 
     /// Rotate a container's log when it would grow past this many bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 10 << 20, conflicts_with = "detach")]
+    #[arg(long, value_name = "BYTES", default_value_t = 10 << 20, conflicts_with_all = ["detach", "container_runtime_endpoint"])]
     log_max_size: u64,
 
     /// Keep this many log files of a container
-    #[arg(long, value_name = "FILES", default_value_t = 5, conflicts_with = "detach", value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, value_name = "FILES", default_value_t = 5, conflicts_with_all = ["detach", "container_runtime_endpoint"], value_parser = clap::value_parser!(u32).range(2..))]
     log_max_files: u32,
 
     /// Pauses between two runs of a container, if not 10s, 20s and so on up to 5m, and none after it ran for 10m:
@@ -53,6 +59,9 @@ pub(crate) struct RunArgs {
         hide_default_value = true
     )]
     restart_backoff: Backoff,
+
+    #[command(flatten)]
+    runtime: RuntimeArgs,
 }
 
 /// Runs the pods. The error is a message for the person who typed the command.
@@ -94,6 +103,32 @@ async fn run_pods(
     cgroup_root: &Path,
     manifest: Manifest,
 ) -> Result<standalone::Ended, String> {
+    let runtime = match &args.runtime.container_runtime_endpoint {
+        Some(endpoint) => runtime::connect(endpoint).await?,
+        None => built_in(args, root).await?,
+    };
+    let pods = manifest.pods.into_iter().map(|(_, pod)| pod).collect();
+    let workload = Workload {
+        pods,
+        objects: manifest.objects,
+    };
+    runtime::check_images(&runtime, &workload).await?;
+    let host = Host {
+        engine: runtime.engine,
+        runtime_endpoint: runtime.endpoint,
+        kubelet_root: root.kubelet.clone(),
+        log_root: root.pod_logs.clone(),
+        run_root: root.run.clone(),
+        cgroup_root: cgroup_root.to_owned(),
+        restart_backoff: args.restart_backoff,
+    };
+    standalone::run(host, workload)
+        .await
+        .map_err(|error| error.to_string())
+}
+
+/// berth's own engine, with the image inside the program.
+async fn built_in(args: &RunArgs, root: &Root) -> Result<Runtime, String> {
     let options = EngineOptions {
         log_max_size: args.log_max_size,
         log_max_files: args.log_max_files,
@@ -102,22 +137,10 @@ async fn run_pods(
     let engine = root.engine(&options).map_err(|error| error.to_string())?;
     builtin_image::import(engine.images())?;
     tidy_network(&engine).await;
-    let host = Host {
+    Ok(Runtime {
         engine: Arc::new(engine),
-        kubelet_root: root.kubelet.clone(),
-        log_root: root.pod_logs.clone(),
-        run_root: root.run.clone(),
-        cgroup_root: cgroup_root.to_owned(),
-        restart_backoff: args.restart_backoff,
-    };
-    let pods = manifest.pods.into_iter().map(|(_, pod)| pod).collect();
-    let workload = Workload {
-        pods,
-        objects: manifest.objects,
-    };
-    standalone::run(host, workload)
-        .await
-        .map_err(|error| error.to_string())
+        endpoint: None,
+    })
 }
 
 /// Takes back what pods of killed berths still hold of the network, and says what of the host is in the way of new ones.

@@ -9,6 +9,7 @@ use berth_kubelet::standalone::{Caller, Host, Places, TakeOver};
 use crate::builtin_image;
 use crate::preflight;
 use crate::root::{EngineOptions, Root};
+use crate::runtime::Runtime;
 
 /// This program and the places it was given, for when nobody runs a pod.
 struct Program {
@@ -41,14 +42,24 @@ pub(crate) fn host(
     options: &EngineOptions,
 ) -> Result<Host, String> {
     let engine = root.engine(options).map_err(|error| error.to_string())?;
-    Ok(Host {
+    let runtime = Runtime {
         engine: Arc::new(engine),
+        endpoint: None,
+    };
+    Ok(host_with(root, cgroup_root, runtime))
+}
+
+/// The machine's side of this node with a runtime.
+pub(crate) fn host_with(root: &Root, cgroup_root: &std::path::Path, runtime: Runtime) -> Host {
+    Host {
+        engine: runtime.engine,
+        runtime_endpoint: runtime.endpoint,
         kubelet_root: root.kubelet.clone(),
         log_root: root.pod_logs.clone(),
         run_root: root.run.clone(),
         cgroup_root: cgroup_root.to_owned(),
         restart_backoff: Default::default(),
-    })
+    }
 }
 
 #[async_trait::async_trait]

@@ -22,7 +22,7 @@ use clap::Args;
 
 pub(crate) use apply::{ApplyArgs, ValidateArgs, apply, validate};
 pub(crate) use attach::{AttachArgs, attach};
-pub(crate) use caller::{caller, host, places};
+pub(crate) use caller::{caller, host, host_with, places};
 pub(crate) use cp::{CpArgs, cp};
 pub(crate) use events::{EventsArgs, events};
 pub(crate) use exec::{ExecArgs, exec};

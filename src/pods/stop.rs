@@ -7,9 +7,10 @@ use std::time::Duration;
 use berth_kubelet::standalone::{self, Caller};
 use clap::Args;
 
-use super::{caller, host, in_namespace, on_this_thread};
+use super::{caller, host, host_with, in_namespace, on_this_thread};
 use crate::preflight;
 use crate::root::{EngineOptions, Root};
+use crate::runtime;
 
 /// End pods and remove them, as Ctrl-C at their `berth run` would
 #[derive(Args, Debug)]
@@ -152,7 +153,12 @@ impl Ending<'_> {
         }
         // Nobody runs it.
         preflight::check()?;
-        let host = host(self.root, self.cgroup_root, &EngineOptions::default())?;
+        // Where its record says that it is.
+        let endpoint = self.caller.places().runtime_endpoint(pod);
+        let host = match endpoint.map_err(|error| error.to_string())? {
+            Some(endpoint) => host_with(self.root, self.cgroup_root, runtime::connect(&endpoint).await?),
+            None => host(self.root, self.cgroup_root, &EngineOptions::default())?,
+        };
         standalone::stop(host, pod, self.grace)
             .await
             .map_err(|error| error.to_string())?;

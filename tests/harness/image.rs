@@ -28,9 +28,30 @@ impl Layout {
     /// # Panics
     /// If tar, gzip or sha256sum are missing.
     pub fn make(directory: &Path, name: &str, config: Value, files: &[(&str, &str)]) -> Self {
+        Self::with_programs(directory, name, config, files, &[], &[])
+    }
+
+    /// The same with these further programs (`PATH`, the machine's file), and links (`PATH`, `TARGET`).
+    ///
+    /// # Panics
+    /// As [`Layout::make`].
+    pub fn with_programs(
+        directory: &Path,
+        name: &str,
+        config: Value,
+        files: &[(&str, &str)],
+        programs: &[(&str, &Path)],
+        links: &[(&str, &str)],
+    ) -> Self {
         let tree = directory.with_extension("tree");
         fs::create_dir_all(tree.join("bin")).expect("the image's files");
         fs::copy(program("berth-helper"), tree.join("bin/berth-helper")).expect("the helper");
+        for (path, program) in programs {
+            fs::copy(program, tree.join(path)).expect("the image's programs");
+        }
+        for (path, target) in links {
+            std::os::unix::fs::symlink(target, tree.join(path)).expect("the image's links");
+        }
         for (path, text) in files {
             let path = tree.join(path.trim_start_matches('/'));
             fs::create_dir_all(path.parent().expect("it is below the tree"))

@@ -10,6 +10,7 @@
 //! A harness fails by panicking, as a test does.
 
 mod cgroup;
+mod containerd;
 mod image;
 mod kernel;
 mod manifest;
@@ -23,6 +24,7 @@ mod running;
 mod wait;
 
 pub use cgroup::{Controller, cgroup_directories};
+pub use containerd::Containerd;
 pub use image::Layout;
 pub use kernel::Kernel;
 pub use manifest::{HELPER, container, document, once, pod};

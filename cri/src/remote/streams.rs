@@ -88,6 +88,11 @@ pub(super) async fn exec(
 /// The streams of a running container itself.
 pub(super) async fn attach(inner: &Arc<Inner>, id: &ContainerId, options: StreamOptions) -> Result<Session> {
     let (status, _) = inner.container_status(id, false).await?;
+    if matches!(status.state, ContainerState::Exited | ContainerState::Unknown) {
+        return Err(EngineError::FailedPrecondition(format!(
+            "Container {id} does not run."
+        )));
+    }
     let options = StreamOptions {
         // A terminal has one output, whatever the caller believes.
         stderr: options.stderr && !status.config.tty,

@@ -20,7 +20,7 @@ use crate::busybox;
 use crate::node::{self, add_image, engine_config, open};
 
 pub(crate) const IMAGE: &str = "test.local/busybox:latest";
-const APPLETS: [&str; 14] = [
+pub(crate) const APPLETS: [&str; 14] = [
     "sh",
     "cat",
     "echo",

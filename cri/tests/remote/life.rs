@@ -75,7 +75,7 @@ async fn a_pod_lives_and_ends(place: Place<'_>) {
     assert!(matches!(missing, Err(EngineError::NotFound(_))));
 }
 
-async fn pods_are_found_by_their_uid(place: Place<'_>) {
+pub(crate) async fn pods_are_found_by_their_uid(place: Place<'_>) {
     let engine = &place.engine;
     let (a, b) = (place.sandbox("a").await, place.sandbox("b").await);
     let in_a = engine
@@ -109,7 +109,7 @@ async fn pods_are_found_by_their_uid(place: Place<'_>) {
     assert_eq!(engine.list_containers(None).await.unwrap().len(), 2);
 }
 
-async fn commands_are_run_in_time(place: Place<'_>) {
+pub(crate) async fn commands_are_run_in_time(place: Place<'_>) {
     let engine = &place.engine;
     let sandbox = place.sandbox("exec").await;
     let id = place
@@ -210,7 +210,7 @@ async fn images_and_the_runtime_are_told(place: Place<'_>) {
     assert_eq!(engine.list_images().await.unwrap(), []);
 }
 
-async fn calls_at_the_same_time_make_one_pod(place: Place<'_>) {
+pub(crate) async fn calls_at_the_same_time_make_one_pod(place: Place<'_>) {
     let engine = &place.engine;
     let config = place.pod("one");
     let run = || engine.run_pod_sandbox(config.clone());

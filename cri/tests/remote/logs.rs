@@ -37,7 +37,7 @@ impl Tail {
     }
 }
 
-async fn every_line_is_announced_across_rotations(place: Place<'_>) {
+pub(crate) async fn every_line_is_announced_across_rotations(place: Place<'_>) {
     let engine = &place.engine;
     let mut events = engine.events();
     let sandbox = place.sandbox("log").await;

@@ -11,6 +11,7 @@
 mod bench;
 #[path = "../support/busybox.rs"]
 mod busybox;
+mod containerd;
 mod events;
 mod faults;
 mod life;

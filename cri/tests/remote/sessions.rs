@@ -66,7 +66,7 @@ async fn end(session: Session) -> Result<i32, EngineError> {
     session.end.await.unwrap()
 }
 
-async fn a_command_has_streams_an_end_of_input_and_an_exit_code(place: Place<'_>) {
+pub(crate) async fn a_command_has_streams_an_end_of_input_and_an_exit_code(place: Place<'_>) {
     let sandbox = place.sandbox("exec").await;
     let id = place
         .started(&sandbox, container("main", &["sleep", "1000"]))
@@ -87,7 +87,7 @@ async fn a_command_has_streams_an_end_of_input_and_an_exit_code(place: Place<'_>
     assert!(matches!(refused, EngineError::InvalidArgument(_)), "{refused}");
 }
 
-async fn large_transfers_lose_no_byte(place: Place<'_>) {
+pub(crate) async fn large_transfers_lose_no_byte(place: Place<'_>) {
     let sandbox = place.sandbox("large").await;
     let id = place
         .started(&sandbox, container("main", &["sleep", "1000"]))
@@ -102,7 +102,7 @@ async fn large_transfers_lose_no_byte(place: Place<'_>) {
     assert!(Sha256::digest(&stdout) == Sha256::digest(&sent));
 }
 
-async fn a_terminal_has_a_size_and_one_output(place: Place<'_>) {
+pub(crate) async fn a_terminal_has_a_size_and_one_output(place: Place<'_>) {
     let sandbox = place.sandbox("tty").await;
     let id = place
         .started(&sandbox, container("main", &["sleep", "1000"]))
@@ -144,7 +144,7 @@ async fn a_terminal_has_a_size_and_one_output(place: Place<'_>) {
     assert_eq!(code.unwrap(), 5);
 }
 
-async fn attached_to_a_container_until_its_end(place: Place<'_>) {
+pub(crate) async fn attached_to_a_container_until_its_end(place: Place<'_>) {
     let sandbox = place.sandbox("attach").await;
     let config = ContainerConfig {
         stdin: true,
@@ -184,7 +184,7 @@ async fn who_leaves_hangs_up_a_terminal(place: Place<'_>) {
     there("/tmp/hung-up").await;
 }
 
-async fn ports_of_a_pod_are_reached(place: Place<'_>) {
+pub(crate) async fn ports_of_a_pod_are_reached(place: Place<'_>) {
     let sandbox = place.sandbox("ports").await;
     let config = container("main", &["/bin/helper", "listen", "tcp", "8080"]);
     let id = place.started(&sandbox, config).await;

@@ -227,6 +227,11 @@ impl Places {
         PodLock::daemon(&self.kubelet_root).filter(|&pid| answers(&self.run_root, pid))
     }
 
+    /// Where the runtime listens that runs a pod; `None` is the built-in one.
+    pub fn runtime_endpoint(&self, pod: &str) -> Result<Option<String>, InspectError> {
+        Ok(self.find(pod)?.0.runtime_endpoint)
+    }
+
     /// A pod with its status.
     pub fn pod(&self, pod: &str) -> Result<Pod, InspectError> {
         let (record, status) = self.find(pod)?;

@@ -29,6 +29,8 @@ use crate::worker::{
 pub struct Host {
     /// What runs the containers.
     pub engine: Arc<dyn Engine>,
+    /// Where the runtime listens that is behind the engine; `None` for the built-in one.
+    pub runtime_endpoint: Option<String>,
     /// Where pods' directories and records are.
     pub kubelet_root: PathBuf,
     /// Where containers' logs are.
@@ -48,6 +50,16 @@ pub struct Workload {
     pub pods: Vec<Pod>,
     /// Their ConfigMaps and Secrets.
     pub objects: Objects,
+}
+
+impl Workload {
+    /// The images that the pods' containers name.
+    pub fn images(&self) -> BTreeSet<&str> {
+        let containers = self.pods.iter().flat_map(spec::all_containers);
+        containers
+            .filter_map(|(container, _)| container.image.as_deref())
+            .collect()
+    }
 }
 
 /// How a run ended.
@@ -297,6 +309,7 @@ impl Standalone {
 pub(super) fn node(host: Host) -> Node {
     let facts = facts::gather(&host);
     Node {
+        runtime_endpoint: host.runtime_endpoint,
         cgroups: Arc::new(HostCgroups::new(&host.kubelet_root)),
         engine: host.engine,
         kubelet_root: host.kubelet_root,

@@ -42,6 +42,8 @@ use crate::plan::{NodeFacts, Stage};
 pub struct Node {
     /// What runs the containers.
     pub engine: Arc<dyn Engine>,
+    /// Where the runtime listens that is behind the engine; `None` for the built-in one.
+    pub runtime_endpoint: Option<String>,
     /// Where pods' directories and records are (`/var/lib/kubelet`).
     pub kubelet_root: PathBuf,
     /// What plans depend on.

@@ -39,6 +39,23 @@ pub enum SpawnError {
         /// Why.
         source: std::io::Error,
     },
+    /// Another runtime runs it.
+    #[error("Pod {pod} is run by {}, not by {}; end it there first: berth stop finds the way.", runtime(.theirs), runtime(.ours))]
+    Runtime {
+        /// The pod.
+        pod: String,
+        /// The endpoint of the runtime that runs it; `None` is the built-in one.
+        theirs: Option<String>,
+        /// The endpoint of this node's runtime.
+        ours: Option<String>,
+    },
+}
+
+fn runtime(endpoint: &Option<String>) -> String {
+    match endpoint {
+        Some(endpoint) => format!("the runtime at {endpoint}"),
+        None => "the built-in runtime".to_owned(),
+    }
 }
 
 /// Takes a pod on: writes its record, then starts its worker. A pod that has a record is adopted with all that is there
@@ -58,9 +75,19 @@ pub fn spawn(
         Some(record) => record,
         None => {
             let cgroup_root = node.facts.cgroup_root.clone();
-            PodRecord::new(desired.pod.as_ref().clone(), node.clock.now(), cgroup_root)
+            let mut record = PodRecord::new(desired.pod.as_ref().clone(), node.clock.now(), cgroup_root);
+            record.runtime_endpoint.clone_from(&node.runtime_endpoint);
+            record
         }
     };
+    if record.runtime_endpoint != node.runtime_endpoint {
+        // Nothing of it would be found here, and it would be taken for gone.
+        return Err(SpawnError::Runtime {
+            pod: spec::describe(&desired.pod),
+            theirs: record.runtime_endpoint,
+            ours: node.runtime_endpoint.clone(),
+        });
+    }
     if record.cgroup_root != desired.node.cgroup_root {
         // The pod stays in the cgroup that it was made in.
         let cgroup_root = record.cgroup_root.clone();

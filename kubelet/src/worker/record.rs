@@ -28,6 +28,9 @@ pub struct PodRecord {
     pub admitted_at: UnixNanos,
     /// The cgroup root of the node that made its cgroup.
     pub cgroup_root: PathBuf,
+    /// Where the runtime listens that runs it; `None` is the built-in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime_endpoint: Option<String>,
     /// Its end has been asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     deletion: Option<SavedDeletion>,
@@ -66,6 +69,7 @@ impl PodRecord {
             pod,
             admitted_at,
             cgroup_root,
+            runtime_endpoint: None,
             deletion: None,
             probes: BTreeMap::new(),
             kill_started: BTreeMap::new(),

@@ -31,6 +31,7 @@ impl Bench {
         engine.add_image("i");
         let cgroups = Arc::new(FakeCgroups::default());
         let node = Arc::new(Node {
+            runtime_endpoint: None,
             engine: Arc::new(engine.clone()),
             kubelet_root: root.path().join("kubelet"),
             facts: Arc::new(NodeFacts {

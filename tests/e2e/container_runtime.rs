@@ -1,0 +1,139 @@
+//! `berth run --container-runtime-endpoint`: pods on another runtime, here containerd with runc where it is installed.
+
+use berth_tests::{Containerd, Layout, Node, Running, container, http_get, pod};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+const IMAGE: &str = "test.local/helper:1";
+
+/// A node with containerd, which has the helper's image.
+fn with_containerd(test: impl FnOnce(&Node, &mut Containerd)) {
+    let node = Node::new();
+    if let Some(mut containerd) = Containerd::start(&node) {
+        let directory = node.scratch().join("helper");
+        let config = json!({ "Entrypoint": ["/bin/berth-helper"], "Env": ["PATH=/bin"] });
+        containerd.import(&Layout::make(&directory, IMAGE, config, &[]));
+        test(&node, &mut containerd);
+    }
+    node.finish();
+}
+
+fn endpoint(containerd: &Containerd) -> String {
+    format!("unix://{}", containerd.socket().display())
+}
+
+fn run(node: &Node, containerd: &Containerd, manifest: &str) -> Running {
+    node.run_with(&["--container-runtime-endpoint", &endpoint(containerd)], manifest)
+}
+
+/// A container of containerd's own image.
+fn helper(name: &str, command: &[&str], mut more: Value) -> Value {
+    let mut words = vec!["/bin/berth-helper"];
+    words.extend(command);
+    more["image"] = json!(IMAGE);
+    container(name, &words, more)
+}
+
+#[test]
+fn a_pod_with_all_that_makes_one_runs_there() {
+    with_containerd(|node, containerd| {
+        let mount = json!([{ "name": "shared", "mountPath": "/www" }]);
+        let manifest = pod(
+            "web",
+            json!({
+                "volumes": [{ "name": "shared", "emptyDir": {} }],
+                "initContainers": [helper("page", &["write", "/www/index.html", "made before"], json!({ "volumeMounts": mount }))],
+                "containers": [helper("main", &["httpd", "--dir", "/www"], json!({
+                    "volumeMounts": mount,
+                    "env": [{ "name": "POD", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } }],
+                    "readinessProbe": { "httpGet": { "path": "/", "port": 8080 }, "periodSeconds": 1 },
+                    "livenessProbe": { "exec": { "command": ["/bin/berth-helper", "true"] }, "periodSeconds": 1 },
+                    "lifecycle": { "postStart": { "exec": {
+                        "command": ["/bin/berth-helper", "write", "/www/hook.html", "by the hook"] } } },
+                    "resources": { "limits": { "memory": "64Mi", "cpu": "500m" } },
+                }))],
+            }),
+        );
+        let running = run(node, containerd, &manifest);
+        let web = (running.address(), 8080);
+        assert!(http_get(web, "/").body.contains("made before"));
+        assert!(http_get(web, "/hook.html").body.contains("by the hook"));
+        assert_eq!(http_get(web, "/env/POD").body, "web");
+        running.log("main", "serving");
+        running.interrupt();
+        running.wait().expect_code(0).expect_no_panic();
+    });
+}
+
+#[test]
+fn how_a_container_ends_is_how_the_command_ends() {
+    with_containerd(|node, containerd| {
+        let main = helper("main", &["exit", "7"], json!({}));
+        let manifest = pod("ends", json!({ "restartPolicy": "Never", "containers": [main] }));
+        run(node, containerd, &manifest)
+            .wait()
+            .expect_code(7)
+            .expect_no_panic();
+    });
+}
+
+#[test]
+fn what_only_berth_has_is_refused_by_name() {
+    with_containerd(|node, containerd| {
+        let manifest = pod(
+            "own",
+            json!({ "containers": [container("main", &["true"], json!({}))] }),
+        );
+        run(node, containerd, &manifest)
+            .wait()
+            .expect_code(1)
+            .expect_output(&["berth.local/helper:latest is inside berth", "containerd.sock"]);
+        let nobody = node.run_with(
+            &["--container-runtime-endpoint", "/nonexistent/x.sock"],
+            &manifest,
+        );
+        nobody
+            .wait()
+            .expect_code(1)
+            .expect_output(&["No runtime can be reached at unix:///nonexistent/x.sock"]);
+    });
+}
+
+/// The record says where a pod is, so that nobody takes it for gone who looks elsewhere.
+#[test]
+fn a_killed_berths_pod_is_ended_where_it_runs() {
+    with_containerd(|node, containerd| {
+        let manifest = pod(
+            "left",
+            json!({ "containers": [helper("main", &["httpd"], json!({}))] }),
+        );
+        let running = run(node, containerd, &manifest);
+        let web = (running.address(), 8080);
+        running.log("main", "serving");
+        running.signal(Signal::SIGKILL);
+        running.wait();
+        assert_eq!(http_get(web, "/env/PATH").body, "/bin");
+        let elsewhere = node.run(&manifest).wait().expect_code(1);
+        elsewhere.expect_output(&["is run by the runtime at unix://", "not by the built-in runtime"]);
+        let stop = Running::start(node.berth(["stop", "left"]), "");
+        stop.wait().expect_code(0).expect_no_panic();
+    });
+}
+
+#[test]
+fn a_runtime_that_is_away_for_a_while_is_waited_for() {
+    with_containerd(|node, containerd| {
+        let manifest = pod(
+            "stays",
+            json!({ "containers": [helper("main", &["httpd"], json!({}))] }),
+        );
+        let running = run(node, containerd, &manifest);
+        let web = (running.address(), 8080);
+        running.log("main", "serving");
+        containerd.kill();
+        assert_eq!(http_get(web, "/env/PATH").body, "/bin");
+        containerd.start_again();
+        running.interrupt();
+        running.wait().expect_code(0).expect_no_panic();
+    });
+}
