@@ -23,6 +23,7 @@ mod handler;
 mod log;
 mod oom;
 mod poller;
+mod probe;
 mod process;
 pub mod protocol;
 mod reaper;
@@ -37,5 +38,6 @@ mod volumes;
 
 pub use clock::rfc3339;
 pub use connection::ConnectionError;
+pub use probe::probe_user_namespace;
 pub use sandbox::SandboxError;
 pub use start::{StartError, start};

@@ -26,6 +26,7 @@ mod notify;
 mod options;
 mod output;
 mod pause;
+mod probe;
 mod ps;
 mod restore;
 mod resume;
@@ -68,6 +69,7 @@ const COMMANDS: &[(&Syntax, Command)] = &[
     (&update::SYNTAX, update::main),
     (&dump::SYNTAX, dump::main),
     (&shim::SYNTAX, shim::main),
+    (&probe::SYNTAX, probe::main),
 ];
 
 /// Every command but `shim` ends soon.

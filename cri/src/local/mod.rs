@@ -137,6 +137,7 @@ struct Inner {
     /// Not there unless plugins are served.
     nri: OnceLock<Arc<Nri>>,
     known_handlers: handlers::Known,
+    probed: features::Probed,
 }
 
 /// A sandbox in memory.
@@ -226,6 +227,7 @@ impl LocalEngine {
             meter: Arc::default(),
             nri: OnceLock::new(),
             known_handlers: handlers::Known::default(),
+            probed: features::Probed::default(),
         };
         Ok(Self {
             inner: Arc::new(inner),

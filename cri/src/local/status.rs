@@ -41,7 +41,7 @@ pub(super) async fn status(inner: &Inner, verbose: bool) -> Result<RuntimeStatus
     }
     Ok(RuntimeStatus {
         conditions: vec![runtime, network],
-        handlers: handlers::list(inner, features::built_in()).await,
+        handlers: handlers::list(inner, features::built_in(inner).await).await,
         supplemental_groups_policy: true,
         info,
     })

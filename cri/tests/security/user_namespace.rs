@@ -4,11 +4,12 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use berth_cri::{
-    AppArmorProfile, ContainerSecurity, Engine, EngineError, IdMapping, NamespaceOptions, PodSandboxConfig,
-    SeccompProfile, UserNamespace,
+    AppArmorProfile, ContainerSecurity, Engine, EngineError, IdMapping, LocalEngine, NamespaceOptions,
+    PodSandboxConfig, SeccompProfile, UserNamespace,
 };
 
 use crate::bench::Bench;
+use crate::node::{engine_config, finish, open};
 
 const FIRST: u32 = 200_000;
 
@@ -129,4 +130,29 @@ fn a_container_has_the_user_namespace_of_its_pod() {
             "{refused:?}"
         );
     });
+}
+
+/// Whether each handler offers them.
+async fn offered(engine: &LocalEngine) -> Vec<bool> {
+    let handlers = engine.status(false).await.unwrap().handlers;
+    handlers.iter().map(|handler| handler.user_namespaces).collect()
+}
+
+#[test]
+fn user_namespaces_are_offered_where_trying_one_succeeds() {
+    Bench::new().with(mapped, async |pod| {
+        for _ in 0..2 {
+            assert!(offered(pod.engine).await.iter().all(|offered| *offered));
+        }
+        let root = pod.config.log_directory.parent().unwrap();
+        let left: Vec<_> = fs::read_dir(root.join("lib")).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1, "the probe's files are gone: {left:?}");
+    });
+    let node = berth_tests::Node::new();
+    let mut config = engine_config(node.root());
+    config.shim_program = "/bin/false".into();
+    let (runtime, engine) = open(config, node.root());
+    assert!(!runtime.block_on(offered(&engine)).iter().any(|offered| *offered));
+    drop(engine);
+    finish(node, &[]);
 }
