@@ -128,7 +128,13 @@ fn execs_end_with_the_client_that_asked_for_them() {
     other.subscribe();
     other.exec("a", "bg", &["sh", "-c", "setsid sleep 1000 &"], 0);
     other.exec_exited("bg");
-    other.exec("a", "one", &["sh", "-c", "sleep 1000 & setsid sleep 1000"], 0);
+    // Without the last word some shells execute the last command in their own place.
+    other.exec(
+        "a",
+        "one",
+        &["sh", "-c", "sleep 1000 & setsid sleep 1000; true"],
+        0,
+    );
     client.exec("a", "mine", &["sleep", "1000"], 0);
     let cgroup = Cgroup::open(&pod.cgroup_of("a")).unwrap().unwrap();
     let processes = || cgroup.pids().unwrap().len();

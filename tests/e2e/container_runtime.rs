@@ -57,6 +57,7 @@ fn a_pod_with_all_that_makes_one_runs_there() {
         let running = run(node, containerd, &manifest);
         let web = (running.address(), 8080);
         assert!(http_get(web, "/").body.contains("made before"));
+        running.line("main is ready");
         assert!(http_get(web, "/hook.html").body.contains("by the hook"));
         assert_eq!(http_get(web, "/env/POD").body, "web");
         running.log("main", "serving");
