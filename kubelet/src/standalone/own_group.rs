@@ -49,11 +49,8 @@ impl OwnGroup {
     /// Removes the group that a killed daemon left, if nobody is in it.
     pub fn remove_left(kubelet_root: &Path, cgroup_root: &Path) {
         let path = cgroup_root.strip_prefix("/").unwrap_or(cgroup_root).join(NAME);
-        let left = path.to_str().and_then(|text| Cgroup::open(text).ok().flatten());
-        if left.is_some_and(|group| group.pids().is_ok_and(|pids| pids.is_empty())) {
-            // What can't be removed is the next daemon's.
-            let _ = HostCgroups::new(kubelet_root).remove(&path);
-        }
+        // What can't be removed is the next daemon's.
+        let _ = HostCgroups::new(kubelet_root).remove_unused(&path);
     }
 
     /// A group is removed by who is not in it.
@@ -71,9 +68,9 @@ impl OwnGroup {
 
 impl Drop for OwnGroup {
     fn drop(&mut self) {
-        // Removing it kills what is in it: not this process. What stays is the next daemon's.
+        // The next daemon may be in it already, and may not be killed.
         if self.leave().is_ok() {
-            let _ = self.cgroups.remove(&self.path);
+            let _ = self.cgroups.remove_unused(&self.path);
         }
     }
 }

@@ -82,6 +82,30 @@ impl PodCgroups for HostCgroups {
             group.kill_all()?;
             group.delete()?;
         }
+        // Other runtimes also make it in hierarchies without a controller (`name=systemd`).
+        remove_empty(path)?;
+        self.forget(path)
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        text(path).is_ok_and(|path| matches!(Cgroup::open(path), Ok(Some(_))))
+    }
+}
+
+impl HostCgroups {
+    /// Removes a group with those above it that are ours, unless there is a process in it.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the list of groups can't be written.
+    pub fn remove_unused(&self, path: &Path) -> Result<(), PodCgroupError> {
+        match Cgroup::open(text(path)?)? {
+            Some(group) if !group.remove_if_empty() => Ok(()),
+            _ => self.forget(path),
+        }
+    }
+
+    /// Removes what is empty above a group that is gone.
+    fn forget(&self, path: &Path) -> Result<(), PodCgroupError> {
         let mut list = List::lock(&self.directory)?;
         for parent in parents(path) {
             if !list.ours.contains(parent) || !remove_empty(parent)? {
@@ -92,10 +116,6 @@ impl PodCgroups for HostCgroups {
         list.requests.remove(path);
         list.set_tier_shares(path)?;
         Ok(list.save()?)
-    }
-
-    fn exists(&self, path: &Path) -> bool {
-        text(path).is_ok_and(|path| matches!(Cgroup::open(path), Ok(Some(_))))
     }
 }
 
