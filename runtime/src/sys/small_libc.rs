@@ -160,6 +160,17 @@ pub extern "C" fn pthread_getattr_np(_: libc::pthread_t, _: *mut libc::pthread_a
     libc::ENOSYS
 }
 
+/// The functions by which the standard library looks at the stack for a backtrace. A program without tables for unwinding
+/// has none to show; those that would read them are 80 KB.
+pub extern "C" fn no_frames() -> usize {
+    0
+}
+
+/// What would go on unwinding the stack, in a program that aborts in place of unwinding.
+pub extern "C" fn no_resume() -> ! {
+    std::process::abort()
+}
+
 /// Gives the program that it stands in a small C library; see [`small_libc`](mod@crate::small_libc). The program must be
 /// single-threaded.
 #[macro_export]
@@ -172,6 +183,10 @@ macro_rules! small_libc {
             __xpg_strerror_r = xpg_strerror_r, dcgettext = dcgettext, __dcgettext = dcgettext,
             __ctype_init = ctype_init, __assert_fail = assert_fail, __assert_perror_fail = assert_perror_fail, dlsym = dlsym,
             pthread_getattr_np = pthread_getattr_np,
+            _Unwind_Backtrace = no_frames, _Unwind_GetDataRelBase = no_frames, _Unwind_GetIP = no_frames,
+            _Unwind_GetIPInfo = no_frames, _Unwind_GetLanguageSpecificData = no_frames,
+            _Unwind_GetRegionStart = no_frames, _Unwind_GetTextRelBase = no_frames, _Unwind_SetGR = no_frames,
+            _Unwind_SetIP = no_frames, _Unwind_Resume = no_resume,
         }
     };
     ($($symbol:ident = $function:ident,)*) => {
