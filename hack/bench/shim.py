@@ -3,6 +3,7 @@
 Nothing of the daemon is involved, so that the figures are the shim's alone.
 """
 
+import errno
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 
 CONTAINER = "container"
 
@@ -132,12 +134,23 @@ class Pod:
 
 
 def remove_group(group):
-    """Removes a group that is empty but for empty groups, from every hierarchy."""
+    """Removes a group that is empty but for empty groups, from every hierarchy, once the shim has left it by ending."""
     for root in [pathlib.Path("/sys/fs/cgroup"), *pathlib.Path("/sys/fs/cgroup").iterdir()]:
         top = root / group
         if root.is_dir() and top.is_dir():
             for path, _, _ in os.walk(top, topdown=False):
-                os.rmdir(path)
+                remove_empty(path)
+
+
+def remove_empty(path):
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return os.rmdir(path)
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.001)
 
 
 def make_rootfs(directory, program):
