@@ -8,6 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::backoff::Backoff;
+use crate::duration::parse_duration;
 use crate::plan::ProbeKind;
 use crate::spec;
 
@@ -150,7 +151,7 @@ fn probe_period_entry(entry: &str) -> Result<Period, String> {
         "liveness" => Some(ProbeKind::Liveness),
         other => return Err(format!("{other:?} is not startup, readiness or liveness")),
     };
-    let period = duration(text)?;
+    let period = parse_duration(text)?;
     if !(MIN_PROBE_PERIOD..=MAX_PROBE_PERIOD).contains(&period) {
         return Err(format!("{text:?} is not between 50ms and 1h"));
     }
@@ -192,40 +193,6 @@ fn unknown_probe(pod: &Pod, period: &Period) -> Option<String> {
     Some(format!("container {name:?} has no {kind}probe"))
 }
 
-/// A duration as Go and Kubernetes write it: `1m30s`, `250ms`, `1.5s`.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a duration like 250ms, 10s or 5m");
-    let mut rest = text;
-    let mut seconds = 0.0_f64;
-    while !rest.is_empty() {
-        let digits = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .ok_or_else(wrong)?;
-        let (number, tail) = rest.split_at(digits);
-        let unit_end = tail
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit_end);
-        let scale = match unit {
-            "ns" => 1e-9,
-            "us" | "µs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return Err(wrong()),
-        };
-        seconds += number.parse::<f64>().map_err(|_| wrong())? * scale;
-        rest = tail;
-    }
-    if text.is_empty() {
-        return Err(wrong());
-    }
-    // The sum of two fractions may miss a nanosecond that neither of them misses.
-    let nanos = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
-    Ok(nanos)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -240,31 +207,6 @@ mod tests {
         );
         pod.metadata.annotations = Some(BTreeMap::from([(name.to_owned(), value.to_owned())]));
         pod
-    }
-
-    #[test]
-    fn durations() {
-        for (text, millis) in [
-            ("250ms", 250),
-            ("1.5s", 1500),
-            ("1m30s", 90_000),
-            ("2h", 7_200_000),
-            ("0s", 0),
-        ] {
-            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
-        }
-        for text in [
-            "",
-            "5",
-            "s",
-            "-1s",
-            "1 s",
-            "1d",
-            "1.2.3s",
-            "99999999999999999999h",
-        ] {
-            assert!(duration(text).is_err(), "{text}");
-        }
     }
 
     #[test]
@@ -286,7 +228,7 @@ mod tests {
             (
                 PROBE_PERIOD,
                 "soon",
-                "\"soon\" is not a duration like 250ms, 10s or 5m",
+                "\"soon\" is no duration; examples are 90s, 5m and 1h30m",
             ),
             (
                 PROBE_PERIOD,
@@ -303,7 +245,7 @@ mod tests {
             (
                 RESTART_BACKOFF,
                 "initial=5",
-                "\"5\" is not a duration like 250ms, 10s or 5m",
+                "\"5\" is no duration; examples are 90s, 5m and 1h30m",
             ),
             (MEMORY_OOM_GROUP, "no", "\"no\" is not true or false"),
             (CONDITIONS, "Ready=True", "Ready is a condition that berth sets"),

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use berth_cri::{ContainerStatus, UnixNanos};
 
-use crate::annotations::duration;
 use crate::defaults::{
     CONTAINER_BACKOFF_FACTOR, CONTAINER_BACKOFF_INITIAL, CONTAINER_BACKOFF_RESET, IMAGE_BACKOFF_INITIAL,
     MAX_CONTAINER_BACKOFF, MAX_IMAGE_BACKOFF,
 };
+use crate::duration::parse_duration;
 
 /// The annotation of a container that holds how many restarts in a row led to it.
 pub const RESTARTS_IN_A_ROW: &str = "berth.container.restarts-in-a-row";
@@ -59,9 +59,9 @@ impl Backoff {
                 return Err(format!("{name:?} is there twice"));
             }
             match name {
-                "initial" => new.initial = duration(value)?,
-                "max" => new.max = duration(value)?,
-                "reset" => new.reset = duration(value)?,
+                "initial" => new.initial = parse_duration(value)?,
+                "max" => new.max = parse_duration(value)?,
+                "reset" => new.reset = parse_duration(value)?,
                 "factor" => new.factor = factor(value)?,
                 other => return Err(format!("{other:?} is not initial, factor, max or reset")),
             }

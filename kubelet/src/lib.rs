@@ -5,6 +5,8 @@ pub mod backoff;
 pub mod config;
 pub mod defaulting;
 pub mod defaults;
+mod durable;
+mod duration;
 pub mod env;
 pub mod expansion;
 pub mod identity;

@@ -73,6 +73,16 @@ pub fn namespace(pod: &Pod) -> &str {
         .unwrap_or(defaults::DEFAULT_NAMESPACE)
 }
 
+/// Which runtime handler runs the pod; empty is the default one. There is no list of RuntimeClasses: `runtimeClassName` is
+/// the handler's name.
+pub fn runtime_handler(pod: &Pod) -> &str {
+    let name = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.runtime_class_name.as_deref());
+    name.unwrap_or_default()
+}
+
 /// `spec.initContainers`.
 pub fn init_containers(pod: &Pod) -> &[Container] {
     pod.spec

@@ -11,7 +11,7 @@ use crate::backoff::RESTARTS_IN_A_ROW;
 use crate::defaults::TERMINATION_MESSAGE_PATH;
 use crate::env::{self, ConfigError, EnvSources};
 use crate::expansion::{expand, first_unknown};
-use crate::plan::{Desired, NodeFacts, ROUND, StartContainer, VolumeMountRequest};
+use crate::plan::{Desired, ROUND, StartContainer, VolumeMountRequest};
 use crate::resources::container_resources;
 use crate::spec::{self, Role};
 
@@ -56,7 +56,7 @@ pub fn to_start_container(
         pod_ips: &sandbox.ips,
     };
     let envs = env::resolve(container, sources)?;
-    let volume_mounts = volume_mounts(container, &envs, &desired.node)?;
+    let volume_mounts = volume_mounts(container, &envs, desired)?;
     let mounted = |path: &str| {
         volume_mounts
             .iter()
@@ -147,19 +147,19 @@ fn container_labels(desired: &Desired, name: &str) -> BTreeMap<String, String> {
 fn volume_mounts(
     container: &Container,
     envs: &[(String, String)],
-    node: &NodeFacts,
+    desired: &Desired,
 ) -> Result<Vec<VolumeMountRequest>, ConfigError> {
     let mounts = container.volume_mounts.as_deref().unwrap_or_default();
     mounts
         .iter()
-        .map(|mount| volume_mount(mount, envs, node))
+        .map(|mount| volume_mount(mount, envs, desired))
         .collect()
 }
 
 fn volume_mount(
     mount: &VolumeMount,
     envs: &[(String, String)],
-    node: &NodeFacts,
+    Desired { pod, node, .. }: &Desired,
 ) -> Result<VolumeMountRequest, ConfigError> {
     let propagation = match mount.mount_propagation.as_deref() {
         Some("HostToContainer") => MountPropagation::HostToContainer,
@@ -175,7 +175,7 @@ fn volume_mount(
         // Validation has seen to it that the mount is read-only and private then.
         recursive_read_only: match mount.recursive_read_only.as_deref() {
             Some("Enabled") => true,
-            Some("IfPossible") => node.recursive_read_only,
+            Some("IfPossible") => node.recursive_read_only.contains(spec::runtime_handler(pod)),
             _ => false,
         },
         propagation,
@@ -203,6 +203,7 @@ fn sub_path(mount: &VolumeMount, envs: &[(String, String)]) -> Result<Option<Pat
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::net::IpAddr;
     use std::sync::Arc;
 
@@ -210,14 +211,21 @@ mod tests {
 
     use super::*;
     use crate::identity::PodUid;
+    use crate::plan::NodeFacts;
     use crate::testing::pod;
 
     fn start(container: &str) -> Result<StartContainer, ConfigError> {
+        start_on(NodeFacts::default(), "", container)
+    }
+
+    fn start_on(node: NodeFacts, handler: &str, container: &str) -> Result<StartContainer, ConfigError> {
+        let mut pod = pod(&format!("{{\"containers\":[{container}]}}"));
+        pod.spec.as_mut().unwrap().runtime_class_name = Some(handler.to_owned());
         let desired = Desired {
-            pod: Arc::new(pod(&format!("{{\"containers\":[{container}]}}"))),
+            pod: Arc::new(pod),
             uid: PodUid("uid".into()),
             objects: Arc::default(),
-            node: Arc::new(NodeFacts::default()),
+            node: Arc::new(node),
             deletion: None,
         };
         let sandbox = PodSandboxStatus {
@@ -277,17 +285,29 @@ mod tests {
 
     #[test]
     fn read_only_all_the_way_down() {
-        let recursive = |mount: &str| {
-            let found = start(&format!(
-                r#"{{"name":"c","image":"i","volumeMounts":[{{"name":"v","mountPath":"/v",{mount}}}]}}"#
-            ));
+        let recursive = |handler: &str, mount: &str| {
+            let node = NodeFacts {
+                recursive_read_only: BTreeSet::from(["able".to_owned()]),
+                ..NodeFacts::default()
+            };
+            let found = start_on(
+                node,
+                handler,
+                &format!(
+                    r#"{{"name":"c","image":"i","volumeMounts":[{{"name":"v","mountPath":"/v","readOnly":true{mount}}}]}}"#
+                ),
+            );
             found.unwrap().volume_mounts[0].recursive_read_only
         };
-        assert!(!recursive(r#""readOnly":true"#));
-        assert!(!recursive(r#""readOnly":true,"recursiveReadOnly":"Disabled""#));
-        assert!(recursive(r#""readOnly":true,"recursiveReadOnly":"Enabled""#));
-        // The node of this test can't.
-        assert!(!recursive(r#""readOnly":true,"recursiveReadOnly":"IfPossible""#));
+        for (handler, mount, expected) in [
+            ("able", "", false),
+            ("able", r#","recursiveReadOnly":"Disabled""#, false),
+            ("", r#","recursiveReadOnly":"Enabled""#, true),
+            ("able", r#","recursiveReadOnly":"IfPossible""#, true),
+            ("", r#","recursiveReadOnly":"IfPossible""#, false),
+        ] {
+            assert_eq!(recursive(handler, mount), expected, "{handler:?} {mount}");
+        }
     }
 
     #[test]

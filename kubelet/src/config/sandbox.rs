@@ -28,11 +28,6 @@ pub fn to_sandbox_config(
     let sysctls = security
         .and_then(|security| security.sysctls.as_deref())
         .unwrap_or_default();
-    // There is no list of RuntimeClasses: the name is the handler's.
-    let runtime_class = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.runtime_class_name.as_deref());
     Ok(PodSandboxConfig {
         name: spec::name(pod).to_owned(),
         namespace: spec::namespace(pod).to_owned(),
@@ -50,7 +45,7 @@ pub fn to_sandbox_config(
             .map(|sysctl| (sysctl.name.replace('/', "."), sysctl.value.clone()))
             .collect(),
         namespaces: namespace_options(pod),
-        runtime_handler: runtime_class.unwrap_or_default().to_owned(),
+        runtime_handler: spec::runtime_handler(pod).to_owned(),
         privileged: has_privileged_container(pod),
         overhead: overhead_resources(pod),
         resources: Some(pod_resources(pod, node)),

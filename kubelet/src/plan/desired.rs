@@ -1,6 +1,6 @@
 //! What a pod is to be: its specification, what that refers to, and the node it is on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -74,8 +74,8 @@ pub struct NodeFacts {
     pub cgroup_v2_memory: bool,
     /// The kernel accounts swap per cgroup: containers get no swap (`NoSwap`).
     pub swap_accounting: bool,
-    /// Mounts can be read-only with all that is mounted below them (Linux 5.12).
-    pub recursive_read_only: bool,
+    /// The runtime handlers whose mounts can be read-only with all that is mounted below them; empty is the default one.
+    pub recursive_read_only: BTreeSet<String>,
     /// The pauses between two runs of a container.
     pub restart_backoff: Backoff,
     /// `podPidsLimit`; `None` is no limit.

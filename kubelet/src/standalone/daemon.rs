@@ -61,7 +61,7 @@ pub async fn daemon(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
     let run_root = host.run_root.clone();
     let router = EventRouter::start(host.engine.as_ref());
-    let node = Arc::new(node(host));
+    let node = Arc::new(node(host).await);
     let (count, mut counted) = watch::channel(0);
     let supervisor = Arc::new(Supervisor {
         detached: Detached::new(&node.kubelet_root),

@@ -2,13 +2,12 @@
 //! containers anew after a restart of itself or of the machine. For root only: Secrets are in it.
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::control::SentWorkload;
+use crate::durable;
 use crate::identity::PodUid;
-use crate::volumes::make_private_dirs;
 
 /// A pod that is to run.
 const SUFFIX: &str = "json";
@@ -42,19 +41,7 @@ impl Detached {
 
     /// Writes one pod and what it refers to, for good before it returns.
     pub(super) fn save(&self, uid: &PodUid, workload: &SentWorkload) -> io::Result<()> {
-        make_private_dirs(&self.directory)?;
-        let path = self.path(uid, SUFFIX);
-        let new = self.path(uid, "new");
-        let mut file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
-        file.write_all(&serde_json::to_vec(workload)?)?;
-        file.sync_all()?;
-        std::fs::rename(&new, &path)?;
-        File::open(&self.directory)?.sync_all()
+        durable::write(&self.path(uid, SUFFIX), &serde_json::to_vec(workload)?)
     }
 
     /// A pod and what it refers to.

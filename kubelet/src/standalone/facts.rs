@@ -1,5 +1,6 @@
 //! What there is to know of the machine.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use super::Host;
 use crate::plan::NodeFacts;
 
 /// The facts of this machine, for a node at the places of `host`.
-pub(super) fn gather(host: &Host) -> NodeFacts {
+pub(super) async fn gather(host: &Host) -> NodeFacts {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     NodeFacts {
         name: read("/proc/sys/kernel/hostname").trim().to_owned(),
@@ -23,11 +24,20 @@ pub(super) fn gather(host: &Host) -> NodeFacts {
         cgroup_root: relative(&host.cgroup_root),
         seccomp_root: host.kubelet_root.join("seccomp"),
         cgroup_v2_memory: Hierarchies::get().is_ok_and(Hierarchies::is_unified),
-        recursive_read_only: is_kernel_at_least(&read("/proc/sys/kernel/osrelease"), (5, 12)),
+        recursive_read_only: recursive_read_only(host).await,
         restart_backoff: host.restart_backoff,
         swap_accounting: swap_accounting(&read("/proc/self/mountinfo")),
         ..NodeFacts::default()
     }
+}
+
+/// Only the runtime knows. One that can't be asked will say so to the first pod.
+async fn recursive_read_only(host: &Host) -> BTreeSet<String> {
+    let handlers = host.engine.status(false).await.map(|status| status.handlers);
+    let able = handlers.unwrap_or_default().into_iter();
+    able.filter(|handler| handler.recursive_read_only_mounts)
+        .map(|handler| handler.name)
+        .collect()
 }
 
 fn relative(path: &Path) -> std::path::PathBuf {
@@ -80,14 +90,6 @@ fn parse_resolv_conf(text: &str) -> DnsConfig {
     dns
 }
 
-/// Whether a release like `6.1.0-28-amd64` is of that version or a later one.
-fn is_kernel_at_least(release: &str, version: (u32, u32)) -> bool {
-    let mut numbers = release
-        .split(|character: char| !character.is_ascii_digit())
-        .map_while(|number| number.parse::<u32>().ok());
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= version
-}
-
 /// v2 has it wherever the kernel has swap; v1 shows it as a file of its memory hierarchy.
 fn swap_accounting(mountinfo: &str) -> bool {
     let memory = |line: &&str| {
@@ -119,19 +121,6 @@ mod tests {
         assert_eq!(dns.servers, ["10.0.0.1", "10.0.0.2"]);
         assert_eq!(dns.searches, ["b", "c"]);
         assert_eq!(dns.options, ["ndots:2", "rotate"]);
-    }
-
-    #[test]
-    fn releases_are_compared_as_numbers() {
-        for (release, newer) in [
-            ("6.1.0-28-amd64\n", true),
-            ("5.12.0", true),
-            ("5.4.9", false),
-            ("", false),
-            ("10", true),
-        ] {
-            assert_eq!(is_kernel_at_least(release, (5, 12)), newer, "{release:?}");
-        }
     }
 
     #[test]

@@ -7,10 +7,10 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
 use super::choose::{self, Chosen};
 use super::control::answers;
-use super::duration::short_age;
 use super::lock::PodLock;
 use super::view::table;
 use super::watch::Watch;
+use crate::duration::short_age;
 use crate::identity::PodUid;
 use crate::spec;
 use crate::worker::{PodRecord, Records};

@@ -6,7 +6,6 @@ mod control;
 mod copy;
 mod daemon;
 mod detached;
-mod duration;
 mod events;
 mod facts;
 mod forward;
@@ -31,6 +30,7 @@ mod view;
 mod wait;
 mod watch;
 
+pub use crate::duration::{parse_duration, short_age};
 pub use apply::Applied;
 pub use choose::Chosen;
 pub use control::{
@@ -39,7 +39,6 @@ pub use control::{
 };
 pub use copy::{CopyError, Side, copy};
 pub use daemon::{DaemonError, daemon};
-pub use duration::{parse_duration, short_age};
 pub use events::EventLine;
 pub use forward::{PortPair, forward, parse_ports};
 pub use inspect::{InspectError, Places};

@@ -109,7 +109,7 @@ pub enum RunError {
 
 /// Runs pods until they end or the person at the terminal ends them. Nothing of them is left then.
 pub async fn run(host: Host, workload: Workload) -> Result<Ended, RunError> {
-    let standalone = Standalone::new(host, workload)?;
+    let standalone = Standalone::new(host, workload).await?;
     // Taken before anything is made: another program's pod is left alone.
     let _locks = standalone.lock()?;
     standalone.end_predecessors().await?;
@@ -129,7 +129,7 @@ pub async fn stop(host: Host, pod: &str, grace: Option<Duration>) -> Result<(), 
         pods: vec![record.pod.clone()],
         objects: Objects::default(),
     };
-    let standalone = Standalone::new(host, workload)?;
+    let standalone = Standalone::new(host, workload).await?;
     let _locks = standalone.lock()?;
     let (session, _) = standalone.end(record, grace)?;
     session.run().await;
@@ -154,7 +154,7 @@ impl Drop for Standalone {
 }
 
 impl Standalone {
-    fn new(host: Host, workload: Workload) -> Result<Self, RunError> {
+    async fn new(host: Host, workload: Workload) -> Result<Self, RunError> {
         let containers = workload.pods.iter().flat_map(|pod| {
             spec::all_containers(pod).map(|(container, _)| (spec::name(pod), container.name.as_str()))
         });
@@ -163,7 +163,7 @@ impl Standalone {
         let router = EventRouter::start(host.engine.as_ref());
         let objects = Arc::new(workload.objects.clone());
         let run_root = host.run_root.clone();
-        let node = Arc::new(node(host));
+        let node = Arc::new(node(host).await);
         let owned = Arc::new(Owned::new(Arc::clone(&node), None));
         // Before any lock is taken: a pod's lock leads here.
         let _listener =
@@ -306,8 +306,8 @@ impl Standalone {
 }
 
 /// The node's side of workers on this host.
-pub(super) fn node(host: Host) -> Node {
-    let facts = facts::gather(&host);
+pub(super) async fn node(host: Host) -> Node {
+    let facts = facts::gather(&host).await;
     Node {
         runtime_endpoint: host.runtime_endpoint,
         cgroups: Arc::new(HostCgroups::new(&host.kubelet_root)),

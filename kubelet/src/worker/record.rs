@@ -1,9 +1,7 @@
 //! A pod's record on disk: the intent that is there before anything of the pod is, and what must outlive the daemon.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,9 +9,9 @@ use berth_cri::{ContainerId, UnixNanos};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde::{Deserialize, Serialize};
 
+use crate::durable;
 use crate::identity::PodUid;
 use crate::plan::{Deletion, PodFailure, ProbeResults};
-use crate::volumes::make_private_dirs;
 
 /// The record's name in the directory `<kubelet root>/pod-records`.
 const SUFFIX: &str = ".json";
@@ -151,19 +149,7 @@ impl Records {
 
     /// Writes a record, for good before it returns.
     pub fn save(&self, record: &PodRecord) -> io::Result<()> {
-        make_private_dirs(&self.directory)?;
-        let path = self.path(&record.uid());
-        let new = path.with_extension("new");
-        let mut file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
-        file.write_all(&serde_json::to_vec(record)?)?;
-        file.sync_all()?;
-        std::fs::rename(&new, &path)?;
-        File::open(&self.directory)?.sync_all()
+        durable::write(&self.path(&record.uid()), &serde_json::to_vec(record)?)
     }
 
     /// The record of a pod, if there is one.

@@ -380,7 +380,7 @@ impl Caller {
             let request = request(record.uid());
             let asked = match self.owner(&record).await? {
                 Some(wire) => question(wire, request, None).await,
-                None => match self.take(&record) {
+                None => match self.take(&record).await {
                     Ok((wire, here)) => question(wire, request, Some(here)).await,
                     Err(error) => Err(error),
                 },
@@ -415,11 +415,11 @@ impl Caller {
     }
 
     /// Looks after a pod that nobody runs.
-    fn take(&self, record: &PodRecord) -> Result<(Wire, Here), CallError> {
+    async fn take(&self, record: &PodRecord) -> Result<(Wire, Here), CallError> {
         let (namespace, name) = (spec::namespace(&record.pod), spec::name(&record.pod));
         let lock = PodLock::take(&self.places.kubelet_root, namespace, name)?;
         let host = self.take_over.host().map_err(CallError::Unavailable)?;
-        let owned = Owned::new(Arc::new(node(host)), None);
+        let owned = Owned::new(Arc::new(node(host).await), None);
         owned.add(record.uid(), Arc::new(record.pod.clone()), None);
         let (ours, theirs) = Wire::pair()?;
         let task = tokio::spawn(serve(Arc::new(owned), theirs));
