@@ -7,7 +7,6 @@ use crate::chain::{self, Chain};
 use crate::conf::NetConfList;
 use crate::error::CniError;
 use crate::firewall;
-use crate::lock::Lock;
 use crate::netns::NetNs;
 use crate::network::AddResult;
 use crate::node::{Node, Selected, unusable};
@@ -18,7 +17,7 @@ impl Node {
     pub(crate) fn add(&self, attachment: Attachment) -> Result<AddResult, CniError> {
         attachment.validate()?;
         let sandbox = self.open_sandbox(&attachment.netns)?;
-        let _adding = self.collecting(Lock::shared)?;
+        let _adding = self.attaching()?;
         let records = self.records.lock(&attachment.container_id)?;
         let added = self.add_locked(attachment, &sandbox, &records);
         match added {

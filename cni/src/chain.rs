@@ -119,7 +119,7 @@ impl<'a> Chain<'a> {
     }
 
     /// GC of each plugin that understands it.
-    pub(crate) fn gc(&self, valid: &[Attachment]) -> Result<(), CniError> {
+    pub(crate) fn gc(&self, valid: &[Attachment], wanted: &Path) -> Result<(), CniError> {
         let valid: Vec<Value> = valid
             .iter()
             .map(|a| json!({"containerID": a.container_id, "ifname": a.ifname}))
@@ -129,8 +129,14 @@ impl<'a> Chain<'a> {
             let mut conf = self.base(plugin);
             conf.insert("cni.dev/valid-attachments".into(), Value::Array(valid.clone()));
             if self.understands_global_verbs(index) && !self.list.disable_gc {
-                let call = Call::global(Verb::Gc);
+                let call = Call {
+                    wanted: Some(wanted.to_owned()),
+                    ..Call::global(Verb::Gc)
+                };
                 let done = self.run(index, &call, &Value::Object(conf)).map(drop);
+                if matches!(done, Err(CniError::CalledOff { .. })) {
+                    return done;
+                }
                 outcome = outcome.and(done);
             }
         }
@@ -201,6 +207,11 @@ impl<'a> Chain<'a> {
         runner.call(self.site, call, conf).map_err(|e| match e {
             CallError::Failed(error) => self.failed(plugin, runner, call.verb, error),
             CallError::BadOutput(problem) => self.bad_output(plugin, call.verb, problem),
+            CallError::CalledOff => CniError::CalledOff {
+                plugin: plugin.kind.clone(),
+                network: self.list.name.clone(),
+                verb: call.verb.as_str(),
+            },
             CallError::TimedOut => CniError::Timeout {
                 plugin: plugin.kind.clone(),
                 network: self.list.name.clone(),
@@ -312,6 +323,7 @@ fn call(site: &Site, verb: Verb, record: &Record, netns: Option<&Path>) -> Call 
         ifname: record.attachment.ifname.clone(),
         args: record.cni_args.clone(),
         input: Some(input),
+        wanted: None,
         recorded: true,
     }
 }

@@ -8,7 +8,6 @@ use crate::chain::Chain;
 use crate::conf_dir;
 use crate::error::CniError;
 use crate::firewall::{Element, Firewall};
-use crate::lock::Lock;
 use crate::netns::NetNs;
 use crate::node::Node;
 use crate::record::Record;
@@ -48,7 +47,7 @@ impl Node {
         netns: Option<&Path>,
         is_live: &dyn Fn(&str) -> bool,
     ) -> Result<bool, CniError> {
-        let _removing = self.collecting(Lock::shared)?;
+        let _removing = self.attaching()?;
         let records = self.records.lock(container_id)?;
         if is_live(container_id) {
             return records.close().map(|()| false);
@@ -95,9 +94,10 @@ impl Node {
         Ok(removed)
     }
 
-    /// GC of berth's own network and of the configured one, while no attachment is made or removed.
+    /// GC of berth's own network and of the configured one, while no attachment is made or removed. Plugins that take long
+    /// are called off when a pod comes or goes.
     fn collect_garbage(&self) -> Result<(), CniError> {
-        let _collecting = self.collecting(Lock::exclusive)?;
+        let _collecting = self.collecting()?;
         let all = self.records.all()?;
         let of_network = |name: &str| {
             let of = all.iter().filter(|record| record.network["name"] == name);
@@ -110,11 +110,13 @@ impl Node {
             .flatten();
         let mut outcome = Ok(());
         if let Some(list) = own {
-            outcome = Chain::choose(&self.site, &list, true).gc(&of_network(&list.name));
+            outcome = Chain::choose(&self.site, &list, true).gc(&of_network(&list.name), &self.wanted());
         }
         // A directory that can't be read is for `status` to complain about.
-        if let Ok(Some(list)) = conf_dir::find(&self.config.conf_dir).map(|found| found.network) {
-            let done = Chain::choose(&self.site, &list, false).gc(&of_network(&list.name));
+        let configured = conf_dir::find(&self.config.conf_dir).map(|found| found.network);
+        let called_off = matches!(outcome, Err(CniError::CalledOff { .. }));
+        if let (Ok(Some(list)), false) = (configured, called_off) {
+            let done = Chain::choose(&self.site, &list, false).gc(&of_network(&list.name), &self.wanted());
             outcome = outcome.and(done);
         }
         let restored = self.restore_firewall(&all);

@@ -75,6 +75,19 @@ pub enum CniError {
         /// The limit that it ran into.
         seconds: u64,
     },
+    /// A plugin was at work that pods had to wait for; its process group was killed, and it is to be asked another time.
+    #[error(
+        "the CNI plugin {plugin:?} of network {network:?} took long over {verb} and was killed, because a pod \
+         waited for that"
+    )]
+    CalledOff {
+        /// The plugin's type.
+        plugin: String,
+        /// The network's name.
+        network: String,
+        /// The verb.
+        verb: &'static str,
+    },
     /// A plugin answered with something that is no CNI result.
     #[error("the CNI plugin {plugin:?} of network {network:?} gave no valid answer to {verb}: {problem}")]
     BadOutput {

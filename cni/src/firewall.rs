@@ -250,7 +250,7 @@ pub(crate) fn short_hash(text: &str, bytes: usize) -> String {
 fn nft(args: &[&str], input: File) -> Result<Output, PluginError> {
     let mut command = Command::new("nft");
     command.args(args).env("LC_ALL", "C");
-    process::run(&mut command, input, TIMEOUT, MAX_LIST).map_err(|e| match e {
+    process::run(&mut command, input, TIMEOUT.into(), MAX_LIST).map_err(|e| match e {
         RunError::Spawn(e) if e.kind() == io::ErrorKind::NotFound => PluginError::new(
             code::MISSING_PROGRAM,
             "the program nft is not installed, and pods need it for host ports and for their way out of the node; \
@@ -259,7 +259,7 @@ fn nft(args: &[&str], input: File) -> Result<Output, PluginError> {
         RunError::Spawn(e) | RunError::Io(e) => {
             PluginError::new(code::KERNEL, format!("the program nft can't be run: {e}"))
         }
-        RunError::Timeout => PluginError::new(code::KERNEL, "the program nft did not finish and was killed"),
+        RunError::Timeout | RunError::CalledOff => PluginError::new(code::KERNEL, "the program nft did not finish and was killed"),
         RunError::TooMuchOutput => PluginError::new(code::KERNEL, "the program nft printed too much"),
     })
 }

@@ -25,6 +25,13 @@ impl Lock {
         Lock::take(path, FlockOperation::LockExclusive)
     }
 
+    /// Whether somebody holds it, or waits for it to be free of an exclusive holder.
+    pub(crate) fn is_taken(path: &Path) -> bool {
+        // One that is not there is nobody's.
+        let file = OpenOptions::new().write(true).open(path);
+        file.is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_err())
+    }
+
     fn take(path: &Path, operation: FlockOperation) -> io::Result<Lock> {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;

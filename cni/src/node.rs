@@ -127,10 +127,27 @@ impl Node {
         }
     }
 
-    /// Garbage is collected while nobody adds or removes.
-    pub(crate) fn collecting(&self, how: fn(&Path) -> io::Result<Lock>) -> Result<Lock, CniError> {
+    /// Held by who adds or removes. Garbage is not collected meanwhile, as the specification wants it (section 4, GC); who
+    /// comes while it is says that he waits, and it is called off soon.
+    pub(crate) fn attaching(&self) -> Result<Lock, CniError> {
+        let wanted = self.wanted();
+        let _waiting = Lock::shared(&wanted).map_err(CniError::state("lock", &wanted))?;
+        self.attachments(Lock::shared)
+    }
+
+    /// Held by who collects garbage.
+    pub(crate) fn collecting(&self) -> Result<Lock, CniError> {
+        self.attachments(Lock::exclusive)
+    }
+
+    fn attachments(&self, how: fn(&Path) -> io::Result<Lock>) -> Result<Lock, CniError> {
         let path = self.config.state_dir.join("attachments.lock");
         how(&path).map_err(CniError::state("lock", &path))
+    }
+
+    /// The file that those have locked who wait for the end of a garbage collection.
+    pub(crate) fn wanted(&self) -> PathBuf {
+        self.config.state_dir.join("attachments.wanted")
     }
 }
 

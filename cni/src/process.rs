@@ -57,19 +57,43 @@ pub(crate) enum RunError {
     Spawn(io::Error),
     /// It took too long and was killed.
     Timeout,
+    /// Somebody else could not be kept waiting, and it was killed.
+    CalledOff,
     /// It printed more than it may and was killed.
     TooMuchOutput,
     /// The kernel refused something on the way.
     Io(io::Error),
 }
 
+/// How long a program may run.
+pub(crate) struct Until<'a> {
+    /// In any case.
+    pub(crate) timeout: Duration,
+    /// Whether somebody waits for its end, who is kept waiting for [`GRACE`] at most.
+    pub(crate) called_off: Option<&'a dyn Fn() -> bool>,
+}
+
+impl From<Duration> for Until<'_> {
+    fn from(timeout: Duration) -> Self {
+        Self {
+            timeout,
+            called_off: None,
+        }
+    }
+}
+
+/// How long a program may go on while somebody waits for its end.
+const GRACE: Duration = Duration::from_secs(1);
+/// How often it is asked whether somebody does: a lock tells nobody who wants it.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+
 /// Runs the program in its own process group with `input` as its standard input and collects what it prints, up to
-/// `limit` bytes on each stream. When it takes longer than `timeout` or prints more, its whole process group is killed. It has ended
+/// `limit` bytes on each stream. When it takes longer than it may or prints more, its whole process group is killed. It has ended
 /// when its process has: a child that it leaves behind with the streams open is not waited for.
 pub(crate) fn run(
     command: &mut Command,
     input: File,
-    timeout: Duration,
+    until: Until<'_>,
     limit: usize,
 ) -> Result<Output, RunError> {
     let child = command
@@ -80,7 +104,7 @@ pub(crate) fn run(
         .spawn()
         .map_err(RunError::Spawn)?;
     let mut group = Group(Some(child));
-    let result = listen(&mut group, timeout, limit);
+    let result = listen(&mut group, &until, limit);
     match result {
         Ok((stdout, stderr)) => {
             let status = group.reap().map_err(RunError::Io)?;
@@ -118,8 +142,8 @@ impl Drop for Group {
     }
 }
 
-fn listen(group: &mut Group, timeout: Duration, limit: usize) -> Result<(Vec<u8>, Vec<u8>), RunError> {
-    let deadline = Instant::now() + timeout;
+fn listen(group: &mut Group, until: &Until<'_>, limit: usize) -> Result<(Vec<u8>, Vec<u8>), RunError> {
+    let mut patience = Patience::new(until);
     let Some(child) = group.0.as_mut() else {
         return Err(RunError::Timeout);
     };
@@ -137,7 +161,7 @@ fn listen(group: &mut Group, timeout: Duration, limit: usize) -> Result<(Vec<u8>
             .map_err(RunError::Io)?;
     }
     loop {
-        let ended = wait(&exited, &streams, deadline)?;
+        let ended = wait(&exited, &streams, patience.next()?)?;
         for stream in &mut streams {
             stream.pull()?;
         }
@@ -148,18 +172,49 @@ fn listen(group: &mut Group, timeout: Duration, limit: usize) -> Result<(Vec<u8>
     }
 }
 
-/// Waits until the process ended (true) or one of its streams can move on.
-fn wait(exited: &OwnedFd, streams: &[Stream; 2], deadline: Instant) -> Result<bool, RunError> {
-    let left = deadline
-        .checked_duration_since(Instant::now())
-        .ok_or(RunError::Timeout)?;
+/// How much longer a program is waited for.
+struct Patience<'a> {
+    until: &'a Until<'a>,
+    deadline: Instant,
+    /// When somebody was first seen to wait.
+    wanted: Option<Instant>,
+}
+
+impl<'a> Patience<'a> {
+    fn new(until: &'a Until<'a>) -> Self {
+        Self {
+            until,
+            deadline: Instant::now() + until.timeout,
+            wanted: None,
+        }
+    }
+
+    /// How long to wait before this is asked again.
+    fn next(&mut self) -> Result<Duration, RunError> {
+        let now = Instant::now();
+        let left = self.deadline.checked_duration_since(now);
+        let left = left.ok_or(RunError::Timeout)?;
+        let Some(called_off) = self.until.called_off else {
+            return Ok(left);
+        };
+        if self.wanted.is_none() && called_off() {
+            self.wanted = Some(now);
+        }
+        if self.wanted.is_some_and(|since| now.duration_since(since) > GRACE) {
+            return Err(RunError::CalledOff);
+        }
+        Ok(left.min(ASK_EVERY))
+    }
+}
+
+/// Waits until the process ended (true), one of its streams can move on, or the time is over.
+fn wait(exited: &OwnedFd, streams: &[Stream; 2], left: Duration) -> Result<bool, RunError> {
     let left = Timespec::try_from(left).map_err(|_| RunError::Timeout)?;
     let mut fds = vec![PollFd::new(exited, PollFlags::IN)];
     for stream in streams.iter().filter_map(|s| s.pipe.as_ref()) {
         fds.push(PollFd::new(&stream.0, PollFlags::IN));
     }
     match poll(&mut fds, Some(&left)) {
-        Ok(0) => Err(RunError::Timeout),
         Ok(_) => Ok(!fds[0].revents().is_empty()),
         Err(rustix::io::Errno::INTR) => Ok(false),
         Err(e) => Err(RunError::Io(e.into())),

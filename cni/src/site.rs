@@ -11,8 +11,9 @@ use serde_json::Value;
 
 use crate::background::Background;
 use crate::config::PluginPreference;
+use crate::lock::Lock;
 use crate::plugins::BuiltIn;
-use crate::process::{self, RunError};
+use crate::process::{self, RunError, Until};
 use crate::result::{self, MAX_OUTPUT, PluginError};
 
 /// A verb of the specification (section 2).
@@ -59,6 +60,8 @@ pub(crate) struct Call {
     pub(crate) args: String,
     /// The file of an executable's input, locked as long as it runs; `None` for calls that change nothing.
     pub(crate) input: Option<PathBuf>,
+    /// The lock of those who wait for the end of this; they are not kept waiting for long.
+    pub(crate) wanted: Option<PathBuf>,
     /// It comes from berth's own record of the attachment: its configuration is, to the letter, what ADD was told, and the
     /// sandbox ends right after DEL. Other callers of the plugins may leave things out, and keep the sandbox.
     pub(crate) recorded: bool,
@@ -74,6 +77,7 @@ impl Call {
             ifname: String::new(),
             args: String::new(),
             input: None,
+            wanted: None,
             recorded: false,
         }
     }
@@ -110,6 +114,7 @@ pub(crate) enum Runner {
 pub(crate) enum CallError {
     Failed(PluginError),
     TimedOut,
+    CalledOff,
     BadOutput(String),
 }
 
@@ -127,6 +132,10 @@ impl CallError {
             CallError::TimedOut => PluginError::new(
                 11,
                 format!("the plugin {plugin:?} did not finish in time and was killed"),
+            ),
+            CallError::CalledOff => PluginError::new(
+                11,
+                format!("the plugin {plugin:?} was killed, because a pod waited for its end"),
             ),
             CallError::BadOutput(problem) => PluginError::new(
                 result::code::DECODING_FAILURE,
@@ -208,8 +217,14 @@ fn execute(path: &PathBuf, site: &Site, call: &Call, conf: &Value) -> Result<Vec
             format!("the plugin's input can't be written: {e}"),
         )
     })?;
-    let output = process::run(&mut command, input, site.timeout, MAX_OUTPUT);
+    let is_wanted = || call.wanted.as_deref().is_some_and(Lock::is_taken);
+    let until = Until {
+        timeout: site.timeout,
+        called_off: call.wanted.is_some().then_some(&is_wanted),
+    };
+    let output = process::run(&mut command, input, until, MAX_OUTPUT);
     let output = output.map_err(|e| match e {
+        RunError::CalledOff => CallError::CalledOff,
         RunError::Timeout => CallError::TimedOut,
         RunError::TooMuchOutput => {
             CallError::BadOutput(format!("it printed more than {MAX_OUTPUT} bytes and was killed"))

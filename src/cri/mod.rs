@@ -29,6 +29,12 @@ use config::Config;
 
 /// How long calls go on after the daemon was told to end.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long after a failure to give back what is left of the network that is tried again.
+const TIDY_AGAIN: [Duration; 3] = [
+    Duration::from_secs(60),
+    Duration::from_secs(300),
+    Duration::from_secs(1800),
+];
 
 /// How long the descriptors of a killed daemon may live on in what it was about to start.
 const OLD_SOCKET: Duration = Duration::from_secs(2);
@@ -166,14 +172,22 @@ async fn take_over(engine: &LocalEngine) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     let engine = engine.clone();
     tokio::spawn(async move {
-        if let Err(error) = engine.reconcile_network().await {
-            tracing::warn!("{error}");
-        }
         for advice in engine.network_advice().await {
             tracing::warn!("{advice}");
         }
+        tidy_network(&engine).await;
     });
     Ok(())
+}
+
+/// A plugin may fail, or be called off because a pod came in between; what is left is tried again later.
+async fn tidy_network(engine: &LocalEngine) {
+    let mut pauses = TIDY_AGAIN.into_iter();
+    while let Err(error) = engine.reconcile_network().await {
+        tracing::warn!("{error}");
+        let Some(pause) = pauses.next() else { return };
+        tokio::time::sleep(pause).await;
+    }
 }
 
 /// Plugins are told of what was taken over first, and of everything from then on. Pods matter more than plugins: another

@@ -314,6 +314,7 @@ fn run(name: &str, env: &BTreeMap<String, String>, stdin: &[u8]) -> Result<Optio
         ifname: get("CNI_IFNAME"),
         args: get("CNI_ARGS"),
         input: None,
+        wanted: None,
         recorded: false,
     };
     if verb == Verb::Add || verb == Verb::Del || verb == Verb::Check {

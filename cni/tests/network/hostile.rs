@@ -52,6 +52,38 @@ fn a_plugin_that_hangs_is_killed_with_all_its_children() {
 }
 
 #[test]
+fn garbage_collection_that_hangs_holds_up_no_pod() {
+    on_a_host(|host| {
+        host.write_plugin(
+            "hang",
+            "[ $CNI_COMMAND = GC ] && { echo > \"$0.collects\"; exec sleep 1000; }\necho '{}'",
+        );
+        host.write_conf("1.conflist", &conf_of("hang").replace("1.0.0", "1.1.0"));
+        let network = host.network_with(|config| config.plugin_timeout = Duration::from_secs(600));
+        let (old, new) = (host.pod("old"), host.pod("new"));
+        add(&network, &old.attachment()).unwrap();
+        let collector = host.network_with(|config| config.plugin_timeout = Duration::from_secs(600));
+        let live = ["old".to_owned(), "new".to_owned()].into();
+        let collecting = std::thread::spawn(move || block_on(collector.reconcile(&live)));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !host.path("bin/hang.collects").exists() {
+            assert!(Instant::now() < deadline, "GC did not begin");
+            std::thread::yield_now();
+        }
+        let began = Instant::now();
+        add(&network, &new.attachment()).unwrap();
+        old.leave(&network);
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "pods waited for garbage collection"
+        );
+        let error = collecting.join().unwrap().unwrap_err();
+        assert!(matches!(error, CniError::CalledOff { verb: "GC", .. }), "{error}");
+        new.leave(&network);
+    });
+}
+
+#[test]
 fn odd_answers_are_errors_that_name_the_plugin() {
     let table = [
         ("exit 0", "it printed nothing"),
