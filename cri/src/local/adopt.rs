@@ -8,23 +8,48 @@ use std::fs;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::OwnedMutexGuard;
 
 use super::records::{self, ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord};
 use super::{Container, Inner, Sandbox, checkpoint, container, events, lock, sandbox, shim_process};
 use crate::engine::EngineError;
 use crate::types::SandboxId;
 
-/// Takes over what is on disk of a pod (or of all), once: later sandboxes are this engine's own.
+/// How long the shims of a dead engine's sandboxes are waited for, all together. A shim answers in a millisecond; one that
+/// is stopped, or hangs, is no reason to leave the other pods alone.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Takes over what is on disk of a pod (or of all), once: later sandboxes are this engine's own. A sandbox whose shim does not
+/// answer is not ready, and its containers are in an unknown state, until it does.
 pub(super) async fn adopt(inner: &Arc<Inner>, pod_uid: Option<&str>) -> Result<(), EngineError> {
-    let mut adopted = inner.adopted.lock().await;
+    begin(inner, pod_uid)?;
+    let all = async {
+        for sandbox in inner.sandboxes_of(pod_uid) {
+            // The sender is the sandbox's own, so that there is always one.
+            let _ = sandbox.taken_over.subscribe().wait_for(|done| *done).await;
+        }
+    };
+    // Who was waited for in vain says so itself.
+    let _ = tokio::time::timeout(PATIENCE, all).await;
+    Ok(())
+}
+
+fn begin(inner: &Arc<Inner>, pod_uid: Option<&str>) -> Result<(), EngineError> {
+    let mut adopted = lock(&inner.adopted);
     let scope = pod_uid.map(str::to_owned);
     if adopted.contains(&None) || adopted.contains(&scope) {
         return Ok(());
     }
     for id in on_disk(inner)? {
         // What is wrong with one pod is no reason to leave the others alone.
-        if let Err(error) = adopt_one(inner, id, pod_uid).await {
-            tracing::error!("{error}");
+        match load(inner, id, pod_uid) {
+            Ok(Some((sandbox, changing))) => {
+                tokio::spawn(take_over(Arc::clone(inner), sandbox, changing));
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!("{error}"),
         }
     }
     adopted.insert(scope);
@@ -46,9 +71,13 @@ fn on_disk(inner: &Inner) -> Result<Vec<SandboxId>, EngineError> {
         .collect())
 }
 
-async fn adopt_one(inner: &Arc<Inner>, id: SandboxId, pod_uid: Option<&str>) -> Result<(), EngineError> {
+/// A sandbox that was on disk, and the right to change it.
+type Loaded = (Arc<Sandbox>, OwnedMutexGuard<()>);
+
+/// Makes a sandbox that is on disk this engine's own, unless it is another one's, or of another pod.
+fn load(inner: &Inner, id: SandboxId, pod_uid: Option<&str>) -> Result<Option<Loaded>, EngineError> {
     if lock(&inner.sandboxes).contains_key(&id) {
-        return Ok(());
+        return Ok(None);
     }
     let dirs = inner.dirs(&id);
     let unreadable = |error: io::Error| {
@@ -59,24 +88,31 @@ async fn adopt_one(inner: &Arc<Inner>, id: SandboxId, pod_uid: Option<&str>) -> 
     };
     let belongs = |record: &SandboxRecord| pod_uid.is_none_or(|uid| record.config.uid == uid);
     match records::read::<SandboxRecord>(&dirs.record()).map_err(unreadable)? {
-        Some(record) if !belongs(&record) => return Ok(()),
+        Some(record) if !belongs(&record) => return Ok(None),
         Some(_) => {}
         // A kill between the directory and the record, or between the record's removal and the directory's.
-        None => return erase_empty(&dirs),
+        None => return erase_empty(&dirs).map(|()| None),
     }
     let lock_file = match sandbox::take_lock(&dirs) {
         Ok(lock_file) => lock_file,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(error)),
     };
     // Read again under the lock: the owner before may have changed it, or removed it.
     let Some(record) = records::read::<SandboxRecord>(&dirs.record()).map_err(unreadable)? else {
-        return Ok(());
+        return Ok(None);
     };
     let sandbox = Arc::new(Sandbox::new(dirs, lock_file, record));
+    load_containers(&sandbox)?;
+    sandbox.taken_over.send_replace(false);
+    let phase = lock(&sandbox.record).phase;
+    sandbox
+        .making
+        .store(phase == SandboxPhase::Creating, Ordering::Release);
+    let changing = sandbox::first_change(&sandbox)?;
     lock(&inner.sandboxes).insert(sandbox.id.clone(), Arc::clone(&sandbox));
-    take_over(inner, &sandbox).await
+    Ok(Some((sandbox, changing)))
 }
 
 fn erase_empty(dirs: &records::SandboxDirs) -> Result<(), EngineError> {
@@ -95,22 +131,41 @@ fn erase_empty(dirs: &records::SandboxDirs) -> Result<(), EngineError> {
     })
 }
 
-async fn take_over(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<(), EngineError> {
-    let changing = Arc::clone(&sandbox.changing).lock_owned().await;
-    load_containers(sandbox)?;
-    let connected = shim_process::lives(&sandbox.dirs.run) && events::connect(inner, sandbox).await.is_ok();
+async fn take_over(inner: Arc<Inner>, sandbox: Arc<Sandbox>, changing: OwnedMutexGuard<()>) {
     let phase = lock(&sandbox.record).phase;
-    if matches!(phase, SandboxPhase::Creating | SandboxPhase::Removing) {
-        // Nobody was told of one that was not finished; it is as if it had never been asked for.
-        sandbox
-            .making
-            .store(phase == SandboxPhase::Creating, Ordering::Release);
-        // In the background: a network plugin may take its time.
-        let (inner, sandbox) = (Arc::clone(inner), Arc::clone(sandbox));
-        tokio::spawn(async move {
-            let _changing = changing;
-            sandbox::undo(&inner, &sandbox).await;
-        });
+    match phase {
+        SandboxPhase::Creating | SandboxPhase::Removing => undo(&inner, &sandbox, changing).await,
+        SandboxPhase::Ready | SandboxPhase::Stopped => {
+            // Whoever stops it is not to wait for its shim.
+            drop(changing);
+            if let Err(error) = join(&inner, &sandbox).await {
+                tracing::error!("{error}");
+            }
+        }
+    }
+    sandbox.taken_over.send_replace(true);
+}
+
+/// Undoes what was half made or half removed. Nobody was told of one that was not finished; it is as if it had never been
+/// asked for.
+async fn undo(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>, _changing: OwnedMutexGuard<()>) {
+    // Nobody waits for this but who asks for the same pod: a network plugin may take its time.
+    sandbox.taken_over.send_replace(true);
+    if shim_process::lives(&sandbox.dirs.run) {
+        // Whether it can be told to end, or has to be made to, is all the same.
+        let _ = tokio::time::timeout(PATIENCE, events::connect(inner, sandbox)).await;
+    }
+    if sandbox.live_shim().is_err() && sandbox::ensure_gone(sandbox).await.is_ok() {
+        sandbox.settle_containers();
+    }
+    sandbox::undo(inner, sandbox).await;
+}
+
+/// Goes on with a sandbox that was whole.
+async fn join(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<(), EngineError> {
+    let connected = shim_process::lives(&sandbox.dirs.run) && connect(inner, sandbox).await;
+    let _changing = sandbox.changing.lock().await;
+    if !inner.has(sandbox) {
         return Ok(());
     }
     if !connected {
@@ -125,6 +180,29 @@ async fn take_over(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<(), Eng
     }
     checkpoint::clean_up(inner, sandbox).await;
     Ok(())
+}
+
+/// Waits for the shim without end: it may be stopped, and go on one day. Who asks for the pod meanwhile is told what is
+/// known, and who stops it ends the shim, and this.
+async fn connect(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> bool {
+    let connect = events::connect(inner, sandbox);
+    tokio::pin!(connect);
+    if let Ok(connected) = tokio::time::timeout(PATIENCE, &mut connect).await {
+        return connected.is_ok();
+    }
+    sandbox.taken_over.send_replace(true);
+    tracing::error!(
+        "The shim of sandbox {} does not answer; it is stopped, or hangs. Its pod is not ready until it does.",
+        sandbox.id
+    );
+    let connected = connect.await.is_ok();
+    if connected {
+        tracing::warn!("The shim of sandbox {} answers again.", sandbox.id);
+        events::tell_all(inner, sandbox);
+    } else {
+        events::gone(inner, sandbox).await;
+    }
+    connected
 }
 
 fn load_containers(sandbox: &Sandbox) -> Result<(), EngineError> {
@@ -143,7 +221,7 @@ fn load_containers(sandbox: &Sandbox) -> Result<(), EngineError> {
         let path = entry.map_err(unreadable)?.path();
         match records::read::<ContainerRecord>(&path.join("record.json")).map_err(unreadable)? {
             Some(record) => {
-                let container = Arc::new(Container::new(record));
+                let container = Arc::new(Container::left(record));
                 lock(&sandbox.containers).insert(container.id.clone(), container);
             }
             None => records::remove_tree(&path).map_err(unreadable)?,

@@ -11,7 +11,8 @@ use super::{Inner, RunState, Sandbox, Shim, lock, now, plugins, sandbox};
 use crate::engine::EngineError;
 use crate::types::{ContainerId, EngineEvent, EngineEventKind};
 
-/// Connects to a sandbox's shim, takes over what it knows, and follows its events from then on.
+/// Connects to a sandbox's shim, takes over what it knows, and follows its events from then on. A shim that says nothing is
+/// waited for until it ends.
 pub(super) async fn connect(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<(), EngineError> {
     let connected = ShimClient::connect(&sandbox.dirs.run).await;
     let (client, state, messages) = connected.map_err(|failure| EngineError::Internal(failure.message))?;
@@ -101,7 +102,7 @@ fn apply(inner: &Inner, sandbox: &Sandbox, event: Event) {
 }
 
 /// The shim has ended. Unless that was asked for, its containers are killed: nobody could log, reap or stop them.
-async fn gone(inner: &Inner, sandbox: &Sandbox) {
+pub(super) async fn gone(inner: &Inner, sandbox: &Sandbox) {
     lock(&sandbox.shim).take();
     lock(&sandbox.execs).clear();
     if lock(&sandbox.record).phase >= SandboxPhase::Stopped {
@@ -123,6 +124,22 @@ async fn gone(inner: &Inner, sandbox: &Sandbox) {
         );
     }
     tell(inner, sandbox, EngineEventKind::SandboxLost);
+}
+
+/// Tells of everything in a sandbox that was not known for a while.
+pub(super) fn tell_all(inner: &Inner, sandbox: &Sandbox) {
+    tell(inner, sandbox, EngineEventKind::SandboxStarted);
+    for container in sandbox.all_containers() {
+        let id = container.id.clone();
+        let kind = match *container.run.borrow() {
+            RunState::Created { .. } => EngineEventKind::ContainerCreated(id),
+            RunState::Running { .. } => EngineEventKind::ContainerStarted(id),
+            RunState::Unheard | RunState::Exited(_) | RunState::Unknown { .. } => {
+                EngineEventKind::ContainerExited(id)
+            }
+        };
+        tell(inner, sandbox, kind);
+    }
 }
 
 /// Tells all who listen.

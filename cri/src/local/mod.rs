@@ -130,7 +130,7 @@ struct Inner {
     /// Held from the look whether a pod has a sandbox until it has.
     reserving: Mutex<()>,
     /// The pods whose sandboxes were looked for on disk; `None` stands for all.
-    adopted: tokio::sync::Mutex<HashSet<Option<String>>>,
+    adopted: Mutex<HashSet<Option<String>>>,
     subscribers: Mutex<Vec<mpsc::UnboundedSender<EngineEvent>>>,
     layers: disk::Layers,
     meter: Arc<usage::Meter>,
@@ -152,6 +152,8 @@ struct Sandbox {
     checkpointing: Arc<tokio::sync::Mutex<()>>,
     /// It is being made, or what a kill left half made is being removed: nobody but plugins is to know of it.
     making: AtomicBool,
+    /// What an engine before left of it is known here, as far as anybody can tell.
+    taken_over: watch::Sender<bool>,
     /// Why it could not be made, for all that waited for it.
     failure: Mutex<Option<EngineError>>,
     record: Mutex<SandboxRecord>,
@@ -189,6 +191,8 @@ enum RunState {
     Created { pid: i32 },
     /// Its program runs.
     Running { pid: i32 },
+    /// An engine before had it, and its shim has not answered this one yet.
+    Unheard,
     /// It was reaped.
     Exited(ExitRecord),
     /// Its shim ended without a word of it.
@@ -221,7 +225,7 @@ impl LocalEngine {
             sandboxes: Mutex::default(),
             parents: Mutex::default(),
             reserving: Mutex::default(),
-            adopted: tokio::sync::Mutex::default(),
+            adopted: Mutex::default(),
             subscribers: Mutex::default(),
             layers: disk::Layers::default(),
             meter: Arc::default(),

@@ -94,6 +94,7 @@ fn known(sandbox: &Sandbox, container: &Container) -> Option<api::Container> {
     let (state, pid) = match *container.run.borrow() {
         RunState::Created { pid } => (api::ContainerState::ContainerCreated, pid),
         RunState::Running { pid } => (api::ContainerState::ContainerRunning, pid),
+        RunState::Unheard => (api::ContainerState::ContainerUnknown, 0),
         RunState::Exited(_) | RunState::Unknown { .. } => (api::ContainerState::ContainerStopped, 0),
     };
     message.set_state(state);

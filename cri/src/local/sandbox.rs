@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use berth_shim::protocol::{CONFIG_NAME, PauseIds, Request, SandboxConfig};
 use nix::fcntl::{Flock, FlockArg};
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::cgroups::{self, Place};
 use super::handlers::{self, Handler};
@@ -161,11 +161,16 @@ fn record_intent(
     })?;
     let sandbox = Arc::new(Sandbox::new(dirs, lock_file, record));
     sandbox.making.store(true, Ordering::Release);
-    let changing = Arc::clone(&sandbox.changing)
-        .try_lock_owned()
-        .map_err(|_| EngineError::Internal("A sandbox that nobody knows is in use.".to_owned()))?;
+    let changing = first_change(&sandbox)?;
     lock(&inner.sandboxes).insert(id, Arc::clone(&sandbox));
     Ok((sandbox, changing))
+}
+
+/// The right to change a sandbox that nobody else knows yet.
+pub(super) fn first_change(sandbox: &Sandbox) -> Result<OwnedMutexGuard<()>, EngineError> {
+    Arc::clone(&sandbox.changing)
+        .try_lock_owned()
+        .map_err(|_| EngineError::Internal("A sandbox that nobody knows is in use.".to_owned()))
 }
 
 /// The pod's SELinux labels, with categories that no other pod of this engine has.
@@ -413,6 +418,7 @@ impl Sandbox {
             changing: Arc::default(),
             checkpointing: Arc::default(),
             making: AtomicBool::new(false),
+            taken_over: watch::Sender::new(true),
             failure: Mutex::default(),
             record: Mutex::new(record),
             shim: Mutex::default(),
@@ -474,6 +480,22 @@ impl Sandbox {
                 self.id
             ))
         })
+    }
+
+    /// Whether the shim does not answer, as far as is known.
+    pub(super) fn is_silent(&self, container: &Container) -> bool {
+        match lock(&self.shim).as_ref() {
+            Some(shim) => shim.client.is_silent(),
+            None => matches!(*container.run.borrow(), RunState::Unheard),
+        }
+    }
+
+    /// Why nothing can be done with a sandbox whose shim this engine has not heard yet.
+    pub(super) fn unheard(&self) -> EngineError {
+        EngineError::FailedPrecondition(format!(
+            "The shim of sandbox {} does not answer; it is stopped, or hangs. Stop the sandbox to end it.",
+            self.id
+        ))
     }
 
     pub(super) fn all_containers(&self) -> Vec<Arc<Container>> {

@@ -2,6 +2,9 @@
 //!
 //! One task owns the receiving half: replies go to whoever waits for them, events to the sandbox in the order in which
 //! they came. When the socket closes, every waiting call fails and the sandbox hears [`ShimMessage::Gone`].
+//!
+//! A shim may be stopped, or hang in the kernel, with its socket open. So no call waits for a shim that says nothing: one
+//! that takes long asks in between whether anybody is there.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,8 +12,9 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use berth_shim::protocol::{
     Call, Event, Failure, FailureCode, MAX_FRAME, Message, Request, Response, SOCKET_NAME, ShimState,
@@ -21,7 +25,7 @@ use rustix::net::{
 };
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 
 use crate::engine::EngineError;
 
@@ -45,8 +49,12 @@ struct Shared {
     stream: Arc<UnixStream>,
     next: AtomicU64,
     /// Frames must not interleave, and a frame may take several writes.
-    sending: tokio::sync::Mutex<()>,
+    sending: Arc<tokio::sync::Mutex<()>>,
     waiting: Waiting,
+    /// How many calls there are during which the shim may be unable to answer others.
+    blocking: AtomicUsize,
+    /// A call was given up because the shim said nothing, and it has said nothing since.
+    silent: Arc<AtomicBool>,
     reader: tokio::task::AbortHandle,
 }
 
@@ -58,6 +66,13 @@ type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Reply>>>>>;
 
 /// Descriptors that come with a frame.
 const MAX_FDS: usize = 4;
+/// How long a call waits before it asks whether the shim is there at all, and then for an answer to that.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a call waits for a shim that was found silent before.
+const SHORT_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a shim may say nothing while it makes, starts or deletes a container: hooks run then. It is as long as a
+/// kubelet waits (`runtimeRequestTimeout`).
+const LONG_PATIENCE: Duration = Duration::from_secs(120);
 
 impl Drop for Shared {
     fn drop(&mut self) {
@@ -67,7 +82,7 @@ impl Drop for Shared {
 
 impl ShimClient {
     /// Connects to the shim of a sandbox directory and subscribes to its events. The state is the one right before the
-    /// first message on the channel.
+    /// first message on the channel. This waits for a silent shim until that answers, or ends.
     pub(crate) async fn connect(
         directory: &Path,
     ) -> Result<(Self, ShimState, mpsc::UnboundedReceiver<ShimMessage>), Failure> {
@@ -79,19 +94,28 @@ impl ShimClient {
         })?;
         let stream = Arc::new(stream);
         let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
+        let silent = Arc::new(AtomicBool::new(false));
         let (messages, receiver) = mpsc::unbounded_channel();
-        let task = tokio::spawn(receive(Arc::clone(&stream), Arc::clone(&waiting), messages));
+        let task = tokio::spawn(receive(
+            Arc::clone(&stream),
+            Arc::clone(&waiting),
+            Arc::clone(&silent),
+            messages,
+        ));
         let shared = Shared {
             stream,
             next: AtomicU64::new(1),
-            sending: tokio::sync::Mutex::default(),
+            sending: Arc::default(),
             waiting,
+            blocking: AtomicUsize::new(0),
+            silent,
             reader: task.abort_handle(),
         };
         let client = Self {
             shared: Arc::new(shared),
         };
-        match client.call(Request::Subscribe).await? {
+        let mut call = client.begin(Request::Subscribe, &[]).await?;
+        match call.reply().await?.0 {
             Response::State(state) => Ok((client, state, receiver)),
             other => Err(unreachable_shim(&format!(
                 "answered a subscription with {other:?}"
@@ -100,45 +124,144 @@ impl ShimClient {
     }
 
     /// Asks, and waits for the reply.
+    ///
+    /// # Errors
+    /// The shim refused, ended, or said nothing for so long that it can't be waited for: [`ShimClient::is_silent`].
     pub(crate) async fn call(&self, request: Request) -> Result<Response, Failure> {
         self.call_with(request, &[]).await.map(|(response, _)| response)
     }
 
     /// Asks with descriptors, and waits for the reply with its own. The caller keeps its descriptors.
+    ///
+    /// # Errors
+    /// As [`ShimClient::call`].
     pub(crate) async fn call_with(&self, request: Request, fds: &[OwnedFd]) -> Reply {
+        let blocks = matches!(
+            request,
+            Request::Create(_) | Request::Start { .. } | Request::Delete { .. }
+        );
+        let _blocking = blocks.then(|| Blocking::begin(&self.shared.blocking));
+        let begun = Instant::now();
+        let was_silent = self.is_silent();
+        let patience = if was_silent { SHORT_PATIENCE } else { PATIENCE };
+        let mut call = within(patience, self.begin(request, fds))
+            .await
+            .ok_or_else(|| self.hung())??;
+        loop {
+            if let Some(reply) = within(patience, call.reply()).await {
+                return reply;
+            }
+            let there = !self.is_silent() && self.is_there().await;
+            let others_block = self.shared.blocking.load(Ordering::Relaxed) > usize::from(blocks);
+            let may_block = others_block || (blocks && !was_silent && begun.elapsed() < LONG_PATIENCE);
+            if !there && !may_block {
+                return Err(self.hung());
+            }
+        }
+    }
+
+    /// Whether the shim was waited for in vain and has said nothing since.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.shared.silent.load(Ordering::Acquire)
+    }
+
+    fn hung(&self) -> Failure {
+        self.shared.silent.store(true, Ordering::Release);
+        unreachable_shim("does not answer; it is stopped, or hangs")
+    }
+
+    /// Whether the shim answers what takes it no time.
+    async fn is_there(&self) -> bool {
+        let answer = async {
+            let mut call = self.begin(Request::State, &[]).await?;
+            call.reply().await
+        };
+        within(PATIENCE, answer).await.is_some()
+    }
+
+    async fn begin(&self, request: Request, fds: &[OwnedFd]) -> Result<Pending, Failure> {
         let seq = self.shared.next.fetch_add(1, Ordering::Relaxed);
         let frame = encode(&Call { seq, request })?;
-        let (sender, receiver) = oneshot::channel();
+        let (sender, reply) = oneshot::channel();
         match lock(&self.shared.waiting).as_mut() {
             Some(waiting) => waiting.insert(seq, sender),
             None => return Err(unreachable_shim("has ended")),
         };
-        if let Err(error) = self.send(&frame, fds).await {
-            if let Some(waiting) = lock(&self.shared.waiting).as_mut() {
-                waiting.remove(&seq);
-            }
-            return Err(unreachable_shim(&format!("could not be written to: {error}")));
+        let pending = Pending {
+            waiting: Arc::clone(&self.shared.waiting),
+            seq,
+            reply,
+        };
+        match self.send(frame, fds).await {
+            Ok(()) => Ok(pending),
+            Err(error) => Err(unreachable_shim(&format!("could not be written to: {error}"))),
         }
-        receiver
-            .await
-            .unwrap_or_else(|_| Err(unreachable_shim("ended before it answered")))
     }
 
-    async fn send(&self, frame: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
-        let _turn = self.shared.sending.lock().await;
-        let mut sent = 0;
-        while sent < frame.len() {
-            let attached = if sent == 0 { fds } else { &[] };
-            sent += self
-                .shared
-                .stream
-                .async_io(Interest::WRITABLE, || {
-                    send_once(&self.shared.stream, &frame[sent..], attached)
-                })
-                .await?;
+    /// Sends a frame. Who stops waiting for this leaves no half of one behind, which would be the end of the connection.
+    async fn send(&self, mut frame: Vec<u8>, fds: &[OwnedFd]) -> io::Result<()> {
+        let turn = Arc::clone(&self.shared.sending).lock_owned().await;
+        let stream = &self.shared.stream;
+        let first = || send_once(stream, &frame, fds);
+        let sent = stream.async_io(Interest::WRITABLE, first).await?;
+        if sent < frame.len() {
+            frame.drain(..sent);
+            let rest = tokio::spawn(send_rest(Arc::clone(stream), frame, turn));
+            return rest.await.unwrap_or_else(|error| Err(io::Error::other(error)));
         }
         Ok(())
     }
+}
+
+/// A call that was sent. Its reply is not waited for any more once this is dropped.
+struct Pending {
+    waiting: Waiting,
+    seq: u64,
+    reply: oneshot::Receiver<Reply>,
+}
+
+impl Pending {
+    async fn reply(&mut self) -> Reply {
+        let reply = (&mut self.reply).await;
+        reply.unwrap_or_else(|_| Err(unreachable_shim("ended before it answered")))
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(waiting) = lock(&self.waiting).as_mut() {
+            waiting.remove(&self.seq);
+        }
+    }
+}
+
+/// One among the calls that may keep others from being answered.
+struct Blocking<'a>(&'a AtomicUsize);
+
+impl<'a> Blocking<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Blocking<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn within<T>(patience: Duration, work: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(patience, work).await.ok()
+}
+
+async fn send_rest(stream: Arc<UnixStream>, frame: Vec<u8>, _turn: OwnedMutexGuard<()>) -> io::Result<()> {
+    let mut sent = 0;
+    while sent < frame.len() {
+        let next = || send_once(&stream, &frame[sent..], &[]);
+        sent += stream.async_io(Interest::WRITABLE, next).await?;
+    }
+    Ok(())
 }
 
 /// Connects by way of the directory's descriptor: a socket's address has room for 107 bytes, a `--root` may be longer.
@@ -175,8 +298,14 @@ fn encode(call: &Call) -> Result<Vec<u8>, Failure> {
     Ok([&length.to_le_bytes()[..], &body].concat())
 }
 
-async fn receive(stream: Arc<UnixStream>, waiting: Waiting, messages: mpsc::UnboundedSender<ShimMessage>) {
+async fn receive(
+    stream: Arc<UnixStream>,
+    waiting: Waiting,
+    silent: Arc<AtomicBool>,
+    messages: mpsc::UnboundedSender<ShimMessage>,
+) {
     while let Ok((message, fds)) = receive_one(&stream).await {
+        silent.store(false, Ordering::Release);
         match message {
             Message::Event(event) => {
                 // Nobody listens any more only while the engine shuts down.

@@ -31,8 +31,11 @@ pub(in crate::local) async fn remove_locked(
     container: &Container,
 ) -> Result<(), EngineError> {
     container.note(&sandbox.dirs, |record| record.phase = ContainerPhase::Removing);
-    if let Ok(shim) = sandbox.live_shim() {
+    // Without a shim there is no process any more, unless nobody has heard that shim yet.
+    if sandbox.live_shim().is_ok() || sandbox.is_silent(container) {
         kill(sandbox, container).await?;
+    }
+    if let Ok(shim) = sandbox.live_shim() {
         let deleted = shim
             .client
             .call(Request::Delete {

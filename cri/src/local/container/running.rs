@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 
 use super::from_shim;
 use crate::engine::EngineError;
+use crate::local::sandbox::ensure_gone;
 use crate::local::{Container, RunState, Sandbox, lock};
 
 /// How long the kernel may take to end a killed process before that is an error.
@@ -18,6 +19,7 @@ pub(in crate::local) async fn start(sandbox: &Sandbox, container: &Container) ->
     match *container.run.borrow() {
         RunState::Created { .. } => {}
         RunState::Running { .. } => return Ok(()),
+        RunState::Unheard => return Err(sandbox.unheard()),
         RunState::Exited(_) | RunState::Unknown { .. } => {
             return Err(EngineError::FailedPrecondition(format!(
                 "Container {} has ended; it can't be started again.",
@@ -66,7 +68,14 @@ pub(in crate::local) async fn kill(sandbox: &Sandbox, container: &Container) -> 
     if container.has_ended() {
         return Ok(());
     }
-    send(sandbox, container, Signal::SIGKILL as i32, true).await?;
+    if let Err(error) = send(sandbox, container, Signal::SIGKILL as i32, true).await {
+        if !sandbox.is_silent(container) {
+            return Err(error);
+        }
+        // Nobody could log, reap or stop the pod's containers. Whoever listens to the shim hears its end.
+        tracing::warn!("Sandbox {} is ended with all its processes: {error}", sandbox.id);
+        ensure_gone(sandbox).await?;
+    }
     tokio::time::timeout(KILL_TIMEOUT, container.ended())
         .await
         .map_err(|_| {
@@ -79,9 +88,12 @@ pub(in crate::local) async fn kill(sandbox: &Sandbox, container: &Container) -> 
 }
 
 async fn send(sandbox: &Sandbox, container: &Container, signal: i32, all: bool) -> Result<(), EngineError> {
-    // Without a shim the container is killed by whoever finds out, and its end is known then.
     let Ok(shim) = sandbox.live_shim() else {
-        return Ok(());
+        return match *container.run.borrow() {
+            RunState::Unheard => Err(sandbox.unheard()),
+            // Without a shim the container is killed by whoever finds out, and its end is known then.
+            _ => Ok(()),
+        };
     };
     let request = Request::Kill {
         container: container.id.0.clone(),

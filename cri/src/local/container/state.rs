@@ -30,6 +30,15 @@ impl Container {
         }
     }
 
+    /// A container of an engine before. Its shim knows more.
+    pub(in crate::local) fn left(record: ContainerRecord) -> Self {
+        let container = Self::new(record);
+        if !container.has_ended() {
+            container.run.send_replace(RunState::Unheard);
+        }
+        container
+    }
+
     /// Waits until the shim's word that the program runs, or has ended, has arrived here: who is told that a container was
     /// started may use it at once.
     pub(super) async fn begun(&self) {
@@ -135,7 +144,7 @@ impl Container {
             RunState::Created { pid } => (ContainerState::Created, *pid),
             RunState::Running { pid } => (ContainerState::Running, *pid),
             RunState::Exited(_) => (ContainerState::Exited, 0),
-            RunState::Unknown { .. } => (ContainerState::Unknown, 0),
+            RunState::Unheard | RunState::Unknown { .. } => (ContainerState::Unknown, 0),
         };
         let (exit_code, finished_at, reason) = ending(&record, &run);
         ContainerStatus {
@@ -167,6 +176,7 @@ impl Container {
 fn ending(record: &ContainerRecord, run: &RunState) -> (i32, UnixNanos, &'static str) {
     match run {
         RunState::Created { .. } | RunState::Running { .. } => (0, 0, ""),
+        RunState::Unheard => (0, 0, "ShimUnresponsive"),
         RunState::Unknown { since } => (EXIT_CODE_UNKNOWN, *since, "ContainerStatusUnknown"),
         RunState::Exited(exit) => {
             let reason = match exit {

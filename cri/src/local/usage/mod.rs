@@ -113,7 +113,7 @@ async fn count_layers(inner: &Inner, containers: &[Pair]) {
         let ended_at = match &*container.run.borrow() {
             RunState::Exited(exit) => Some(exit.finished_at),
             RunState::Unknown { since } => Some(*since),
-            RunState::Created { .. } | RunState::Running { .. } => None,
+            RunState::Created { .. } | RunState::Running { .. } | RunState::Unheard => None,
         };
         let upper = sandbox.dirs.container(&container.id).join("upper");
         (upper, ended_at, Arc::clone(container))
