@@ -33,7 +33,7 @@ pub const MIN_PROBE_PERIOD: Duration = Duration::from_millis(50);
 const MAX_PROBE_PERIOD: Duration = Duration::from_secs(3600);
 
 /// Conditions that a node sets.
-const NODE_CONDITIONS: [&str; 9] = [
+const NODE_CONDITIONS: [&str; 10] = [
     "AllContainersRestarting",
     "ContainersReady",
     "DisruptionTarget",
@@ -43,6 +43,7 @@ const NODE_CONDITIONS: [&str; 9] = [
     "PodResizePending",
     "PodScheduled",
     "Ready",
+    "berth.dev/OwnUsers",
 ];
 
 /// A period and the probes that it is for.

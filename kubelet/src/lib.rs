@@ -24,6 +24,7 @@ pub mod resources;
 pub mod spec;
 pub mod standalone;
 pub mod status;
+pub mod user_ids;
 pub mod validation;
 pub mod volumes;
 pub mod worker;

@@ -14,6 +14,7 @@ use crate::expansion::{expand, first_unknown};
 use crate::plan::{Desired, ROUND, StartContainer, VolumeMountRequest};
 use crate::resources::container_resources;
 use crate::spec::{self, Role};
+use crate::user_ids::UserIds;
 
 /// Which container is wanted, and where.
 #[derive(Clone, Copy, Debug)]
@@ -123,7 +124,7 @@ fn container_config(
         security: container_security(pod, container, &desired.node)?,
         namespaces: namespace_options(pod),
         pid_target: None,
-        user_namespace: None,
+        user_namespace: desired.user_ids.map(UserIds::user_namespace),
         stop_signal: container
             .lifecycle
             .as_ref()
@@ -226,6 +227,7 @@ mod tests {
             uid: PodUid("uid".into()),
             objects: Arc::default(),
             node: Arc::new(node),
+            user_ids: None,
             deletion: None,
         };
         let sandbox = PodSandboxStatus {

@@ -9,21 +9,18 @@ use k8s_openapi::api::core::v1::{ContainerPort, Pod};
 use super::{labels, pod_dns};
 use crate::defaults::HOSTNAME_MAX_LEN;
 use crate::identity::PodUid;
-use crate::plan::NodeFacts;
+use crate::plan::{Desired, NodeFacts};
 use crate::resources::{overhead_resources, pod_resources};
 use crate::spec::{self, Role};
+use crate::user_ids::UserIds;
 use crate::{env::ConfigError, qos};
 
 /// The configuration of the pod's sandbox number `attempt`.
 ///
 /// # Errors
 /// A value that validation lets through only in a pod that it did not see.
-pub fn to_sandbox_config(
-    pod: &Pod,
-    uid: &PodUid,
-    node: &NodeFacts,
-    attempt: u32,
-) -> Result<PodSandboxConfig, ConfigError> {
+pub fn to_sandbox_config(desired: &Desired, attempt: u32) -> Result<PodSandboxConfig, ConfigError> {
+    let (pod, uid, node) = (&*desired.pod, &desired.uid, &*desired.node);
     let security = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
     let sysctls = security
         .and_then(|security| security.sysctls.as_deref())
@@ -49,7 +46,7 @@ pub fn to_sandbox_config(
         privileged: has_privileged_container(pod),
         overhead: overhead_resources(pod),
         resources: Some(pod_resources(pod, node)),
-        user_namespace: None,
+        user_namespace: desired.user_ids.map(UserIds::user_namespace),
         security: super::security::sandbox_security(pod, node)?,
     })
 }
@@ -166,6 +163,7 @@ fn port_mapping(port: &ContainerPort) -> Result<PortMapping, ConfigError> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::Arc;
 
     use super::*;
     use crate::testing::pod;
@@ -176,7 +174,15 @@ mod tests {
             cluster_domain: "cluster.local".into(),
             ..NodeFacts::default()
         };
-        to_sandbox_config(&pod(spec), &PodUid("u1".into()), &node, 3).unwrap()
+        let desired = Desired {
+            pod: Arc::new(pod(spec)),
+            uid: PodUid("u1".into()),
+            objects: Arc::default(),
+            node: Arc::new(node),
+            user_ids: None,
+            deletion: None,
+        };
+        to_sandbox_config(&desired, 3).unwrap()
     }
 
     #[test]

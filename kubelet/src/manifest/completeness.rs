@@ -62,8 +62,8 @@ fn containers_and_pod(to: &mut Walk<'_>) {
     to.of::<ObjectMeta>("metadata", "annotations labels name namespace uid");
     to.of::<api::PodSpec>(
         "spec",
-        "activeDeadlineSeconds containers dnsConfig dnsPolicy hostAliases hostIPC hostNetwork hostPID hostname \
-         hostnameOverride imagePullSecrets initContainers overhead priority readinessGates resources restartPolicy runtimeClassName \
+        "activeDeadlineSeconds containers dnsConfig dnsPolicy hostAliases hostIPC hostNetwork hostPID hostUsers \
+         hostname hostnameOverride imagePullSecrets initContainers overhead priority readinessGates resources restartPolicy runtimeClassName \
          securityContext setHostnameAsFQDN shareProcessNamespace subdomain terminationGracePeriodSeconds volumes",
     );
     to.of::<api::PodSecurityContext>(

@@ -72,11 +72,6 @@ const REFUSED: &[Rule] = &[
         "spec.ephemeralContainers",
         "they are added to a pod that runs, through an API server",
     ),
-    is(
-        "spec.hostUsers",
-        "false",
-        "user namespaces of pods are not done yet",
-    ),
     is_not("spec.os.name", "linux", "only Linux pods run here"),
     present(
         "spec.resourceClaims",
@@ -183,7 +178,6 @@ const WITHOUT_EFFECT: &[Rule] = &[
         "spec.serviceAccountName",
         "it is a name that the pod may ask for, and grants nothing here",
     ),
-    present("spec.hostUsers", "pods use the host's users"),
     present("spec.os", "the pod runs on Linux"),
 ];
 
@@ -382,7 +376,6 @@ mod tests {
     fn refuses_by_path_and_value() {
         let text = "
 spec:
-  hostUsers: no
   os: {name: windows}
   imagePullSecrets: []
   resourceClaims: null
@@ -395,14 +388,13 @@ spec:
   - nfs: {}
 ";
         let expected = [
-            "spec.hostUsers",
             "spec.os.name",
             "spec.containers[1].volumeDevices",
             "spec.initContainers[0].lifecycle.preStop.tcpSocket",
             "spec.volumes[0].nfs",
         ];
         assert_eq!(paths(text), expected);
-        assert_eq!(paths("spec: {hostUsers: true, os: {name: linux}}"), [""; 0]);
+        assert_eq!(paths("spec: {os: {name: linux}}"), [""; 0]);
     }
 
     #[test]

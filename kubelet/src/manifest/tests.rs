@@ -396,6 +396,7 @@ fn begin(uid: PodUid, pod: Pod, objects: Objects) {
         pod: pod.into(),
         objects: objects.into(),
         node: Arc::default(),
+        user_ids: None,
         deletion: None,
     };
     let first = plan(&desired, &observed, 2);

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 
 use crate::backoff::Backoff;
 use crate::identity::PodUid;
+use crate::user_ids::UserIds;
 
 /// A pod as it is to be.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Desired {
     pub objects: Arc<Objects>,
     /// What the plan needs to know of the node.
     pub node: Arc<NodeFacts>,
+    /// Its ids on the node, if they are its own (`hostUsers: false`). The worker claims them.
+    pub user_ids: Option<UserIds>,
     /// Somebody wants the pod to end and to be removed.
     pub deletion: Option<Deletion>,
 }

@@ -67,7 +67,7 @@ fn run_sandbox(view: &View<'_>, plan: &mut Plan) {
         return wake(plan, at);
     }
     let desired = view.desired;
-    match to_sandbox_config(&desired.pod, &desired.uid, &desired.node, attempt) {
+    match to_sandbox_config(desired, attempt) {
         Ok(config) => {
             let cgroup = PodCgroup {
                 path: config.cgroup_parent.clone(),

@@ -19,6 +19,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::file_user::make;
+
 /// Directories may be so deep: each level holds descriptors.
 const DEEPEST: usize = 200;
 /// procfs and sysfs (statfs(2)): they have no end, and no files that anybody wants to keep.
@@ -209,11 +211,12 @@ impl Copier<'_> {
         let shown = to.shown;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
-                let file = create(to.directory, to.name).map_err(|error| failed(shown, error))?;
+                let file = create(to.directory, to.name, self.owner).map_err(|error| failed(shown, error))?;
                 self.file(&source, stat, file, shown)
             }
             FileType::Directory => {
-                let made = make_directory(to.directory, to.name).map_err(|error| failed(shown, error))?;
+                let made = make_directory(to.directory, to.name, self.owner)
+                    .map_err(|error| failed(shown, error))?;
                 self.contents(&source, &made, shown, to.depth + 1)?;
                 self.finish(made.as_fd(), stat)
                     .map_err(|error| failed(shown, error))
@@ -311,7 +314,7 @@ impl Copier<'_> {
             Err(error) if error != Errno::NOENT => return Err(reason(error)),
             _ => {}
         }
-        symlinkat(&target, directory, name).map_err(reason)
+        make(self.owner, || symlinkat(&target, directory, name)).map_err(reason)
     }
 
     /// Owner, permissions without set-user-id and the like, and time of a new file.
@@ -333,7 +336,7 @@ impl Copier<'_> {
 }
 
 /// A file of that name: the one that is there, or a new one.
-fn create(directory: &OwnedFd, name: &OsStr) -> io::Result<File> {
+fn create(directory: &OwnedFd, name: &OsStr, owner: Option<(u32, u32)>) -> io::Result<File> {
     let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     match openat(directory, name, flags, Mode::empty()) {
         Ok(there) if FileType::from_raw_mode(fstat(&there)?.st_mode) == FileType::RegularFile => {
@@ -345,12 +348,15 @@ fn create(directory: &OwnedFd, name: &OsStr) -> io::Result<File> {
         Err(error) => return Err(error.into()),
     }
     let flags = flags | OFlags::CREATE | OFlags::EXCL;
-    Ok(openat(directory, name, flags, Mode::from_raw_mode(0o600))?.into())
+    let file = make(owner, || {
+        openat(directory, name, flags, Mode::from_raw_mode(0o600))
+    })?;
+    Ok(file.into())
 }
 
 /// A directory of that name: the one that is there, or a new one.
-fn make_directory(directory: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
-    match mkdirat(directory, name, Mode::from_raw_mode(0o700)) {
+fn make_directory(directory: &OwnedFd, name: &OsStr, owner: Option<(u32, u32)>) -> io::Result<OwnedFd> {
+    match make(owner, || mkdirat(directory, name, Mode::from_raw_mode(0o700))) {
         Err(error) if error != Errno::EXIST => return Err(error.into()),
         _ => {}
     }

@@ -175,6 +175,7 @@ impl Supervisor {
             pod: Arc::new(pod),
             objects,
             node: Arc::clone(&self.node.facts),
+            user_ids: None,
             deletion: None,
         }
     }

@@ -8,6 +8,7 @@ mod daemon;
 mod detached;
 mod events;
 mod facts;
+mod file_user;
 mod forward;
 mod inspect;
 mod journal;

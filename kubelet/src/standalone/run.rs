@@ -237,6 +237,7 @@ impl Standalone {
                 uid,
                 objects: Arc::clone(&self.objects),
                 node: Arc::clone(&self.node.facts),
+                user_ids: None,
                 deletion: None,
             };
             let (session, control) = self.session(desired)?;
@@ -327,6 +328,7 @@ pub(super) fn ending(node: &Node, record: PodRecord, grace: Option<Duration>) ->
     });
     Desired {
         uid: record.uid(),
+        user_ids: None,
         deletion: Some(deletion),
         pod: Arc::new(record.pod),
         objects: Arc::new(Objects::default()),

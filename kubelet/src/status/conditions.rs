@@ -58,6 +58,7 @@ pub(super) fn conditions(
     let restarting = spec::may_restart_all(&view.desired.pod).then(|| all_restarting(view, phase));
     all.into_iter()
         .chain(restarting)
+        .chain(own_users(view))
         .map(|condition| timed(view, condition, previous))
         .chain(
             own.iter()
@@ -94,6 +95,15 @@ fn ready(pod: &Pod, phase: Phase, containers: &Condition, own: &[(String, String
         return copied;
     }
     Condition::unmet("Ready", "ReadinessGatesNotReady", missing.join(", "))
+}
+
+/// The pod has users of its own: which, a field has no place for.
+fn own_users(view: &View<'_>) -> Option<Condition> {
+    let ids = view.desired.user_ids?;
+    Some(Condition {
+        message: ids.describe(),
+        ..Condition::met("berth.dev/OwnUsers")
+    })
 }
 
 /// A condition that the pod's annotation sets.

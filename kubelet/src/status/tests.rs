@@ -32,6 +32,7 @@ fn scene(spec: &str) -> Scene {
         uid: PodUid("uid".into()),
         objects: Arc::default(),
         node: Arc::new(node),
+        user_ids: None,
         deletion: None,
     };
     let sandbox = PodSandboxStatus {

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{AppArmorProfile, Container, PodSpec, SeccompPro
 
 use super::container::Place;
 use super::{Errors, names};
+use crate::user_ids::IDS_PER_POD;
 
 /// Sysctls of the namespaces that a pod has for itself; all others are the host's.
 const NAMESPACED: [&str; 4] = ["kernel.shm", "kernel.msg", "fs.mqueue.", "net."];
@@ -18,6 +19,7 @@ pub(super) fn pod_security(spec: &PodSpec, errors: &mut Errors) {
             "ShareProcessNamespace and HostPID cannot both be enabled",
         );
     }
+    host_users(spec, errors);
     let Some(security) = &spec.security_context else {
         return;
     };
@@ -28,12 +30,13 @@ pub(super) fn pod_security(spec: &PodSpec, errors: &mut Errors) {
         ("fsGroup", security.fs_group),
     ];
     for (name, id) in ids {
-        id_number(&format!("{path}.{name}"), id, errors);
+        id_number(&format!("{path}.{name}"), id, spec, errors);
     }
     for (index, group) in security.supplemental_groups.iter().flatten().enumerate() {
         id_number(
             &format!("{path}.supplementalGroups[{index}]"),
             Some(*group),
+            spec,
             errors,
         );
     }
@@ -56,6 +59,22 @@ pub(super) fn pod_security(spec: &PodSpec, errors: &mut Errors) {
         apparmor(profile, &format!("{path}.appArmorProfile"), errors);
     }
     sysctls(spec, errors);
+}
+
+/// With users of its own a pod shares no other namespace with the host: what it may do there would depend on rights that
+/// it does not have.
+fn host_users(spec: &PodSpec, errors: &mut Errors) {
+    if spec.host_users != Some(false) {
+        return;
+    }
+    let shared = [
+        ("hostNetwork", spec.host_network),
+        ("hostPID", spec.host_pid),
+        ("hostIPC", spec.host_ipc),
+    ];
+    for (name, _) in shared.iter().filter(|(_, shared)| *shared == Some(true)) {
+        errors.forbidden(&format!("spec.{name}"), "when `hostUsers` is false");
+    }
 }
 
 fn sysctls(spec: &PodSpec, errors: &mut Errors) {
@@ -97,22 +116,32 @@ fn sysctls(spec: &PodSpec, errors: &mut Errors) {
 }
 
 pub(super) fn container_security(container: &Container, place: &Place<'_>, errors: &mut Errors) {
+    if place.spec.host_users == Some(false)
+        && container
+            .volume_devices
+            .as_ref()
+            .is_some_and(|all| !all.is_empty())
+    {
+        // There is no id-mapped mount of a device.
+        errors.forbidden(&place.field("volumeDevices"), "when `hostUsers` is false");
+    }
     let Some(security) = &container.security_context else {
         return;
     };
     let field = |name: &str| place.field(&format!("securityContext.{name}"));
-    id_number(&field("runAsUser"), security.run_as_user, errors);
-    id_number(&field("runAsGroup"), security.run_as_group, errors);
+    id_number(&field("runAsUser"), security.run_as_user, place.spec, errors);
+    id_number(&field("runAsGroup"), security.run_as_group, place.spec, errors);
     errors.one_of(
         &field("procMount"),
         security.proc_mount.as_deref(),
         &["Default", "Unmasked"],
     );
-    if security.proc_mount.as_deref() == Some("Unmasked") {
-        // Upstream wants a user namespace, which is not done yet; the kernel lets root see all of /proc without one.
-        errors.forbidden(
+    if security.proc_mount.as_deref() == Some("Unmasked") && place.spec.host_users != Some(false) {
+        // Without users of its own, root of the container could change the host through /proc.
+        errors.invalid(
             &field("procMount"),
-            "`hostUsers` must be false to use `Unmasked`, and that is not done yet",
+            "Unmasked",
+            "`hostUsers` must be false to use `Unmasked`",
         );
     }
     if let Some(profile) = &security.seccomp_profile {
@@ -141,9 +170,16 @@ pub(super) fn container_security(container: &Container, place: &Place<'_>, error
     }
 }
 
-fn id_number(path: &str, id: Option<i64>, errors: &mut Errors) {
-    if let Some(id) = id.filter(|id| !(0..=i64::from(i32::MAX)).contains(id)) {
+fn id_number(path: &str, id: Option<i64>, spec: &PodSpec, errors: &mut Errors) {
+    let Some(id) = id else { return };
+    if !(0..=i64::from(i32::MAX)).contains(&id) {
         errors.invalid_number(path, id, "must be between 0 and 2147483647, inclusive");
+    } else if spec.host_users == Some(false) && id >= i64::from(IDS_PER_POD) {
+        errors.invalid_number(
+            path,
+            id,
+            "must be between 0 and 65535, inclusive, when `hostUsers` is false",
+        );
     }
 }
 

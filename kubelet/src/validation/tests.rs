@@ -212,6 +212,41 @@ fn rules() {
         ),
         (
             "",
+            r#","hostUsers":false,"hostNetwork":true"#,
+            "spec.hostNetwork: Forbidden: when `hostUsers` is false",
+        ),
+        (
+            "",
+            r#","hostUsers":false,"hostPID":true"#,
+            "spec.hostPID: Forbidden: when `hostUsers` is false",
+        ),
+        (
+            "",
+            r#","hostUsers":false,"hostIPC":true"#,
+            "spec.hostIPC: Forbidden: when `hostUsers` is false",
+        ),
+        (
+            "",
+            r#","hostUsers":false,"securityContext":{"fsGroup":65536}"#,
+            "spec.securityContext.fsGroup: Invalid value: 65536: must be between 0 and 65535, inclusive, when `hostUsers` is false",
+        ),
+        (
+            r#","securityContext":{"runAsUser":100000}"#,
+            r#","hostUsers":false"#,
+            "spec.containers[0].securityContext.runAsUser: Invalid value: 100000: must be between 0 and 65535",
+        ),
+        (
+            r#","securityContext":{"procMount":"Unmasked"}"#,
+            "",
+            r#"spec.containers[0].securityContext.procMount: Invalid value: "Unmasked": `hostUsers` must be false"#,
+        ),
+        (
+            r#","volumeDevices":[{"name":"v","devicePath":"/dev/v"}]"#,
+            r#","hostUsers":false,"volumes":[{"name":"v"}]"#,
+            "spec.containers[0].volumeDevices: Forbidden: when `hostUsers` is false",
+        ),
+        (
+            "",
             r#","shareProcessNamespace":true,"hostPID":true"#,
             "spec.shareProcessNamespace: Forbidden: ShareProcessNamespace and HostPID cannot both be enabled",
         ),

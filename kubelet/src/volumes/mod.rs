@@ -189,6 +189,13 @@ pub fn container_mounts(context: &Context<'_>, start: &StartContainer) -> Result
         });
     }
     mounts.extend(own_mounts(context, start, &mounts)?);
+    // Files belong to the pod's ids as the pod sees them, on the disk too: a volume is the same for any pod.
+    if let Some(user) = &start.config.user_namespace {
+        for mount in &mut mounts {
+            mount.uid_mappings.clone_from(&user.uids);
+            mount.gid_mappings.clone_from(&user.gids);
+        }
+    }
     Ok(mounts)
 }
 

@@ -22,6 +22,7 @@ use crate::plan::{
     self, Deletion, Desired, HookKind, NodeFacts, Observed, Plan, ProbeWanted, Stage, Step, StepKey,
 };
 use crate::prober::{self, ProbeReport, RunningProbe};
+use crate::user_ids::{ClaimError, Claims, UserIds, wants_own};
 use crate::volumes::{PodDir, termination_message};
 use crate::{annotations, config, qos, spec, status};
 
@@ -38,6 +39,14 @@ pub enum SpawnError {
         pod: String,
         /// Why.
         source: std::io::Error,
+    },
+    /// It gets no ids of its own (`hostUsers: false`).
+    #[error("Pod {pod} can't have users of its own: {source}.")]
+    UserIds {
+        /// The pod.
+        pod: String,
+        /// Why.
+        source: ClaimError,
     },
     /// Another runtime runs it.
     #[error("Pod {pod} is run by {}, not by {}; end it there first: berth stop finds the way.", runtime(.theirs), runtime(.ours))]
@@ -99,6 +108,7 @@ pub fn spawn(
     desired.deletion = desired.deletion.or_else(|| record.deletion());
     record.set_deletion(desired.deletion);
     records.save(&record).map_err(failed)?;
+    desired.user_ids = user_ids(&node, &desired, &records, &mut record)?;
     let (commands, command_receiver) = mpsc::unbounded_channel();
     let first = PodState {
         pod: Arc::clone(&desired.pod),
@@ -144,6 +154,46 @@ pub fn spawn(
         #[cfg(test)]
         worker: _task.abort_handle(),
     })
+}
+
+/// The ids of a pod that has its own: those of its record, or else new ones. The record is on the disk before they are
+/// claimed, and says them before anything uses them.
+fn user_ids(
+    node: &Node,
+    desired: &Desired,
+    records: &Records,
+    record: &mut PodRecord,
+) -> Result<Option<UserIds>, SpawnError> {
+    let ends = desired.deletion.is_some();
+    if !wants_own(&desired.pod) || (ends && record.user_ids.is_none()) {
+        return Ok(None);
+    }
+    let claims = Claims::new(&node.kubelet_root);
+    if let Some(ids) = record.user_ids {
+        return match claims.keep(&desired.uid, ids) {
+            Err(source) if !ends => Err(SpawnError::UserIds {
+                pod: spec::describe(&desired.pod),
+                source,
+            }),
+            _ => Ok(Some(ids)),
+        };
+    }
+    match claims.claim(&desired.uid) {
+        Ok(ids) => record.user_ids = Some(ids),
+        Err(source) => {
+            // Nothing was made of it.
+            let _ = records.remove(&desired.uid);
+            return Err(SpawnError::UserIds {
+                pod: spec::describe(&desired.pod),
+                source,
+            });
+        }
+    }
+    records.save(record).map_err(|source| SpawnError::Record {
+        pod: spec::describe(&desired.pod),
+        source,
+    })?;
+    Ok(record.user_ids)
 }
 
 struct Worker {
@@ -600,9 +650,16 @@ impl Worker {
         if let Some(released) = self.logs_released.take() {
             let _ = released.await;
         }
+        let uid = &self.desired.uid;
+        let claims = Claims::new(&self.node.kubelet_root);
+        let ids = self.record.user_ids;
         let removed = self
             .remove_logs()
-            .and_then(|()| self.records.remove(&self.desired.uid));
+            .and_then(|()| {
+                let released = || claims.release(uid, ids);
+                wants_own(&self.desired.pod).then(released).unwrap_or(Ok(()))
+            })
+            .and_then(|()| self.records.remove(uid));
         match removed {
             Ok(()) => Next::Gone,
             Err(error) => {
@@ -616,8 +673,7 @@ impl Worker {
     }
 
     fn remove_logs(&self) -> std::io::Result<()> {
-        let facts = &self.node.facts;
-        match config::to_sandbox_config(&self.desired.pod, &self.desired.uid, facts, 0) {
+        match config::to_sandbox_config(&self.desired, 0) {
             Ok(sandbox) => crate::volumes::delete_tree(&sandbox.log_directory),
             Err(_) => Ok(()),
         }

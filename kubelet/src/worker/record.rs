@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::durable;
 use crate::identity::PodUid;
 use crate::plan::{Deletion, PodFailure, ProbeResults};
+use crate::user_ids::UserIds;
 
 /// The record's name in the directory `<kubelet root>/pod-records`.
 const SUFFIX: &str = ".json";
@@ -41,6 +42,9 @@ pub struct PodRecord {
     /// Containers that somebody wants to be started anew.
     #[serde(default)]
     pub restarts: BTreeSet<ContainerId>,
+    /// Its ids on the node, if they are its own (`hostUsers: false`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_ids: Option<UserIds>,
     /// It has failed as a whole: when, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<(UnixNanos, PodFailure)>,
@@ -72,6 +76,7 @@ impl PodRecord {
             probes: BTreeMap::new(),
             kill_started: BTreeMap::new(),
             restarts: BTreeSet::new(),
+            user_ids: None,
             failed: None,
         }
     }

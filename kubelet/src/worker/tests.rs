@@ -60,6 +60,7 @@ impl Bench {
             uid: uid.clone(),
             objects: Arc::new(Objects::default()),
             node: Arc::clone(&self.node.facts),
+            user_ids: None,
             deletion: None,
         };
         let (sender, events) = mpsc::unbounded_channel();

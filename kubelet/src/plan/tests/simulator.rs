@@ -137,6 +137,7 @@ impl Simulator {
                 uid: PodUid("uid".into()),
                 objects: Arc::default(),
                 node: Arc::new(node),
+                user_ids: None,
                 deletion: None,
             },
             observed,
