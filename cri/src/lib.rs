@@ -17,7 +17,7 @@ mod types;
 pub mod v1;
 
 pub use engine::{Engine, EngineError, EventStream};
-pub use local::{BUILT_IN_HANDLER, EngineConfig, HandlerConfig, LocalEngine};
+pub use local::{BUILT_IN_HANDLER, EngineConfig, HandlerConfig, LocalEngine, disk_usage};
 pub use remote::RemoteEngine;
 pub use session::{Session, StreamOptions, TerminalSize};
 pub use streaming::{

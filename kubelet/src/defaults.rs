@@ -100,3 +100,15 @@ pub const MAX_SECRET_SIZE: usize = 1024 * 1024;
 pub const MAX_RESTART_RULES: usize = 20;
 /// Values of a rule's `exitCodes`.
 pub const MAX_RESTART_RULE_EXIT_CODES: usize = 255;
+
+/// How often it is looked whether images are to be removed (ImageGCPeriod).
+pub const IMAGE_GC_PERIOD: Duration = Duration::from_secs(300);
+/// How full the file system with the images may get before images are removed (imageGCHighThresholdPercent).
+pub const IMAGE_GC_HIGH_THRESHOLD_PERCENT: u8 = 85;
+/// How full it is to be then (imageGCLowThresholdPercent).
+pub const IMAGE_GC_LOW_THRESHOLD_PERCENT: u8 = 80;
+
+/// How often pods with limits of local storage are measured (evictionMonitoringPeriod).
+pub const EVICTION_MONITORING_PERIOD: Duration = Duration::from_secs(10);
+/// What the containers of a pod get that is evicted at once (immediateEvictionGracePeriodSeconds).
+pub const IMMEDIATE_EVICTION_GRACE_PERIOD: Duration = Duration::from_secs(1);

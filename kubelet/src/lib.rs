@@ -11,6 +11,7 @@ pub mod env;
 pub mod expansion;
 pub mod identity;
 mod lifecycle;
+mod local_storage;
 pub mod logs;
 pub mod manifest;
 pub mod plan;

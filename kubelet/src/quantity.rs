@@ -63,6 +63,64 @@ impl Value {
     }
 }
 
+/// How a quantity is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// `1500`, `100m`, `2k`.
+    #[default]
+    Decimal,
+    /// `2e3`.
+    Exponent,
+    /// `1536Mi`.
+    Binary,
+}
+
+impl Form {
+    /// The form that a text has.
+    pub fn of(text: &str) -> Self {
+        let suffix = text.trim_start_matches(|c: char| c.is_ascii_digit() || "+-.".contains(c));
+        match suffix.as_bytes() {
+            [_, b'i'] => Self::Binary,
+            [b'e' | b'E', _, ..] => Self::Exponent,
+            _ => Self::Decimal,
+        }
+    }
+}
+
+impl Value {
+    /// The quantity in its shortest form (`String()`): no fraction, and the largest suffix that leaves none.
+    pub fn show(self, form: Form) -> String {
+        let exact = self.is_whole() && self.0.abs() >= 1024 * NANO;
+        if form == Form::Binary && exact {
+            let mut number = self.0 / NANO;
+            let mut suffixes = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"].iter();
+            let mut suffix = suffixes.next();
+            while number % 1024 == 0
+                && let Some(larger) = suffixes.next()
+            {
+                number /= 1024;
+                suffix = Some(larger);
+            }
+            return format!("{number}{}", suffix.unwrap_or(&""));
+        }
+        let (mut number, mut thousands) = (self.0, 0);
+        while number != 0 && number % 1000 == 0 && thousands < 9 {
+            number /= 1000;
+            thousands += 1;
+        }
+        let suffixes = ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
+        match (form, thousands) {
+            _ if number == 0 => "0".to_owned(),
+            (Form::Exponent, 3) => number.to_string(),
+            (Form::Exponent, thousands) => {
+                let exponent = i32::try_from(thousands).unwrap_or(0) * 3 - 9;
+                format!("{number}e{exponent}")
+            }
+            (_, thousands) => format!("{number}{}", suffixes.get(thousands).unwrap_or(&"")),
+        }
+    }
+}
+
 fn clamp(value: i128) -> i64 {
     i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
 }
@@ -255,6 +313,35 @@ mod tests {
             "1e99999999999",
         ] {
             assert_eq!(parse(text), Err(QuantityError), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_shortest_form_is_upstream_s() {
+        for (text, shown) in [
+            ("1Mi", "1Mi"),
+            ("1024Ki", "1Mi"),
+            ("1.5Gi", "1536Mi"),
+            ("1000Ki", "1000Ki"),
+            ("1023", "1023"),
+            ("0.5Ki", "512"),
+            ("1048576", "1048576"),
+            ("1000", "1k"),
+            ("1500M", "1500M"),
+            ("2000M", "2G"),
+            ("0.1", "100m"),
+            ("2e3", "2e3"),
+            ("2000e0", "2e3"),
+            ("1e0", "1"),
+            ("0Mi", "0"),
+            ("-2Ki", "-2Ki"),
+            ("1E", "1E"),
+        ] {
+            assert_eq!(
+                parse(text).map(|value| value.show(Form::of(text))),
+                Ok(shown.to_owned()),
+                "{text}"
+            );
         }
     }
 

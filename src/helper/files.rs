@@ -44,6 +44,16 @@ pub(crate) fn replace(path: &str, text: &str) -> io::Result<()> {
     fs::write(path, text)
 }
 
+/// `fill FILE BYTES`: a file of that many bytes, all of them on disk.
+pub(crate) fn fill(mut args: Args) -> Outcome {
+    let path: String = args.word("FILE")?;
+    let bytes: u64 = args.word("BYTES")?;
+    let mut file = File::create(&path).map_err(|error| named(&path, &error))?;
+    let filled = io::copy(&mut io::repeat(b'x').take(bytes), &mut file).and_then(|_| file.sync_all());
+    filled.map_err(|error| named(&path, &error))?;
+    Ok(0)
+}
+
 /// `append FILE TEXT…`
 pub(crate) fn append(mut args: Args) -> Outcome {
     let path: String = args.word("FILE")?;

@@ -77,6 +77,7 @@ fn dispatch(verb: &str, args: Args) -> Outcome {
         "exit" => output::exit(args),
         "false" => Ok(1),
         "fds" => show::fds(args),
+        "fill" => files::fill(args),
         "forkbomb" => load::forkbomb(args),
         "grandchild" => load::grandchild(args),
         "grpc-health" => grpc_health::grpc_health(args),

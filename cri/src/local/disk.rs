@@ -62,6 +62,15 @@ pub(super) fn of(path: &Path) -> io::Result<Usage> {
     }
 }
 
+/// Bytes on disk that a directory takes with everything below it on the same file system; 0 if it is not there. A file with
+/// several names counts once, and links are not followed, also not those that a container makes meanwhile. Blocking.
+///
+/// # Errors
+/// The file system refuses.
+pub fn disk_usage(directory: &Path) -> io::Result<u64> {
+    of(directory).map(|usage| usage.bytes)
+}
+
 /// The entries of a directory; none if it is not there.
 fn entries(directory: &Path) -> io::Result<Vec<io::Result<fs::DirEntry>>> {
     match fs::read_dir(directory) {

@@ -53,6 +53,7 @@ use berth_shim::protocol::ExitRecord;
 use nix::fcntl::Flock;
 use tokio::sync::{mpsc, watch};
 
+pub use disk::disk_usage;
 pub use handlers::{BUILT_IN as BUILT_IN_HANDLER, HandlerConfig};
 
 use crate::engine::EngineError;

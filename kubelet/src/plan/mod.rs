@@ -17,6 +17,7 @@ mod termination;
 mod view;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use berth_cri::{ContainerId, UnixNanos};
 use serde::{Deserialize, Serialize};
@@ -104,6 +105,9 @@ pub struct PodFailure {
     pub reason: String,
     /// `status.message`.
     pub message: String,
+    /// What its containers get to end in, if not what the pod says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace: Option<Duration>,
 }
 
 /// How far a pod's life is.

@@ -43,6 +43,7 @@ pub(crate) fn outcome(view: &View<'_>) -> Option<Outcome> {
         failure: Some(PodFailure {
             reason: "DeadlineExceeded".to_owned(),
             message,
+            grace: None,
         }),
     })
 }
@@ -109,6 +110,7 @@ fn sandbox_lost_for_good(view: &View<'_>) -> Option<Outcome> {
         failure: Some(PodFailure {
             reason: "PodSandboxLost".to_owned(),
             message,
+            grace: None,
         }),
     })
 }

@@ -142,8 +142,8 @@ pub enum HookKind {
 pub enum KillReason {
     /// The pod is to end.
     PodDeleted,
-    /// The pod ran longer than `activeDeadlineSeconds`.
-    DeadlineExceeded,
+    /// The pod has failed as a whole: it ran longer than `activeDeadlineSeconds`, for example.
+    PodFailed,
     /// Its liveness probe failed.
     LivenessProbe,
     /// Its startup probe failed.
@@ -232,7 +232,7 @@ impl KillReason {
     /// A sentence for the container's `Killing` event.
     pub fn message(&self, container: &str) -> String {
         match self {
-            Self::PodDeleted | Self::DeadlineExceeded | Self::PodCompleted => {
+            Self::PodDeleted | Self::PodFailed | Self::PodCompleted => {
                 format!("Stopping container {container}")
             }
             Self::Restart => format!("Restarting container {container}"),

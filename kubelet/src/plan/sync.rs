@@ -15,7 +15,7 @@ use super::{
 };
 use crate::backoff::after;
 use crate::config::to_sandbox_config;
-use crate::defaults::MAX_PER_POD_CONTAINER;
+use crate::defaults::{MAX_PER_POD_CONTAINER, MINIMUM_GRACE_PERIOD};
 use crate::resources::{pod_milli_cpu, pod_resources};
 use crate::spec::{self, Role};
 
@@ -378,6 +378,7 @@ fn kill(view: &View<'_>, record: &ContainerStatus, reason: KillReason, grace: st
     Kill {
         reason,
         deadline: after(began, grace),
+        least: MINIMUM_GRACE_PERIOD,
         at_once: false,
     }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Kill {
     pub(crate) reason: KillReason,
     /// When it must be over.
     pub(crate) deadline: UnixNanos,
+    /// It gets this, however near the deadline is.
+    pub(crate) least: Duration,
     /// No hook, no waiting.
     pub(crate) at_once: bool,
 }
@@ -49,19 +51,21 @@ fn pod_kill(view: &View<'_>, outcome: Option<&Outcome>) -> Kill {
         return Kill {
             reason: KillReason::PodDeleted,
             deadline: after(deletion.requested_at, grace),
+            least: MINIMUM_GRACE_PERIOD,
             at_once: grace.is_zero(),
         };
     }
-    let failed = outcome.is_some_and(|outcome| outcome.failure.is_some());
-    let reason = if failed {
-        KillReason::DeadlineExceeded
-    } else {
-        KillReason::PodCompleted
+    let failure = outcome.and_then(|outcome| outcome.failure.as_ref());
+    let reason = match failure {
+        Some(_) => KillReason::PodFailed,
+        None => KillReason::PodCompleted,
     };
     let began = outcome.map_or(view.now, |outcome| outcome.at);
+    let given = failure.and_then(|failure| failure.grace);
     Kill {
         reason,
-        deadline: after(began, grace),
+        deadline: after(began, given.unwrap_or(grace)),
+        least: given.map_or(MINIMUM_GRACE_PERIOD, |_| Duration::ZERO),
         at_once: false,
     }
 }
@@ -120,7 +124,7 @@ pub(crate) fn stop_container(view: &View<'_>, record: &ContainerStatus, kill: &K
     if !signalled && pre_stop(view, record, kill, plan) {
         return;
     }
-    let left = nanos_between(view.now, kill.deadline).max(MINIMUM_GRACE_PERIOD);
+    let left = nanos_between(view.now, kill.deadline).max(kill.least);
     plan.steps.push(Step::StopContainer {
         id: record.id.clone(),
         name: record.config.name.clone(),

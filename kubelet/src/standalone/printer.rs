@@ -181,6 +181,7 @@ fn sentence(event: &PodEvent) -> Option<(Option<u8>, String)> {
         | EventReason::FailedCreatePodSandBox
         | EventReason::FailedMount
         | EventReason::FailedSync
+        | EventReason::Evicted
         | EventReason::FailedPostStartHook
         | EventReason::FailedPreStopHook => (Some(RED), about()),
         EventReason::BackOff | EventReason::Unhealthy | EventReason::ProbeWarning => (Some(YELLOW), about()),

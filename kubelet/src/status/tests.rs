@@ -244,6 +244,7 @@ fn phases() {
     late.plan.failure = Some(PodFailure {
         reason: "DeadlineExceeded".into(),
         message: "late".into(),
+        grace: None,
     });
     let status = late.status();
     assert_eq!(

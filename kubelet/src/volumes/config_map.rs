@@ -8,7 +8,7 @@ use super::atomic_writer::{self, Payload};
 use super::payload::{DEFAULT_MODE, Keys, Style};
 use super::{Context, VolumeError};
 
-const PLUGIN: &str = "kubernetes.io/configmap";
+pub(super) const PLUGIN: &str = "kubernetes.io/configmap";
 
 /// Where the volume is.
 pub(super) fn path(context: &Context<'_>, name: &str) -> PathBuf {

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::EmptyDirVolumeSource;
 
 use super::{Context, VolumeError, mounts, ownership};
 
-const PLUGIN: &str = "kubernetes.io/empty-dir";
+pub(super) const PLUGIN: &str = "kubernetes.io/empty-dir";
 
 /// Where the volume is.
 pub(super) fn path(context: &Context<'_>, name: &str) -> PathBuf {

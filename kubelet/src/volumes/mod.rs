@@ -24,7 +24,7 @@ mod termination;
 use std::path::{Path, PathBuf};
 
 use berth_cri::{ImageMount, Mount};
-use k8s_openapi::api::core::v1::{Pod, Volume};
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 pub(crate) use delete::delete_tree;
@@ -148,6 +148,19 @@ fn volume_path(context: &Context<'_>, name: &str) -> Result<PathBuf, VolumeError
         Ok(projected::path(context, name))
     } else {
         Err(unsupported(name))
+    }
+}
+
+/// Where a volume is that takes room on the node's disk and counts as the pod's (IsLocalEphemeralVolume).
+pub(crate) fn on_local_disk(dir: &PodDir, volume: &Volume) -> Option<PathBuf> {
+    let name = &volume.name;
+    let on_disk = |source: &EmptyDirVolumeSource| source.medium.as_deref().unwrap_or_default().is_empty();
+    if volume.empty_dir.as_ref().is_some_and(on_disk) {
+        Some(dir.volume(empty_dir::PLUGIN, name))
+    } else if volume.config_map.is_some() {
+        Some(dir.volume(config_map::PLUGIN, name))
+    } else {
+        None
     }
 }
 

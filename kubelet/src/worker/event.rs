@@ -63,6 +63,8 @@ pub enum EventReason {
     Ready,
     /// A container is not ready any more, or the pod.
     NotReady,
+    /// The pod exceeded a limit of local storage, and is ended.
+    Evicted,
     /// The pod's phase changed.
     Phase,
 }
@@ -87,6 +89,7 @@ impl EventReason {
                 | Self::BackOff
                 | Self::Unhealthy
                 | Self::ProbeWarning
+                | Self::Evicted
                 | Self::FailedPostStartHook
                 | Self::FailedPreStopHook
         )

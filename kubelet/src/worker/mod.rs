@@ -14,6 +14,7 @@ mod pod;
 mod record;
 mod reporter;
 mod router;
+mod storage;
 mod tasks;
 
 #[cfg(test)]

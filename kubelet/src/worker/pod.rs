@@ -16,10 +16,13 @@ use super::execute::{Done, Failure, Job};
 use super::memory::Memory;
 use super::record::{PodRecord, Records};
 use super::reporter::Reporter;
+use super::storage::StorageWatch;
 use super::tasks::{Admission, Tasks};
 use super::{Command, Node, PodHandle, PodState};
+use crate::defaults::IMMEDIATE_EVICTION_GRACE_PERIOD;
 use crate::plan::{
-    self, Deletion, Desired, HookKind, NodeFacts, Observed, Plan, ProbeWanted, Stage, Step, StepKey,
+    self, Deletion, Desired, HookKind, NodeFacts, Observed, Plan, PodFailure, ProbeWanted, Stage, Step,
+    StepKey,
 };
 use crate::prober::{self, ProbeReport, RunningProbe};
 use crate::user_ids::{ClaimError, Claims, UserIds, wants_own};
@@ -123,6 +126,7 @@ pub fn spawn(
         clock: node.clock.clone(),
         events,
     };
+    let (storage, exceeded) = StorageWatch::new(&desired.pod);
     let worker = Worker {
         dir: PodDir::new(&node.kubelet_root, &desired.uid),
         memory: Memory::recall(&record),
@@ -137,7 +141,9 @@ pub fn spawn(
             engine: Some(engine_events),
             commands: Some(command_receiver),
             probes: probe_reports,
+            exceeded,
         },
+        storage,
         doubtful_images: BTreeSet::new(),
         state,
         reporter,
@@ -206,6 +212,7 @@ struct Worker {
     tasks: Tasks,
     probes: BTreeMap<ProbeWanted, AbortHandle>,
     probe_sender: mpsc::UnboundedSender<ProbeReport>,
+    storage: StorageWatch,
     inbox: Inbox,
     /// Images that are to be looked up again.
     doubtful_images: BTreeSet<String>,
@@ -225,6 +232,8 @@ struct Inbox {
     engine: Option<mpsc::UnboundedReceiver<EngineEvent>>,
     commands: Option<mpsc::UnboundedReceiver<Command>>,
     probes: mpsc::UnboundedReceiver<ProbeReport>,
+    /// What the pod exceeds.
+    exceeded: mpsc::UnboundedReceiver<String>,
 }
 
 /// What made a worker look at its pod again.
@@ -234,6 +243,7 @@ enum Wake {
     Timer,
     Command(Command),
     Probe(ProbeReport),
+    Exceeded(String),
     Step(StepKey, Result<Done, Failure>),
 }
 
@@ -274,6 +284,9 @@ impl Worker {
         }
         self.begin_steps(&plan.steps, &observed);
         self.run_probes(&plan.probes, &observed);
+        let runs = plan.stage == Stage::Syncing;
+        self.storage
+            .keep(runs, &self.node, &self.desired.pod, &self.dir, &self.reporter);
         Ok(Next::Wait(plan.wake_at))
     }
 
@@ -398,6 +411,23 @@ impl Worker {
         }
     }
 
+    /// The pod takes more than it may. One that is ending anyway is left to that.
+    fn evict(&mut self, message: String) {
+        let ends = self.state.borrow().stage > Stage::Syncing || self.desired.deletion.is_some();
+        if ends || self.memory.failed.is_some() {
+            return;
+        }
+        self.reporter.pod(EventReason::Evicted, message.trim_end());
+        let failure = PodFailure {
+            reason: "Evicted".to_owned(),
+            message,
+            grace: Some(IMMEDIATE_EVICTION_GRACE_PERIOD),
+        };
+        self.memory.failed = Some((self.node.clock.now(), failure));
+        self.record.failed.clone_from(&self.memory.failed);
+        self.save();
+    }
+
     /// Remembers when a container was first told to end.
     fn note_kill(&mut self, step: &Step) {
         let (Step::StopContainer { id, .. }
@@ -493,6 +523,7 @@ impl Worker {
             Wake::Command(Command::Change { pod }) => self.change(pod),
             Wake::Command(Command::Debug { container }) => self.add_ephemeral(*container),
             Wake::Probe(report) => self.probed(report),
+            Wake::Exceeded(message) => self.evict(message),
             Wake::Step(key, Ok(done)) => {
                 self.memory.succeeded(&key);
                 self.done(done);
@@ -706,6 +737,7 @@ impl Inbox {
                     None => self.commands = None,
                 },
                 Some(report) = self.probes.recv() => return Wake::Probe(report),
+                Some(message) = self.exceeded.recv() => return Wake::Exceeded(message),
             }
         }
     }
@@ -719,6 +751,9 @@ impl Inbox {
         }
         if let Some(command) = ready(&mut self.commands) {
             return Some(Wake::Command(command));
+        }
+        if let Ok(message) = self.exceeded.try_recv() {
+            return Some(Wake::Exceeded(message));
         }
         self.probes.try_recv().ok().map(Wake::Probe)
     }

@@ -573,3 +573,51 @@ fn random_events_never_start_a_container_twice() {
         });
     });
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_takes_more_than_it_may_is_evicted() {
+    let bench = Bench::new();
+    let deaf = Behaviour {
+        stops_after: None,
+        ..Behaviour::default()
+    };
+    bench.engine.behave("c", deaf);
+    let mut pod = bench.spawn(
+        r#"{"restartPolicy":"Always","volumes":[{"name":"v","emptyDir":{"sizeLimit":"1Mi"}}],
+            "containers":[{"name":"c","image":"i"}]}"#,
+    );
+    pod.event(EventReason::Started, "c").await;
+    let volume = bench
+        .node
+        .kubelet_root
+        .join("pods/uid/volumes/kubernetes.io~empty-dir/v");
+    std::fs::write(volume.join("some"), vec![1; 900_000]).unwrap();
+    sleep(Duration::from_secs(60)).await;
+    assert!(bench.engine.running("c").is_some(), "it may take that much");
+    let before = bench.engine.calls().len();
+    std::fs::write(volume.join("more"), vec![1; 900_000]).unwrap();
+    let said = pod.event(EventReason::Evicted, "").await.message;
+    assert_eq!(said, "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\".");
+    pod.event(EventReason::Phase, "").await;
+    let (_, stop) = bench.engine.calls().remove(before);
+    assert_eq!(
+        stop, "stop c-0 1",
+        "it has a second, however long the pod's grace period is"
+    );
+    let state = pod.handle.state.borrow().clone();
+    assert_eq!(
+        (state.status.phase.as_deref(), state.status.reason.as_deref()),
+        (Some("Failed"), Some("Evicted"))
+    );
+    // A daemon that comes later does not bring it to life again.
+    pod.handle.break_off();
+    let again = bench.spawn(
+        r#"{"restartPolicy":"Always","volumes":[{"name":"v","emptyDir":{"sizeLimit":"1Mi"}}],
+            "containers":[{"name":"c","image":"i"}]}"#,
+    );
+    sleep(Duration::from_secs(60)).await;
+    assert!(bench.engine.running("c").is_none());
+    again.handle.delete(None);
+    again.gone().await;
+    bench.assert_clean();
+}

@@ -14,8 +14,9 @@ use super::super::disk::{self, Usage};
 use super::super::{Container, lock, now};
 use crate::types::UnixNanos;
 
-/// A count is good for this long (containerd's `stats_collect_period`)…
-const FRESH: Duration = Duration::from_secs(10);
+/// A count is good for this long: a little less than the ten seconds (containerd's `stats_collect_period`) after which callers
+/// ask again, so that each call has a new one made…
+const FRESH: Duration = Duration::from_secs(9);
 /// …and for this many times what it took: a layer of a million files is not walked without end.
 const REST: u32 = 20;
 /// A call that would have nothing to tell of some container waits this long, in all, for first counts.
