@@ -1,17 +1,20 @@
 //! `berth daemon`: what runs the pods of `berth run --detach`.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use berth_images::Store;
 use berth_kubelet::standalone::{self, OwnGroup};
 use clap::Args;
 
 use crate::builtin_image;
+use crate::image_gc::{self, ImageGcArgs};
 use crate::pods::{host, on_this_thread, places};
 use crate::preflight;
 use crate::root::{EngineOptions, Root};
@@ -29,6 +32,9 @@ pub(crate) struct DaemonArgs {
     /// As `--background` starts it
     #[arg(long, hide = true)]
     on_demand: bool,
+
+    #[command(flatten)]
+    image_gc: ImageGcArgs,
 }
 
 /// Runs the daemon.
@@ -36,6 +42,7 @@ pub(crate) fn run(args: &DaemonArgs, root: &Root, cgroup_root: &Path) -> Result<
     if args.background {
         return background(root, cgroup_root);
     }
+    args.image_gc.check()?;
     preflight::check()?;
     let log = log(args.on_demand, root)?;
     // A service has one already; and a daemon without one is as good while the session lasts.
@@ -48,12 +55,13 @@ pub(crate) fn run(args: &DaemonArgs, root: &Root, cgroup_root: &Path) -> Result<
     if group.is_none() {
         OwnGroup::remove_left(&root.kubelet, cgroup_root);
     }
-    let ended = serve(args.on_demand, root, cgroup_root, log);
+    let ended = serve(args, root, cgroup_root, log);
     drop(group);
     ended.map(|()| ExitCode::SUCCESS)
 }
 
-fn serve(on_demand: bool, root: &Root, cgroup_root: &Path, log: Log) -> Result<(), String> {
+fn serve(args: &DaemonArgs, root: &Root, cgroup_root: &Path, log: Log) -> Result<(), String> {
+    let log = Arc::new(log);
     on_this_thread(async {
         let options = EngineOptions::default();
         let engine = root.engine(&options).map_err(|error| error.to_string())?;
@@ -65,14 +73,39 @@ fn serve(on_demand: bool, root: &Root, cgroup_root: &Path, log: Log) -> Result<(
         for advice in engine.network_advice().await {
             log.say(&advice);
         }
+        let images = engine.images().clone();
         drop(engine);
         let host = host(root, cgroup_root, &options)?;
         log.say("started");
+        let gc = collect_images(
+            images,
+            args.image_gc.clone(),
+            root.pinned_images(),
+            Arc::clone(&log),
+        );
         let say = move |text: &str| log.say(text);
-        standalone::daemon(host, on_demand, say)
-            .await
-            .map_err(|error| error.to_string())
+        let pods = standalone::daemon(host, args.on_demand, say);
+        tokio::select! {
+            ended = pods => ended.map_err(|error| error.to_string()),
+            never = gc => match never {},
+        }
     })?
+}
+
+/// Removes images that nobody uses, for ever; none if it can't be known which ones are to stay.
+async fn collect_images(
+    store: Store,
+    args: ImageGcArgs,
+    pinned: Result<Vec<String>, String>,
+    log: Arc<Log>,
+) -> Infallible {
+    match pinned {
+        Ok(pinned) => image_gc::run(store, args, pinned, move |text| log.say(text)).await,
+        Err(error) => {
+            log.say(&format!("no images are removed when the disk gets full: {error}"));
+            std::future::pending().await
+        }
+    }
 }
 
 /// Starts the daemon in a session of its own, and returns when it answers. The process in between leads the session and

@@ -4,17 +4,19 @@ mod import;
 mod inspect;
 mod list;
 mod progress;
+mod prune;
 mod pull;
 mod remove;
 mod text;
 
 use std::fmt;
-use std::path::Path;
 use std::process::ExitCode;
 
 use berth_images::{Image, ImageError, Store};
 
-/// Pull, import, list, inspect and remove images.
+use crate::root::Root;
+
+/// Pull, import, list, inspect, prune and remove images.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ImageArgs {
     #[command(subcommand)]
@@ -32,14 +34,16 @@ enum Command {
     Ls(list::ListArgs),
     /// Show all that is known of images, as JSON
     Inspect(inspect::InspectArgs),
+    /// Remove images that no container uses
+    Prune(prune::PruneArgs),
     /// Remove images, and the layers that no other image uses
     #[command(alias = "remove")]
     Rm(remove::RemoveArgs),
 }
 
-/// Runs a subcommand on the store in `store_root`. Exit code 1 if it failed, 130 if it was interrupted.
-pub(crate) fn run(args: ImageArgs, store_root: &Path) -> ExitCode {
-    match try_run(args.command, store_root) {
+/// Runs a subcommand on the node's store. Exit code 1 if it failed, 130 if it was interrupted.
+pub(crate) fn run(args: ImageArgs, root: &Root) -> ExitCode {
+    match try_run(args.command, root) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Interrupted) => ExitCode::from(130),
         Err(failure) => {
@@ -49,13 +53,17 @@ pub(crate) fn run(args: ImageArgs, store_root: &Path) -> ExitCode {
     }
 }
 
-fn try_run(command: Command, store_root: &Path) -> Result<(), Failure> {
-    let store = Store::open(store_root)?;
+fn try_run(command: Command, root: &Root) -> Result<(), Failure> {
+    let store = Store::open(&root.images())?;
     match command {
         Command::Pull(args) => pull::run(&store, &args),
         Command::Import(args) => import::run(&store, args),
         Command::Ls(args) => list::run(&store, &args),
         Command::Inspect(args) => inspect::run(&store, &args),
+        Command::Prune(args) => {
+            let pinned = root.pinned_images().map_err(Failure::Configuration)?;
+            prune::run(&store, &args, pinned)
+        }
         Command::Rm(args) => remove::run(&store, &args),
     }
 }
@@ -65,6 +73,7 @@ fn try_run(command: Command, store_root: &Path) -> Result<(), Failure> {
 enum Failure {
     Image(ImageError),
     Output(std::io::Error),
+    Configuration(String),
     Interrupted,
 }
 
@@ -73,6 +82,8 @@ impl fmt::Display for Failure {
         match self {
             Self::Image(error) => error.fmt(f),
             Self::Output(error) => write!(f, "could not write to standard output: {error}"),
+            // A sentence already, whose end whoever prints it leaves.
+            Self::Configuration(error) => f.write_str(error),
             Self::Interrupted => f.write_str("interrupted"),
         }
     }

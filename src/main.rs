@@ -5,6 +5,7 @@ mod cri;
 mod daemon;
 mod explain;
 mod image;
+mod image_gc;
 mod manual;
 mod pods;
 mod preflight;
@@ -82,7 +83,7 @@ fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Validate(args) => pods::validate(&args, &root),
         Command::Explain(args) => explain::run(&args),
         Command::Cri(args) => cri::run(&args, &root),
-        Command::Image(args) => Ok(image::run(args, &root.images())),
+        Command::Image(args) => Ok(image::run(args, &root)),
         Command::Ps(args) => pods::ps(&args, &root),
         Command::Inspect(args) => pods::inspect(&args, &root),
         Command::Wait(args) => pods::wait(&args, &root),

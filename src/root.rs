@@ -59,6 +59,17 @@ impl Root {
         self.lib.join("images")
     }
 
+    /// Names of images that only who names them removes: the built-in one, and those that the configuration of `berth cri`
+    /// has.
+    ///
+    /// # Errors
+    /// The configuration can't be used.
+    pub(crate) fn pinned_images(&self) -> Result<Vec<String>, String> {
+        let mut pinned = crate::cri::pinned_images(&self.directory)?;
+        pinned.push(crate::builtin_image::NAME.to_owned());
+        Ok(pinned)
+    }
+
     /// What all of these are beneath.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory

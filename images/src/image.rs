@@ -20,6 +20,9 @@ pub struct Image {
     pub size: u64,
     /// When it was pulled or imported last, in seconds since the Unix epoch.
     pub fetched_at: u64,
+    /// When a container used it last, or when it came, in seconds since the Unix epoch. One that is in use may be in use for
+    /// longer.
+    pub last_used: u64,
     pub(crate) fetched_at_nanos: u64,
     /// What the image says about how to run it.
     pub config: ImageConfiguration,
@@ -28,7 +31,12 @@ pub struct Image {
 }
 
 impl Image {
-    pub(crate) fn from_parts(id: &str, record: Record, config: &[u8]) -> Result<Self, ImageError> {
+    pub(crate) fn from_parts(
+        id: &str,
+        record: Record,
+        config: &[u8],
+        last_used: u64,
+    ) -> Result<Self, ImageError> {
         let config = serde_json::from_slice(config).map_err(|e| {
             ImageError::Unsupported(format!("the configuration of image {id} can't be read: {e}"))
         })?;
@@ -39,6 +47,7 @@ impl Image {
             manifest: record.manifest,
             size: record.size,
             fetched_at: record.fetched_at / 1_000_000_000,
+            last_used: last_used / 1_000_000_000,
             fetched_at_nanos: record.fetched_at,
             config,
             snapshots: record.snapshots,

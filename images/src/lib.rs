@@ -26,5 +26,5 @@ pub use error::ImageError;
 pub use image::{Image, LayerState, PullProgress};
 pub use import::ImportSource;
 pub use reference::Reference;
-pub use store::{Removed, Store, StoreOptions};
+pub use store::{Collected, Removed, Store, StoreOptions, Unwanted, fits};
 pub use unpack::{Limits, apply};

@@ -13,7 +13,7 @@ use std::io::Cursor;
 use std::time::Duration;
 
 use berth_images::build::{Content, File, single_layer};
-use berth_images::{ImageError, ImportSource, Reference, Store, StoreOptions};
+use berth_images::{Collected, ImageError, ImportSource, Reference, Store, StoreOptions, Unwanted};
 use oci_spec::image::ConfigBuilder;
 use serde_json::json;
 use support::{Header, Tar, TestImage, TestStore, architecture, digest, gzip, leftovers, pack};
@@ -452,4 +452,103 @@ fn images_are_settled_and_unsettled_ones_do_not_outlive_the_machine() {
         .import(stream(simple().archive("x:1")), None, &|_| {})
         .unwrap();
     assert!(store.find("x:1").unwrap().is_some());
+}
+
+/// Three images that have a layer in common and one of their own each, `old`, `middle` and `new`, in the order of their coming.
+fn three(store: &TestStore) -> Vec<berth_images::Image> {
+    let shared = Tar::new().file("shared", &"s".repeat(1000)).bytes();
+    let image = |name: &str| {
+        let own = Tar::new().file(name, &"o".repeat(100)).bytes();
+        let archive = TestImage::gzipped(vec![shared.clone(), own]).archive(&format!("test.local/{name}:1"));
+        store.import(archive).unwrap().remove(0)
+    };
+    ["old", "middle", "new"].map(image).into()
+}
+
+fn names(collected: &[Collected]) -> Vec<&str> {
+    collected
+        .iter()
+        .map(|image| image.names[0].trim_start_matches("test.local/"))
+        .collect()
+}
+
+#[test]
+fn images_that_nobody_uses_go_and_the_longest_unused_ones_first() {
+    let store = TestStore::new();
+    let images = three(&store);
+    let all = Unwanted {
+        named: true,
+        ..Unwanted::default()
+    };
+    // A container used the oldest one later than the others came.
+    store.store.lease(&images[0], "c").unwrap();
+    let unused = store.store.unwanted(&all).unwrap();
+    assert_eq!(names(&unused), ["middle:1", "new:1"]);
+    store.store.release("c").unwrap();
+    let unused = store.store.unwanted(&all).unwrap();
+    assert_eq!(names(&unused), ["middle:1", "new:1", "old:1"]);
+    // The layer that all have goes with the last of them.
+    let own = |image: &Collected| image.freed;
+    assert!(
+        own(&unused[0]) < 1000 + own(&unused[1]) && own(&unused[2]) > 1000,
+        "{unused:?}"
+    );
+    let one = Unwanted {
+        bytes: Some(1),
+        ..all.clone()
+    };
+    let before = store.store.disk_usage().unwrap();
+    let gone = store.store.collect(&one).unwrap();
+    assert_eq!(names(&gone), ["middle:1"]);
+    assert_eq!(store.store.disk_usage().unwrap(), before - 100);
+    assert!(store.store.find("test.local/middle:1").unwrap().is_none());
+    let rest = store.store.find("test.local/new:1").unwrap().unwrap();
+    assert_eq!(store.store.lower_dirs(&rest).unwrap().len(), 2);
+    assert_eq!(names(&store.store.collect(&all).unwrap()), ["new:1", "old:1"]);
+    assert!(store.leftovers().is_empty(), "{:?}", store.leftovers());
+}
+
+#[test]
+fn what_is_in_use_pinned_young_or_named_stays() {
+    let store = TestStore::new();
+    let images = three(&store);
+    let all = Unwanted {
+        named: true,
+        ..Unwanted::default()
+    };
+    let unwanted = |which: Unwanted| store.store.unwanted(&which).unwrap();
+    let hour = Duration::from_secs(3600);
+    assert!(unwanted(Unwanted::default()).is_empty(), "all have names");
+    assert!(
+        unwanted(Unwanted {
+            min_age: hour,
+            ..all.clone()
+        })
+        .is_empty()
+    );
+    assert!(
+        unwanted(Unwanted {
+            unused_for: hour,
+            ..all.clone()
+        })
+        .is_empty()
+    );
+    let pinned = |name: &str| Unwanted {
+        pinned: vec![name.to_owned()],
+        ..all.clone()
+    };
+    assert_eq!(names(&unwanted(pinned("test.local/m*"))), ["old:1", "new:1"]);
+    assert_eq!(
+        names(&unwanted(pinned("test.local/old:1"))),
+        ["middle:1", "new:1"]
+    );
+    assert_eq!(names(&unwanted(pinned("test.local/old"))).len(), 3);
+    // An image whose name another one has taken.
+    let taken = TestImage::gzipped(vec![Tar::new().file("other", "").bytes()]);
+    store.import(taken.archive("test.local/old:1")).unwrap();
+    let dangling = unwanted(Unwanted::default());
+    assert_eq!(dangling.len(), 1);
+    assert_eq!(dangling[0].id, images[0].id);
+    store.store.lease(&images[0], "c").unwrap();
+    assert!(store.store.collect(&Unwanted::default()).unwrap().is_empty());
 }

@@ -68,6 +68,14 @@ enum ConfigCommand {
     Default,
 }
 
+/// Names of images that the configuration keeps from garbage collection.
+///
+/// # Errors
+/// The configuration can't be used.
+pub(crate) fn pinned_images(root: &Path) -> Result<Vec<String>, String> {
+    Config::load(None, root).map(|config| config.images.pinned)
+}
+
 /// Serves until SIGTERM or SIGINT. The containers go on without the daemon.
 pub(crate) fn run(args: &CriArgs, root: &Root) -> Result<ExitCode, String> {
     if let Some(Command::Config(ConfigCommand::Default)) = args.command {

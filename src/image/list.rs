@@ -50,6 +50,7 @@ fn summary(image: &Image) -> Value {
         "manifest": image.manifest,
         "size": image.size,
         "fetchedAt": image.fetched_at,
+        "lastUsed": image.last_used,
     })
 }
 

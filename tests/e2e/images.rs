@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use berth_tests::{Ended, Layout, Node, Registry, Running, container, document, pod};
+use berth_tests::{Ended, Layout, Node, Registry, Running, container, document, eventually, pod};
 use serde_json::{Value, json};
 
 fn image(node: &Node, arguments: &[&str]) -> Ended {
@@ -230,5 +230,134 @@ fn an_image_is_a_volume() {
     waits.line("ErrImageNeverPull");
     waits.interrupt();
     waits.wait().expect_no_panic();
+    node.finish();
+}
+
+/// An image of that name, with a layer of its own that has `bytes` bytes beside the helper.
+fn sized(node: &Node, name: &str, bytes: usize) {
+    let config = json!({ "Entrypoint": ["/bin/berth-helper"], "Env": ["PATH=/bin"] });
+    // No two names have the same text, so no two images have the same layer.
+    let text = format!("{name}\n").repeat(bytes / (name.len() + 1));
+    let directory = node.scratch().join(name.replace([':', '/'], "-"));
+    let layout = Layout::make(&directory, name, config, &[("/ballast", &text)]);
+    image(node, &["import", layout.directory.to_str().unwrap()]).expect_code(0);
+    fs::remove_dir_all(directory).unwrap();
+}
+
+/// A pod that keeps an image in use.
+fn keeper(image: &str) -> String {
+    let container = json!({
+        "name": "main", "image": image, "imagePullPolicy": "Never",
+        "args": ["run", "echo", "up", ";", "sleep", "inf"],
+    });
+    pod("keeper", json!({ "containers": [container] }))
+}
+
+#[test]
+fn prune_takes_what_no_container_uses() {
+    let node = Node::new();
+    sized(&node, "example.test/used:1", 1000);
+    sized(&node, "example.test/unused:1", 100_000);
+    let pod = node.run(&keeper("example.test/used:1"));
+    pod.log("main", "up");
+    let nothing = |arguments: &[&str]| {
+        let ended = image(&node, arguments).expect_code(0);
+        assert_eq!(ended.output.lines().last(), Some("freed 0B"), "{}", ended.output);
+    };
+    nothing(&["prune"]);
+    nothing(&["prune", "--all", "--older-than", "1h"]);
+    for _ in 0..2 {
+        let said = image(&node, &["prune", "--all", "--dry-run"]).expect_code(0);
+        let lines: Vec<&str> = said.output.lines().collect();
+        assert!(
+            lines.len() == 2
+                && lines[0].starts_with("would delete ")
+                && lines[0].contains(" example.test/unused:1 (")
+                && lines[1].starts_with("would free "),
+            "{lines:#?}"
+        );
+    }
+    image(&node, &["prune", "--all"])
+        .expect_code(0)
+        .expect_output(&["deleted ", " example.test/unused:1 ("]);
+    nothing(&["prune", "--all"]);
+    pod.interrupt();
+    pod.wait().expect_code(0);
+    image(&node, &["prune", "-a"])
+        .expect_code(0)
+        .expect_output(&[" example.test/used:1 ("]);
+    // What comes with berth stays.
+    image(&node, &["ls"])
+        .expect_code(0)
+        .expect_output(&["berth.local/helper"]);
+    image(&node, &["prune", "--older-than", "soon"]).expect_code(2);
+    node.finish();
+}
+
+/// How full the node's disk is, in percent.
+fn used_percent(node: &Node) -> u64 {
+    let disk = nix::sys::statvfs::statvfs(node.root()).unwrap();
+    100 - 100 * disk.blocks_available() / disk.blocks()
+}
+
+#[test]
+fn a_daemon_removes_unused_images_when_the_disk_gets_full() {
+    const IMAGE: usize = 8 << 20;
+    let helper = fs::metadata(berth_tests::program("berth-helper")).unwrap().len();
+    let each = helper + IMAGE as u64;
+    // Ten images and the built-in one.
+    let node = Node::with_disk(each * 10 + helper);
+    sized(&node, "example.test/used:1", IMAGE);
+    let pod = node.run(&keeper("example.test/used:1"));
+    pod.log("main", "up");
+    let mut count = 0;
+    while used_percent(&node) < 85 {
+        count += 1;
+        sized(&node, &format!("example.test/filler:{count}"), IMAGE);
+    }
+    let daemon = |more: &[&str]| {
+        let mut command = node.berth(["daemon"]);
+        command.args(more);
+        Running::start(command, "")
+    };
+    let names = || image(&node, &["ls", "-o", "name"]).expect_code(0).output;
+    // All of them are too young for it.
+    let young = daemon(&[]);
+    young.line("only 0 of");
+    young.signal(nix::sys::signal::Signal::SIGTERM);
+    young.wait().expect_no_panic();
+    assert!(names().contains("example.test/filler:1\n"), "{}", names());
+    let old = daemon(&["--image-minimum-gc-age", "0"]);
+    old.line("removed image example.test/filler:1,");
+    eventually("there is room again", || {
+        (used_percent(&node) <= 80).then_some(())
+    });
+    old.signal(nix::sys::signal::Signal::SIGTERM);
+    let ended = old.wait().expect_no_panic();
+    let left = names();
+    assert!(
+        !left.contains("example.test/filler:1\n"),
+        "{left}\n{}",
+        ended.output
+    );
+    for stays in [
+        "example.test/used:1",
+        &format!("example.test/filler:{count}"),
+        "berth.local/helper",
+    ] {
+        assert!(left.contains(stays), "{stays} is not in {left}\n{}", ended.output);
+    }
+    pod.interrupt();
+    pod.wait().expect_code(0);
+    let thresholds = [
+        "--image-gc-high-threshold",
+        "50",
+        "--image-gc-low-threshold",
+        "60",
+    ];
+    daemon(&thresholds)
+        .wait()
+        .expect_code(1)
+        .expect_output(&["must be less than"]);
     node.finish();
 }

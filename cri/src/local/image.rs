@@ -82,7 +82,7 @@ pub(super) fn remove(store: &Store, image: &str) -> Result<(), EngineError> {
 }
 
 fn known(image: berth_images::Image, pinned: &[String]) -> Image {
-    let is_pinned = |name: &String| pinned.iter().any(|pattern| matches(pattern, name));
+    let is_pinned = |name: &String| pinned.iter().any(|pattern| berth_images::fits(pattern, name));
     Image {
         pinned: image.names.iter().chain(&image.digests).any(is_pinned),
         user: user(&image),
@@ -90,14 +90,6 @@ fn known(image: berth_images::Image, pinned: &[String]) -> Image {
         repo_tags: image.names,
         repo_digests: image.digests,
         size: image.size,
-    }
-}
-
-/// Whether a name is the pattern, or begins with what the pattern has before its `*`.
-fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(beginning) => name.starts_with(beginning),
-        None => name == pattern,
     }
 }
 
@@ -230,13 +222,5 @@ mod tests {
             ..Default::default()
         };
         assert!(credentials(broken, &reference).is_err());
-    }
-
-    #[test]
-    fn a_pin_is_a_name_or_its_beginning() {
-        assert!(matches("registry.example.com/*", "registry.example.com/a:1"));
-        assert!(matches("a:1", "a:1"));
-        assert!(!matches("a:1", "a:10"));
-        assert!(!matches("b*", "a:1"));
     }
 }

@@ -47,6 +47,7 @@ impl NewImage {
             Ok(index.images.get(&id).cloned())
         })?;
         let record = record.ok_or_else(|| ImageError::Io(format!("image {id} vanished from the index")))?;
-        Image::from_parts(&id, record, &self.config.1)
+        let fetched_at = record.fetched_at;
+        Image::from_parts(&id, record, &self.config.1, fetched_at)
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::Store;
+use super::collect::last_use;
 use super::index::{Index, Record};
 use super::layout::Layout;
 use super::snapshot::{Snapshot, tree};
@@ -101,14 +102,19 @@ impl Store {
 
 fn load(layout: &Layout, id: &str, record: Record) -> Result<Image, ImageError> {
     let config = read_blob(layout, id)?;
-    Image::from_parts(id, record, &config)
+    let last_used = last_use(&blob(layout, id)?, &record);
+    Image::from_parts(id, record, &config, last_used)
 }
 
-fn read_blob(layout: &Layout, digest: &str) -> Result<Vec<u8>, ImageError> {
+fn blob(layout: &Layout, digest: &str) -> Result<PathBuf, ImageError> {
     let digest: Digest = digest
         .parse()
         .map_err(|why| ImageError::Io(format!("the image index is damaged: {why}")))?;
-    let path = layout.blob(&digest);
+    Ok(layout.blob(&digest))
+}
+
+fn read_blob(layout: &Layout, digest: &str) -> Result<Vec<u8>, ImageError> {
+    let path = blob(layout, digest)?;
     fs::read(&path).map_err(|e| ImageError::io("read", &path, &e))
 }
 

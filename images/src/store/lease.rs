@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 
 use super::Store;
+use super::collect::note_use;
 use super::index::Index;
 use super::layout::{Durability, Layout, write_atomically};
 use super::lock::Lock;
@@ -38,6 +39,7 @@ impl Store {
         if held.get(&image.id) == Some(&record.snapshots) {
             return Ok(());
         }
+        note_use(layout, &image.id);
         held.insert(image.id.clone(), record.snapshots);
         let bytes = serde_json::to_vec(&held)
             .map_err(|e| ImageError::Io(format!("the lease of {owner} can't be written: {e}")))?;
@@ -52,6 +54,9 @@ impl Store {
     pub fn release(&self, owner: &str) -> Result<(), ImageError> {
         check_owner(owner)?;
         let path = self.layout().leases().join(owner);
+        for id in read(self.layout(), owner)?.keys() {
+            note_use(self.layout(), id);
+        }
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 Err(ImageError::io("remove the lease", &path, &e))

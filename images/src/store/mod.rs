@@ -1,5 +1,6 @@
 //! The store: images on disk.
 
+mod collect;
 mod commit;
 mod find;
 mod index;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+pub use collect::{Collected, Unwanted, fits};
 pub(crate) use commit::NewImage;
 use index::Index;
 pub(crate) use index::Record;
