@@ -31,12 +31,14 @@ impl Node {
         Ok(())
     }
 
+    /// Whether there is anything to remove of a sandbox, by a look at the disk.
+    pub(crate) fn has_attachments(&self, container_id: &str) -> Result<bool, CniError> {
+        check_container_id(container_id)?;
+        Ok(self.records.has(container_id))
+    }
+
     /// Removes all attachments of a sandbox. None is fine.
     pub(crate) fn del(&self, container_id: &str, netns: Option<&Path>) -> Result<(), CniError> {
-        check_container_id(container_id)?;
-        if !self.records.has(container_id) {
-            return Ok(());
-        }
         self.del_locked(container_id, netns, &|_| false).map(drop)
     }
 

@@ -63,6 +63,10 @@ impl Network {
     /// Removes all attachments of a sandbox with the configuration that made them. Idempotent. The namespace may be
     /// gone (`None`, or a path that leads elsewhere by now): everything else is still released.
     pub async fn del(&self, container_id: &str, netns: Option<&Path>) -> Result<(), CniError> {
+        // Most are asked for twice, when the sandbox stops and when it goes: the second time takes no thread.
+        if !self.node.has_attachments(container_id)? {
+            return Ok(());
+        }
         let (container_id, netns) = (container_id.to_owned(), netns.map(Path::to_owned));
         self.on_thread(move |node| node.del(&container_id, netns.as_deref()))
             .await
