@@ -17,7 +17,7 @@ use crate::image::{Image, LayerState, PullProgress};
 use crate::manifest::{Descriptor, Manifest, choose, read_config};
 use crate::reference::Reference;
 use crate::registry::{Patience, Registry};
-use crate::store::{LayerSlot, NewImage, Operation, Store, now_nanos};
+use crate::store::{LayerSlot, NewImage, Operation, Store, Taken, now_nanos};
 use crate::unpack::{Budget, LayerClaim};
 
 /// Chunks between the network and the unpacker: about a MiB.
@@ -252,9 +252,9 @@ impl LayerFetch<'_> {
         self.report(0, LayerState::Waiting);
         let mut cancelled = self.cancelled.clone();
         // The turn first: whoever has it waits for permits alone, and those who have permits wait for no turn, so that all go
-        // on. Only other processes are waited for with a permit and a thread.
-        let _turn = tokio::select! {
-            turn = store.turn(self.diff_id).lock_owned() => turn,
+        // on. Only other processes are waited for with a permit and a thread; not who of this one waits for a registry in vain.
+        let turn = tokio::select! {
+            turn = store.turns().take(self.diff_id) => turn,
             _ = cancelled.wait_for(|cancelled| *cancelled) => return Ok(()),
         };
         let _permits = tokio::select! {
@@ -262,8 +262,12 @@ impl LayerFetch<'_> {
             _ = cancelled.wait_for(|cancelled| *cancelled) => return Ok(()),
         };
         let (at, diff_id) = (Arc::clone(operation), self.diff_id.clone());
+        let acquire = match turn.is_beside() {
+            true => LayerSlot::beside,
+            false => LayerSlot::acquire,
+        };
         let slot = tokio::select! {
-            slot = blocking(move || LayerSlot::acquire(&at, &diff_id)) => slot?,
+            slot = blocking(move || acquire(&at, &diff_id)) => slot?,
             _ = cancelled.wait_for(|cancelled| *cancelled) => return Ok(()),
         };
         let Some(slot) = slot else {
@@ -280,7 +284,7 @@ impl LayerFetch<'_> {
         let unpacking = blocking(move || slot.unpack(&at, ChunkReader::new(receiver), &claim, &budget));
         let download = async {
             tokio::select! {
-                () = self.download(registry, sender) => {}
+                () = self.download(registry, &turn, sender) => {}
                 _ = cancelled.wait_for(|cancelled| *cancelled) => {}
             }
         };
@@ -291,11 +295,13 @@ impl LayerFetch<'_> {
     }
 
     /// Hands the layer's bytes to the unpacker until one of the two has no more. The unpacker tells what went wrong.
-    async fn download(&self, registry: &Registry, sender: mpsc::Sender<Chunk>) {
+    async fn download(&self, registry: &Registry, turn: &Taken, sender: mpsc::Sender<Chunk>) {
         let mut stream = registry.blob(&self.blob.digest, self.blob.size);
         let mut done = 0;
         loop {
+            turn.moves();
             let chunk = stream.next().await.transpose();
+            turn.is_fetched();
             if let Some(Ok(bytes)) = &chunk {
                 done += bytes.len() as u64;
                 self.report(done, LayerState::Fetching);

@@ -12,6 +12,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -441,6 +442,35 @@ async fn one_download_serves_all() {
         requests + 2,
         "a second pull asks for manifest and configuration"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_layer_whose_registry_hangs_comes_from_another_that_has_it() {
+    let image = image();
+    let (asked, first_asked) = std::sync::mpsc::channel();
+    let layers = image.layers.clone();
+    let hanging = Server::registry(&image, move |request| {
+        if layers.iter().any(|layer| request.path.ends_with(layer.as_str())) {
+            asked.send(()).unwrap();
+            std::thread::sleep(Duration::from_secs(1000));
+        }
+        None
+    });
+    let good = Server::registry(&image, |_| None);
+    let store = TestStore::new();
+    let (hangs, first) = (format!("{}/a:1", hanging.host()), store.store.clone());
+    let first = tokio::spawn(async move { pull(&first, &hangs).await });
+    tokio::task::spawn_blocking(move || first_asked.recv_timeout(Duration::from_secs(20)).unwrap())
+        .await
+        .unwrap();
+    // The shared layers are the first one's to get, as it seems.
+    let name = format!("{}/a:1", good.host());
+    for _ in 0..2 {
+        let pulled = tokio::time::timeout(Duration::from_secs(60), pull(&store.store, &name)).await;
+        assert_eq!(pulled.unwrap().unwrap().id, image.config);
+    }
+    first.abort();
+    let _ = first.await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

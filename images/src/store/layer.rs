@@ -17,7 +17,8 @@ use crate::unpack::{Budget, LayerClaim, unpack};
 #[derive(Debug)]
 pub(crate) struct LayerSlot {
     key: String,
-    _lock: Lock,
+    /// `None` if somebody else has it who can't be waited for.
+    _lock: Option<Lock>,
 }
 
 impl LayerSlot {
@@ -25,6 +26,19 @@ impl LayerSlot {
     pub(crate) fn acquire(operation: &Operation, diff_id: &Digest) -> Result<Option<Self>, ImageError> {
         let key = Snapshot::key(diff_id);
         let lock = operation.lock(&format!("layer-{key}"))?;
+        if is_there(operation.layout(), &key, diff_id)? {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            key,
+            _lock: Some(lock),
+        }))
+    }
+
+    /// As [`Self::acquire`], without waiting: the layer may be unpacked twice, and the first that is done counts. Blocking.
+    pub(crate) fn beside(operation: &Operation, diff_id: &Digest) -> Result<Option<Self>, ImageError> {
+        let key = Snapshot::key(diff_id);
+        let lock = operation.try_lock(&format!("layer-{key}"))?;
         if is_there(operation.layout(), &key, diff_id)? {
             return Ok(None);
         }
@@ -42,6 +56,10 @@ impl LayerSlot {
         let staging = Staging(operation.temporary());
         fs::create_dir(&staging.0).map_err(|e| ImageError::io("make the directory", &staging.0, &e))?;
         let unpacked = unpack(source, claim, budget, &tree(&staging.0))?;
+        let _committing = operation.lock(&format!("commit-{}", self.key))?;
+        if is_there(operation.layout(), &self.key, &claim.diff_id)? {
+            return Ok(());
+        }
         let stale = operation.layout().snapshot(&self.key);
         if stale.exists() {
             // Of an earlier boot, and perhaps not whole.

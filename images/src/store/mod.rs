@@ -14,11 +14,11 @@ mod remove;
 mod settle;
 mod snapshot;
 mod sweep;
+mod turn;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -32,8 +32,9 @@ pub(crate) use layout::Layout;
 pub(crate) use operation::{Operation, now_nanos};
 pub use remove::Removed;
 use settle::Settler;
+pub(crate) use turn::Taken;
+use turn::Turns;
 
-use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::unpack::Limits;
 
@@ -80,7 +81,7 @@ struct Inner {
     layout: Layout,
     options: StoreOptions,
     layers: Arc<Semaphore>,
-    turns: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Turns,
     settler: Settler,
 }
 
@@ -117,7 +118,7 @@ impl Store {
                 layout,
                 options,
                 layers,
-                turns: Mutex::default(),
+                turns: Turns::default(),
                 settler,
             }),
         })
@@ -145,11 +146,9 @@ impl Store {
         &self.inner.layers
     }
 
-    /// Held by whoever of this process gets a layer. Who waits for it has no thread, so that those who go on can have one.
-    pub(crate) fn turn(&self, diff_id: &Digest) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.inner.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        Arc::clone(turns.entry(diff_id.clone()).or_default())
+    /// The right to get a layer.
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.inner.turns
     }
 
     pub(crate) fn begin(&self) -> Result<Operation, ImageError> {
