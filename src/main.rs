@@ -65,6 +65,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Plugins and other programs that are run begin with the signals that this one has.
+    berth_cri::forget_starters_signals();
     let cli = Cli::parse();
     match run(cli) {
         Ok(code) => code,

@@ -34,4 +34,4 @@ pub mod fuzzing {
 }
 
 /// Control groups: what a kubelet makes its pods' and tiers' groups with.
-pub use berth_runtime::cgroups;
+pub use berth_runtime::{cgroups, forget_starters_signals};

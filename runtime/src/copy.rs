@@ -6,13 +6,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::cgroups::{ENTER, Subgroup};
+use crate::process::reset_signals;
 use crate::spawn::kill_and_reap;
-use crate::sys::{self, CloneArgs};
+use crate::sys::{self, CloneArgs, Spawned};
 
 /// Runs `child` in a copy of this process, which ends with the exit code that it returns. The caller must be
 /// single-threaded. The copy begins with default signal handlers, and in the cgroup v2 directory that is given; the
@@ -25,12 +25,17 @@ pub fn run_in_copy(cgroup: Option<BorrowedFd<'_>>, child: impl FnOnce() -> i32) 
 }
 
 /// Starts a program as a child of this process, in a group where what it starts is found again, and returns when it runs.
-/// Other than with [`Command::spawn`] no signal is blocked for it, whatever this process has blocked. The caller must be
-/// single-threaded.
+/// Other than with [`Command::spawn`] no signal is blocked or ignored for it, whatever this process has blocked. The caller
+/// must be single-threaded.
 ///
 /// # Errors
 /// When the program can't be executed, or the kernel refuses; there is no child then.
 pub fn start_program(command: &mut Command, group: Option<&Subgroup>) -> io::Result<Pid> {
+    start(command, group).map(|child| child.pid)
+}
+
+/// As [`start_program`], and hands the child out.
+pub(crate) fn start(command: &mut Command, group: Option<&Subgroup>) -> io::Result<Spawned> {
     let begin_in = group.and_then(Subgroup::begin_in);
     let entry = match group {
         Some(group) if begin_in.is_none() => Some(group.entry_file().map_err(io::Error::other)?),
@@ -52,7 +57,7 @@ pub fn start_program(command: &mut Command, group: Option<&Subgroup>) -> io::Res
     let mut number = [0; 4];
     // The end comes with the exec, which closes the child's side.
     match File::from(report).read_exact(&mut number) {
-        Err(_) => Ok(spawned.pid),
+        Err(_) => Ok(spawned),
         Ok(()) => {
             kill_and_reap(&spawned);
             Err(io::Error::from_raw_os_error(i32::from_ne_bytes(number)))
@@ -67,8 +72,6 @@ fn execute(command: &mut Command, entry: Option<&OwnedFd>) -> io::Error {
     {
         return errno.into();
     }
-    if let Err(errno) = SigSet::empty().thread_set_mask() {
-        return errno.into();
-    }
+    reset_signals();
     command.exec()
 }

@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use rustix::process::{Pid, Signal, WaitOptions};
 use serde::Serialize;
 
 use crate::oci::{ContainerState, Hook, Hooks};
-use crate::{Error, Result};
+use crate::sys::Spawned;
+use crate::{Error, Result, copy};
 
 /// How much of a failed hook's error output is repeated.
 const MAX_OUTPUT: u64 = 1024;
@@ -154,15 +154,13 @@ fn run_one(hook: &Hook, state: &HookState<'_>, environment: &[String]) -> std::r
     // block the runtime.
     let mut errors = memory_file(c"hook-stderr").map_err(|e| text(&e))?;
     let stderr = errors.try_clone().map_err(|e| text(&e))?;
-    let mut child = command(hook, environment)
-        .stdin(input)
-        .stdout(Stdio::null())
-        .stderr(stderr)
-        .spawn()
-        .map_err(|e| text(&e))?;
+    let mut command = command(hook, environment);
+    command.stdin(input).stdout(Stdio::null()).stderr(stderr);
+    // A shim blocks all signals, and a hook is not to begin so.
+    let child = copy::start(&mut command, None).map_err(|e| text(&e))?;
     let status = match hook.timeout {
-        Some(seconds) => wait_until(&mut child, seconds)?,
-        None => child.wait().map_err(|e| text(&e))?,
+        Some(seconds) => wait_until(&child, seconds)?,
+        None => reap(&child)?,
     };
     if status.success() {
         return Ok(());
@@ -212,28 +210,35 @@ fn memory_file(name: &std::ffi::CStr) -> std::io::Result<File> {
     Ok(File::from(memfd_create(name, MemfdFlags::CLOEXEC)?))
 }
 
-fn wait_until(child: &mut Child, seconds: i64) -> std::result::Result<std::process::ExitStatus, String> {
+fn wait_until(child: &Spawned, seconds: i64) -> std::result::Result<ExitStatus, String> {
     let refused = |e: std::io::Error| e.to_string();
     let deadline = Instant::now() + Duration::from_secs(seconds.unsigned_abs());
-    let pid = i32::try_from(child.id())
-        .ok()
-        .and_then(Pid::from_raw)
-        .ok_or("its process id is out of range")?;
-    let pidfd: OwnedFd = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| refused(e.into()))?;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).map_err(|e| e.to_string())?;
-        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
+        match poll(&mut [PollFd::new(&child.pidfd, PollFlags::IN)], Some(&timeout)) {
             Ok(0) => break,
-            Ok(_) => return child.wait().map_err(refused),
+            Ok(_) => return reap(child),
             Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(refused(errno.into())),
         }
     }
+    let pid = Pid::from_raw(child.pid.as_raw()).ok_or("its process id is out of range")?;
     // It is not reaped: neither its pid nor its group can be another's.
     rustix::process::kill_process_group(pid, Signal::KILL).map_err(|e| refused(e.into()))?;
-    child.wait().map_err(refused)?;
+    reap(child)?;
     Err(format!("it took longer than its timeout of {seconds} s"))
+}
+
+fn reap(child: &Spawned) -> std::result::Result<ExitStatus, String> {
+    let pid = Pid::from_raw(child.pid.as_raw());
+    loop {
+        match rustix::process::waitpid(pid, WaitOptions::empty()) {
+            Ok(Some((_, status))) => return Ok(ExitStatus::from_raw(status.as_raw())),
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(std::io::Error::from(errno).to_string()),
+        }
+    }
 }
 
 #[cfg(test)]

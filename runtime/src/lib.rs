@@ -64,6 +64,7 @@ pub use identity::capability_names;
 pub use mount::{Elsewhere, clean_path, mount_options};
 pub use namespaces::JoinedNamespaces;
 pub use pause::{HeldNamespaces, Pause, PauseArgs, UserIds, start_pause};
+pub use process::forget_starters_signals;
 pub use resctrl::{remove_resctrl_groups, update_resctrl_group};
 pub use restore::{Restoring, is_bind, run_create_runtime};
 pub use rootfs::Rootfs;

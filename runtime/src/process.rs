@@ -46,12 +46,24 @@ pub(crate) fn die_with_creator() -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).doing(|| "follow the runtime's end".to_owned())
 }
 
-/// The program begins with no signal blocked; Rust programs ignore SIGPIPE, others expect to be ended by it.
+/// The program begins with no signal blocked and none ignored, whatever this one and its starter did: a shell, for
+/// instance, can't trap what it was told to ignore.
 pub(crate) fn reset_signals() {
+    unblock_signals();
+    sys::default_signals();
+}
+
+/// Undoes what this program's starter blocked and ignored, for this program and all that it starts. SIGHUP stays ignored
+/// for who was started by nohup(1), and SIGPIPE as in every Rust program. To be called before there are threads.
+pub fn forget_starters_signals() {
+    unblock_signals();
+    sys::default_own_signals();
+}
+
+fn unblock_signals() {
     use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
     // It only fails for an operation that does not exist.
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
-    sys::default_sigpipe();
 }
 
 /// In a new user namespace the process is nobody until it takes an id that is mapped.

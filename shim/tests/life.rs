@@ -167,6 +167,32 @@ fn requests_in_the_wrong_state_are_refused() {
 }
 
 #[test]
+fn hooks_and_containers_begin_with_no_signal_blocked() {
+    let pod = Pod::start();
+    let seen = pod.dir().join("hook-status");
+    let script = format!("exec cat /proc/self/status > {}", seen.display());
+    let hooks = |spec: &mut serde_json::Value| {
+        let hook = serde_json::json!({
+            "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]
+        });
+        spec["hooks"] = serde_json::json!({ "createRuntime": [hook] });
+    };
+    let mut client = pod.client();
+    client.subscribe();
+    client.run(pod.bundle_with("a", &["cat", "/proc/self/status"], hooks));
+    let hook = std::fs::read_to_string(&seen).unwrap();
+    let container = String::from_utf8(pod.logged("a", "stdout")).unwrap();
+    for status in [hook, container] {
+        for mask in ["SigBlk", "SigIgn"] {
+            let line = status.lines().find(|line| line.starts_with(mask));
+            assert_eq!(line, Some(&*format!("{mask}:\t0000000000000000")), "{status}");
+        }
+    }
+    std::fs::remove_file(seen).unwrap();
+    client.delete("a");
+}
+
+#[test]
 fn a_container_that_never_started_can_be_deleted() {
     let pod = Pod::start();
     let mut client = pod.client();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use berth_cri::v1;
 use berth_tests::{Node, eventually};
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::daemon::{Client, Daemon, PATIENCE};
 
@@ -21,7 +22,7 @@ impl Network {
         let list = r#"{"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "hangs"}]}"#;
         std::fs::write(conf.join("1.conflist"), list).unwrap();
         let script = format!(
-            "#!/bin/sh\ncd {}\ncase $CNI_ARGS in *K8S_POD_NAME=stuck*)\n\
+            "#!/bin/sh\ncd {}\n[ -e signals ] || grep ^Sig[BI] /proc/self/status > signals\ncase $CNI_ARGS in *K8S_POD_NAME=stuck*)\n\
              [ -e hang-$CNI_COMMAND ] && {{ sleep 100000 & echo $$ $! >> pids; wait; }};; esac\n\
              [ $CNI_COMMAND = ADD ] && echo '{{\"cniVersion\": \"1.0.0\", \"ips\": [{{\"address\": \"10.9.0.2/24\"}}]}}'\n\
              [ $CNI_COMMAND = VERSION ] && echo '{{\"cniVersion\": \"1.0.0\", \"supportedVersions\": [\"1.0.0\"]}}'\nexit 0\n",
@@ -75,6 +76,25 @@ async fn listed(client: &mut Client) -> Vec<v1::PodSandbox> {
         .unwrap()
         .into_inner()
         .items
+}
+
+#[test]
+fn a_plugin_begins_with_no_signal_blocked_or_ignored() {
+    let mut some = SigSet::empty();
+    some.add(Signal::SIGTERM);
+    some.add(Signal::SIGUSR1);
+    // What the daemon's starter has blocked, this thread, is none of a plugin's.
+    some.thread_block().unwrap();
+    let (network, daemon) = Network::start();
+    some.thread_unblock().unwrap();
+    let pod = daemon.sandbox("fine");
+    daemon.with(async |mut client| {
+        let sandbox = client.run(&pod).await;
+        let seen = std::fs::read_to_string(network.0.join("signals")).unwrap();
+        assert_eq!(seen, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+        client.remove_sandbox(&sandbox).await;
+    });
+    daemon.finish();
 }
 
 #[test]

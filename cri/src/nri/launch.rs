@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::SigSet;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 use tokio::net::UnixStream;
 
@@ -118,10 +118,14 @@ impl Child {
         // What it says to standard error goes where the runtime's own words go.
         files.add_dup2(socket.as_raw_fd(), SOCKET)?;
         let mut attributes = PosixSpawnAttr::init()?;
-        attributes
-            .set_flags(PosixSpawnFlags::POSIX_SPAWN_SETPGROUP | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)?;
+        attributes.set_flags(
+            PosixSpawnFlags::POSIX_SPAWN_SETPGROUP
+                | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF
+                | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK,
+        )?;
         attributes.set_pgroup(nix::unistd::Pid::from_raw(0))?;
-        attributes.set_sigdefault(&SigSet::from(Signal::SIGPIPE))?;
+        attributes.set_sigdefault(&SigSet::all())?;
+        attributes.set_sigmask(&SigSet::empty())?;
         let path = CString::new(program.as_os_str().as_bytes())?;
         let environment = [
             format!("NRI_PLUGIN_NAME={}", identity.base),

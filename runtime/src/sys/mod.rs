@@ -34,4 +34,4 @@ pub(crate) use schedule::{
 };
 pub use send_signal::send_signal;
 pub(crate) use sendmmsg::sendmmsg_descriptor;
-pub(crate) use signal::{default_sigpipe, end_when_asked};
+pub(crate) use signal::{default_own_signals, default_signals, end_when_asked};

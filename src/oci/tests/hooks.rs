@@ -298,3 +298,36 @@ fn hooks_can_enter_the_mount_namespace_and_mount_below_the_root() {
         );
     }
 }
+
+/// Blocked, ignored and caught signals, as /proc/self/status has them.
+fn no_signals(status: &str) {
+    for mask in ["SigBlk", "SigIgn", "SigCgt"] {
+        let line = status.lines().find(|line| line.starts_with(mask));
+        assert_eq!(line, Some(&*format!("{mask}:\t0000000000000000")), "{status}");
+    }
+}
+
+#[test]
+fn hooks_and_programs_begin_with_no_signal_blocked_or_ignored() {
+    let mut bundle = Bundle::new("signals", &["/bin/cat", "/proc/self/status"]);
+    let mut hooks = json!({});
+    for kind in KINDS {
+        let text = format!("exec cat /proc/self/status > {}/{kind}", bundle.path().display());
+        if kind != "startContainer" {
+            let path = script(&bundle, &format!("{kind}.sh"), &text, false);
+            hooks[kind] = json!([{ "path": path, "env": ["PATH=/bin:/usr/bin"] }]);
+        }
+    }
+    bundle.config["hooks"] = hooks;
+    let oci = bundle.command(&["run", "--bundle", bundle.path().to_str().unwrap(), bundle.id()]);
+    let output = std::process::Command::new("env")
+        .args(["--ignore-signal=INT,QUIT,USR1", "--block-signal=TERM,USR2"])
+        .arg(oci.get_program())
+        .args(oci.get_args())
+        .output()
+        .unwrap();
+    no_signals(&succeeded(&output));
+    for kind in KINDS.iter().filter(|kind| **kind != "startContainer") {
+        no_signals(&fs::read_to_string(bundle.path().join(kind)).unwrap());
+    }
+}
