@@ -359,6 +359,49 @@ fn what_a_kill_left_half_made_is_undone_and_can_be_made_again() {
     bench.finish();
 }
 
+/// Many callers at once, on several threads, as those of a socket are.
+#[test]
+fn calls_for_the_same_sandbox_at_once_make_one() {
+    const CALLS: usize = 8;
+    const TIMES: usize = 10;
+    let bench = Bench::new();
+    let (_, engine) = bench.running.as_ref().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CALLS)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        for time in 0..TIMES {
+            let config = bench.sandbox(&format!("once{time}"));
+            let together = Arc::new(tokio::sync::Barrier::new(CALLS));
+            let calls: Vec<_> = (0..CALLS)
+                .map(|_| {
+                    let (engine, config) = (engine.clone(), config.clone());
+                    let together = Arc::clone(&together);
+                    tokio::spawn(async move {
+                        together.wait().await;
+                        engine.run_pod_sandbox(config).await
+                    })
+                })
+                .collect();
+            let mut made = std::collections::BTreeSet::new();
+            for call in calls {
+                made.insert(call.await.unwrap().unwrap());
+            }
+            assert_eq!(made.len(), 1, "{made:?}");
+            let listed = engine.list_pod_sandboxes(Some(&config.uid)).await.unwrap();
+            assert_eq!(listed.len(), 1, "{listed:?}");
+            // Who asks again later joins too.
+            let again = engine.run_pod_sandbox(config).await.unwrap();
+            assert!(made.contains(&again));
+            engine.remove_pod_sandbox(&again).await.unwrap();
+        }
+    });
+    drop(runtime);
+    bench.finish();
+}
+
 #[test]
 fn a_damaged_record_is_no_reason_to_leave_the_others_alone() {
     let mut bench = Bench::new();
