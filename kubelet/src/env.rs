@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVarSource, Pod};
 
+use crate::env_file::{self, EnvFiles};
 use crate::expansion::expand;
 use crate::plan::{NodeFacts, Objects};
 use crate::quantity::{self, Value};
@@ -16,6 +17,8 @@ pub struct EnvSources<'a> {
     pub pod: &'a Pod,
     /// ConfigMaps and Secrets.
     pub objects: &'a Objects,
+    /// What other containers of the pod have written for it.
+    pub files: &'a EnvFiles,
     /// The node.
     pub node: &'a NodeFacts,
     /// The pod's addresses, the primary one first.
@@ -59,6 +62,9 @@ pub enum ConfigError {
     /// A `resourceFieldRef` to a resource or a container that is not there.
     #[error("unsupported resourceFieldRef: {0}")]
     ResourceField(String),
+    /// A file that another container of the pod is to have written has no such variable.
+    #[error("{0}")]
+    EnvFile(String),
     /// `runAsNonRoot` does not hold.
     #[error("{0}")]
     RunAsRoot(String),
@@ -184,6 +190,9 @@ fn value_from(
     }
     if let Some(field) = &from.resource_field_ref {
         return resource_ref(field, container, sources).map(Some);
+    }
+    if let Some(selector) = &from.file_key_ref {
+        return env_file::value(selector, sources.files).map_err(ConfigError::EnvFile);
     }
     if let Some(selector) = &from.config_map_key_ref {
         let map = sources.objects.config_maps.get(&key_of(&selector.name));
@@ -332,6 +341,7 @@ mod tests {
         let sources = EnvSources {
             pod: &pod,
             objects: &objects(),
+            files: &EnvFiles::new(),
             node: &node,
             pod_ips: &ips,
         };

@@ -8,6 +8,7 @@ pub mod defaults;
 mod durable;
 mod duration;
 pub mod env;
+pub mod env_file;
 pub mod expansion;
 pub mod identity;
 mod lifecycle;

@@ -55,6 +55,54 @@ fn values_come_from_everywhere() {
 }
 
 #[test]
+fn a_file_that_an_init_container_wrote_is_an_environment() {
+    let from = |key: &str, path: &str, optional: bool| json!({ "name": key, "valueFrom": { "fileKeyRef": { "volumeName": "made", "path": path, "key": key, "optional": optional } } });
+    let env = json!([
+        from("WORD", "a/app.env", false),
+        from("TEXT", "a/app.env", false),
+        from("NONE", "a/app.env", true),
+        from("FILE", "missing", true),
+        { "name": "COMPOSED", "value": "$(WORD)!" },
+    ]);
+    let text = "# made by init\nTEXT='one\ntwo'\nWORD='it is #1' # a comment";
+    let mounted = json!({ "volumeMounts": [{ "name": "made", "mountPath": "/made" }] });
+    let make = container(
+        "init",
+        &["run", "mkdir", "/made/a", ";", "write", "/made/a/app.env", text],
+        mounted,
+    );
+    let what = [
+        "checks",
+        "env=WORD:it is #1",
+        "env=TEXT:one\ntwo",
+        "env=NONE:not set",
+        "env=FILE:not set",
+        "env=COMPOSED:it is #1!",
+        "absent=/made",
+    ];
+    let spec = |main: Value| {
+        json!({
+            "restartPolicy": "Never",
+            "volumes": [{ "name": "made", "emptyDir": {} }],
+            "initContainers": [make],
+            "containers": [main],
+        })
+    };
+    expect_checks(&pod(
+        "files",
+        spec(container("main", &what, json!({ "env": env }))),
+    ));
+    // Only as much of a pod as can be: it waits, and says for what.
+    let node = Node::new();
+    let missing = json!({ "env": [from("OTHER", "a/app.env", false)] });
+    let waits = node.run(&pod("waits", spec(container("main", &["true"], missing))));
+    waits.line("environment variable key \"OTHER\" not found in file \"a/app.env\"");
+    waits.interrupt();
+    waits.wait().expect_no_panic();
+    node.finish();
+}
+
+#[test]
 fn whole_config_maps_come_with_a_prefix() {
     let pod = checks(
         "from",

@@ -10,6 +10,7 @@ use super::{check_non_root, container_security, hosts_file, labels, namespace_op
 use crate::backoff::RESTARTS_IN_A_ROW;
 use crate::defaults::TERMINATION_MESSAGE_PATH;
 use crate::env::{self, ConfigError, EnvSources};
+use crate::env_file::EnvFiles;
 use crate::expansion::{expand, first_unknown};
 use crate::plan::{Desired, ROUND, StartContainer, VolumeMountRequest};
 use crate::resources::container_resources;
@@ -33,6 +34,8 @@ pub struct ContainerRequest<'a> {
     pub sandbox: &'a PodSandboxStatus,
     /// Its image.
     pub image: &'a Image,
+    /// Files that its environment may come from.
+    pub env_files: &'a EnvFiles,
 }
 
 /// All there is to know to start the container.
@@ -53,6 +56,7 @@ pub fn to_start_container(
     let sources = EnvSources {
         pod: &desired.pod,
         objects: &desired.objects,
+        files: request.env_files,
         node: &desired.node,
         pod_ips: &sandbox.ips,
     };
@@ -253,6 +257,7 @@ mod tests {
             restarts_in_a_row: 1,
             round: 0,
             sandbox: &sandbox,
+            env_files: &EnvFiles::new(),
             image: &image,
         };
         to_start_container(&desired, request)

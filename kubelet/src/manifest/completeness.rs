@@ -89,7 +89,11 @@ fn containers_and_pod(to: &mut Walk<'_>) {
     to.of::<api::EnvVar>("spec.containers[].env[]", "name value valueFrom");
     to.of::<api::EnvVarSource>(
         "spec.containers[].env[].valueFrom",
-        "configMapKeyRef fieldRef resourceFieldRef secretKeyRef",
+        "configMapKeyRef fieldRef fileKeyRef resourceFieldRef secretKeyRef",
+    );
+    to.of::<api::FileKeySelector>(
+        "spec.containers[].env[].valueFrom.fileKeyRef",
+        "key optional path volumeName",
     );
     to.of::<api::EnvFromSource>("spec.containers[].envFrom[]", "configMapRef prefix secretRef");
     to.of::<api::ResourceRequirements>("spec.containers[].resources", "limits requests");

@@ -101,10 +101,6 @@ const REFUSED: &[Rule] = &[
     present("*.securityContext.windowsOptions", "only Linux pods run here"),
     present("*.volumeDevices", "block volumes are not done yet"),
     present(
-        "*.env[].valueFrom.fileKeyRef",
-        "environment variables from files are not done yet",
-    ),
-    present(
         "*.lifecycle.postStart.tcpSocket",
         "Kubernetes does not do it either; use httpGet or exec",
     ),

@@ -7,6 +7,7 @@ use berth_cri::{ContainerId, ContainerStatus, Image, PodSandboxStatus, UnixNanos
 use super::PodFailure;
 use super::reason::Reason;
 use super::step::{HookKind, StepKey};
+use crate::env_file::EnvFiles;
 
 /// A pod as it is. Everything but the containers' and sandboxes' records may be lost with the daemon: the plan then
 /// asks again for what it does not know.
@@ -20,6 +21,8 @@ pub struct Observed {
     pub containers: Vec<ContainerStatus>,
     /// The pod's volumes and directories are set up ([`Step::SetUpVolumes`](super::Step) succeeded).
     pub volumes_ready: bool,
+    /// The files of its volumes that environment variables come from, as they are now.
+    pub env_files: EnvFiles,
     /// The pod's directory, or a volume of it, is there.
     pub directory_exists: bool,
     /// The pod's cgroup is there.

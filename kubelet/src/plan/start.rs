@@ -13,6 +13,7 @@ use crate::annotations;
 use crate::backoff::{Backoff, after, restarts_in_a_row};
 use crate::config::{ContainerRequest, to_start_container};
 use crate::defaults::SYNC_BACKOFF;
+use crate::env::ConfigError;
 use crate::spec::{self, RestartAction, Role};
 
 /// Plans what brings the container to run in the sandbox, and says why it does not run yet.
@@ -93,10 +94,17 @@ fn try_start(
         round: view.round(),
         sandbox,
         image,
+        env_files: &view.observed.env_files,
     };
-    to_start_container(view.desired, request).map_err(|error| Waiting {
-        reason: Reason::CreateContainerConfigError,
-        message: error.to_string(),
+    to_start_container(view.desired, request).map_err(|error| {
+        if matches!(error, ConfigError::EnvFile(_)) {
+            // Another container may write it yet, and nothing tells when.
+            wake(plan, after(view.now, SYNC_BACKOFF));
+        }
+        Waiting {
+            reason: Reason::CreateContainerConfigError,
+            message: error.to_string(),
+        }
     })
 }
 

@@ -1,6 +1,8 @@
 //! The rules for a container's environment.
 
-use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVar, EnvVarSource, ResourceFieldSelector};
+use k8s_openapi::api::core::v1::{
+    Container, EnvFromSource, EnvVar, EnvVarSource, FileKeySelector, ResourceFieldSelector,
+};
 
 use super::container::Place;
 use super::{Errors, names};
@@ -31,14 +33,14 @@ const RESOURCES: [&str; 6] = [
 
 pub(super) fn environment(container: &Container, place: &Place<'_>, errors: &mut Errors) {
     for (index, variable) in container.env.iter().flatten().enumerate() {
-        env_var(variable, &format!("{}.env[{index}]", place.path), errors);
+        env_var(variable, &format!("{}.env[{index}]", place.path), place, errors);
     }
     for (index, source) in container.env_from.iter().flatten().enumerate() {
         env_from(source, &format!("{}.envFrom[{index}]", place.path), errors);
     }
 }
 
-fn env_var(variable: &EnvVar, path: &str, errors: &mut Errors) {
+fn env_var(variable: &EnvVar, path: &str, place: &Place<'_>, errors: &mut Errors) {
     if variable.name.is_empty() {
         errors.required(&format!("{path}.name"), "");
     } else {
@@ -56,19 +58,23 @@ fn env_var(variable: &EnvVar, path: &str, errors: &mut Errors) {
     let sources = usize::from(from.field_ref.is_some())
         + usize::from(from.resource_field_ref.is_some())
         + usize::from(from.config_map_key_ref.is_some())
-        + usize::from(from.secret_key_ref.is_some());
+        + usize::from(from.secret_key_ref.is_some())
+        + usize::from(from.file_key_ref.is_some());
     match sources {
-        1 => value_from(from, &path, errors),
+        1 => value_from(from, &path, place, errors),
         0 => errors.invalid(
             &path,
             "",
-            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`",
+            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
         ),
         _ => errors.invalid(&path, "", "may not have more than one field specified at a time"),
     }
 }
 
-fn value_from(from: &EnvVarSource, path: &str, errors: &mut Errors) {
+fn value_from(from: &EnvVarSource, path: &str, place: &Place<'_>, errors: &mut Errors) {
+    if let Some(selector) = &from.file_key_ref {
+        file_key(selector, &format!("{path}.fileKeyRef"), place, errors);
+    }
     if let Some(field) = &from.field_ref {
         field_path(
             &field.field_path,
@@ -123,6 +129,35 @@ pub(super) fn resource_field(field: &ResourceFieldSelector, path: &str, errors: 
         && let Err(error) = crate::quantity::parse(&divisor.0)
     {
         errors.invalid(&format!("{path}.divisor"), &divisor.0, error.to_string());
+    }
+}
+
+fn file_key(selector: &FileKeySelector, path: &str, place: &Place<'_>, errors: &mut Errors) {
+    let FileKeySelector {
+        key,
+        path: file,
+        volume_name,
+        ..
+    } = selector;
+    if key.is_empty() {
+        errors.required(&format!("{path}.key"), "");
+    } else {
+        errors.check(&format!("{path}.key"), key, names::env_name(key));
+    }
+    if file.is_empty() {
+        errors.required(&format!("{path}.path"), "");
+    } else {
+        errors.check(&format!("{path}.path"), file, names::local_path(file));
+    }
+    let path = format!("{path}.volumeName");
+    let mut volumes = place.spec.volumes.iter().flatten();
+    match volumes.find(|volume| volume.name == *volume_name) {
+        _ if volume_name.is_empty() => errors.required(&path, ""),
+        None => errors.not_found(&path, volume_name),
+        Some(volume) if volume.empty_dir.is_none() => {
+            errors.invalid(&path, volume_name, "referenced volume must be of type emptyDir");
+        }
+        Some(_) => {}
     }
 }
 

@@ -211,6 +211,26 @@ fn rules() {
             "spec.securityContext.sysctls[0].value: Invalid value:",
         ),
         (
+            r#","env":[{"name":"A","valueFrom":{"fileKeyRef":{"volumeName":"v","path":"f","key":"A"}}}]"#,
+            r#","volumes":[{"name":"v","hostPath":{"path":"/"}}]"#,
+            r#"spec.containers[0].env[0].valueFrom.fileKeyRef.volumeName: Invalid value: "v": referenced volume must be of type emptyDir"#,
+        ),
+        (
+            r#","env":[{"name":"A","valueFrom":{"fileKeyRef":{"volumeName":"w","path":"f","key":"A"}}}]"#,
+            r#","volumes":[{"name":"v"}]"#,
+            r#"spec.containers[0].env[0].valueFrom.fileKeyRef.volumeName: Not found: "w""#,
+        ),
+        (
+            r#","env":[{"name":"A","valueFrom":{"fileKeyRef":{"volumeName":"v","path":"../f","key":"A"}}}]"#,
+            r#","volumes":[{"name":"v","emptyDir":{}}]"#,
+            r#"spec.containers[0].env[0].valueFrom.fileKeyRef.path: Invalid value: "../f""#,
+        ),
+        (
+            r#","env":[{"name":"A","valueFrom":{"fileKeyRef":{"volumeName":"v","path":"f","key":"A=B"}}}]"#,
+            r#","volumes":[{"name":"v","emptyDir":{}}]"#,
+            r#"spec.containers[0].env[0].valueFrom.fileKeyRef.key: Invalid value: "A=B""#,
+        ),
+        (
             "",
             r#","hostUsers":false,"hostNetwork":true"#,
             "spec.hostNetwork: Forbidden: when `hostUsers` is false",

@@ -21,7 +21,8 @@ pub(crate) fn open_path(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd
     open(root, path, OFlags::PATH)
 }
 
-fn open(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+/// Opens `path` beneath `root` with these flags, following only links that stay beneath `root`.
+pub(crate) fn open(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     loop {
         match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {

@@ -8,6 +8,7 @@ use super::atomic_writer::{self, Payload};
 use super::payload::{DEFAULT_MODE, Style};
 use super::{Context, VolumeError};
 use crate::env::{EnvSources, field_ref};
+use crate::env_file::EnvFiles;
 use crate::quantity::{Value, value_of};
 use crate::{resources, spec};
 
@@ -51,6 +52,7 @@ fn text(context: &Context<'_>, item: &DownwardAPIVolumeFile) -> Result<String, V
         let sources = EnvSources {
             pod: context.pod,
             objects: context.objects,
+            files: &EnvFiles::new(),
             node: context.node,
             pod_ips: &[],
         };

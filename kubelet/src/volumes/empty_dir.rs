@@ -5,13 +5,18 @@ use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::EmptyDirVolumeSource;
 
-use super::{Context, VolumeError, mounts, ownership};
+use super::{Context, PodDir, VolumeError, mounts, ownership};
 
 pub(super) const PLUGIN: &str = "kubernetes.io/empty-dir";
 
 /// Where the volume is.
 pub(super) fn path(context: &Context<'_>, name: &str) -> PathBuf {
-    context.dir.volume(PLUGIN, name)
+    path_in(context.dir, name)
+}
+
+/// Where a volume of this kind is in a pod's directory.
+pub(super) fn path_in(dir: &PodDir, name: &str) -> PathBuf {
+    dir.volume(PLUGIN, name)
 }
 
 /// Makes the volume, or finds it made.

@@ -10,6 +10,7 @@ mod config_map;
 mod delete;
 mod downward_api;
 mod empty_dir;
+mod env_files;
 mod error;
 mod host_path;
 mod mounts;
@@ -28,6 +29,7 @@ use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 pub(crate) use delete::delete_tree;
+pub(crate) use env_files::env_files;
 pub use error::VolumeError;
 pub use pod_dir::PodDir;
 pub(crate) use pod_dir::make_private_dirs;

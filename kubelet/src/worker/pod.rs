@@ -26,7 +26,7 @@ use crate::plan::{
 };
 use crate::prober::{self, ProbeReport, RunningProbe};
 use crate::user_ids::{ClaimError, Claims, UserIds, wants_own};
-use crate::volumes::{PodDir, termination_message};
+use crate::volumes::{PodDir, env_files, termination_message};
 use crate::{annotations, config, qos, spec, status};
 
 /// After the engine could not answer, or a last file could not be removed, the worker tries again after this.
@@ -307,6 +307,9 @@ impl Worker {
         let mut observed = self.memory.observed(sandboxes, containers);
         observed.in_flight = self.tasks.keys();
         observed.directory_exists = self.dir.exists();
+        if observed.volumes_ready {
+            observed.env_files = env_files(&self.desired.pod, &self.dir);
+        }
         let class = qos::qos_class(&self.desired.pod);
         let cgroup = qos::pod_cgroup(&self.desired.node.cgroup_root, class, &self.desired.uid);
         observed.cgroup_exists = self.node.cgroups.exists(&cgroup);
