@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use berth_images::Store;
+use berth_kubelet::admission::AllowedSysctls;
 use berth_kubelet::standalone::{self, OwnGroup};
 use clap::Args;
 
@@ -28,6 +29,16 @@ pub(crate) struct DaemonArgs {
     /// Go to the background: with a session, a control group and a log file of its own, until its last pod is gone
     #[arg(long)]
     background: bool,
+
+    /// Kernel parameters that pods may set beside the safe ones: names or `net.core.*`, with commas between them
+    #[arg(
+        long,
+        value_name = "SYSCTLS",
+        default_value = "",
+        hide_default_value = true,
+        conflicts_with = "background"
+    )]
+    allowed_unsafe_sysctls: AllowedSysctls,
 
     /// As `--background` starts it
     #[arg(long, hide = true)]
@@ -75,7 +86,8 @@ fn serve(args: &DaemonArgs, root: &Root, cgroup_root: &Path, log: Log) -> Result
         }
         let images = engine.images().clone();
         drop(engine);
-        let host = host(root, cgroup_root, &options)?;
+        let mut host = host(root, cgroup_root, &options)?;
+        host.allowed_sysctls = args.allowed_unsafe_sysctls.clone();
         log.say("started");
         let gc = collect_images(
             images,

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use berth_cri::LocalEngine;
+use berth_kubelet::admission::AllowedSysctls;
 use berth_kubelet::backoff::Backoff;
 use berth_kubelet::manifest::{self, Manifest, Options, Source};
 use berth_kubelet::standalone::{self, Format, Host, Taken, Workload};
@@ -59,6 +60,16 @@ pub(crate) struct RunArgs {
         hide_default_value = true
     )]
     restart_backoff: Backoff,
+
+    /// Kernel parameters that pods may set beside the safe ones: names or `net.core.*`, with commas between them
+    #[arg(
+        long,
+        value_name = "SYSCTLS",
+        conflicts_with = "detach",
+        default_value = "",
+        hide_default_value = true
+    )]
+    allowed_unsafe_sysctls: AllowedSysctls,
 
     #[command(flatten)]
     runtime: RuntimeArgs,
@@ -121,6 +132,7 @@ async fn run_pods(
         run_root: root.run.clone(),
         cgroup_root: cgroup_root.to_owned(),
         restart_backoff: args.restart_backoff,
+        allowed_sysctls: args.allowed_unsafe_sysctls.clone(),
     };
     standalone::run(host, workload)
         .await

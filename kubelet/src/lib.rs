@@ -1,5 +1,6 @@
 //! Desired pods in, running pods and status out.
 
+pub mod admission;
 pub mod annotations;
 pub mod backoff;
 pub mod config;

@@ -59,6 +59,7 @@ pub(crate) fn host_with(root: &Root, cgroup_root: &std::path::Path, runtime: Run
         run_root: root.run.clone(),
         cgroup_root: cgroup_root.to_owned(),
         restart_backoff: Default::default(),
+        allowed_sysctls: Default::default(),
     }
 }
 

@@ -186,9 +186,49 @@ fn a_profile_of_a_security_module_that_is_off_is_an_error() {
     let context = json!({ "securityContext": { "appArmorProfile": { "type": "RuntimeDefault" } } });
     let spec = json!({ "restartPolicy": "Never", "containers": [container("main", &["true"], context)] });
     let running = node.run(&pod("profile", spec));
-    let line = running.line("AppArmor");
-    assert!(line.contains("main"), "{line}");
-    running.interrupt();
-    running.wait().expect_no_panic();
+    running
+        .wait()
+        .expect_code(1)
+        .expect_output(&["Pod was rejected: Cannot enforce AppArmor: AppArmor is not enabled on the host"])
+        .expect_no_panic();
+    node.finish();
+}
+
+#[test]
+fn an_unsafe_sysctl_is_forbidden_unless_the_node_allows_it() {
+    let node = Node::new();
+    let spec = |name: &str| {
+        json!({
+            "restartPolicy": "Never",
+            "securityContext": { "sysctls": [{ "name": name, "value": "77" }] },
+            "containers": [container("main", &["sysctl", name], json!({}))],
+        })
+    };
+    let unsafe_one = pod("forbidden", spec("net.core.somaxconn"));
+    let ended = node
+        .run_with(&["-o", "json"], &unsafe_one)
+        .wait()
+        .expect_code(1)
+        .expect_output(&[
+            "Pod was rejected: forbidden sysctl: \"net.core.somaxconn\" not allowlisted",
+            "\"reason\": \"SysctlForbidden\"",
+            "\"phase\": \"Failed\"",
+        ]);
+    assert!(!ended.output.contains("sandbox was made"), "{}", ended.output);
+    node.run_with(
+        &["--allowed-unsafe-sysctls", "kernel.msg*,net.core.*"],
+        &unsafe_one,
+    )
+    .wait()
+    .expect_code(0)
+    .expect_log("main", "net.core.somaxconn = 77");
+    node.run(&pod("safe", spec("net.ipv4.tcp_fin_timeout")))
+        .wait()
+        .expect_code(0)
+        .expect_log("main", "net.ipv4.tcp_fin_timeout = 77");
+    node.run_with(&["--allowed-unsafe-sysctls", "vm.*"], &unsafe_one)
+        .wait()
+        .expect_code(2)
+        .expect_output(&["is not known to be namespaced"]);
     node.finish();
 }

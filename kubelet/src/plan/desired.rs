@@ -9,6 +9,7 @@ use std::time::Duration;
 use berth_cri::{DnsConfig, UnixNanos};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 
+use crate::admission::AllowedSysctls;
 use crate::backoff::Backoff;
 use crate::identity::PodUid;
 use crate::user_ids::UserIds;
@@ -79,6 +80,10 @@ pub struct NodeFacts {
     pub swap_accounting: bool,
     /// The runtime handlers whose mounts can be read-only with all that is mounted below them; empty is the default one.
     pub recursive_read_only: BTreeSet<String>,
+    /// The kernel has AppArmor, and it is on.
+    pub has_app_armor: bool,
+    /// Kernel parameters that pods may set.
+    pub allowed_sysctls: AllowedSysctls,
     /// The pauses between two runs of a container.
     pub restart_backoff: Backoff,
     /// `podPidsLimit`; `None` is no limit.

@@ -26,6 +26,8 @@ pub(super) async fn gather(host: &Host) -> NodeFacts {
         cgroup_v2_memory: Hierarchies::get().is_ok_and(Hierarchies::is_unified),
         recursive_read_only: recursive_read_only(host).await,
         restart_backoff: host.restart_backoff,
+        has_app_armor: read("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
+        allowed_sysctls: host.allowed_sysctls.clone(),
         swap_accounting: swap_accounting(&read("/proc/self/mountinfo")),
         ..NodeFacts::default()
     }

@@ -178,6 +178,8 @@ fn sentence(event: &PodEvent) -> Option<(Option<u8>, String)> {
         EventReason::Killing => (None, lower(message)),
         EventReason::SandboxChanged => (Some(YELLOW), lower(message)),
         EventReason::Failed
+        | EventReason::SysctlForbidden
+        | EventReason::AppArmor
         | EventReason::FailedCreatePodSandBox
         | EventReason::FailedMount
         | EventReason::FailedSync

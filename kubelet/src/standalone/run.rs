@@ -17,6 +17,7 @@ use super::lock::{LockError, PodLock};
 use super::printer::Printer;
 use super::session::{Patience, Session, exit_code};
 use super::{facts, signals};
+use crate::admission::AllowedSysctls;
 use crate::backoff::Backoff;
 use crate::identity::PodUid;
 use crate::plan::{Deletion, Desired, Objects};
@@ -41,6 +42,8 @@ pub struct Host {
     pub cgroup_root: PathBuf,
     /// The pauses between two runs of a container.
     pub restart_backoff: Backoff,
+    /// Kernel parameters that pods may set, beside the safe ones.
+    pub allowed_sysctls: AllowedSysctls,
 }
 
 /// Pods to run and what they refer to; defaulted, validated, with UIDs.

@@ -15,6 +15,9 @@ pub use error::{FieldError, Problem};
 pub use metadata::{validate_data_key, validate_object_meta};
 pub use pod::{HostPort, ports_of_host, validate_pod};
 
+pub(crate) use names::sysctl as sysctl_name_problem;
+pub(crate) use security::is_namespaced_sysctl;
+
 use error::Errors;
 
 #[cfg(test)]

@@ -111,7 +111,7 @@ pub(super) fn env_name(name: &str) -> Option<&'static str> {
 }
 
 /// A sysctl's name.
-pub(super) fn sysctl(name: &str) -> Option<&'static str> {
+pub(crate) fn sysctl(name: &str) -> Option<&'static str> {
     let segment = |part: &str| {
         let edge = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
         let bytes = part.as_bytes();

@@ -9,6 +9,11 @@ use crate::user_ids::IDS_PER_POD;
 /// Sysctls of the namespaces that a pod has for itself; all others are the host's.
 const NAMESPACED: [&str; 4] = ["kernel.shm", "kernel.msg", "fs.mqueue.", "net."];
 
+/// Whether a sysctl, or all that begin so, are of the pod's own namespaces.
+pub(crate) fn is_namespaced_sysctl(name: &str) -> bool {
+    NAMESPACED.iter().any(|prefix| name.starts_with(prefix)) || name == "kernel.sem"
+}
+
 /// What the kernel takes as a profile's name.
 const MAX_APPARMOR_NAME: usize = 4095;
 
@@ -96,7 +101,7 @@ fn sysctls(spec: &PodSpec, errors: &mut Errors) {
         if !seen.insert(name.clone()) {
             errors.duplicate(&name_path, &sysctl.name);
         }
-        if !NAMESPACED.iter().any(|prefix| name.starts_with(prefix)) && name != "kernel.sem" {
+        if !is_namespaced_sysctl(&name) {
             errors.invalid(
                 &name_path,
                 &sysctl.name,

@@ -35,6 +35,10 @@ pub enum EventReason {
     SandboxChanged,
     /// The sandbox could not be made.
     FailedCreatePodSandBox,
+    /// The pod wants kernel parameters that are not allowed, and is not taken on.
+    SysctlForbidden,
+    /// The pod wants AppArmor, which is not there, and is not taken on.
+    AppArmor,
     /// A volume could not be set up.
     FailedMount,
     /// A step that is not one container's failed.
@@ -85,6 +89,8 @@ impl EventReason {
             Self::Failed
                 | Self::FailedCreatePodSandBox
                 | Self::FailedMount
+                | Self::SysctlForbidden
+                | Self::AppArmor
                 | Self::FailedSync
                 | Self::BackOff
                 | Self::Unhealthy

@@ -27,7 +27,7 @@ use crate::plan::{
 use crate::prober::{self, ProbeReport, RunningProbe};
 use crate::user_ids::{ClaimError, Claims, UserIds, wants_own};
 use crate::volumes::{PodDir, env_files, termination_message};
-use crate::{annotations, config, qos, spec, status};
+use crate::{admission, annotations, config, qos, spec, status};
 
 /// After the engine could not answer, or a last file could not be removed, the worker tries again after this.
 const RETRY: Duration = Duration::from_secs(1);
@@ -83,12 +83,15 @@ pub fn spawn(
         pod: spec::describe(&desired.pod),
         source,
     };
+    let mut rejected = None;
     let mut record = match records.load(&desired.uid).map_err(failed)? {
         Some(record) => record,
         None => {
             let cgroup_root = node.facts.cgroup_root.clone();
             let mut record = PodRecord::new(desired.pod.as_ref().clone(), node.clock.now(), cgroup_root);
             record.runtime_endpoint.clone_from(&node.runtime_endpoint);
+            rejected = admission::rejection(&desired.pod, &node.facts);
+            record.failed = rejected.clone().map(|failure| (node.clock.now(), failure));
             record
         }
     };
@@ -127,6 +130,13 @@ pub fn spawn(
         events,
     };
     let (storage, exceeded) = StorageWatch::new(&desired.pod);
+    if let Some(failure) = rejected {
+        let reason = match failure.reason.as_str() {
+            admission::SYSCTL_FORBIDDEN => EventReason::SysctlForbidden,
+            _ => EventReason::AppArmor,
+        };
+        reporter.pod(reason, failure.message);
+    }
     let worker = Worker {
         dir: PodDir::new(&node.kubelet_root, &desired.uid),
         memory: Memory::recall(&record),
@@ -170,7 +180,7 @@ fn user_ids(
     records: &Records,
     record: &mut PodRecord,
 ) -> Result<Option<UserIds>, SpawnError> {
-    let ends = desired.deletion.is_some();
+    let ends = desired.deletion.is_some() || record.failed.is_some();
     if !wants_own(&desired.pod) || (ends && record.user_ids.is_none()) {
         return Ok(None);
     }

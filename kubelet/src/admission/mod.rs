@@ -1,0 +1,131 @@
+//! What a node does not take on, though a Pod may say it: such a pod has failed before anything of it is made.
+
+mod sysctls;
+
+use k8s_openapi::api::core::v1::Pod;
+
+pub use sysctls::{AllowedSysctls, SysctlPatternError};
+
+use crate::plan::{NodeFacts, PodFailure};
+use crate::spec;
+
+/// `status.reason` of a pod that wants kernel parameters which are not allowed.
+pub(crate) const SYSCTL_FORBIDDEN: &str = "SysctlForbidden";
+/// `status.reason` of a pod that wants AppArmor on a node without it.
+pub(crate) const APP_ARMOR: &str = "AppArmor";
+
+/// Why the node rejects the pod, if it does.
+pub(crate) fn rejection(pod: &Pod, node: &NodeFacts) -> Option<PodFailure> {
+    let (reason, message) = sysctls(pod, node)
+        .map(|why| (SYSCTL_FORBIDDEN, format!("forbidden sysctl: {why}")))
+        .or_else(|| {
+            let missing = !node.has_app_armor && wants_app_armor(pod);
+            missing.then(|| {
+                let why = "Cannot enforce AppArmor: AppArmor is not enabled on the host";
+                (APP_ARMOR, why.to_owned())
+            })
+        })?;
+    Some(PodFailure {
+        reason: reason.to_owned(),
+        message: format!("Pod was rejected: {message}"),
+        grace: None,
+    })
+}
+
+fn sysctls(pod: &Pod, node: &NodeFacts) -> Option<String> {
+    let security = pod.spec.as_ref()?.security_context.as_ref()?;
+    let mut names = security.sysctls.iter().flatten().map(|sysctl| &sysctl.name);
+    let forbidden = names.find(|name| !node.allowed_sysctls.allow(name))?;
+    Some(format!("{:?} not allowlisted", sysctls::dotted(forbidden)))
+}
+
+/// A container of the pod, or the pod for all of them, names a profile. As upstream, that of a privileged container counts.
+fn wants_app_armor(pod: &Pod) -> bool {
+    let of_pod = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.security_context.as_ref()?.app_armor_profile.as_ref());
+    spec::all_containers(pod)
+        .map(|(container, _)| container.security_context.as_ref())
+        .filter_map(|own| own.and_then(|own| own.app_armor_profile.as_ref()).or(of_pod))
+        .any(|profile| profile.type_ != "Unconfined")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::pod;
+
+    fn reason(spec: &str, node: &NodeFacts) -> Option<(String, String)> {
+        rejection(&pod(spec), node).map(|failure| (failure.reason, failure.message))
+    }
+
+    fn with_sysctl(name: &str) -> String {
+        format!(
+            r#"{{"containers":[],"securityContext":{{"sysctls":[{{"name":"net.ipv4.tcp_syncookies","value":"1"}},{{"name":"{name}","value":"1"}}]}}}}"#
+        )
+    }
+
+    #[test]
+    fn unsafe_sysctls_are_forbidden_unless_the_node_allows_them() {
+        let node = NodeFacts::default();
+        for name in [
+            "kernel.shm_rmid_forced",
+            "net.ipv4.tcp_rmem",
+            "net/ipv4/ip_local_port_range",
+        ] {
+            assert_eq!(reason(&with_sysctl(name), &node), None, "{name}");
+        }
+        let found = reason(&with_sysctl("net/core/somaxconn"), &node).unwrap();
+        let message = r#"Pod was rejected: forbidden sysctl: "net.core.somaxconn" not allowlisted"#;
+        assert_eq!(found, ("SysctlForbidden".to_owned(), message.to_owned()));
+        let node = NodeFacts {
+            allowed_sysctls: "net.core.*,kernel.msgmax".parse().unwrap(),
+            ..NodeFacts::default()
+        };
+        for (name, allowed) in [
+            ("net.core.somaxconn", true),
+            ("net/core/somaxconn", true),
+            ("kernel.msgmax", true),
+            ("kernel.msgmni", false),
+            ("net.corex", false),
+            ("net.ipv4.ip_forward", false),
+        ] {
+            assert_eq!(reason(&with_sysctl(name), &node).is_none(), allowed, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_profile_needs_app_armor() {
+        let profile = |kind: &str| format!(r#""securityContext":{{"appArmorProfile":{{"type":"{kind}"}}}}"#);
+        let node = NodeFacts::default();
+        let able = NodeFacts {
+            has_app_armor: true,
+            ..NodeFacts::default()
+        };
+        for (of_pod, own, expected) in [
+            (None, None, false),
+            (Some("RuntimeDefault"), None, true),
+            (None, Some("RuntimeDefault"), true),
+            (Some("RuntimeDefault"), Some("Unconfined"), false),
+            (Some("Unconfined"), Some("RuntimeDefault"), true),
+            (Some("Unconfined"), None, false),
+        ] {
+            let field =
+                |kind: Option<&str>| kind.map_or_else(String::new, |kind| format!(",{}", profile(kind)));
+            let spec = format!(
+                r#"{{"containers":[{{"name":"c","image":"i"{}}}]{}}}"#,
+                field(own),
+                field(of_pod)
+            );
+            let found = reason(&spec, &node);
+            assert_eq!(found.is_some(), expected, "{spec}");
+            assert!(found.is_none_or(|(reason, message)| {
+                reason == "AppArmor"
+                    && message
+                        == "Pod was rejected: Cannot enforce AppArmor: AppArmor is not enabled on the host"
+            }));
+            assert_eq!(reason(&spec, &able), None, "{spec}");
+        }
+    }
+}
