@@ -20,12 +20,13 @@ use crate::wait::{PATIENCE, eventually_within};
 
 /// What outlives pods below `--root`: images (not their leases, and not what is half pulled), and what the network knows of
 /// itself (not the addresses and attachments of pods).
-const KEPT: [&str; 12] = [
+const KEPT: [&str; 13] = [
     "images/images.json",
     "images/blobs/",
     "images/snapshots/",
     "images/locks/",
     "cni/attachments.lock",
+    "cni/attachments.wanted",
     "cni/default-network.json",
     "cni/default-network.lock",
     "cni/firewall.nft",
