@@ -85,8 +85,13 @@ pub(crate) fn value(selector: &FileKeySelector, files: &EnvFiles) -> Result<Opti
     }
 }
 
-/// What the file says of a key. What comes after it is not looked at. An error is the number of a line and what is wrong.
-fn find(text: &str, key: &str) -> Result<Option<String>, (usize, &'static str)> {
+/// The number of a line, and what is wrong with it.
+type Wrong = (usize, &'static str);
+/// A line, or a part of it, and its number.
+type Line<'a> = (&'a str, usize);
+
+/// What the file says of a key. What comes after it is not looked at.
+fn find(text: &str, key: &str) -> Result<Option<String>, Wrong> {
     let blank = [' ', '\t'];
     let mut lines = text.lines().zip(1..);
     while let Some((line, number)) = lines.next() {
@@ -127,8 +132,8 @@ fn find(text: &str, key: &str) -> Result<Option<String>, (usize, &'static str)> 
 fn quoted<'a>(
     first: &'a str,
     number: usize,
-    lines: &mut impl Iterator<Item = (&'a str, usize)>,
-) -> Result<(String, (&'a str, usize)), (usize, &'static str)> {
+    lines: &mut impl Iterator<Item = Line<'a>>,
+) -> Result<(String, Line<'a>), Wrong> {
     let mut value = String::new();
     let mut line = (first, number);
     loop {
