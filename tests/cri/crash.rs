@@ -40,11 +40,15 @@ impl Stubborn {
 
     /// The outcome of a call that no kill cut off.
     async fn ask<T>(&mut self, call: impl AsyncFn(&mut Client) -> Result<T, Status>) -> Result<T, Status> {
-        let deadline = Instant::now() + PATIENCE;
+        let mut deadline = Instant::now() + PATIENCE;
         loop {
             let before = self.kills.get();
             match call(&mut self.client).await {
                 Err(status) if self.kills.get() != before || is_of_the_connection(&status) => {
+                    if self.kills.get() != before {
+                        // On a busy machine many daemons in a row may be too short-lived for this call.
+                        deadline = Instant::now() + PATIENCE;
+                    }
                     assert!(Instant::now() < deadline, "no daemon answers: {status}");
                     self.client = tokio::time::timeout(PATIENCE, connect(&self.socket))
                         .await
