@@ -115,7 +115,10 @@ async fn run_pods(
     manifest: Manifest,
 ) -> Result<standalone::Ended, String> {
     let runtime = match &args.runtime.container_runtime_endpoint {
-        Some(endpoint) => runtime::connect(endpoint).await?,
+        Some(endpoint) => {
+            let ca = args.runtime.container_runtime_streaming_ca.as_deref();
+            runtime::connect(endpoint, ca).await?
+        }
         None => built_in(args, root).await?,
     };
     let pods = manifest.pods.into_iter().map(|(_, pod)| pod).collect();

@@ -1,5 +1,6 @@
 //! Which engine runs pods: the built-in one, or another runtime behind its CRI socket.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_cri::{CgroupDriver, Engine, EngineError, RemoteEngine, RuntimeCondition};
@@ -14,6 +15,9 @@ pub(crate) struct RuntimeArgs {
     /// Let the runtime behind this CRI socket run the pods instead of berth itself: unix:///run/containerd/containerd.sock
     #[arg(long, value_name = "ENDPOINT")]
     pub(crate) container_runtime_endpoint: Option<String>,
+    /// Believe certificates of the authorities in this file (PEM) where that runtime's streaming server has TLS.
+    #[arg(long, value_name = "FILE", requires = "container_runtime_endpoint")]
+    pub(crate) container_runtime_streaming_ca: Option<PathBuf>,
 }
 
 /// An engine, and where the runtime behind it listens.
@@ -25,8 +29,8 @@ pub(crate) struct Runtime {
 }
 
 /// The runtime at an endpoint, if pods can be run on it. The error is a message for the person who typed the command.
-pub(crate) async fn connect(endpoint: &str) -> Result<Runtime, String> {
-    let engine = RemoteEngine::connect(endpoint)
+pub(crate) async fn connect(endpoint: &str, streaming_ca: Option<&Path>) -> Result<Runtime, String> {
+    let engine = RemoteEngine::connect_with(endpoint, streaming_ca)
         .await
         .map_err(|error| error.to_string())?;
     match engine.cgroup_driver().await {

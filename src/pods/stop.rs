@@ -156,7 +156,11 @@ impl Ending<'_> {
         // Where its record says that it is.
         let endpoint = self.caller.places().runtime_endpoint(pod);
         let host = match endpoint.map_err(|error| error.to_string())? {
-            Some(endpoint) => host_with(self.root, self.cgroup_root, runtime::connect(&endpoint).await?),
+            Some(endpoint) => host_with(
+                self.root,
+                self.cgroup_root,
+                runtime::connect(&endpoint, None).await?,
+            ),
             None => host(self.root, self.cgroup_root, &EngineOptions::default())?,
         };
         standalone::stop(host, pod, self.grace)

@@ -36,6 +36,7 @@ use tokio::task::JoinHandle;
 use self::link::Link;
 use crate::engine::{Engine, EngineError, EventStream};
 use crate::session::{Session, StreamOptions};
+use crate::streaming::client::Trust;
 use crate::types::{
     AuthConfig, CgroupDriver, ContainerConfig, ContainerId, ContainerStatus, EngineEvent, ExecOutput, Image,
     ImageFsInfo, ImageId, LinuxContainerResources, PodSandboxConfig, PodSandboxStatus, PullProgress,
@@ -65,6 +66,8 @@ struct Inner {
     image_ids: Mutex<HashMap<String, ImageId>>,
     /// The streaming server speaks no WebSocket that would do.
     spdy_only: std::sync::atomic::AtomicBool,
+    /// Whose certificates a streaming server may have.
+    trust: Trust,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -78,6 +81,16 @@ impl RemoteEngine {
     /// # Errors
     /// The endpoint is no socket's, or nobody who speaks CRI v1 answers there.
     pub async fn connect(endpoint: &str) -> Result<Self> {
+        Self::connect_with(endpoint, None).await
+    }
+
+    /// As [`RemoteEngine::connect`], to a runtime whose streaming server may have TLS. Certificates of the authorities in the
+    /// file, which is PEM, are believed then.
+    ///
+    /// # Errors
+    /// The same, and when the file can't be used.
+    pub async fn connect_with(endpoint: &str, streaming_ca: Option<&Path>) -> Result<Self> {
+        let trust = streaming_ca.map(Trust::of_file).transpose()?.unwrap_or_default();
         link::probe(endpoint).await?;
         let inner = Arc::new(Inner {
             link: Link::new(endpoint)?,
@@ -86,6 +99,7 @@ impl RemoteEngine {
             making: Mutex::default(),
             image_ids: Mutex::default(),
             spdy_only: false.into(),
+            trust,
         });
         let version = inner.version().await?;
         inner

@@ -80,7 +80,7 @@ pub(super) async fn exec(
         Ok(inner.link.ask("Exec", call).await?.url)
     };
     let connect = |url: String, transport| async move {
-        client::session(&url, options, transport, async { Ok(0) }.boxed()).await
+        client::session((&url, &inner.trust), options, transport, async { Ok(0) }.boxed()).await
     };
     inner.stream("Exec", url, connect).await
 }
@@ -121,7 +121,7 @@ pub(super) async fn attach(inner: &Arc<Inner>, id: &ContainerId, options: Stream
     };
     let connect = |url: String, transport| async move {
         let end = end_of(Arc::clone(inner), id.clone(), inner.subscribe());
-        client::session(&url, options, transport, end).await
+        client::session((&url, &inner.trust), options, transport, end).await
     };
     inner.stream("Attach", url, connect).await
 }
@@ -166,6 +166,7 @@ pub(super) async fn port_forward(inner: &Arc<Inner>, id: &SandboxId, port: u16) 
         };
         Ok(inner.link.ask("PortForward", call).await?.url)
     };
-    let connect = |url: String, transport| async move { client::forward(&url, port, transport).await };
+    let connect =
+        |url: String, transport| async move { client::forward((&url, &inner.trust), port, transport).await };
     inner.stream("PortForward", url, connect).await
 }

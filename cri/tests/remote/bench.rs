@@ -104,11 +104,13 @@ pub(crate) struct Socket {
 
 impl Socket {
     pub(crate) async fn open(path: &Path, engine: Arc<dyn Engine>) -> Self {
+        Self::streaming(path, engine, StreamingConfig::default()).await
+    }
+
+    pub(crate) async fn streaming(path: &Path, engine: Arc<dyn Engine>, config: StreamingConfig) -> Self {
         let _ = std::fs::remove_file(path);
         let listener = UnixListener::bind(path).unwrap();
-        let streaming = StreamingServer::start(StreamingConfig::default(), Arc::clone(&engine))
-            .await
-            .unwrap();
+        let streaming = StreamingServer::start(config, Arc::clone(&engine)).await.unwrap();
         let metrics = Arc::new(Metrics::default());
         let serving = tokio::spawn(async move {
             serve(engine, streaming, metrics, listener, pending())

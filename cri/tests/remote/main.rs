@@ -20,3 +20,4 @@ mod logs;
 #[path = "../support/node.rs"]
 mod node;
 mod sessions;
+mod tls;

@@ -12,7 +12,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::Failure;
+use super::tls::Stream;
+use super::{Failure, Trust};
 use crate::streaming::http::Io;
 
 /// How long the server may take to agree.
@@ -26,11 +27,11 @@ pub(super) struct Switched {
 }
 
 /// Asks for SPDY; `protocol` is what goes over it.
-pub(super) async fn spdy(url: &str, protocol: &'static str) -> Result<Io, Failure> {
+pub(super) async fn spdy(url: &str, trust: &Trust, protocol: &'static str) -> Result<Io, Failure> {
     let mut headers = HeaderMap::new();
     headers.insert(UPGRADE, HeaderValue::from_static("SPDY/3.1"));
     headers.insert("x-stream-protocol-version", HeaderValue::from_static(protocol));
-    let switched = upgrade(url, Method::POST, headers).await?;
+    let switched = upgrade(url, trust, Method::POST, headers).await?;
     let answered = switched.headers.get("x-stream-protocol-version");
     match answered.map(HeaderValue::as_bytes) {
         Some(chosen) if chosen == protocol.as_bytes() => Ok(switched.io),
@@ -44,6 +45,7 @@ pub(super) async fn spdy(url: &str, protocol: &'static str) -> Result<Io, Failur
 /// Asks for a WebSocket (RFC 6455, section 4.1); returns the protocol that the server chose.
 pub(super) async fn websocket(
     url: &str,
+    trust: &Trust,
     protocols: &'static [&'static str],
 ) -> Result<(&'static str, Io), Failure> {
     let mut nonce = [0_u8; 16];
@@ -59,7 +61,7 @@ pub(super) async fn websocket(
     };
     headers.insert("sec-websocket-key", value(&key)?);
     headers.insert("sec-websocket-protocol", value(&protocols.join(", "))?);
-    let switched = upgrade(url, Method::GET, headers).await?;
+    let switched = upgrade(url, trust, Method::GET, headers).await?;
     let header = |name: &str| switched.headers.get(name).map(HeaderValue::as_bytes);
     if header("sec-websocket-accept") != Some(derive_accept_key(key.as_bytes()).as_bytes()) {
         return Err(Failure::Refused(
@@ -76,9 +78,9 @@ pub(super) async fn websocket(
     }
 }
 
-async fn upgrade(url: &str, method: Method, headers: HeaderMap) -> Result<Switched, Failure> {
+async fn upgrade(url: &str, trust: &Trust, method: Method, headers: HeaderMap) -> Result<Switched, Failure> {
     let unreachable = |why: String| Failure::Failed(format!("the streaming server at {} {why}", place(url)));
-    match tokio::time::timeout(TIMEOUT, ask(url, method, headers)).await {
+    match tokio::time::timeout(TIMEOUT, ask(url, trust, method, headers)).await {
         Ok(answer) => answer,
         Err(_) => Err(unreachable(format!(
             "did not answer within {} s",
@@ -92,29 +94,27 @@ fn place(url: &str) -> String {
     url.split('/').take(3).collect::<Vec<_>>().join("/")
 }
 
-async fn ask(url: &str, method: Method, mut headers: HeaderMap) -> Result<Switched, Failure> {
+async fn ask(url: &str, trust: &Trust, method: Method, mut headers: HeaderMap) -> Result<Switched, Failure> {
     let failed = |why: String| Failure::Failed(format!("the streaming server at {} {why}", place(url)));
     let uri: Uri = url
         .parse()
         .map_err(|error| failed(format!("has no URL that can be used: {error}")))?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => {
-            return Err(failed(
-                "wants TLS, which this client does not speak: let the runtime's streaming server listen on a loopback address \
-                 without TLS"
-                    .into(),
-            ));
-        }
-        _ => return Err(failed("has a URL that is not one of http".into())),
-    }
+    let (tls, usual_port) = match uri.scheme_str() {
+        Some("http" | "ws") => (false, 80),
+        Some("https" | "wss") => (true, 443),
+        _ => return Err(failed("has a URL that is none of http or https".into())),
+    };
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-    let port = uri.port_u16().unwrap_or(80);
+    let port = uri.port_u16().unwrap_or(usual_port);
     let stream = TcpStream::connect((host.as_str(), port))
         .await
         .map_err(|error| failed(format!("can't be reached: {error}")))?;
     // Keystrokes are not to wait for more.
     let _ = stream.set_nodelay(true);
+    let stream: Box<dyn Stream> = match tls {
+        true => trust.begin(host, stream).await.map_err(failed)?,
+        false => Box::new(stream),
+    };
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| failed(format!("can't be spoken to: {error}")))?;

@@ -4,9 +4,11 @@ mod http;
 mod port_forward;
 mod remote_command;
 mod session;
+mod tls;
 
 pub(crate) use port_forward::forward;
 pub(crate) use session::session;
+pub(crate) use tls::Trust;
 
 /// What is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Failure, Transport, http};
+use super::{Failure, Transport, Trust, http};
 use crate::streaming::activity::Activity;
 use crate::streaming::remote_command::piece;
 use crate::streaming::spdy::{self, Headers};
@@ -25,7 +25,11 @@ const PIECE: usize = 32 << 10;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connects to a runtime's URL of port-forward. What goes wrong in the pod later resets the connection.
-pub(crate) async fn forward(url: &str, port: u16, transport: Transport) -> Result<TcpStream, Failure> {
+pub(crate) async fn forward(
+    (url, trust): (&str, &Trust),
+    port: u16,
+    transport: Transport,
+) -> Result<TcpStream, Failure> {
     let pair = pair().await.map_err(|error| {
         Failure::Failed(format!(
             "a connection of this machine with itself can't be made: {error}"
@@ -34,7 +38,7 @@ pub(crate) async fn forward(url: &str, port: u16, transport: Transport) -> Resul
     let (near, far) = pair;
     match transport {
         Transport::WebSocket => {
-            let (_, io) = http::websocket(url, &[TUNNEL]).await?;
+            let (_, io) = http::websocket(url, trust, &[TUNNEL]).await?;
             let (inside, pump) = websocket::tunnel(io, websocket::Role::Client).await;
             let pump = tokio::spawn(pump);
             let forwarded = run(inside, port, far).await;
@@ -51,7 +55,7 @@ pub(crate) async fn forward(url: &str, port: u16, transport: Transport) -> Resul
             }
         }
         Transport::Spdy => {
-            let io = http::spdy(url, PROTOCOL).await?;
+            let io = http::spdy(url, trust, PROTOCOL).await?;
             let work = run(io, port, far).await?;
             tokio::spawn(work);
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Failure, Transport, http};
+use super::{Failure, Transport, Trust, http};
 use crate::session::StreamOptions;
 use crate::streaming::activity::Activity;
 use crate::streaming::serve::channel;
@@ -34,13 +34,13 @@ pub(super) struct Streams {
 }
 
 pub(super) async fn open(
-    url: &str,
+    (url, trust): (&str, &Trust),
     options: StreamOptions,
     transport: Transport,
 ) -> Result<Streams, Failure> {
     match transport {
-        Transport::WebSocket => by_websocket(url, options).await,
-        Transport::Spdy => by_spdy(url, options).await,
+        Transport::WebSocket => by_websocket((url, trust), options).await,
+        Transport::Spdy => by_spdy((url, trust), options).await,
     }
 }
 
@@ -53,8 +53,8 @@ fn protocols(options: StreamOptions) -> &'static [&'static str] {
     }
 }
 
-async fn by_websocket(url: &str, options: StreamOptions) -> Result<Streams, Failure> {
-    let (chosen, io) = http::websocket(url, protocols(options)).await?;
+async fn by_websocket((url, trust): (&str, &Trust), options: StreamOptions) -> Result<Streams, Failure> {
+    let (chosen, io) = http::websocket(url, trust, protocols(options)).await?;
     let codec = Codec {
         base64: false,
         half_close: chosen == V5,
@@ -77,8 +77,8 @@ async fn by_websocket(url: &str, options: StreamOptions) -> Result<Streams, Fail
     })
 }
 
-async fn by_spdy(url: &str, options: StreamOptions) -> Result<Streams, Failure> {
-    let io = http::spdy(url, V4).await?;
+async fn by_spdy((url, trust): (&str, &Trust), options: StreamOptions) -> Result<Streams, Failure> {
+    let io = http::spdy(url, trust, V4).await?;
     let connection = spdy::Connection::client(io, Activity::new());
     let streams = async {
         let open = async |wanted: bool, kind: &str| {

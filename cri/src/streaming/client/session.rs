@@ -10,7 +10,7 @@ use nix::unistd::pipe2;
 use tokio::sync::{oneshot, watch};
 
 use super::remote_command::{Connection, Streams, open};
-use super::{Failure, Transport};
+use super::{Failure, Transport, Trust};
 use crate::descriptor::{Reader, Writer};
 use crate::engine::EngineError;
 use crate::session::{Session, StreamOptions, TerminalSize};
@@ -25,12 +25,12 @@ const MAX_STATUS: usize = 1 << 20;
 /// Connects to a runtime's URL of exec or attach. `success` says with which code the session has ended if the server says
 /// that all went well.
 pub(crate) async fn session(
-    url: &str,
+    (url, trust): (&str, &Trust),
     options: StreamOptions,
     transport: Transport,
     success: BoxFuture<'static, Result<i32, EngineError>>,
 ) -> Result<Session, Failure> {
-    let streams = open(url, options, transport).await?;
+    let streams = open((url, trust), options, transport).await?;
     start(streams, options, success)
         .map_err(|error| Failure::Failed(format!("a session's pipes can't be made: {error}")))
 }
