@@ -49,6 +49,7 @@ struct State {
     subscribers: Vec<mpsc::UnboundedSender<EngineEvent>>,
     images: Vec<String>,
     calls: Vec<(Duration, String)>,
+    looks: u32,
 }
 
 /// The engine. Clones are the same one.
@@ -111,6 +112,11 @@ impl FakeEngine {
             .map(|(_, call)| call)
             .filter(wanted)
             .collect()
+    }
+
+    /// How often somebody looked for sandboxes.
+    pub(super) fn looks(&self) -> u32 {
+        self.lock().looks
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -269,6 +275,7 @@ impl Engine for FakeEngine {
 
     async fn list_pod_sandboxes(&self, uid: Option<&str>) -> Result<Vec<PodSandboxStatus>, EngineError> {
         let wanted = |s: &&PodSandboxStatus| uid.is_none_or(|uid| s.config.uid == uid);
+        self.lock().looks += 1;
         Ok(self.lock().sandboxes.iter().filter(wanted).cloned().collect())
     }
 

@@ -505,8 +505,14 @@ impl Worker {
         })
     }
 
-    /// Waits until something happens, then takes in everything that has happened.
+    /// Waits until something happens, then takes in everything that has happened. A probe that says what it said before is
+    /// nothing that happened: with a probe a second, looking at the pod each time would cost more than the probes.
     async fn wait(&mut self, at: Option<UnixNanos>) {
+        while !self.wait_for_one(at).await {}
+    }
+
+    /// Returns whether anything happened.
+    async fn wait_for_one(&mut self, at: Option<UnixNanos>) -> bool {
         let left = at.map(|at| self.node.clock.until(at));
         let timer = async {
             match left {
@@ -519,23 +525,25 @@ impl Worker {
             wake = self.inbox.next() => wake,
             () = timer => Wake::Timer,
         };
-        self.take_in(wake);
+        let mut happened = self.take_in(wake);
         while let Some((key, result)) = self.tasks.try_next() {
-            self.take_in(Wake::Step(key, result));
+            happened |= self.take_in(Wake::Step(key, result));
         }
         while let Some(wake) = self.inbox.try_next() {
-            self.take_in(wake);
+            happened |= self.take_in(wake);
         }
+        happened
     }
 
-    fn take_in(&mut self, wake: Wake) {
+    /// Returns whether the pod is to be looked at again.
+    fn take_in(&mut self, wake: Wake) -> bool {
         match wake {
             Wake::Engine | Wake::Timer => {}
             Wake::Command(Command::Delete { grace }) => self.delete(grace),
             Wake::Command(Command::Restart { containers }) => self.restart_asked.extend(containers),
             Wake::Command(Command::Change { pod }) => self.change(pod),
             Wake::Command(Command::Debug { container }) => self.add_ephemeral(*container),
-            Wake::Probe(report) => self.probed(report),
+            Wake::Probe(report) => return self.probed(report),
             Wake::Exceeded(message) => self.evict(message),
             Wake::Step(key, Ok(done)) => {
                 self.memory.succeeded(&key);
@@ -543,6 +551,7 @@ impl Worker {
             }
             Wake::Step(key, Err((reason, message))) => self.failed(key, reason, message),
         }
+        true
     }
 
     fn delete(&mut self, grace: Option<Duration>) {
@@ -656,7 +665,8 @@ impl Worker {
         }
     }
 
-    fn probed(&mut self, report: ProbeReport) {
+    /// Returns whether the probe says something else than before.
+    fn probed(&mut self, report: ProbeReport) -> bool {
         let kind = format!("{:?}", report.kind);
         match &report.outcome {
             prober::Outcome::Success => {}
@@ -686,6 +696,7 @@ impl Worker {
         if new && self.record.set_probes(&self.memory.probes) {
             self.save();
         }
+        new
     }
 
     /// Nothing of the pod is left but its logs and its record.

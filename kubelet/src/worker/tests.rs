@@ -621,3 +621,28 @@ async fn a_pod_that_takes_more_than_it_may_is_evicted() {
     again.gone().await;
     bench.assert_clean();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_says_nothing_new_makes_nobody_look() {
+    let bench = Bench::new();
+    let mut pod = bench.spawn(
+        r#"{"containers":[{"name":"c","image":"i","readinessProbe":{"exec":{"command":["check"]},
+            "periodSeconds":1,"timeoutSeconds":1,"successThreshold":1,"failureThreshold":3}}]}"#,
+    );
+    pod.event(EventReason::Ready, "").await;
+    sleep(Duration::from_secs(1)).await;
+    let (looks, probes) = (bench.engine.looks(), bench.engine.seconds_of("exec").len());
+    sleep(Duration::from_secs(100)).await;
+    assert!(bench.engine.seconds_of("exec").len() >= probes + 99);
+    assert_eq!(bench.engine.looks(), looks);
+    let failing = Behaviour {
+        exec_code: 1,
+        ..Behaviour::default()
+    };
+    bench.engine.behave("c", failing);
+    pod.event(EventReason::NotReady, "").await;
+    assert!(bench.engine.looks() > looks);
+    pod.handle.delete(None);
+    pod.gone().await;
+    bench.assert_clean();
+}
