@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -60,6 +61,11 @@ impl Element {
     }
 }
 
+/// Held while `nft` works on a table, so that it works for this process once at a time. Those who wait for their turn here sleep;
+/// at the script's file, which is for what killed processes left behind, they would look again and again, hundreds of them when as
+/// many pods come at once.
+static TURN: Mutex<()> = Mutex::new(());
+
 impl Firewall<'_> {
     /// Adds elements, and the table if it is not there yet, all or nothing.
     pub(crate) fn add(&self, elements: &[Element]) -> Result<(), PluginError> {
@@ -77,7 +83,9 @@ impl Firewall<'_> {
 
     /// All elements; `None` if there is no table.
     pub(crate) fn list(&self) -> Result<Option<Vec<Element>>, PluginError> {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let output = nft(&["-j", "list", "table", "inet", self.table], self.input("")?)?;
+        drop(turn);
         if !output.status.success() {
             let complaint = String::from_utf8_lossy(&output.stderr);
             return match complaint.contains("No such file or directory") {
@@ -131,6 +139,7 @@ impl Firewall<'_> {
     }
 
     fn apply(&self, script: &str) -> Result<(), PluginError> {
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let output = nft(&["-f", "-"], self.input(script)?)?;
         match output.status.success() {
             true => Ok(()),

@@ -29,7 +29,7 @@ pub(crate) fn locked_input(path: &Path, bytes: &[u8], patience: Duration) -> io:
         .read(true)
         .write(true)
         .open(path)?;
-    // Nobody waits here unless a process was killed, and there is no such thing as `flock` with a time limit.
+    // Nobody waits here for long unless a process was killed, and there is no such thing as `flock` with a time limit.
     while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -31,7 +31,8 @@ pub(super) async fn start(program: &Path, directory: &Path) -> Result<(), Engine
     let mut child = Command::new(program)
         .arg("shim")
         .arg(directory)
-        .current_dir("/")
+        // No directory is set, which the shim does itself: with one, the process would be forked, with all of its memory
+        // that is mapped, and not just be made for the program.
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use berth_cri::LinuxContainerResources;
 use berth_cri::cgroups::{Cgroup, CgroupError};
@@ -143,8 +144,18 @@ fn remove_empty(group: &Path) -> io::Result<bool> {
     Ok(gone)
 }
 
-/// Where the cgroup hierarchies are mounted (proc_pid_mountinfo(5), field 5 and the first after the dash).
-pub(crate) fn hierarchy_roots() -> io::Result<Vec<PathBuf>> {
+/// Where the cgroup hierarchies are mounted. Looked up once: the kernel writes a line for each mount of the host, and each pod has some.
+pub(crate) fn hierarchy_roots() -> io::Result<&'static [PathBuf]> {
+    static ROOTS: OnceLock<Vec<PathBuf>> = OnceLock::new();
+    if let Some(known) = ROOTS.get() {
+        return Ok(known);
+    }
+    let found = find_hierarchy_roots()?;
+    Ok(ROOTS.get_or_init(|| found))
+}
+
+/// See proc_pid_mountinfo(5), field 5 and the first after the dash.
+fn find_hierarchy_roots() -> io::Result<Vec<PathBuf>> {
     let table = std::fs::read_to_string("/proc/self/mountinfo")?;
     let root = |line: &str| {
         let (mount, kind) = line.split_once(" - ")?;
