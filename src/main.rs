@@ -12,6 +12,7 @@ mod preflight;
 mod root;
 mod run;
 mod runtime;
+mod volume;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,6 +45,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Cri(cri::CriArgs),
     Image(image::ImageArgs),
+    Volume(volume::VolumeArgs),
     Ps(pods::PsArgs),
     Inspect(pods::InspectArgs),
     Status(pods::StatusArgs),
@@ -86,6 +88,7 @@ fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Explain(args) => explain::run(&args),
         Command::Cri(args) => cri::run(&args, &root),
         Command::Image(args) => Ok(image::run(args, &root)),
+        Command::Volume(args) => volume::run(&args, &root),
         Command::Ps(args) => pods::ps(&args, &root),
         Command::Inspect(args) => pods::inspect(&args, &root),
         Command::Wait(args) => pods::wait(&args, &root),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use berth_cri::LocalEngine;
 use berth_kubelet::admission::AllowedSysctls;
 use berth_kubelet::backoff::Backoff;
+use berth_kubelet::claims::{ClaimStore, Made};
 use berth_kubelet::manifest::{self, Manifest, Options, Source};
 use berth_kubelet::standalone::{self, Format, Host, Taken, Workload};
 use clap::Args;
@@ -21,7 +22,8 @@ use crate::runtime::{self, Runtime, RuntimeArgs};
 /// Run pods from manifests until they end, or until Ctrl-C ends them
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
-    /// YAML or JSON files with Pods, ConfigMaps and Secrets; `-` is standard input
+    /// YAML or JSON files with Pods, ConfigMaps, Secrets, PersistentVolumeClaims and PersistentVolumes; `-` is standard
+    /// input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
@@ -81,8 +83,13 @@ pub(crate) fn run(args: &RunArgs, root: &Root, cgroup_root: &Path) -> Result<Exi
     for warning in &manifest.warnings {
         eprintln!("warning: {warning}");
     }
+    if manifest.pods.is_empty() {
+        return Err(format!("There is no Pod in {}.", names(&args.files)));
+    }
     preflight::check()?;
+    let claims = make_claims(&manifest, root, false)?;
     if args.detach {
+        claims.iter().for_each(|line| println!("{line}"));
         return detach(root, cgroup_root, manifest);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -177,13 +184,52 @@ pub(crate) fn load(files: &[PathBuf], lenient: bool, root: &Root) -> Result<Mani
     }
     let sources: Vec<Source<'_>> = texts.iter().map(|(name, text)| Source { name, text }).collect();
     let node = root.lib.display().to_string();
-    let options = Options { lenient, node: &node };
+    let claims = ClaimStore::new(&root.kubelet)
+        .list()
+        .map_err(|error| format!("{error}."))?;
+    let options = Options {
+        lenient,
+        node: &node,
+        claims: &claims,
+    };
     let manifest = manifest::load(&sources, options).map_err(|errors| errors.to_string())?;
-    if manifest.pods.is_empty() {
-        let names: Vec<&str> = texts.iter().map(|(name, _)| name.as_str()).collect();
-        return Err(format!("There is no Pod in {}.", names.join(", ")));
+    if manifest.pods.is_empty() && manifest.claims.is_empty() {
+        return Err(format!(
+            "There is no Pod and no PersistentVolumeClaim in {}.",
+            names(files)
+        ));
     }
     Ok(manifest)
+}
+
+fn names(files: &[PathBuf]) -> String {
+    let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    names.join(", ")
+}
+
+/// Makes the claims of manifests; a line for each, as kubectl says it. A dry run only says it.
+pub(crate) fn make_claims(manifest: &Manifest, root: &Root, dry_run: bool) -> Result<Vec<String>, String> {
+    let store = ClaimStore::new(&root.kubelet);
+    let made = if dry_run {
+        store.compare_all(&manifest.claims, &manifest.volumes)
+    } else {
+        store.make_all(&manifest.claims, &manifest.volumes)
+    };
+    let line = |(name, made): (String, Made)| {
+        let name = name.strip_prefix("default/").unwrap_or(&name);
+        let word = match made {
+            Made::Created => "created",
+            Made::Unchanged => "unchanged",
+            Made::Changed => "configured",
+        };
+        let dry = if dry_run { " (dry run)" } else { "" };
+        format!("persistentvolumeclaim/{name} {word}{dry}")
+    };
+    Ok(made
+        .map_err(|error| format!("{error}."))?
+        .into_iter()
+        .map(line)
+        .collect())
 }
 
 fn read(file: &Path) -> Result<String, String> {

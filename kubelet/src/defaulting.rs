@@ -2,8 +2,8 @@
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction, LifecycleHandler,
-    ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, Probe, ProjectedVolumeSource,
-    ResourceRequirements, SecurityContext, Volume, VolumeProjection,
+    ObjectFieldSelector, PersistentVolumeClaimSpec, Pod, PodSecurityContext, PodSpec, Probe,
+    ProjectedVolumeSource, ResourceRequirements, SecurityContext, Volume, VolumeProjection,
 };
 
 use crate::defaults::{
@@ -165,6 +165,13 @@ fn volume(volume: &mut Volume) {
         let policy = default_pull_policy(image.reference.as_deref().unwrap_or_default());
         text(&mut image.pull_policy, policy);
     }
+    let template = volume
+        .ephemeral
+        .as_mut()
+        .and_then(|source| source.volume_claim_template.as_mut());
+    if let Some(template) = template {
+        default_claim(&mut template.spec);
+    }
     let modes = [
         volume.config_map.as_mut().map(|source| &mut source.default_mode),
         volume.secret.as_mut().map(|source| &mut source.default_mode),
@@ -187,6 +194,11 @@ fn volume(volume: &mut Volume) {
     if let Some(source) = &mut volume.projected {
         projected(source);
     }
+}
+
+/// Fills in what a claim does not say.
+pub fn default_claim(spec: &mut PersistentVolumeClaimSpec) {
+    text(&mut spec.volume_mode, "Filesystem");
 }
 
 fn projected(source: &mut ProjectedVolumeSource) {

@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod annotations;
 pub mod backoff;
+pub mod claims;
 pub mod config;
 pub mod defaulting;
 pub mod defaults;

@@ -9,12 +9,13 @@ use clap::Args;
 use super::{caller, on_this_thread};
 use crate::preflight;
 use crate::root::Root;
-use crate::run::load;
+use crate::run::{load, make_claims};
 
 /// Make pods what manifests say: change what can be changed while a pod runs, and make it anew for the rest
 #[derive(Args, Debug)]
 pub(crate) struct ApplyArgs {
-    /// YAML or JSON files with Pods, ConfigMaps and Secrets; `-` is standard input
+    /// YAML or JSON files with Pods, ConfigMaps, Secrets, PersistentVolumeClaims and PersistentVolumes; `-` is standard
+    /// input
     #[arg(required_unless_present = "filename", value_name = "FILE")]
     files: Vec<PathBuf>,
 
@@ -34,7 +35,8 @@ pub(crate) struct ApplyArgs {
 /// Say what is wrong with manifests, and run nothing
 #[derive(Args, Debug)]
 pub(crate) struct ValidateArgs {
-    /// YAML or JSON files with Pods, ConfigMaps and Secrets; `-` is standard input
+    /// YAML or JSON files with Pods, ConfigMaps, Secrets, PersistentVolumeClaims and PersistentVolumes; `-` is standard
+    /// input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
@@ -52,6 +54,9 @@ pub(crate) fn apply(args: &ApplyArgs, root: &Root, cgroup_root: &Path) -> Result
     }
     if !args.dry_run {
         preflight::check()?;
+    }
+    for line in make_claims(&manifest, root, args.dry_run)? {
+        println!("{line}");
     }
     let caller = caller(root, cgroup_root);
     on_this_thread(async {
@@ -97,6 +102,12 @@ pub(crate) fn validate(args: &ValidateArgs, root: &Root) -> Result<ExitCode, Str
     let manifest = load(&args.files, args.lenient, root)?;
     for warning in &manifest.warnings {
         eprintln!("warning: {warning}");
+    }
+    for claim in &manifest.claims {
+        println!(
+            "persistentvolumeclaim/{} is valid",
+            claim.metadata.name.as_deref().unwrap_or_default()
+        );
     }
     for (_, pod) in &manifest.pods {
         println!(

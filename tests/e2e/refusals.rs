@@ -63,10 +63,10 @@ fn a_field_that_berth_can_t_do_is_refused_by_name() {
         "gpu",
         json!({
             "containers": [container("main", &["true"], json!({}))],
-            "volumes": [{ "name": "data", "persistentVolumeClaim": { "claimName": "c" } }],
+            "volumes": [{ "name": "data", "iscsi": { "targetPortal": "t", "iqn": "i", "lun": 0 } }],
         }),
     );
-    refused(Node::new(), &manifest, &["persistentVolumeClaim"]);
+    refused(Node::new(), &manifest, &["iscsi"]);
 }
 
 #[test]

@@ -34,7 +34,7 @@ impl<'de> Deserializer<'de> for Lister<'_> {
     }
 }
 
-fn fields<T: for<'de> Deserialize<'de>>() -> &'static [&'static str] {
+pub(super) fn fields<T: for<'de> Deserialize<'de>>() -> &'static [&'static str] {
     let mut fields: &'static [&'static str] = &[];
     assert!(T::deserialize(Lister(&mut fields)).is_err());
     assert!(!fields.is_empty());
@@ -169,7 +169,25 @@ fn containers_and_pod(to: &mut Walk<'_>) {
 fn volumes(to: &mut Walk<'_>) {
     to.of::<api::Volume>(
         "spec.volumes[]",
-        "configMap downwardAPI emptyDir hostPath image name projected secret",
+        "configMap downwardAPI emptyDir ephemeral hostPath image name nfs persistentVolumeClaim projected secret",
+    );
+    to.of::<api::PersistentVolumeClaimVolumeSource>(
+        "spec.volumes[].persistentVolumeClaim",
+        "claimName readOnly",
+    );
+    to.of::<api::NFSVolumeSource>("spec.volumes[].nfs", "path readOnly server");
+    to.of::<api::EphemeralVolumeSource>("spec.volumes[].ephemeral", "volumeClaimTemplate");
+    to.of::<api::PersistentVolumeClaimTemplate>(
+        "spec.volumes[].ephemeral.volumeClaimTemplate",
+        "metadata spec",
+    );
+    to.of::<api::PersistentVolumeClaimSpec>(
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec",
+        "accessModes resources storageClassName volumeMode",
+    );
+    to.of::<api::VolumeResourceRequirements>(
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec.resources",
+        "requests",
     );
     to.of::<api::ConfigMapVolumeSource>("spec.volumes[].configMap", "defaultMode items name optional");
     to.of::<api::SecretVolumeSource>("spec.volumes[].secret", "defaultMode items optional secretName");

@@ -3,7 +3,7 @@
 //! The types are asked how they are read: each is given a reader that notes what it asks for. Kubernetes' own
 //! descriptions are not part of the types, and long; what is said of a field is what this program's own tables say.
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess,
     Visitor, value::Error,
@@ -11,7 +11,7 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 
 use super::nearest::nearest;
-use super::support;
+use super::support::{self, Kind};
 
 /// What a type is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,16 +43,23 @@ pub fn explain(path: &str) -> Result<String, String> {
     let kind = names.next().unwrap_or_default();
     let names: Vec<&str> = names.map(|name| name.trim_end_matches("[]")).collect();
     match kind.to_ascii_lowercase().as_str() {
-        "pod" | "pods" | "po" => describe::<Pod>("Pod", &names),
-        "configmap" | "configmaps" | "cm" => describe::<ConfigMap>("ConfigMap", &names),
-        "secret" | "secrets" => describe::<Secret>("Secret", &names),
+        "pod" | "pods" | "po" => describe::<Pod>("Pod", Some(Kind::Pod), &names),
+        "configmap" | "configmaps" | "cm" => describe::<ConfigMap>("ConfigMap", None, &names),
+        "secret" | "secrets" => describe::<Secret>("Secret", None, &names),
+        "persistentvolumeclaim" | "persistentvolumeclaims" | "pvc" => {
+            describe::<PersistentVolumeClaim>("PersistentVolumeClaim", Some(Kind::Claim), &names)
+        }
+        "persistentvolume" | "persistentvolumes" | "pv" => {
+            describe::<PersistentVolume>("PersistentVolume", Some(Kind::Volume), &names)
+        }
         _ => Err(format!(
-            "{kind:?} is no kind that can be run; Pod, ConfigMap and Secret are."
+            "{kind:?} is no kind that can be run; Pod, ConfigMap, Secret, PersistentVolumeClaim and PersistentVolume are."
         )),
     }
 }
 
-fn describe<T: DeserializeOwned>(kind: &str, names: &[&str]) -> Result<String, String> {
+/// `rules`: whose tables tell what becomes of the fields; all of them are acted on without one.
+fn describe<T: DeserializeOwned>(kind: &str, rules: Option<Kind>, names: &[&str]) -> Result<String, String> {
     let mut at = String::new();
     for (index, name) in names.iter().enumerate() {
         let above = shape::<T>(&names[..index]);
@@ -69,19 +76,15 @@ fn describe<T: DeserializeOwned>(kind: &str, names: &[&str]) -> Result<String, S
         Some(name) => text.push_str(&format!("FIELD: {name} <{}>\n", shape_of.text())),
         None => text.push_str(&format!("TYPE: {kind}\n")),
     }
-    if kind == "Pod" && !names.is_empty() {
-        text.push_str(&format!("\nBERTH:\n    {}\n", support::describe(&at)));
+    if let Some(rules) = rules.filter(|_| !names.is_empty()) {
+        text.push_str(&format!("\nBERTH:\n    {}\n", support::describe(rules, &at)));
     }
     if !shape_of.fields.is_empty() {
         text.push_str("\nFIELDS:\n");
         for field in shape_of.fields {
             let path: Vec<&str> = names.iter().copied().chain([*field]).collect();
             let child = shape::<T>(&path);
-            let note = if kind == "Pod" {
-                support::mark(&join(&at, field, child.list))
-            } else {
-                ""
-            };
+            let note = rules.map_or("", |rules| support::mark(rules, &join(&at, field, child.list)));
             text.push_str(&format!("  {field:<32}<{}>{note}\n", child.text()));
         }
     }
@@ -273,7 +276,7 @@ mod tests {
         assert!(
             explain("deployment")
                 .unwrap_err()
-                .contains("Pod, ConfigMap and Secret")
+                .contains("Pod, ConfigMap, Secret")
         );
     }
 }

@@ -23,6 +23,7 @@ fn errors(text: &str) -> Vec<String> {
     let options = Options {
         lenient: false,
         node: "/n",
+        claims: &[],
     };
     match load(&[Source { name: "f", text }], options) {
         Ok(_) => Vec::new(),
@@ -256,7 +257,7 @@ const SPEC: &[(&str, &str)] = &[
         "volumes: [{name: v, configMap: {name: m, optional: true, defaultMode: 0o7777}}]",
         "Invalid value",
     ),
-    ("volumes: [{name: v, nfs: {server: s, path: /}}]", "not supported"),
+    ("volumes: [{name: v, cephfs: {monitors: [m]}}]", "not supported"),
     (
         "securityContext: {sysctls: [{name: \"../kernel\", value: x}]}",
         "Invalid value",

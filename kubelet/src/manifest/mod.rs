@@ -3,6 +3,7 @@
 //! Reading is strict: a field that Kubernetes does not know, or that `berth run` does not do, is an error with its
 //! file, line and path. All mistakes of all files are reported together.
 
+mod claims;
 mod decode;
 mod diagnostic;
 mod explain;
@@ -12,16 +13,19 @@ mod objects;
 mod references;
 mod scalar;
 mod support;
+mod support_claims;
 mod tree;
 mod workloads;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use serde::de::DeserializeOwned;
 
+use self::claims::FoundClaim;
 use self::decode::{Mistake, MistakeKind};
 use self::tree::{Node, Value};
+use crate::claims::ClaimRecord;
 use crate::defaulting::default_pod;
 use crate::defaults::DEFAULT_NAMESPACE;
 use crate::identity::{PodUid, pod_uid};
@@ -49,6 +53,8 @@ pub struct Options<'a> {
     pub lenient: bool,
     /// What tells this node from others on the machine (its root directory), for the UIDs of pods.
     pub node: &'a str,
+    /// The claims that the node has already.
+    pub claims: &'a [ClaimRecord],
 }
 
 /// What the manifests ask for.
@@ -58,6 +64,10 @@ pub struct Manifest {
     pub pods: Vec<(PodUid, Pod)>,
     /// ConfigMaps and Secrets.
     pub objects: Objects,
+    /// PersistentVolumeClaims, those that name their volume first.
+    pub claims: Vec<PersistentVolumeClaim>,
+    /// PersistentVolumes.
+    pub volumes: Vec<PersistentVolume>,
     /// What was left out.
     pub warnings: Vec<Diagnostic>,
 }
@@ -73,10 +83,13 @@ pub fn load(sources: &[Source<'_>], options: Options<'_>) -> Result<Manifest, Ma
         errors: Vec::new(),
         seen: BTreeMap::new(),
         pods: Vec::new(),
+        claims: Vec::new(),
+        bound: Vec::new(),
     };
     for source in sources {
         loader.source(*source);
     }
+    loader.check_claims();
     loader.check_references();
     loader.check_host_ports();
     let place = |found: &Diagnostic| {
@@ -102,6 +115,10 @@ struct Loader<'a> {
     seen: BTreeMap<(String, String, String), String>,
     /// Where each pod of the manifest was found.
     pods: Vec<Found>,
+    /// Where each claim of the manifest was found.
+    claims: Vec<FoundClaim>,
+    /// The claims that there are, and will be.
+    bound: Vec<ClaimRecord>,
 }
 
 /// A pod's file and tree, for what is found when all files are read.
@@ -194,13 +211,25 @@ impl Loader<'_> {
             ("v1", "Pod") => self.pod(place),
             ("v1", "ConfigMap") => self.config_map(place),
             ("v1", "Secret") => self.secret(place),
-            ("v1", "List" | "PodList" | "ConfigMapList" | "SecretList") => self.list(place, kind),
+            ("v1", "PersistentVolumeClaim") => self.claim(place),
+            ("v1", "PersistentVolume") => self.volume(place),
+            (
+                "v1",
+                "List"
+                | "PodList"
+                | "ConfigMapList"
+                | "SecretList"
+                | "PersistentVolumeClaimList"
+                | "PersistentVolumeList",
+            ) => self.list(place, kind),
             _ => {
                 let line = place.node.line_of("kind");
                 let mut error = place.diagnostic(line, "kind", format!("{version} {kind} can't be run"));
                 let hint = workloads::hint(version, kind);
-                hint.unwrap_or("Pod, ConfigMap and Secret of apiVersion v1 can")
-                    .clone_into(&mut error.hint);
+                hint.unwrap_or(
+                    "Pod, ConfigMap, Secret, PersistentVolumeClaim and PersistentVolume of apiVersion v1 can",
+                )
+                .clone_into(&mut error.hint);
                 self.errors.push(error);
             }
         }
@@ -323,7 +352,7 @@ impl Loader<'_> {
                     node: &found.node,
                     prefix: &found.prefix,
                 };
-                let dangling = references::dangling(pod, &self.manifest.objects);
+                let dangling = references::dangling(pod, &self.manifest.objects, &self.bound);
                 let diagnostic = move |one: references::Dangling| {
                     place.diagnostic(place.node.line_of(&one.path), &one.path, one.message)
                 };
@@ -383,12 +412,16 @@ impl Loader<'_> {
             return;
         };
         let namespace = namespace.unwrap_or(DEFAULT_NAMESPACE);
+        let shown = if namespace.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{namespace}/{name}")
+        };
         let key = (kind.to_owned(), namespace.to_owned(), name.to_owned());
         let line = place.node.line_of("metadata.name");
         let here = format!("{}:{line}", place.file);
         if let Some(first) = self.seen.get(&key) {
-            let message =
-                format!("Duplicate value: {name:?}: {kind} {namespace}/{name} is in {first} already");
+            let message = format!("Duplicate value: {name:?}: {kind} {shown} is in {first} already");
             self.errors.push(place.diagnostic(line, "metadata.name", message));
         } else {
             self.seen.insert(key, here);

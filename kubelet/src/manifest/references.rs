@@ -1,9 +1,11 @@
-//! ConfigMaps and Secrets that pods refer to. Without an API server nothing can bring one that is not in the files.
+//! ConfigMaps, Secrets and claims that pods refer to. Without an API server nothing can bring one that is not in the files,
+//! nor was made by an earlier run.
 
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Container, EnvVarSource, KeyToPath, Pod, Volume};
 
+use crate::claims::ClaimRecord;
 use crate::plan::Objects;
 use crate::pull_secrets;
 use crate::spec;
@@ -24,10 +26,11 @@ enum Kind {
 }
 
 /// All references of a pod that lead nowhere and are not optional.
-pub(super) fn dangling(pod: &Pod, objects: &Objects) -> Vec<Dangling> {
+pub(super) fn dangling(pod: &Pod, objects: &Objects, claims: &[ClaimRecord]) -> Vec<Dangling> {
     let mut finder = Finder {
         namespace: spec::namespace(pod),
         objects,
+        claims,
         found: Vec::new(),
     };
     let init = spec::init_containers(pod).iter().enumerate();
@@ -55,6 +58,7 @@ pub(super) fn dangling(pod: &Pod, objects: &Objects) -> Vec<Dangling> {
 struct Finder<'a> {
     namespace: &'a str,
     objects: &'a Objects,
+    claims: &'a [ClaimRecord],
     found: Vec<Dangling>,
 }
 
@@ -182,7 +186,25 @@ impl Finder<'_> {
         }
     }
 
+    fn claim(&mut self, name: &str, path: String) {
+        let is_it = |record: &ClaimRecord| record.namespace() == self.namespace && record.name() == name;
+        if !name.is_empty() && !self.claims.iter().any(is_it) {
+            let full = format!("{}/{name}", self.namespace);
+            let message = format!(
+                "persistentvolumeclaim {name:?} not found: PersistentVolumeClaim {full} is in none of the files, and no \
+                 earlier run made it"
+            );
+            self.found.push(Dangling { path, message });
+        }
+    }
+
     fn volume(&mut self, volume: &Volume, path: &str) {
+        if let Some(claim) = &volume.persistent_volume_claim {
+            self.claim(
+                &claim.claim_name,
+                format!("{path}.persistentVolumeClaim.claimName"),
+            );
+        }
         if let Some(map) = &volume.config_map {
             let path = format!("{path}.configMap");
             self.check(

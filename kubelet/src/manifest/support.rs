@@ -3,6 +3,7 @@
 //! A field that is in neither table is acted on. A field may be without effect only for a reason that is written down
 //! here; anything else that berth does not do is refused by name.
 
+use super::support_claims::{CLAIM_REFUSED, CLAIM_WITHOUT_EFFECT, VOLUME_REFUSED, VOLUME_WITHOUT_EFFECT};
 use super::tree::{Node, Part, Value, path_parts};
 
 /// When a rule holds.
@@ -18,14 +19,14 @@ enum When {
 
 /// A field that is not acted on, and why.
 #[derive(Clone, Copy, Debug)]
-struct Rule {
+pub(super) struct Rule {
     /// The field's path; `[]` is every item of a list.
     path: &'static str,
     when: When,
     why: &'static str,
 }
 
-const fn present(path: &'static str, why: &'static str) -> Rule {
+pub(super) const fn present(path: &'static str, why: &'static str) -> Rule {
     Rule {
         path,
         when: When::Present,
@@ -41,7 +42,7 @@ const fn is(path: &'static str, value: &'static str, why: &'static str) -> Rule 
     }
 }
 
-const fn is_not(path: &'static str, value: &'static str, why: &'static str) -> Rule {
+pub(super) const fn is_not(path: &'static str, value: &'static str, why: &'static str) -> Rule {
     Rule {
         path,
         when: When::IsNot(value),
@@ -117,13 +118,41 @@ const REFUSED: &[Rule] = &[
         "spec.volumes[].projected.sources[].serviceAccountToken",
         NEEDS_SERVER,
     ),
+    present(
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec.dataSource",
+        EPHEMERAL,
+    ),
+    present(
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec.dataSourceRef",
+        EPHEMERAL,
+    ),
+    present(
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec.resources.limits",
+        EPHEMERAL,
+    ),
+    present(
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec.selector",
+        EPHEMERAL,
+    ),
+    present(
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec.volumeAttributesClassName",
+        EPHEMERAL,
+    ),
+    is_not(
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec.volumeMode",
+        "Filesystem",
+        EPHEMERAL,
+    ),
+    present(
+        "spec.volumes[].ephemeral.volumeClaimTemplate.spec.volumeName",
+        EPHEMERAL,
+    ),
     present("spec.volumes[].awsElasticBlockStore", OTHER_VOLUME),
     present("spec.volumes[].azureDisk", OTHER_VOLUME),
     present("spec.volumes[].azureFile", OTHER_VOLUME),
     present("spec.volumes[].cephfs", OTHER_VOLUME),
     present("spec.volumes[].cinder", OTHER_VOLUME),
     present("spec.volumes[].csi", OTHER_VOLUME),
-    present("spec.volumes[].ephemeral", OTHER_VOLUME),
     present("spec.volumes[].fc", OTHER_VOLUME),
     present("spec.volumes[].flexVolume", OTHER_VOLUME),
     present("spec.volumes[].flocker", OTHER_VOLUME),
@@ -131,8 +160,6 @@ const REFUSED: &[Rule] = &[
     present("spec.volumes[].gitRepo", OTHER_VOLUME),
     present("spec.volumes[].glusterfs", OTHER_VOLUME),
     present("spec.volumes[].iscsi", OTHER_VOLUME),
-    present("spec.volumes[].nfs", OTHER_VOLUME),
-    present("spec.volumes[].persistentVolumeClaim", OTHER_VOLUME),
     present("spec.volumes[].photonPersistentDisk", OTHER_VOLUME),
     present("spec.volumes[].portworxVolume", OTHER_VOLUME),
     present("spec.volumes[].quobyte", OTHER_VOLUME),
@@ -142,11 +169,13 @@ const REFUSED: &[Rule] = &[
     present("spec.volumes[].vsphereVolume", OTHER_VOLUME),
 ];
 
-const OTHER_VOLUME: &str =
-    "volumes that work are configMap, downwardAPI, emptyDir, hostPath, image, projected and secret";
+const OTHER_VOLUME: &str = "volumes that work are configMap, downwardAPI, emptyDir, ephemeral, hostPath, image, nfs, \
+                            persistentVolumeClaim, projected and secret";
+const EPHEMERAL: &str = "an ephemeral volume is a new directory";
 
-const ONE_NODE: &str = "it chooses a node, and whoever types the command has chosen this one";
-const EXPORTED: &str = "an API server writes it, and its value says nothing about the pod that is to run";
+pub(super) const ONE_NODE: &str = "it chooses a node, and whoever types the command has chosen this one";
+pub(super) const EXPORTED: &str =
+    "an API server writes it, and its value says nothing about the pod that is to run";
 
 /// Fields that are taken without effect. What they ask for is so anyway.
 const WITHOUT_EFFECT: &[Rule] = &[
@@ -185,10 +214,32 @@ pub(super) struct Refusal {
     pub(super) why: &'static str,
 }
 
+/// What a manifest may have besides ConfigMaps and Secrets, all of whose fields are acted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Pod,
+    Claim,
+    Volume,
+}
+
+/// The fields that are refused, and those that are without effect.
+fn tables(kind: Kind) -> (&'static [Rule], &'static [Rule]) {
+    match kind {
+        Kind::Pod => (REFUSED, WITHOUT_EFFECT),
+        Kind::Claim => (CLAIM_REFUSED, CLAIM_WITHOUT_EFFECT),
+        Kind::Volume => (VOLUME_REFUSED, VOLUME_WITHOUT_EFFECT),
+    }
+}
+
 /// All fields of a Pod that `berth run` does not do.
 pub(super) fn refusals(pod: &Node) -> Vec<Refusal> {
+    refusals_of(Kind::Pod, pod)
+}
+
+/// All fields of an object that `berth run` does not do.
+pub(super) fn refusals_of(kind: Kind, pod: &Node) -> Vec<Refusal> {
     let mut found = Vec::new();
-    for rule in REFUSED {
+    for rule in tables(kind).0 {
         for path in expanded(rule.path) {
             apply(rule, pod, pod.line, &path, String::new(), &mut found);
         }
@@ -227,19 +278,26 @@ fn remove(node: &mut Node, path: &[Part<'_>]) {
 
 /// Why a field of a Pod is taken without effect, if it is.
 pub fn without_effect(path: &str) -> Option<&'static str> {
+    without_effect_of(Kind::Pod, path)
+}
+
+/// Why a field of an object is taken without effect, if it is.
+pub(super) fn without_effect_of(kind: Kind, path: &str) -> Option<&'static str> {
     let path = path.trim_end_matches("[]");
-    WITHOUT_EFFECT
+    tables(kind)
+        .1
         .iter()
         .find(|rule| rule.path == path)
         .map(|rule| rule.why)
 }
 
-/// What becomes of a field of a Pod, as a sentence without its end.
-pub(super) fn describe(path: &str) -> String {
-    if let Some(why) = without_effect(path) {
+/// What becomes of a field, as a sentence without its end.
+pub(super) fn describe(kind: Kind, path: &str) -> String {
+    if let Some(why) = without_effect_of(kind, path) {
         return format!("taken without effect: {why}");
     }
-    let rules = REFUSED
+    let rules = tables(kind)
+        .0
         .iter()
         .filter(|rule| expanded(rule.path).iter().any(|known| covers(known, path)));
     let said: Vec<String> = rules
@@ -256,11 +314,12 @@ pub(super) fn describe(path: &str) -> String {
 }
 
 /// The same in a word, for a list; empty for what is acted on.
-pub(super) fn mark(path: &str) -> &'static str {
-    if without_effect(path).is_some() {
+pub(super) fn mark(kind: Kind, path: &str) -> &'static str {
+    if without_effect_of(kind, path).is_some() {
         return " (without effect)";
     }
-    let mut rules = REFUSED
+    let mut rules = tables(kind)
+        .0
         .iter()
         .filter(|rule| expanded(rule.path).iter().any(|known| covers(known, path)));
     match rules.next().map(|rule| rule.when) {
@@ -280,7 +339,14 @@ fn covers(rule: &str, path: &str) -> bool {
 /// A field of a Pod is refused, always or with some values.
 #[cfg(test)]
 pub(super) fn is_refused(path: &str) -> bool {
-    REFUSED
+    is_refused_of(Kind::Pod, path)
+}
+
+/// A field of an object is refused, always or with some values.
+#[cfg(test)]
+pub(super) fn is_refused_of(kind: Kind, path: &str) -> bool {
+    tables(kind)
+        .0
         .iter()
         .any(|rule| expanded(rule.path).iter().any(|known| known == path))
 }
@@ -381,13 +447,13 @@ spec:
   - {}
   - volumeDevices: [{name: v}]
   volumes:
-  - nfs: {}
+  - iscsi: {}
 ";
         let expected = [
             "spec.os.name",
             "spec.containers[1].volumeDevices",
             "spec.initContainers[0].lifecycle.preStop.tcpSocket",
-            "spec.volumes[0].nfs",
+            "spec.volumes[0].iscsi",
         ];
         assert_eq!(paths(text), expected);
         assert_eq!(paths("spec: {os: {name: linux}}"), [""; 0]);

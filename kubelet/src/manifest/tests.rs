@@ -7,6 +7,7 @@ fn options(lenient: bool) -> Options<'static> {
     Options {
         lenient,
         node: "/var/lib/berth",
+        claims: &[],
     }
 }
 
@@ -97,7 +98,7 @@ spec:
 #[test]
 fn lenient_warns_and_leaves_out() {
     let text = format!(
-        "{POD}    grpcc: 1\n    lifecycle: {{preStop: {{tcpSocket: {{port: 1}}}}}}\n  resourceClaims: [{{name: r}}]\n  volumes: [{{name: v, nfs: {{server: s, path: /}}}}]\n"
+        "{POD}    grpcc: 1\n    lifecycle: {{preStop: {{tcpSocket: {{port: 1}}}}}}\n  resourceClaims: [{{name: r}}]\n  volumes: [{{name: v, cephfs: {{monitors: [m]}}}}]\n"
     );
     assert_eq!(read(&text).unwrap_err().0.len(), 4);
     let manifest = load(
@@ -209,7 +210,9 @@ fn lists() {
 fn what_is_no_pod_is_named() {
     assert_eq!(
         messages("apiVersion: v1\nkind: Service\n"),
-        ["2: kind: v1 Service can't be run (Pod, ConfigMap and Secret of apiVersion v1 can)"]
+        [
+            "2: kind: v1 Service can't be run (Pod, ConfigMap, Secret, PersistentVolumeClaim and PersistentVolume of apiVersion v1 can)"
+        ]
     );
     assert_eq!(
         messages("a: 1\n"),
@@ -462,6 +465,7 @@ fn what_controllers_make_pods_of_is_refused_with_the_way_on() {
         let options = Options {
             lenient: false,
             node: "",
+            claims: &[],
         };
         let error = load(&[source], options).unwrap_err().to_string();
         assert!(

@@ -68,6 +68,8 @@ pub struct NodeFacts {
     pub cluster_domain: String,
     /// The content of the host's `/etc/hosts`, for pods with the host's network.
     pub host_hosts: String,
+    /// The kubelet directory (`/var/lib/kubelet`), below which claims are kept.
+    pub kubelet_root: PathBuf,
     /// Where the pods' logs go: `/var/log/pods`.
     pub log_root: PathBuf,
     /// The cgroup under which `kubepods` is, relative to the root of each hierarchy; empty for the root itself.

@@ -20,6 +20,7 @@ pub(super) async fn gather(host: &Host) -> NodeFacts {
         cpu_capacity: std::thread::available_parallelism().map_or(1000, |cpus| 1000 * cpus.get() as u64),
         host_dns: parse_resolv_conf(&read("/etc/resolv.conf")),
         host_hosts: read("/etc/hosts"),
+        kubelet_root: host.kubelet_root.clone(),
         log_root: host.log_root.clone(),
         cgroup_root: relative(&host.cgroup_root),
         seccomp_root: host.kubelet_root.join("seccomp"),

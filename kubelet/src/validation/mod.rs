@@ -1,5 +1,6 @@
 //! Upstream's rules of what makes a Pod, with upstream's words.
 
+mod claim;
 mod container;
 mod environment;
 mod error;
@@ -11,6 +12,7 @@ mod resources;
 mod security;
 mod volume;
 
+pub use claim::{validate_claim, validate_volume};
 pub use error::{FieldError, Problem};
 pub use metadata::{validate_data_key, validate_object_meta};
 pub use pod::{HostPort, ports_of_host, validate_pod};

@@ -31,6 +31,17 @@ fn a_good_pod_breaks_nothing() {
 fn rules() {
     for (container, rest, expected) in [
         (
+            "",
+            r#","volumes":[{"name":"v","ephemeral":{"volumeClaimTemplate":{"metadata":{"name":"n"},
+                "spec":{"accessModes":["ReadWriteOnce"],"resources":{"requests":{"storage":"1Gi"}}}}}}]"#,
+            "spec.volumes[0].ephemeral.volumeClaimTemplate.metadata: Forbidden: only labels and annotations are allowed in the template",
+        ),
+        (
+            "",
+            r#","volumes":[{"name":"w","persistentVolumeClaim":{"claimName":"c"},"nfs":{"server":"s","path":"/"}}]"#,
+            "spec.volumes[0].nfs: Forbidden: may not specify more than 1 volume type",
+        ),
+        (
             r#","resources":{"requests":{"cpu":"2"},"limits":{"memory":"2Gi"}}"#,
             r#","resources":{"requests":{"cpu":"1"}}"#,
             r#"spec.resources.requests[cpu]: Invalid value: "1": must be greater than or equal to aggregate container requests of 2000m"#,

@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, DownwardAPIVolumeFile, EmptyDirVolumeSource, HostPathVolumeSource,
-    ImageVolumeSource, KeyToPath, ProjectedVolumeSource, SecretVolumeSource, Volume,
+    ConfigMapVolumeSource, DownwardAPIVolumeFile, EmptyDirVolumeSource, EphemeralVolumeSource,
+    HostPathVolumeSource, ImageVolumeSource, KeyToPath, PersistentVolumeClaimVolumeSource,
+    ProjectedVolumeSource, SecretVolumeSource, Volume,
 };
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::environment::{field_path, resource_field};
 use super::{Errors, names};
@@ -50,6 +53,9 @@ fn source(volume: &Volume, path: &str, errors: &mut Errors) {
         ("downwardAPI", volume.downward_api.is_some()),
         ("projected", volume.projected.is_some()),
         ("image", volume.image.is_some()),
+        ("persistentVolumeClaim", volume.persistent_volume_claim.is_some()),
+        ("ephemeral", volume.ephemeral.is_some()),
+        ("nfs", volume.nfs.is_some()),
     ];
     for (name, _) in kinds.iter().filter(|(_, there)| *there).skip(1) {
         errors.forbidden(
@@ -80,6 +86,42 @@ fn source(volume: &Volume, path: &str, errors: &mut Errors) {
     if let Some(source) = &volume.projected {
         projected(source, &format!("{path}.projected"), errors);
     }
+    if let Some(source) = &volume.persistent_volume_claim {
+        claim(source, &format!("{path}.persistentVolumeClaim"), errors);
+    }
+    if let Some(source) = &volume.ephemeral {
+        ephemeral(source, &format!("{path}.ephemeral"), errors);
+    }
+    if let Some(source) = &volume.nfs {
+        super::claim::nfs(source, &format!("{path}.nfs"), errors);
+    }
+}
+
+fn claim(source: &PersistentVolumeClaimVolumeSource, path: &str, errors: &mut Errors) {
+    if source.claim_name.is_empty() {
+        errors.required(&format!("{path}.claimName"), "");
+    }
+}
+
+fn ephemeral(source: &EphemeralVolumeSource, path: &str, errors: &mut Errors) {
+    let path = format!("{path}.volumeClaimTemplate");
+    let Some(template) = &source.volume_claim_template else {
+        return errors.required(&path, "");
+    };
+    if let Some(metadata) = &template.metadata {
+        let rest = ObjectMeta {
+            labels: None,
+            annotations: None,
+            ..metadata.clone()
+        };
+        if rest != ObjectMeta::default() {
+            errors.forbidden(
+                &format!("{path}.metadata"),
+                "only labels and annotations are allowed in the template",
+            );
+        }
+    }
+    super::claim::claim_spec(&template.spec, &format!("{path}.spec"), errors);
 }
 
 fn empty_dir(source: &EmptyDirVolumeSource, path: &str, errors: &mut Errors) {
@@ -123,7 +165,7 @@ fn image(source: &ImageVolumeSource, path: &str, errors: &mut Errors) {
     );
 }
 
-fn host_path(source: &HostPathVolumeSource, path: &str, errors: &mut Errors) {
+pub(super) fn host_path(source: &HostPathVolumeSource, path: &str, errors: &mut Errors) {
     if source.path.is_empty() {
         errors.required(&format!("{path}.path"), "");
     } else if source.path.split('/').any(|part| part == "..") {

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::claims::ClaimError;
+
 /// Why a volume can't be set up, mounted or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
@@ -50,6 +52,9 @@ pub enum VolumeError {
     /// The pod has no volume of that name, or it is of a kind that berth does not have.
     #[error("{0}")]
     Unsupported(String),
+    /// A claim can't be had.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// A file system operation failed.
     #[error("can't {what} {}: {source}", path.display())]
     Io {

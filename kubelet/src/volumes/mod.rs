@@ -2,10 +2,12 @@
 //!
 //! Each kind is a file with `path` and `set_up`; setting up is idempotent, so that a pod adopted after a crash sets up
 //! again what is missing. Removal needs no record of its own: everything is below the pod's directory
-//! ([`PodDir::remove`]), and a hostPath is only ever referred to.
+//! ([`PodDir::remove`]), and a hostPath is only ever referred to. Claims outlive the pod, but for those of its ephemeral
+//! volumes, which carry its UID.
 
 mod atomic_writer;
 mod beneath;
+mod claim;
 mod config_map;
 mod delete;
 mod downward_api;
@@ -13,7 +15,9 @@ mod empty_dir;
 mod env_files;
 mod error;
 mod host_path;
+mod local;
 mod mounts;
+mod nfs;
 mod ownership;
 mod payload;
 mod pod_dir;
@@ -37,6 +41,7 @@ pub use termination::termination_message;
 
 use self::ownership::ChangePolicy;
 use self::payload::Style;
+use crate::identity::PodUid;
 use crate::plan::{NodeFacts, Objects, StartContainer, VolumeMountRequest};
 
 /// What setting up a pod's volumes depends on.
@@ -121,6 +126,10 @@ fn set_up_volume(context: &Context<'_>, volume: &Volume) -> Result<(), VolumeErr
         downward_api::set_up(context, name, source)
     } else if let Some(source) = &volume.projected {
         projected::set_up(context, name, source)
+    } else if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
+        claim::set_up(context, volume)
+    } else if let Some(source) = &volume.nfs {
+        nfs::set_up(context, name, source, &[], false)
     } else if volume.image.is_some() {
         // The engine mounts it, in the container alone.
         Ok(())
@@ -148,6 +157,10 @@ fn volume_path(context: &Context<'_>, name: &str) -> Result<PathBuf, VolumeError
         Ok(downward_api::path(context, name))
     } else if volume.projected.is_some() {
         Ok(projected::path(context, name))
+    } else if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
+        claim::path(context, volume)
+    } else if volume.nfs.is_some() {
+        Ok(nfs::path(context, name))
     } else {
         Err(unsupported(name))
     }
@@ -168,7 +181,7 @@ pub(crate) fn on_local_disk(dir: &PodDir, volume: &Volume) -> Option<PathBuf> {
 
 fn unsupported(name: &str) -> VolumeError {
     VolumeError::Unsupported(format!(
-        "volume \"{name}\" is of a kind that is not supported yet; configMap, downwardAPI, emptyDir, hostPath, image, projected and secret are"
+        "volume \"{name}\" is of a kind that is not supported yet"
     ))
 }
 
@@ -199,7 +212,7 @@ pub fn container_mounts(context: &Context<'_>, start: &StartContainer) -> Result
             recursive_read_only: request.recursive_read_only,
             propagation: request.propagation,
             // What is on the host for others keeps its label.
-            selinux_relabel: !is_host_path(context, &request.volume),
+            selinux_relabel: !is_for_others(context, &request.volume),
             ..Mount::default()
         });
     }
@@ -214,7 +227,7 @@ pub fn container_mounts(context: &Context<'_>, start: &StartContainer) -> Result
     Ok(mounts)
 }
 
-/// Volumes whose files the node writes are never writable in a container.
+/// Volumes whose files the node writes are never writable in a container, nor are claims that the pod has read-only.
 fn is_always_read_only(context: &Context<'_>, name: &str) -> bool {
     context
         .volumes()
@@ -225,6 +238,7 @@ fn is_always_read_only(context: &Context<'_>, name: &str) -> bool {
                 || volume.secret.is_some()
                 || volume.downward_api.is_some()
                 || volume.projected.is_some()
+                || claim::is_read_only(volume)
         })
 }
 
@@ -249,9 +263,21 @@ fn image_mount(context: &Context<'_>, request: &VolumeMountRequest) -> Option<Mo
     })
 }
 
-fn is_host_path(context: &Context<'_>, name: &str) -> bool {
-    let mut volumes = context.volumes().iter();
-    volumes.any(|volume| volume.name == name && volume.host_path.is_some())
+/// Others than pods may have its files, too.
+fn is_for_others(context: &Context<'_>, name: &str) -> bool {
+    let mut volumes = context.volumes().iter().filter(|volume| volume.name == name);
+    volumes.any(|volume| {
+        let is_claim = volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some();
+        volume.host_path.is_some() || volume.nfs.is_some() || is_claim && !claim::is_for_pods(context, volume)
+    })
+}
+
+/// Removes all volumes of a pod with its directory. Idempotent.
+pub fn tear_down(kubelet_root: &Path, dir: &PodDir, uid: &PodUid) -> Result<(), VolumeError> {
+    // Before the directory: while that is there, this is tried again.
+    claim::remove(kubelet_root, uid)?;
+    dir.remove()
+        .map_err(VolumeError::io("remove the pod's directory", dir.path()))
 }
 
 /// Mounts of files that the node makes for the container.

@@ -260,14 +260,10 @@ impl Job {
     }
 
     async fn tear_down_volumes(&self) -> Result<Done, Failure> {
-        let dir = self.dir.clone();
-        blocking(move || dir.remove()).await?.map_err(|error| {
-            let path = self.dir.path().display();
-            (
-                Reason::FailedSync,
-                format!("can't remove the pod's directory {path}: {error}"),
-            )
-        })?;
+        let (dir, uid, node) = (self.dir.clone(), self.desired.uid.clone(), Arc::clone(&self.node));
+        blocking(move || volumes::tear_down(&node.kubelet_root, &dir, &uid))
+            .await?
+            .map_err(|error| (Reason::FailedSync, error.to_string()))?;
         Ok(Done::Volumes(false))
     }
 
