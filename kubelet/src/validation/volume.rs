@@ -135,21 +135,17 @@ fn empty_dir(source: &EmptyDirVolumeSource, path: &str, errors: &mut Errors) {
             Err(error) => errors.invalid(&format!("{path}.sizeLimit"), &limit.0, error.to_string()),
         }
     }
-    let medium = source
-        .medium
-        .as_deref()
-        .filter(|medium| !medium.starts_with("HugePages"));
-    errors.one_of(&format!("{path}.medium"), medium, &["", "Memory"]);
-    if source
-        .medium
-        .as_deref()
-        .is_some_and(|medium| medium.starts_with("HugePages"))
-    {
-        errors.invalid(
-            &format!("{path}.medium"),
-            "HugePages",
-            "volumes of huge pages are not done yet",
-        );
+    let medium = source.medium.as_deref().unwrap_or_default();
+    let path = format!("{path}.medium");
+    match medium.strip_prefix("HugePages") {
+        None => errors.one_of(&path, Some(medium), &["", "HugePages", "Memory"]),
+        Some("") => {}
+        Some(size) => {
+            let size = size.strip_prefix('-').map(crate::quantity::parse);
+            let fits = matches!(size, Some(Ok(size)) if !size.is_negative() && !size.is_zero());
+            let why = "must be HugePages, or HugePages-<size>";
+            errors.check(&path, medium, (!fits).then_some(why));
+        }
     }
 }
 

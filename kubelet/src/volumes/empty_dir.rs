@@ -1,11 +1,14 @@
-//! `emptyDir`: a directory that lives as long as the pod, on disk or in memory.
+//! `emptyDir`: a directory that lives as long as the pod, on disk, in memory or in huge pages.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::EmptyDirVolumeSource;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::{Context, PodDir, VolumeError, mounts, ownership};
+use crate::spec;
 
 pub(super) const PLUGIN: &str = "kubernetes.io/empty-dir";
 
@@ -37,10 +40,12 @@ pub(super) fn set_up(
                     .map_err(VolumeError::io("mount a tmpfs at", &path))?;
             }
         }
-        other => {
-            return Err(VolumeError::Unsupported(format!(
-                "emptyDir medium \"{other}\" of volume \"{name}\" is not supported; leave it out or use Memory"
-            )));
+        medium => {
+            let page = page_size(context, name, medium)?;
+            if !mounts::is_mount_point(&path).map_err(VolumeError::io("look at", &path))? {
+                mounts::mount_hugetlbfs(&path, page, limit(source))
+                    .map_err(VolumeError::io("mount a hugetlbfs at", &path))?;
+            }
         }
     }
     if let Some((gid, policy)) = context.fs_group() {
@@ -51,14 +56,151 @@ pub(super) fn set_up(
 
 /// The least of the volume's limit, the pod's memory limit and the machine's memory.
 fn memory_size(context: &Context<'_>, source: &EmptyDirVolumeSource) -> Option<u64> {
-    let limit = source
-        .size_limit
-        .as_ref()
-        .and_then(super::quantity_bytes)
-        .filter(|&bytes| bytes > 0);
+    let limit = limit(source);
     let capacity = Some(context.node.memory_capacity).filter(|&bytes| bytes > 0);
     [limit, context.pod_memory_limit(), capacity]
         .into_iter()
         .flatten()
         .min()
+}
+
+fn limit(source: &EmptyDirVolumeSource) -> Option<u64> {
+    source
+        .size_limit
+        .as_ref()
+        .and_then(super::quantity_bytes)
+        .filter(|&bytes| bytes > 0)
+}
+
+/// The size of the pages of `HugePages` or `HugePages-<size>`, which the pod must have asked for.
+fn page_size(context: &Context<'_>, name: &str, medium: &str) -> Result<u64, VolumeError> {
+    let refused = |why: String| VolumeError::Unsupported(format!("volume \"{name}\": {why}"));
+    let requested = requested_pages(context);
+    match medium.strip_prefix("HugePages") {
+        Some("") => match requested.len() {
+            1 => Ok(requested.into_iter().next().unwrap_or_default()),
+            0 => Err(refused(
+                "medium HugePages requested, but there is no resource request for huge pages".to_owned(),
+            )),
+            _ => Err(refused(
+                "medium HugePages can't be used when the pod requests several sizes of huge pages; say HugePages-<size>"
+                    .to_owned(),
+            )),
+        },
+        Some(size) => {
+            let bytes = size
+                .strip_prefix('-')
+                .and_then(|size| super::quantity_bytes(&Quantity(size.to_owned())));
+            let bytes = bytes.ok_or_else(|| refused(format!("medium {medium} names no size")))?;
+            if requested.contains(&bytes) {
+                return Ok(bytes);
+            }
+            Err(refused(format!(
+                "medium {medium} requested, but there is no resource request for huge pages of that size"
+            )))
+        }
+        None => Err(refused(format!(
+            "the emptyDir medium \"{medium}\" is not supported; leave it out, or use Memory or HugePages"
+        ))),
+    }
+}
+
+/// The sizes of huge pages that the pod's containers, or the pod itself, ask for.
+fn requested_pages(context: &Context<'_>) -> BTreeSet<u64> {
+    let of_pod = context.pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+    let of_containers =
+        spec::all_containers(context.pod).filter_map(|(container, _)| container.resources.as_ref());
+    of_containers
+        .chain(of_pod)
+        .flat_map(|resources| [&resources.requests, &resources.limits])
+        .flatten()
+        .flatten()
+        .filter_map(|(name, _)| {
+            let size = name.strip_prefix("hugepages-")?;
+            super::quantity_bytes(&Quantity(size.to_owned()))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::PodUid;
+    use crate::plan::{NodeFacts, Objects};
+    use crate::testing::pod;
+    use crate::volumes::PodDir;
+
+    fn with_context<T>(spec: &str, root: &std::path::Path, act: impl FnOnce(&Context<'_>) -> T) -> T {
+        let pod = pod(spec);
+        let dir = PodDir::new(root, &PodUid("u".into()));
+        act(&Context {
+            pod: &pod,
+            objects: &Objects::default(),
+            dir: &dir,
+            node: &NodeFacts::default(),
+        })
+    }
+
+    fn spec(limits: &str) -> String {
+        format!(r#"{{"containers":[{{"name":"c","image":"i","resources":{{"limits":{{{limits}}}}}}}]}}"#)
+    }
+
+    #[test]
+    fn pages_are_as_large_as_the_pod_asked_for() {
+        let (one, two) = (
+            spec(r#""hugepages-2Mi":"4Mi""#),
+            spec(r#""hugepages-2Mi":"4Mi","hugepages-1Gi":"1Gi""#),
+        );
+        let size = |spec: &str, medium: &str| {
+            let root = std::path::Path::new("/nonexistent");
+            with_context(spec, root, |context| page_size(context, "v", medium))
+        };
+        assert_eq!(size(&one, "HugePages").unwrap(), 2 << 20);
+        assert_eq!(size(&two, "HugePages-1Gi").unwrap(), 1 << 30);
+        for (spec, medium, needle) in [
+            (&two, "HugePages", "several sizes"),
+            (
+                &one,
+                "HugePages-1Gi",
+                "no resource request for huge pages of that size",
+            ),
+            (&spec(""), "HugePages", "no resource request"),
+            (&one, "HugePages-", "names no size"),
+            (&one, "Tape", "not supported"),
+        ] {
+            let error = size(spec, medium).unwrap_err().to_string();
+            assert!(error.contains(needle), "{error}");
+        }
+    }
+
+    #[test]
+    fn huge_pages_are_a_hugetlbfs_of_their_size() {
+        // No page is taken from the machine: nothing is written.
+        let sizes = std::fs::read_dir("/sys/kernel/mm/hugepages")
+            .into_iter()
+            .flatten();
+        let kib = sizes.flatten().find_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            name.strip_prefix("hugepages-")?
+                .strip_suffix("kB")?
+                .parse::<u64>()
+                .ok()
+        });
+        let kib = kib.expect("this kernel has huge pages");
+        let dir = tempfile::tempdir().unwrap();
+        let spec = spec(&format!(r#""hugepages-{kib}Ki":"{kib}Ki""#));
+        let found = with_context(&spec, dir.path(), |context| {
+            context.dir.create().unwrap();
+            let source = EmptyDirVolumeSource {
+                medium: Some("HugePages".into()),
+                size_limit: None,
+            };
+            set_up(context, "v", &source).unwrap();
+            set_up(context, "v", &source).unwrap();
+            let stat = rustix::fs::statfs(path(context, "v")).unwrap();
+            context.dir.remove().unwrap();
+            (stat.f_type, stat.f_bsize)
+        });
+        assert_eq!(found, (0x9584_58f6, i64::try_from(kib * 1024).unwrap()));
+    }
 }

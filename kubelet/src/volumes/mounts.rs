@@ -24,6 +24,23 @@ pub(crate) fn mount_tmpfs(target: &Path, size: Option<u64>, mode: u32) -> io::Re
     )?)
 }
 
+/// Mounts a hugetlbfs with pages of that many bytes, for at most `size` bytes.
+pub(crate) fn mount_hugetlbfs(target: &Path, page: u64, size: Option<u64>) -> io::Result<()> {
+    let mut data = format!("pagesize={page},mode=777");
+    if let Some(size) = size {
+        data.push_str(&format!(",size={size}"));
+    }
+    let data = std::ffi::CString::new(data)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    Ok(rustix::mount::mount(
+        "nodev",
+        target,
+        "hugetlbfs",
+        flags,
+        Some(data.as_c_str()),
+    )?)
+}
+
 /// Bind-mounts exactly the file or directory that `source` holds, whatever its path leads to by now.
 pub(crate) fn bind_descriptor(source: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
     let source = format!("/proc/self/fd/{}", source.as_raw_fd());
