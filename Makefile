@@ -76,5 +76,6 @@ engines: programs
 vm:
 	hack/vm/test
 	hack/vm/pods
+	hack/vm/service
 	hack/vm/checkpoint
 	hack/vm/checkpoint-pods

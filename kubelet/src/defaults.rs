@@ -35,6 +35,9 @@ pub const IMAGE_ERROR_SHOWN: Duration = Duration::from_secs(5);
 /// The pause after any other step that failed (backOffPeriod of the pod workers).
 pub const SYNC_BACKOFF: Duration = Duration::from_secs(10);
 
+/// How long a resize for which the node has no room waits before it is looked at again (initialRetryDelay).
+pub const RESIZE_RETRY: Duration = Duration::from_secs(30);
+
 /// `timeoutSeconds` of a probe.
 pub const PROBE_TIMEOUT_SECONDS: i32 = 1;
 /// `periodSeconds` of a probe.

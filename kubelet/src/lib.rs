@@ -25,6 +25,7 @@ mod pull_secrets;
 pub mod qos;
 pub mod quantity;
 pub mod resources;
+pub mod sizes;
 pub mod spec;
 pub mod standalone;
 pub mod status;

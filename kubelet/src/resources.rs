@@ -151,11 +151,14 @@ pub fn overhead_resources(pod: &Pod) -> Option<LinuxContainerResources> {
 
 /// Thousandths of a CPU that the pod requests, its overhead among them.
 pub fn pod_milli_cpu(pod: &Pod) -> i64 {
-    let own = pod_resources::pod_request(pod, "cpu");
-    let summed = || pod_total(pod, "cpu", request_or_limit);
-    own.unwrap_or_else(summed)
-        .plus(pod_resources::overhead(pod, "cpu"))
-        .as_milli()
+    pod_requests(pod, "cpu").as_milli()
+}
+
+/// What a pod requests of a resource, its overhead among it.
+pub fn pod_requests(pod: &Pod, resource: &str) -> Value {
+    let own = pod_resources::pod_request(pod, resource);
+    own.unwrap_or_else(|| pod_total(pod, resource, request_or_limit))
+        .plus(pod_resources::overhead(pod, resource))
 }
 
 fn request_or_limit(container: &Container, resource: &str) -> Value {

@@ -60,10 +60,13 @@ pub(crate) fn apply(args: &ApplyArgs, root: &Root, cgroup_root: &Path) -> Result
     }
     let caller = caller(root, cgroup_root);
     on_this_thread(async {
+        let mut failed = false;
         for (_, pod) in &manifest.pods {
             let name = format!("pod/{}", pod.metadata.name.as_deref().unwrap_or_default());
             let applied = if args.dry_run {
-                caller.compare(pod, &manifest.objects)
+                caller
+                    .compare(pod, &manifest.objects)
+                    .map(|applied| (applied, None))
             } else {
                 let say = |fields: &[String]| {
                     eprintln!(
@@ -73,12 +76,18 @@ pub(crate) fn apply(args: &ApplyArgs, root: &Root, cgroup_root: &Path) -> Result
                 };
                 caller.apply(pod, &manifest.objects, say).await
             };
-            println!(
-                "{name} {}",
-                said(&applied.map_err(|error| error.to_string())?, args.dry_run)
-            );
+            let (applied, unsettled) = applied.map_err(|error| error.to_string())?;
+            println!("{name} {}", said(&applied, args.dry_run));
+            if let Some(unsettled) = unsettled {
+                eprintln!("{name}: {}", unsettled.message);
+                failed |= unsettled.failed;
+            }
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(if failed {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        })
     })?
 }
 

@@ -151,6 +151,84 @@ fn applying_changes_in_place_what_it_can_and_says_what_it_makes_anew() {
     end(node);
 }
 
+/// The limit of memory is changed in place, unless less is asked for than is in use; the CPU's with a restart.
+#[test]
+fn a_resize_is_in_place_or_restarts_or_is_refused() {
+    let node = Node::new();
+    let sized = |cpu: &str, memory: &str| {
+        let main = container(
+            "main",
+            &["allocate", "50331648", "--hold"],
+            json!({
+                "resources": { "limits": { "memory": memory, "cpu": cpu } },
+                "resizePolicy": [
+                    { "resourceName": "cpu", "restartPolicy": "RestartContainer" },
+                    { "resourceName": "memory", "restartPolicy": "NotRequired" },
+                ],
+            }),
+        );
+        pod(
+            "gated",
+            json!({ "containers": [main], "terminationGracePeriodSeconds": 1 }),
+        )
+    };
+    detach(&node, &sized("1", "96Mi"));
+    eventually("the memory is in use", || {
+        let log = berth(&node, &["logs", "gated"]).output;
+        log.contains("allocated").then_some(())
+    });
+    let apply = |manifest: &str| {
+        let file = node.file("applied.yaml", manifest).display().to_string();
+        berth(&node, &["apply", &file])
+    };
+    let find = |path: &str| {
+        let template = format!("jsonpath={path}");
+        berth(&node, &["inspect", "gated", "-o", &template])
+            .expect_code(0)
+            .output
+            .trim()
+            .to_owned()
+    };
+    let of_container = |field: &str| find(&format!("{{.status.containerStatuses[0].{field}}}"));
+    // More, in place.
+    apply(&sized("1", "128Mi")).expect_code(0);
+    assert_eq!(of_container("resources.limits.memory"), "128Mi");
+    assert_eq!(of_container("restartCount"), "0");
+    // Less than is in use.
+    apply(&sized("1", "16Mi"))
+        .expect_code(1)
+        .expect_output(&["cannot decrease memory limits", "below current usage"]);
+    assert_eq!(
+        find("{.status.conditions[?(@.type==\"PodResizeInProgress\")].reason}"),
+        "Error"
+    );
+    assert_eq!(of_container("resources.limits.memory"), "128Mi");
+    assert_eq!(of_container("allocatedResources.memory"), "16Mi");
+    // More than there is.
+    apply(&sized("1", "8000Gi"))
+        .expect_code(1)
+        .expect_output(&["the resize is infeasible"]);
+    // Less than before, and more than is in use.
+    apply(&sized("1", "112Mi")).expect_code(0);
+    assert_eq!(of_container("resources.limits.memory"), "112Mi");
+    assert_eq!(
+        find("{.status.conditions[?(@.type==\"PodResizeInProgress\")].status}"),
+        ""
+    );
+    assert_eq!(
+        find("{.status.conditions[?(@.type==\"PodResizePending\")].status}"),
+        ""
+    );
+    assert_eq!(of_container("restartCount"), "0");
+    // The CPU's changes with a restart.
+    apply(&sized("2", "112Mi")).expect_code(0);
+    let again = "--for=jsonpath={.status.containerStatuses[0].restartCount}=1";
+    berth(&node, &["wait", "gated", again, "--timeout=1m"]).expect_code(0);
+    let has = "--for=jsonpath={.status.containerStatuses[0].resources.limits.cpu}=2";
+    berth(&node, &["wait", "gated", has, "--timeout=1m"]).expect_code(0);
+    end(node);
+}
+
 #[test]
 fn another_image_restarts_the_container_in_its_pod() {
     let node = Node::new();

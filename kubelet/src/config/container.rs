@@ -14,6 +14,7 @@ use crate::env_file::EnvFiles;
 use crate::expansion::{expand, first_unknown};
 use crate::plan::{Desired, ROUND, StartContainer, VolumeMountRequest};
 use crate::resources::container_resources;
+use crate::sizes;
 use crate::spec::{self, Role};
 use crate::user_ids::UserIds;
 
@@ -116,10 +117,7 @@ fn container_config(
         devices: Vec::new(),
         cdi_devices: Vec::new(),
         labels: container_labels(desired, &container.name),
-        annotations: BTreeMap::from([
-            (RESTARTS_IN_A_ROW.to_owned(), restarts_in_a_row.to_string()),
-            (ROUND.to_owned(), round.to_string()),
-        ]),
+        annotations: annotations(container, restarts_in_a_row, round),
         log_path: PathBuf::from(&container.name).join(format!("{attempt}.log")),
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
@@ -135,6 +133,18 @@ fn container_config(
             .and_then(|lifecycle| lifecycle.stop_signal.clone()),
         envs,
     })
+}
+
+/// What the plan is to find again in the engine's record.
+fn annotations(container: &Container, restarts_in_a_row: u32, round: u32) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::from([
+        (RESTARTS_IN_A_ROW.to_owned(), restarts_in_a_row.to_string()),
+        (ROUND.to_owned(), round.to_string()),
+    ]);
+    if let Some(resources) = sizes::note(container) {
+        all.insert(sizes::MADE_WITH.to_owned(), resources);
+    }
+    all
 }
 
 fn container_labels(desired: &Desired, name: &str) -> BTreeMap<String, String> {

@@ -73,10 +73,11 @@ fn containers_and_pod(to: &mut Walk<'_>) {
     );
     to.of::<api::Container>(
         "spec.containers[]",
-        "args command env envFrom image imagePullPolicy lifecycle livenessProbe name ports readinessProbe resources \
-         restartPolicy restartPolicyRules securityContext startupProbe stdin stdinOnce terminationMessagePath terminationMessagePolicy tty \
+        "args command env envFrom image imagePullPolicy lifecycle livenessProbe name ports readinessProbe \
+         resizePolicy resources restartPolicy restartPolicyRules securityContext startupProbe stdin stdinOnce terminationMessagePath terminationMessagePolicy tty \
          volumeMounts workingDir",
     );
+    to.of::<api::ContainerResizePolicy>("spec.containers[].resizePolicy[]", "resourceName restartPolicy");
     to.of::<api::ContainerRestartRule>("spec.containers[].restartPolicyRules[]", "action exitCodes");
     to.of::<api::ContainerRestartRuleOnExitCodes>(
         "spec.containers[].restartPolicyRules[].exitCodes",

@@ -128,7 +128,10 @@ const CONTAINER: &[(&str, &str)] = &[
         "Limit must be set",
     ),
     ("resources: {claims: [{name: g}]}", "not supported"),
-    ("resizePolicy: [{resourceName: cpu, restartPolicy: Nope}]", ""),
+    (
+        "resizePolicy: [{resourceName: cpu, restartPolicy: Nope}]",
+        "Unsupported value",
+    ),
     ("volumeMounts: [{name: none, mountPath: /x}]", "Not found"),
     ("volumeMounts: [{name: none}]", "Required value"),
     ("volumeMounts: [{name: none, mountPath: /a/../b}]", "'..'"),

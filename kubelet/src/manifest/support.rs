@@ -94,7 +94,6 @@ const REFUSED: &[Rule] = &[
         "files are relabelled one by one; mounts with a label are for storage drivers",
     ),
     present("spec.securityContext.windowsOptions", "only Linux pods run here"),
-    present("*.resizePolicy", "resizing a running container is not done yet"),
     present(
         "*.resources.claims",
         "dynamic resource allocation is not done yet",

@@ -10,6 +10,7 @@ mod observed;
 mod outcome;
 mod probes;
 mod reason;
+mod resize;
 mod start;
 mod step;
 mod sync;
@@ -25,19 +26,26 @@ use serde::{Deserialize, Serialize};
 pub use desired::{Deletion, Desired, NodeFacts, Objects};
 pub use observed::{HookOutcome, ImageState, Observed, ProbeResults, StepFailure};
 pub use reason::Reason;
+pub use resize::{InProgress, Pending, Requests, Resize};
 pub use step::{HookKind, KillReason, PodCgroup, StartContainer, Step, StepKey, VolumeMountRequest};
 
+pub(crate) use resize::{actual, effective};
 pub(crate) use view::{ROUND, Startup, View, has_ended, is_running, round_of};
 
 /// Decides what to do with a pod now.
 pub fn plan(desired: &Desired, observed: &Observed, now: UnixNanos) -> Plan {
+    let resize = resize::decide(desired, observed);
+    let desired = &*resize::effective(desired, &resize);
     let view = View {
         desired,
         observed,
         now,
     };
     let outcome = outcome::outcome(&view);
-    let mut plan = Plan::default();
+    let mut plan = Plan {
+        resize,
+        ..Plan::default()
+    };
     if desired.deletion.is_some() || outcome.is_some() {
         termination::terminate(&view, outcome.as_ref(), &mut plan);
     } else {
@@ -63,6 +71,8 @@ pub struct Plan {
     pub stage: Stage,
     /// The pod has failed as a whole, whatever its containers say. The executor enters it in [`Observed::failed`].
     pub failure: Option<PodFailure>,
+    /// How far a change of the pod's resources is.
+    pub resize: Resize,
     /// When it failed as a whole, or its work was done.
     pub over_since: Option<UnixNanos>,
 }

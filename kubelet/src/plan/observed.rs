@@ -6,8 +6,10 @@ use berth_cri::{ContainerId, ContainerStatus, Image, PodSandboxStatus, UnixNanos
 
 use super::PodFailure;
 use super::reason::Reason;
+use super::resize::Requests;
 use super::step::{HookKind, StepKey};
 use crate::env_file::EnvFiles;
+use crate::sizes::Sizes;
 
 /// A pod as it is. Everything but the containers' and sandboxes' records may be lost with the daemon: the plan then
 /// asks again for what it does not know.
@@ -45,6 +47,10 @@ pub struct Observed {
     pub restarts: BTreeSet<ContainerId>,
     /// The pod has failed as a whole: when, and why. It stays so, whatever the clock says later.
     pub failed: Option<(UnixNanos, PodFailure)>,
+    /// The pod's resources, if they were changed since it was taken on.
+    pub sizes: Option<Sizes>,
+    /// What the node's other pods request; looked up when the pod asks for resources that it was not given.
+    pub others: Option<Requests>,
     /// Steps whose last try failed. An entry goes away when the step succeeds.
     pub failures: BTreeMap<StepKey, StepFailure>,
     /// What ended containers wrote to their termination message, at most 4096 bytes each.

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Container;
 use super::images::ready_image;
 use super::termination::wake;
 use super::view::{View, has_ended, round_of};
-use super::{Plan, Reason, StartContainer, Step, StepFailure, StepKey, Waiting};
+use super::{Plan, Reason, StartContainer, Step, StepFailure, StepKey, Waiting, resize};
 use crate::annotations;
 use crate::backoff::{Backoff, after, restarts_in_a_row};
 use crate::config::{ContainerRequest, to_start_container};
@@ -78,7 +78,7 @@ fn try_start(
     let attempt = attempt(view, container);
     failure_pause(view, container, attempt, plan)?;
     let image = ready_image(view, container, plan)?;
-    if !view.observed.volumes_ready {
+    if !view.observed.volumes_ready || resize::holds_up(view) {
         return Err(creating());
     }
     let restarts_in_a_row = match before {

@@ -7,7 +7,7 @@ use berth_cri::{
     ContainerConfig, ContainerId, LinuxContainerResources, MountPropagation, PodSandboxConfig, SandboxId,
     UnixNanos,
 };
-use k8s_openapi::api::core::v1::LifecycleHandler;
+use k8s_openapi::api::core::v1::{LifecycleHandler, ResourceRequirements};
 
 /// One thing to do. All steps of a plan may be done at the same time. Each is idempotent, and joinable by its
 /// [`StepKey`]: a step that is planned again while it is being done is not begun twice, unless the new one
@@ -74,6 +74,28 @@ pub enum Step {
         id: ContainerId,
         /// The container's name.
         name: String,
+    },
+    /// Give the pod's group other limits, and enter them in [`Sizes::group`](crate::sizes::Sizes).
+    ResizePod {
+        /// The group as it is to be.
+        cgroup: PodCgroup,
+        /// The sandbox in it.
+        sandbox: SandboxId,
+        /// There is to be less memory than now: fails if as much is in use.
+        lowers_memory: bool,
+    },
+    /// Give a running container other limits, and enter what it has in [`Sizes::containers`](crate::sizes::Sizes).
+    ResizeContainer {
+        /// Which.
+        id: ContainerId,
+        /// The container's name.
+        name: String,
+        /// For the engine.
+        limits: Box<LinuxContainerResources>,
+        /// What it has then.
+        resources: ResourceRequirements,
+        /// There is to be less memory than now: fails if as much is in use.
+        lowers_memory: bool,
     },
     /// Unmount the pod's volumes and remove its directory.
     TearDownVolumes,
@@ -154,6 +176,9 @@ pub enum KillReason {
     RestartAllContainers,
     /// Somebody wants it to be started anew.
     Restart,
+    /// It gets other resources, and its `resizePolicy` says that it is started anew for that. The executor enters it in
+    /// [`Observed::restarts`](super::Observed) when it stops it.
+    Resize,
     /// It is a sidecar, and the containers that it served have ended.
     PodCompleted,
     /// It runs in a sandbox that is gone, or it is not part of the pod.
@@ -181,6 +206,10 @@ pub enum StepKey {
     StopContainer(ContainerId),
     /// [`Step::RemoveContainer`].
     RemoveContainer(ContainerId),
+    /// [`Step::ResizePod`].
+    ResizePod,
+    /// [`Step::ResizeContainer`].
+    ResizeContainer(ContainerId),
     /// [`Step::TearDownVolumes`].
     TearDownVolumes,
     /// [`Step::RemoveCgroup`].
@@ -202,6 +231,8 @@ impl Step {
             Self::RunHook { id, kind, .. } => StepKey::RunHook(id.clone(), *kind),
             Self::StopContainer { id, .. } => StepKey::StopContainer(id.clone()),
             Self::RemoveContainer { id, .. } => StepKey::RemoveContainer(id.clone()),
+            Self::ResizePod { .. } => StepKey::ResizePod,
+            Self::ResizeContainer { id, .. } => StepKey::ResizeContainer(id.clone()),
             Self::TearDownVolumes => StepKey::TearDownVolumes,
             Self::RemoveCgroup { .. } => StepKey::RemoveCgroup,
         }
@@ -236,6 +267,7 @@ impl KillReason {
                 format!("Stopping container {container}")
             }
             Self::Restart => format!("Restarting container {container}"),
+            Self::Resize => format!("Container {container} resize requires restart"),
             Self::LivenessProbe => format!("Container {container} failed liveness probe, will be restarted"),
             Self::StartupProbe => format!("Container {container} failed startup probe, will be restarted"),
             Self::PostStartHook(why) => format!("FailedPostStartHook: container {container}: {why}"),

@@ -11,7 +11,7 @@ use super::termination::{
 };
 use super::view::{Startup, View, has_ended, is_running, round_of};
 use super::{
-    HookKind, HookOutcome, KillReason, Plan, PodCgroup, Reason, Stage, Step, StepKey, Waiting, probes,
+    HookKind, HookOutcome, KillReason, Plan, PodCgroup, Reason, Stage, Step, StepKey, Waiting, probes, resize,
 };
 use crate::backoff::after;
 use crate::config::to_sandbox_config;
@@ -29,6 +29,7 @@ pub(crate) fn sync(view: &View<'_>, plan: &mut Plan) {
         Some(sandbox) => sync_containers(view, sandbox, plan),
         None => run_sandbox(view, plan),
     }
+    resize::wake_for_pending(view, plan);
     wait_for_the_rest(view, plan);
     if let Some(deadline) = deadline(view) {
         wake(plan, deadline);
@@ -174,6 +175,7 @@ fn sync_containers(view: &View<'_>, sandbox: &PodSandboxStatus, plan: &mut Plan)
         );
         stop_container(view, record, &kill, plan);
     }
+    resize::sync_group(view, &sandbox.id, plan);
     if end_earlier_round(view, plan) || !sync_init_containers(view, sandbox, plan) {
         return;
     }
@@ -297,7 +299,7 @@ fn sync_container(
     match record.state {
         // In another sandbox it is stopped with that.
         ContainerState::Running if record.sandbox != sandbox.id => {}
-        ContainerState::Running => keep(view, container, record, plan),
+        ContainerState::Running => keep(view, container, role, record, plan),
         ContainerState::Created => start(view, container, role, sandbox, plan),
         ContainerState::Exited | ContainerState::Unknown => {
             if view.is_restarted(record) || view.restarts(container, role, record.exit_code) {
@@ -316,11 +318,15 @@ fn turn_of<'a>(view: &View<'a>, container: &Container, role: Role) -> Option<&'a
 }
 
 /// A running container: its hook, its probes, or its end.
-fn keep(view: &View<'_>, container: &Container, record: &ContainerStatus, plan: &mut Plan) {
-    if let Some((reason, grace)) = kill_reason(view, container, record) {
+fn keep(view: &View<'_>, container: &Container, role: Role, record: &ContainerStatus, plan: &mut Plan) {
+    if let Some((reason, grace)) = kill_reason(view, container, role, record) {
+        if reason == KillReason::Resize {
+            resize::note_restart(plan);
+        }
         probes::while_stopping(view, container, record, plan);
         return stop_container(view, record, &kill(view, record, reason, grace), plan);
     }
+    resize::sync_container(view, container, role, record, plan);
     if view.startup(container, record) == Startup::InHook {
         return run_post_start(container, record, plan);
     }
@@ -346,11 +352,15 @@ fn run_post_start(container: &Container, record: &ContainerStatus, plan: &mut Pl
 fn kill_reason(
     view: &View<'_>,
     container: &Container,
+    role: Role,
     record: &ContainerStatus,
 ) -> Option<(KillReason, std::time::Duration)> {
     let pod = &view.desired.pod;
     if let Some(HookOutcome::Failed(why)) = view.hook(&record.id, HookKind::PostStart) {
         return Some((KillReason::PostStartHook(why.clone()), spec::grace_period(pod)));
+    }
+    if resize::needs_restart(view, container, role, record) {
+        return Some((KillReason::Resize, spec::grace_period(pod)));
     }
     if view.is_restarted(record) {
         return Some((KillReason::Restart, spec::grace_period(pod)));

@@ -176,7 +176,8 @@ impl<'a> View<'a> {
         if spec::is_sidecar(init) {
             return is_running(record) && self.startup(init, record) == Startup::Started;
         }
-        record.state == ContainerState::Exited && record.exit_code == 0
+        // One that somebody wants to run again has not, although it may have ended well before it could be stopped.
+        record.state == ContainerState::Exited && record.exit_code == 0 && !self.is_restarted(record)
     }
 }
 

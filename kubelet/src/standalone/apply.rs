@@ -1,15 +1,20 @@
 //! `berth apply`: a pod as a file says, with as little disturbance as can be.
 
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde_json::Value;
 
 use super::control::{CallError, Caller, SentWorkload};
 use super::detached::{self, Detached};
-use super::inspect::InspectError;
+use super::inspect::{InspectError, Places};
 use crate::plan::Objects;
 use crate::{qos, spec};
+
+/// How long a change of resources is waited for. One that starts containers anew may take longer.
+const SETTLING: Duration = Duration::from_secs(10);
 
 /// What is to be done, or was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +27,15 @@ pub enum Applied {
     Configured(Vec<String>),
     /// These fields can't be: the pod is ended and made anew.
     Replaced(Vec<String>),
+}
+
+/// What became of other resources for a pod that runs, if it has not got them at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsettled {
+    /// It will not have them as things are.
+    pub failed: bool,
+    /// How it stands, to come after the pod's name.
+    pub message: String,
 }
 
 impl Caller {
@@ -50,26 +64,31 @@ impl Caller {
         Ok(applied)
     }
 
-    /// Does it. `say` is told before a pod is ended to be made anew.
+    /// Does it. `say` is told before a pod is ended to be made anew. A change of resources is waited for a little.
     ///
     /// # Errors
-    /// It can't be done: the pod would have to be made anew, and a person runs it; or the kernel refuses its limits.
+    /// It can't be done: the pod would have to be made anew, and a person runs it.
     pub async fn apply(
         &self,
         pod: &Pod,
         objects: &Objects,
         say: impl FnOnce(&[String]),
-    ) -> Result<Applied, CallError> {
+    ) -> Result<(Applied, Option<Unsettled>), CallError> {
         let applied = self.compare(pod, objects)?;
+        let mut unsettled = None;
         match &applied {
             Applied::Unchanged => {}
             Applied::Created => drop(self.run(vec![pod.clone()], objects).await?),
-            Applied::Configured(_) => {
+            Applied::Configured(fields) => {
                 let (record, _) = self.places().find(&name(pod))?;
                 let mut changed = pod.clone();
                 changed.metadata.uid.clone_from(&record.pod.metadata.uid);
                 changed.metadata.generation = record.pod.metadata.generation.map(|generation| generation + 1);
                 self.change(&name(pod), &changed).await?;
+                if fields.iter().any(|field| field.contains("resources.")) {
+                    let generation = changed.metadata.generation.unwrap_or_default();
+                    unsettled = self.places().settled(&name(pod), generation).await?;
+                }
             }
             Applied::Replaced(fields) => {
                 let (record, _) = self.places().find(&name(pod))?;
@@ -90,7 +109,65 @@ impl Caller {
                 self.run(vec![pod.clone()], objects).await?;
             }
         }
-        Ok(applied)
+        Ok((applied, unsettled))
+    }
+}
+
+impl Places {
+    /// Waits until a pod has the resources of this generation, or it is clear that it does not get them now.
+    async fn settled(&self, pod: &str, generation: i64) -> Result<Option<Unsettled>, InspectError> {
+        let last = Mutex::new(None);
+        let done = self.when(pod, |pod| {
+            let unsettled = unsettled(pod.status.as_ref(), generation);
+            let done = unsettled
+                .as_ref()
+                .is_none_or(|unsettled| !unsettled.message.is_empty());
+            *last.lock().unwrap_or_else(PoisonError::into_inner) = unsettled;
+            done
+        });
+        match tokio::time::timeout(SETTLING, done).await {
+            Ok(done) => done?,
+            Err(_) => {
+                return Ok(Some(Unsettled {
+                    failed: false,
+                    message: "the resize is still in progress".to_owned(),
+                }));
+            }
+        }
+        Ok(last.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// How a pod stands that was given another size: without a message it is not known yet.
+fn unsettled(status: Option<&PodStatus>, generation: i64) -> Option<Unsettled> {
+    let wait = Some(Unsettled {
+        failed: false,
+        message: String::new(),
+    });
+    let Some(status) = status.filter(|status| status.observed_generation >= Some(generation)) else {
+        return wait;
+    };
+    let of = |kind: &str| {
+        let mut all = status.conditions.iter().flatten();
+        let found = all.find(|condition| condition.type_ == kind && condition.status == "True")?;
+        Some((
+            found.reason.clone().unwrap_or_default(),
+            found.message.clone().unwrap_or_default(),
+        ))
+    };
+    if let Some((reason, message)) = of("PodResizePending") {
+        return Some(Unsettled {
+            failed: reason == "Infeasible",
+            message: format!("the resize is {}: {message}", reason.to_lowercase()),
+        });
+    }
+    match of("PodResizeInProgress") {
+        None => None,
+        Some((reason, message)) if reason == "Error" => Some(Unsettled {
+            failed: true,
+            message: format!("the resize fails, and is tried again: {message}"),
+        }),
+        Some(_) => wait,
     }
 }
 
@@ -128,6 +205,9 @@ fn difference(before: &Pod, after: &Pod) -> Applied {
     }
 }
 
+/// Of `resources`, what a running pod can have another value of.
+const RESOURCES: [&str; 4] = ["limits.cpu", "limits.memory", "requests.cpu", "requests.memory"];
+
 /// Fields that a running pod can have another value of.
 fn can_change(field: &str) -> bool {
     let container = field
@@ -137,10 +217,14 @@ fn can_change(field: &str) -> bool {
         .map(|(_, field)| field);
     match container {
         Some("image") => true,
-        Some(field) => ["limits.cpu", "limits.memory", "requests.cpu", "requests.memory"]
-            .iter()
-            .any(|resource| field.strip_prefix("resources.") == Some(resource)),
+        Some(field) => field
+            .strip_prefix("resources.")
+            .is_some_and(|resource| RESOURCES.contains(&resource)),
         None => {
+            let own = field.strip_prefix("spec.resources.");
+            if let Some(resource) = own {
+                return RESOURCES.contains(&resource);
+            }
             ["metadata.labels", "metadata.annotations"]
                 .iter()
                 .any(|map| field == *map || field.strip_prefix(map).is_some_and(|rest| rest.starts_with('.')))
@@ -152,7 +236,7 @@ fn can_change(field: &str) -> bool {
     }
 }
 
-/// A limit that was taken away can't be lifted from a group that has it.
+/// As upstream, a request or limit can't be taken away from a pod that runs.
 fn is_there(pod: &Value, field: &str) -> bool {
     let pointer = field.replace(['.', '['], "/").replace(']', "");
     pod.pointer(&format!("/{pointer}")).is_some()

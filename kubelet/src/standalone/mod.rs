@@ -19,7 +19,6 @@ mod output;
 mod own_group;
 mod printer;
 mod processes;
-mod resize;
 mod run;
 mod session;
 mod show;

@@ -175,7 +175,11 @@ fn sentence(event: &PodEvent) -> Option<(Option<u8>, String)> {
             let text = message.strip_prefix("Container ").unwrap_or(message);
             (if good { None } else { Some(YELLOW) }, text.to_owned())
         }
-        EventReason::Killing => (None, lower(message)),
+        EventReason::Killing
+        | EventReason::ResizeStarted
+        | EventReason::ResizeCompleted
+        | EventReason::Resized => (None, lower(message)),
+        EventReason::ResizeDeferred => (Some(YELLOW), lower(message)),
         EventReason::SandboxChanged => (Some(YELLOW), lower(message)),
         EventReason::Failed
         | EventReason::SysctlForbidden
@@ -184,6 +188,8 @@ fn sentence(event: &PodEvent) -> Option<(Option<u8>, String)> {
         | EventReason::FailedMount
         | EventReason::FailedSync
         | EventReason::Evicted
+        | EventReason::ResizeError
+        | EventReason::ResizeInfeasible
         | EventReason::FailedPostStartHook
         | EventReason::FailedPreStopHook => (Some(RED), about()),
         EventReason::BackOff | EventReason::Unhealthy | EventReason::ProbeWarning => (Some(YELLOW), about()),

@@ -23,7 +23,8 @@ use crate::identity::PodUid;
 use crate::plan::{Deletion, Desired, Objects};
 use crate::spec;
 use crate::worker::{
-    Clock, EventRouter, HostCgroups, Node, PodControl, PodRecord, PodState, Records, SpawnError, spawn,
+    Clock, EventRouter, HostCgroups, Node, PodControl, PodRecord, PodState, Records, SpawnError, Workers,
+    spawn,
 };
 
 /// The machine's side of a standalone node.
@@ -320,6 +321,7 @@ pub(super) async fn node(host: Host) -> Node {
         facts: Arc::new(facts),
         clock: Clock::system(),
         pull_progress: Arc::new(|_| {}),
+        workers: Workers::default(),
     }
 }
 

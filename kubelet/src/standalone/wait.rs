@@ -53,6 +53,10 @@ impl std::str::FromStr for Until {
 }
 
 impl Until {
+    fn bears_absence(&self) -> bool {
+        matches!(self, Self::Delete | Self::Create)
+    }
+
     fn holds(&self, pod: Option<&Pod>) -> bool {
         let Some(pod) = pod else {
             return *self == Self::Delete;
@@ -86,6 +90,24 @@ impl Places {
     /// # Errors
     /// There is no such pod, unless that is what is waited for; or the records can't be read or watched.
     pub async fn wait(&self, pod: &str, until: &Until) -> Result<(), InspectError> {
+        self.until(pod, until.bears_absence(), |found| until.holds(found))
+            .await
+    }
+
+    /// Returns when a pod that there is is as it is wanted.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub(super) async fn when(&self, pod: &str, holds: impl Fn(&Pod) -> bool) -> Result<(), InspectError> {
+        self.until(pod, false, |found| found.is_some_and(&holds)).await
+    }
+
+    async fn until(
+        &self,
+        pod: &str,
+        may_be_absent: bool,
+        holds: impl Fn(Option<&Pod>) -> bool,
+    ) -> Result<(), InspectError> {
         let directory = self.kubelet_root.join("pod-records");
         let failed = |source| InspectError::Watch {
             path: directory.clone(),
@@ -96,10 +118,10 @@ impl Places {
             watch.arm().map_err(failed)?;
             let found = match self.pod(pod) {
                 Ok(found) => Some(found),
-                Err(InspectError::NoPod(_)) if matches!(until, Until::Delete | Until::Create) => None,
+                Err(InspectError::NoPod(_)) if may_be_absent => None,
                 Err(error) => return Err(error),
             };
-            if until.holds(found.as_ref()) {
+            if holds(found.as_ref()) {
                 return Ok(());
             }
             watch.changed().await.map_err(failed)?;

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::phase::Phase;
 use super::time;
-use crate::plan::View;
+use crate::plan::{Plan, View};
 use crate::{annotations, spec};
 
 /// A condition's value before its time is known.
@@ -39,6 +39,7 @@ impl Condition {
 /// All conditions that a node sets, each with the time of its last change.
 pub(super) fn conditions(
     view: &View<'_>,
+    plan: &Plan,
     phase: Phase,
     inits: &[ContainerStatus],
     containers: &[ContainerStatus],
@@ -59,12 +60,32 @@ pub(super) fn conditions(
     all.into_iter()
         .chain(restarting)
         .chain(own_users(view))
+        .chain(resizing(plan))
         .map(|condition| timed(view, condition, previous))
         .chain(
             own.iter()
                 .map(|(kind, status)| given(view, kind, status, previous)),
         )
         .collect()
+}
+
+/// Of a pod that is to have other resources, until it has them.
+fn resizing(plan: &Plan) -> impl Iterator<Item = Condition> {
+    let pending = plan.resize.pending.as_ref().map(|pending| Condition {
+        reason: if pending.infeasible {
+            "Infeasible"
+        } else {
+            "Deferred"
+        },
+        message: pending.message.clone(),
+        ..Condition::met("PodResizePending")
+    });
+    let progress = plan.resize.in_progress.as_ref().map(|progress| Condition {
+        reason: if progress.error.is_some() { "Error" } else { "" },
+        message: progress.error.clone().unwrap_or_default(),
+        ..Condition::met("PodResizeInProgress")
+    });
+    pending.into_iter().chain(progress)
 }
 
 /// The containers are ready, and every readiness gate's condition is `True`.

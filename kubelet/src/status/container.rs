@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::time;
-use crate::plan::{Plan, Reason, Stage, Startup, View, Waiting, has_ended, is_running, round_of};
+use crate::plan::{Plan, Reason, Stage, Startup, View, Waiting, actual, has_ended, is_running, round_of};
 use crate::spec::Role;
 
 /// What `containerID` begins with.
@@ -46,7 +46,7 @@ pub(super) fn status(view: &View<'_>, plan: &Plan, container: &Container, role: 
             .resources
             .as_ref()
             .and_then(|resources| resources.requests.clone()),
-        resources: container.resources.clone(),
+        resources: actual(view, container).or_else(|| container.resources.clone()),
         volume_mounts: volume_mounts(container, newest),
         ..ContainerStatus::default()
     }

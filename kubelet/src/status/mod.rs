@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use berth_cri::UnixNanos;
 
 use crate::defaults::MAX_POD_TERMINATION_MESSAGE_LOG_LENGTH;
-use crate::plan::{Desired, Observed, Plan, View};
+use crate::plan::{Desired, Observed, Plan, View, effective};
 use crate::qos;
 use crate::spec::{self, Role};
 
@@ -23,6 +23,8 @@ pub fn pod_status(
     previous: Option<&PodStatus>,
     now: UnixNanos,
 ) -> PodStatus {
+    let generation = desired.pod.metadata.generation;
+    let desired = &*effective(desired, &plan.resize);
     let view = View {
         desired,
         observed,
@@ -46,7 +48,8 @@ pub fn pod_status(
         })
         .collect();
     let phase = phase::phase(&view, plan, &inits, &containers, previous);
-    let conditions = conditions::conditions(&view, phase, &inits, &containers, previous);
+    let conditions = conditions::conditions(&view, plan, phase, &inits, &containers, previous);
+    let own = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
     let ips = pod_ips(&view, previous);
     let host_ips: Vec<String> = desired.node.host_ips.iter().map(ToString::to_string).collect();
     PodStatus {
@@ -63,7 +66,9 @@ pub fn pod_status(
         container_statuses: Some(containers),
         ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         qos_class: Some(qos::qos_class(pod).to_string()),
-        observed_generation: pod.metadata.generation,
+        observed_generation: generation,
+        allocated_resources: own.and_then(|own| own.requests.clone()),
+        resources: own.cloned(),
         ..PodStatus::default()
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, PodStatus};
 
-use crate::plan::{Plan, Stage, View};
+use crate::plan::{Plan, Stage, View, has_ended};
 use crate::spec::{self, Role};
 
 /// `status.phase`.
@@ -108,7 +108,7 @@ fn init_phase(
         let sidecar = spec::is_sidecar(init);
         match standing(status) {
             Standing::Ended(code) if code != 0 && !sidecar => {
-                let never = !view.restarts(init, Role::Init, code);
+                let never = !view.restarts(init, Role::Init, code) && !ended_for_a_restart(view, &init.name);
                 return Some(if never || over {
                     Phase::Failed
                 } else {
@@ -123,6 +123,13 @@ fn init_phase(
         }
     }
     None
+}
+
+/// Somebody ended its last run so that another one begins.
+fn ended_for_a_restart(view: &View<'_>, name: &str) -> bool {
+    let ended = view.records(name).filter(|record| has_ended(record));
+    let last = ended.max_by_key(|record| record.config.attempt);
+    last.is_some_and(|record| view.is_restarted(record))
 }
 
 fn sidecar_runs(view: &View<'_>, inits: &[ContainerStatus]) -> bool {

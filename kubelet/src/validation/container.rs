@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec, VolumeMount};
 
 use crate::defaults::{MAX_RESTART_RULE_EXIT_CODES, MAX_RESTART_RULES};
+use crate::sizes::RESIZABLE;
 
 use super::{Errors, environment, names, probe, resources, security};
 
@@ -51,6 +52,7 @@ pub(super) fn container(container: &Container, place: &Place<'_>, errors: &mut E
     probe::probes(container, place, errors);
     probe::lifecycle(container, place, errors);
     resources::resources(container, place, errors);
+    resize_policy(container, place, errors);
     security::container_security(container, place, errors);
     let policy = container.termination_message_policy.as_deref();
     errors.one_of(
@@ -114,6 +116,28 @@ fn restart_policy(container: &Container, place: &Place<'_>, errors: &mut Errors)
                 &place.field(field),
                 "may not be set for init containers without restartPolicy=Always",
             );
+        }
+    }
+}
+
+fn resize_policy(container: &Container, place: &Place<'_>, errors: &mut Errors) {
+    let never = place.spec.restart_policy.as_deref() == Some("Never");
+    let mut seen = BTreeSet::new();
+    for (index, policy) in container.resize_policy.iter().flatten().enumerate() {
+        let path = place.field(&format!("resizePolicy[{index}]"));
+        let (resource, restart) = (policy.resource_name.as_str(), policy.restart_policy.as_str());
+        errors.one_of(&format!("{path}.resourceName"), Some(resource), &RESIZABLE);
+        let known = ["NotRequired", "RestartContainer"];
+        errors.one_of(&format!("{path}.restartPolicy"), Some(restart), &known);
+        if never && restart == "RestartContainer" {
+            errors.invalid(
+                &format!("{path}.restartPolicy"),
+                restart,
+                "must be 'NotRequired' when `restartPolicy` is 'Never'",
+            );
+        }
+        if !seen.insert(resource) {
+            errors.duplicate(&path, resource);
         }
     }
 }

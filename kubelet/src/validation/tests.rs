@@ -87,6 +87,21 @@ fn rules() {
             "spec.containers[0].restartPolicyRules[0].exitCodes: Required value: must be specified",
         ),
         (
+            r#","resizePolicy":[{"resourceName":"gpu","restartPolicy":"NotRequired"}]"#,
+            "",
+            r#"spec.containers[0].resizePolicy[0].resourceName: Unsupported value: "gpu": supported values: "cpu", "memory""#,
+        ),
+        (
+            r#","resizePolicy":[{"resourceName":"cpu","restartPolicy":"RestartContainer"}]"#,
+            r#","restartPolicy":"Never""#,
+            r#"spec.containers[0].resizePolicy[0].restartPolicy: Invalid value: "RestartContainer": must be 'NotRequired' when `restartPolicy` is 'Never'"#,
+        ),
+        (
+            r#","resizePolicy":[{"resourceName":"cpu","restartPolicy":"NotRequired"},{"resourceName":"cpu","restartPolicy":"NotRequired"}]"#,
+            "",
+            r#"spec.containers[0].resizePolicy[1]: Duplicate value: "cpu""#,
+        ),
+        (
             r#","ports":[{"containerPort":0}]"#,
             "",
             "spec.containers[0].ports[0].containerPort: Invalid value: 0: must be between 1 and 65535, inclusive",

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::PodStatus;
 use super::event::EventReason;
 use super::execute::sandbox_message;
 use super::reporter::Reporter;
-use crate::plan::{Plan, Reason};
+use crate::plan::{Pending, Plan, Reason, Resize};
 
 /// What was said last.
 #[derive(Debug, Default)]
@@ -18,6 +18,8 @@ pub(super) struct Announcer {
     ready: BTreeMap<String, bool>,
     pod_ready: bool,
     phase: String,
+    pending: Option<Pending>,
+    resizing: bool,
 }
 
 impl Announcer {
@@ -45,6 +47,33 @@ impl Announcer {
                 );
             }
         }
+    }
+
+    /// How far a change of the pod's resources is.
+    pub(super) fn resize(&mut self, reporter: &Reporter, resize: &Resize, generation: Option<i64>) {
+        let message = |what: &str, why: &str| {
+            let generation = generation.map_or_else(String::new, |number| format!(" (generation {number})"));
+            format!("Pod resize {what}{generation}{why}")
+        };
+        if resize.allocated.is_some() {
+            reporter.pod(EventReason::ResizeStarted, message("started", ""));
+        }
+        if resize.pending != self.pending {
+            if let Some(pending) = &resize.pending {
+                let (reason, what) = if pending.infeasible {
+                    (EventReason::ResizeInfeasible, "infeasible")
+                } else {
+                    (EventReason::ResizeDeferred, "deferred")
+                };
+                reporter.pod(reason, message(what, &format!(": {}", pending.message)));
+            }
+            self.pending.clone_from(&resize.pending);
+        }
+        let resizing = resize.in_progress.is_some();
+        if self.resizing && !resizing && resize.allocated.is_none() {
+            reporter.pod(EventReason::ResizeCompleted, message("completed", ""));
+        }
+        self.resizing = resizing;
     }
 
     /// Containers that ended since the last look.

@@ -45,6 +45,8 @@ pub trait PodCgroups: Send + Sync + 'static {
     fn remove(&self, path: &Path) -> Result<(), PodCgroupError>;
     /// Whether the group is there.
     fn exists(&self, path: &Path) -> bool;
+    /// Bytes of memory that are in use in the group, its page cache among them; `None` if nobody counts.
+    fn memory_usage(&self, path: &Path) -> Option<u64>;
 }
 
 /// The machine's cgroups.
@@ -90,6 +92,15 @@ impl PodCgroups for HostCgroups {
 
     fn exists(&self, path: &Path) -> bool {
         text(path).is_ok_and(|path| matches!(Cgroup::open(path), Ok(Some(_))))
+    }
+
+    fn memory_usage(&self, path: &Path) -> Option<u64> {
+        let roots = hierarchy_roots().ok()?;
+        roots.iter().find_map(|root| {
+            let read = |file: &str| std::fs::read_to_string(root.join(path).join(file)).ok();
+            let text = read("memory.current").or_else(|| read("memory.usage_in_bytes"))?;
+            text.trim().parse().ok()
+        })
     }
 }
 

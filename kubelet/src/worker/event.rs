@@ -59,6 +59,18 @@ pub enum EventReason {
     Unhealthy,
     /// A probe succeeded with something to say about it.
     ProbeWarning,
+    /// The pod is given other resources.
+    ResizeStarted,
+    /// The pod has the resources that it was given.
+    ResizeCompleted,
+    /// The node has no room for the resources that the pod asks for; later perhaps.
+    ResizeDeferred,
+    /// The pod can't ever have the resources that it asks for.
+    ResizeInfeasible,
+    /// Limits could not be changed.
+    ResizeError,
+    /// A container has its new limits.
+    Resized,
     /// A postStart hook failed.
     FailedPostStartHook,
     /// A preStop hook failed.
@@ -78,7 +90,13 @@ impl EventReason {
     pub fn is_local(self) -> bool {
         matches!(
             self,
-            Self::SandboxReady | Self::Adopted | Self::Exited | Self::Ready | Self::NotReady | Self::Phase
+            Self::SandboxReady
+                | Self::Adopted
+                | Self::Exited
+                | Self::Ready
+                | Self::NotReady
+                | Self::Phase
+                | Self::Resized
         )
     }
 
@@ -96,6 +114,9 @@ impl EventReason {
                 | Self::Unhealthy
                 | Self::ProbeWarning
                 | Self::Evicted
+                | Self::ResizeDeferred
+                | Self::ResizeInfeasible
+                | Self::ResizeError
                 | Self::FailedPostStartHook
                 | Self::FailedPreStopHook
         )

@@ -5,8 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_cri::{AuthConfig, ContainerId, EngineError, Image, PodSandboxConfig, SandboxId, UnixNanos};
-use k8s_openapi::api::core::v1::LifecycleHandler;
+use berth_cri::{
+    AuthConfig, ContainerId, EngineError, Image, LinuxContainerResources, PodSandboxConfig, SandboxId,
+    UnixNanos,
+};
+use k8s_openapi::api::core::v1::{LifecycleHandler, ResourceRequirements};
 use tokio::sync::watch;
 
 use super::Node;
@@ -41,6 +44,10 @@ pub(super) enum Done {
     Volumes(bool),
     /// The image that is there now.
     Image(String, Option<Image>),
+    /// The pod's group has these limits now.
+    Group(LinuxContainerResources),
+    /// A container has these resources now.
+    Resized(ContainerId, ResourceRequirements),
     /// A hook ended.
     Hook(ContainerId, HookKind, HookOutcome),
 }
@@ -84,6 +91,21 @@ impl Job {
                 nothing(self.node.engine.stop_container(&id, timeout).await)
             }
             Step::RemoveContainer { id, .. } => self.remove_container(&id).await,
+            Step::ResizePod {
+                cgroup,
+                sandbox,
+                lowers_memory,
+            } => self.resize_pod(cgroup, &sandbox, lowers_memory).await,
+            Step::ResizeContainer {
+                id,
+                name,
+                limits,
+                resources,
+                lowers_memory,
+            } => {
+                self.resize_container(id, &name, *limits, resources, lowers_memory)
+                    .await
+            }
             Step::TearDownVolumes => self.tear_down_volumes().await,
             Step::RemoveCgroup { path } => self.remove_cgroup(&path).await,
         }
@@ -148,6 +170,7 @@ impl Job {
 
     async fn run_sandbox(&self, config: PodSandboxConfig, cgroup: PodCgroup) -> Result<Done, Failure> {
         let failed = |message: String| (Reason::FailedCreatePodSandBox, message);
+        let limits = cgroup.resources.clone();
         let (node, dir, logs) = (
             Arc::clone(&self.node),
             self.dir.clone(),
@@ -175,7 +198,7 @@ impl Job {
                 sandbox_message("Sandbox was made", &status.ips),
             );
         }
-        Ok(Done::Nothing)
+        Ok(Done::Group(limits))
     }
 
     async fn start_container(&self, mut start: StartContainer) -> Result<Done, Failure> {
@@ -313,14 +336,16 @@ fn context<'a>(desired: &'a Desired, node: &'a Node, dir: &'a PodDir) -> volumes
     }
 }
 
-fn nothing(result: Result<(), EngineError>) -> Result<Done, Failure> {
+pub(super) fn nothing(result: Result<(), EngineError>) -> Result<Done, Failure> {
     result
         .map(|()| Done::Nothing)
         .map_err(|error| (Reason::FailedSync, error.to_string()))
 }
 
 /// Runs what may wait for the kernel or a disk away from the other tasks.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| (Reason::FailedSync, format!("the step broke off: {error}")))
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use berth_cri::{
     ContainerConfig, ContainerId, ContainerState, ContainerStatus, Engine, EngineError, EngineEvent,
     EngineEventKind, EventStream, ExecOutput, Image, ImageId, LinuxContainerResources, PodSandboxConfig,
-    PodSandboxStatus, PullProgress, SandboxId, Session, StreamOptions,
+    PodSandboxStatus, PullProgress, SandboxId, Session, StreamOptions, v1,
 };
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -50,6 +50,7 @@ struct State {
     images: Vec<String>,
     calls: Vec<(Duration, String)>,
     looks: u32,
+    memory_used: u64,
 }
 
 /// The engine. Clones are the same one.
@@ -180,6 +181,11 @@ impl FakeEngine {
         for (uid, id) in lost {
             state.send(uid, id, EngineEventKind::SandboxLost);
         }
+    }
+
+    /// What every container uses of memory, in bytes.
+    pub(super) fn use_memory(&self, bytes: u64) {
+        self.lock().memory_used = bytes;
     }
 
     /// Sends an event that says nothing new.
@@ -395,10 +401,34 @@ impl Engine for FakeEngine {
 
     async fn update_container_resources(
         &self,
-        _: &ContainerId,
-        _: LinuxContainerResources,
+        id: &ContainerId,
+        limits: LinuxContainerResources,
     ) -> Result<(), EngineError> {
+        tokio::task::yield_now().await;
+        let quota = limits.cpu_quota.unwrap_or(-1);
+        self.call(format!(
+            "update {id} {quota} {}",
+            limits.memory_limit.unwrap_or(-1)
+        ));
+        let status = self.container_status(id).await?;
+        if status.state != ContainerState::Running {
+            return Err(EngineError::FailedPrecondition(format!("{id} does not run.")));
+        }
         Ok(())
+    }
+
+    async fn container_stats(&self, ids: &[ContainerId]) -> Result<Vec<v1::ContainerStats>, EngineError> {
+        let memory = v1::MemoryUsage {
+            usage_bytes: Some(v1::UInt64Value {
+                value: self.lock().memory_used,
+            }),
+            ..v1::MemoryUsage::default()
+        };
+        let stats = v1::ContainerStats {
+            memory: Some(memory),
+            ..v1::ContainerStats::default()
+        };
+        Ok(vec![stats; ids.len()])
     }
 
     async fn exec(&self, _: &ContainerId, _: Vec<String>, _: StreamOptions) -> Result<Session, EngineError> {
@@ -478,9 +508,14 @@ impl Engine for FakeEngine {
 
 /// Cgroups that are only names.
 #[derive(Default)]
-pub(super) struct FakeCgroups(Mutex<Vec<PathBuf>>);
+pub(super) struct FakeCgroups(Mutex<Vec<PathBuf>>, Mutex<Vec<Option<i64>>>);
 
 impl FakeCgroups {
+    /// The limits of memory that groups got, in their order.
+    pub(super) fn memory_limits(&self) -> Vec<Option<i64>> {
+        self.1.lock().unwrap().clone()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.lock().unwrap().is_empty()
     }
@@ -489,12 +524,17 @@ impl FakeCgroups {
 impl PodCgroups for FakeCgroups {
     fn ensure(&self, cgroup: &PodCgroup) -> Result<(), PodCgroupError> {
         self.0.lock().unwrap().push(cgroup.path.clone());
+        self.1.lock().unwrap().push(cgroup.resources.memory_limit);
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> Result<(), PodCgroupError> {
         self.0.lock().unwrap().retain(|group| group != path);
         Ok(())
+    }
+
+    fn memory_usage(&self, _: &Path) -> Option<u64> {
+        None
     }
 
     fn exists(&self, path: &Path) -> bool {

@@ -9,6 +9,7 @@ use crate::plan::{
     HookKind, HookOutcome, ImageState, Observed, PodFailure, ProbeKind, ProbeResults, Reason, StepFailure,
     StepKey,
 };
+use crate::sizes::Sizes;
 
 /// Everything that a plan is made from and that no list of the engine tells.
 #[derive(Debug, Default)]
@@ -21,6 +22,7 @@ pub(super) struct Memory {
     pub(super) kill_started: BTreeMap<ContainerId, UnixNanos>,
     pub(super) restarts: BTreeSet<ContainerId>,
     pub(super) failed: Option<(UnixNanos, PodFailure)>,
+    pub(super) sizes: Option<Sizes>,
     failures: BTreeMap<StepKey, StepFailure>,
     pub(super) termination_messages: BTreeMap<ContainerId, String>,
 }
@@ -34,6 +36,7 @@ impl Memory {
             kill_started: record.kill_started.clone(),
             restarts: record.restarts.clone(),
             failed: record.failed.clone(),
+            sizes: record.sizes.clone(),
             ..Memory::default()
         }
     }
@@ -54,6 +57,15 @@ impl Memory {
         self.kill_started.retain(|id, _| there.contains(id));
         self.restarts.retain(|id| there.contains(id));
         self.termination_messages.retain(|id, _| there.contains(id));
+        if let Some(sizes) = &mut self.sizes {
+            sizes.containers.retain(|id, _| there.contains(id));
+        }
+    }
+
+    /// Another wish is tried at once, whatever became of the last one.
+    pub(super) fn forget_failed_resizes(&mut self) {
+        let is_resize = |key: &StepKey| matches!(key, StepKey::ResizePod | StepKey::ResizeContainer(_));
+        self.failures.retain(|key, _| !is_resize(key));
     }
 
     pub(super) fn succeeded(&mut self, key: &StepKey) {
@@ -120,6 +132,7 @@ impl Memory {
             kill_started: self.kill_started.clone(),
             restarts: self.restarts.clone(),
             failed: self.failed.clone(),
+            sizes: self.sizes.clone(),
             failures: self.failures.clone(),
             termination_messages: self.termination_messages.clone(),
             ..Observed::default()

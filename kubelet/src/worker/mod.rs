@@ -13,7 +13,9 @@ mod memory;
 mod pod;
 mod record;
 mod reporter;
+mod resize;
 mod router;
+mod sole;
 mod storage;
 mod tasks;
 
@@ -36,6 +38,7 @@ pub use clock::Clock;
 pub use event::{EventReason, PodEvent};
 pub use record::{PodRecord, Records};
 pub use router::EventRouter;
+pub use sole::Workers;
 
 use crate::plan::{NodeFacts, Stage};
 
@@ -55,6 +58,8 @@ pub struct Node {
     pub clock: Clock,
     /// Is told how far image pulls are.
     pub pull_progress: Arc<dyn Fn(PullProgress) + Send + Sync>,
+    /// The pods that have a worker.
+    pub workers: Workers,
 }
 
 /// A pod and how it is.
@@ -96,7 +101,7 @@ impl PodControl {
     }
 
     /// Takes another specification for the pod, which differs only in what can be changed while it runs. Containers
-    /// whose image is another one are started anew; limits are the caller's to change.
+    /// whose image is another one are started anew; resources are changed as far as the node has them.
     pub fn change(&self, pod: Arc<Pod>) {
         let _ = self.commands.send(Command::Change { pod });
     }
@@ -117,7 +122,7 @@ pub struct PodHandle {
     pub state: watch::Receiver<PodState>,
     logs: Option<oneshot::Sender<()>>,
     #[cfg(test)]
-    worker: tokio::task::AbortHandle,
+    worker: tokio::task::JoinHandle<()>,
 }
 
 impl PodHandle {
@@ -141,8 +146,9 @@ impl PodHandle {
 
     /// Ends the worker as the death of its daemon would.
     #[cfg(test)]
-    fn break_off(&self) {
+    async fn break_off(self) {
         self.worker.abort();
+        let _ = self.worker.await;
     }
 
     /// Returns when nothing of the pod is left, with its last state.

@@ -16,6 +16,7 @@ use super::execute::{Done, Failure, Job};
 use super::memory::Memory;
 use super::record::{PodRecord, Records};
 use super::reporter::Reporter;
+use super::sole::Sole;
 use super::storage::StorageWatch;
 use super::tasks::{Admission, Tasks};
 use super::{Command, Node, PodHandle, PodState};
@@ -51,6 +52,17 @@ pub enum SpawnError {
         /// Why.
         source: ClaimError,
     },
+    /// There is a worker for it already.
+    #[error("Pod {0} is being run already.")]
+    Running(String),
+    /// Its UID is another pod's.
+    #[error("Pod {pod} has the UID of pod {other}; give it another metadata.uid, or none.")]
+    Uid {
+        /// The pod.
+        pod: String,
+        /// The one that has a record.
+        other: String,
+    },
     /// Another runtime runs it.
     #[error("Pod {pod} is run by {}, not by {}; end it there first: berth stop finds the way.", runtime(.theirs), runtime(.ours))]
     Runtime {
@@ -78,6 +90,8 @@ pub fn spawn(
     engine_events: mpsc::UnboundedReceiver<EngineEvent>,
     events: mpsc::UnboundedSender<PodEvent>,
 ) -> Result<PodHandle, SpawnError> {
+    let sole = node.workers.take(&desired.uid);
+    let sole = sole.ok_or_else(|| SpawnError::Running(spec::describe(&desired.pod)))?;
     let records = Records::new(&node.kubelet_root);
     let failed = |source| SpawnError::Record {
         pod: spec::describe(&desired.pod),
@@ -95,6 +109,13 @@ pub fn spawn(
             record
         }
     };
+    let full_name = |pod| (spec::namespace(pod).to_owned(), spec::name(pod).to_owned());
+    if full_name(&record.pod) != full_name(&desired.pod) {
+        return Err(SpawnError::Uid {
+            pod: spec::describe(&desired.pod),
+            other: spec::describe(&record.pod),
+        });
+    }
     if record.runtime_endpoint != node.runtime_endpoint {
         // Nothing of it would be found here, and it would be taken for gone.
         return Err(SpawnError::Runtime {
@@ -161,6 +182,7 @@ pub fn spawn(
         adopted: false,
         restart_asked: BTreeSet::new(),
         logs_released: Some(logs_released),
+        _sole: sole,
     };
     let _task = tokio::spawn(worker.run());
     Ok(PodHandle {
@@ -168,7 +190,7 @@ pub fn spawn(
         state: state_receiver,
         logs: Some(logs),
         #[cfg(test)]
-        worker: _task.abort_handle(),
+        worker: _task,
     })
 }
 
@@ -212,13 +234,13 @@ fn user_ids(
     Ok(record.user_ids)
 }
 
-struct Worker {
-    node: Arc<Node>,
-    desired: Desired,
+pub(super) struct Worker {
+    pub(super) node: Arc<Node>,
+    pub(super) desired: Desired,
     dir: PodDir,
-    records: Records,
-    record: PodRecord,
-    memory: Memory,
+    pub(super) records: Records,
+    pub(super) record: PodRecord,
+    pub(super) memory: Memory,
     tasks: Tasks,
     probes: BTreeMap<ProbeWanted, AbortHandle>,
     probe_sender: mpsc::UnboundedSender<ProbeReport>,
@@ -227,14 +249,16 @@ struct Worker {
     /// Images that are to be looked up again.
     doubtful_images: BTreeSet<String>,
     state: watch::Sender<PodState>,
-    reporter: Reporter,
-    announcer: Announcer,
+    pub(super) reporter: Reporter,
+    pub(super) announcer: Announcer,
     /// The pod was looked at once.
     adopted: bool,
     /// Containers that are to be started anew, by name, until the next look tells which ones these are.
     restart_asked: BTreeSet<String>,
     /// Resolves when nobody reads the pod's logs any more.
     logs_released: Option<oneshot::Receiver<()>>,
+    /// There is no other worker for the pod.
+    _sole: Sole,
 }
 
 /// What comes from outside.
@@ -288,11 +312,13 @@ impl Worker {
         let now = self.node.clock.now();
         let plan = plan::plan(&self.desired, &observed, now);
         self.note_failure(&plan);
+        self.note_resize(&plan.resize);
         self.publish(&observed, &plan, now);
         if plan.stage == Stage::Gone && self.tasks.is_empty() {
             return Ok(self.finish().await);
         }
-        self.begin_steps(&plan.steps, &observed);
+        let desired = plan::effective(&self.desired, &plan.resize).into_owned();
+        self.begin_steps(&desired, &plan.steps, &observed);
         self.run_probes(&plan.probes, &observed);
         let runs = plan.stage == Stage::Syncing;
         self.storage
@@ -320,7 +346,8 @@ impl Worker {
         if observed.volumes_ready {
             observed.env_files = env_files(&self.desired.pod, &self.dir);
         }
-        let class = qos::qos_class(&self.desired.pod);
+        observed.others = self.others();
+        let class = qos::qos_class(&self.given());
         let cgroup = qos::pod_cgroup(&self.desired.node.cgroup_root, class, &self.desired.uid);
         observed.cgroup_exists = self.node.cgroups.exists(&cgroup);
         Ok(observed)
@@ -395,7 +422,7 @@ impl Worker {
         }
     }
 
-    fn begin_steps(&mut self, steps: &[Step], observed: &Observed) {
+    fn begin_steps(&mut self, desired: &Desired, steps: &[Step], observed: &Observed) {
         self.tasks.drop_unwanted(steps);
         for step in steps {
             if self.tasks.admit(step) == Admission::Join {
@@ -404,7 +431,7 @@ impl Worker {
             self.note_kill(step);
             let job = |deadline| Job {
                 node: Arc::clone(&self.node),
-                desired: self.desired.clone(),
+                desired: desired.clone(),
                 dir: self.dir.clone(),
                 ip: pod_ip(observed, &self.node.facts.host_ips),
                 step: step.clone(),
@@ -452,6 +479,17 @@ impl Worker {
         else {
             return;
         };
+        let resized = matches!(
+            step,
+            Step::StopContainer {
+                reason: plan::KillReason::Resize,
+                ..
+            }
+        );
+        if resized && self.memory.restarts.insert(id.clone()) {
+            self.record.restarts.clone_from(&self.memory.restarts);
+            self.save();
+        }
         let now = self.node.clock.now();
         self.memory.kill_started.entry(id.clone()).or_insert(now);
         if self.record.kill_started != self.memory.kill_started {
@@ -602,6 +640,7 @@ impl Worker {
                 self.restart_asked.insert(container.name.clone());
             }
         }
+        self.note_wish(&pod);
         self.record.pod = pod.as_ref().clone();
         self.desired.pod = pod;
         self.save();
@@ -630,6 +669,8 @@ impl Worker {
                     .images
                     .insert(name, plan::ImageState { present, pulled_at });
             }
+            Done::Group(limits) => self.group_is(limits),
+            Done::Resized(id, resources) => self.container_has(id, resources),
             Done::Hook(id, kind, outcome) => self.memory.hook_ended(id, kind, outcome),
         }
     }
@@ -642,6 +683,9 @@ impl Worker {
         let now = self.node.clock.now();
         if self.memory.failed(key.clone(), now, reason, message.clone()) {
             let event = match reason {
+                _ if matches!(key, StepKey::ResizePod | StepKey::ResizeContainer(_)) => {
+                    EventReason::ResizeError
+                }
                 plan::Reason::FailedMount => EventReason::FailedMount,
                 plan::Reason::FailedCreatePodSandBox => EventReason::FailedCreatePodSandBox,
                 plan::Reason::FailedSync => EventReason::FailedSync,
@@ -734,7 +778,7 @@ impl Worker {
         }
     }
 
-    fn save(&self) {
+    pub(super) fn save(&self) {
         if let Err(error) = self.records.save(&self.record) {
             let message = format!("can't write the pod's record: {error}");
             self.reporter.pod(EventReason::FailedSync, message);

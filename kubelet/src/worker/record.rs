@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::durable;
 use crate::identity::PodUid;
 use crate::plan::{Deletion, PodFailure, ProbeResults};
+use crate::sizes::Sizes;
 use crate::user_ids::UserIds;
 
 /// The record's name in the directory `<kubelet root>/pod-records`.
@@ -45,6 +46,9 @@ pub struct PodRecord {
     /// Its ids on the node, if they are its own (`hostUsers: false`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_ids: Option<UserIds>,
+    /// Its resources, if they were changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sizes: Option<Sizes>,
     /// It has failed as a whole: when, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<(UnixNanos, PodFailure)>,
@@ -77,6 +81,7 @@ impl PodRecord {
             kill_started: BTreeMap::new(),
             restarts: BTreeSet::new(),
             user_ids: None,
+            sizes: None,
             failed: None,
         }
     }

@@ -41,6 +41,7 @@ impl Bench {
             cgroups: Arc::clone(&cgroups) as Arc<dyn PodCgroups>,
             clock,
             pull_progress: Arc::new(|_| {}),
+            workers: Workers::default(),
         });
         let router = EventRouter::start(&engine);
         Bench {
@@ -338,7 +339,7 @@ async fn a_new_worker_adopts_what_a_dead_one_left() {
         "readinessProbe":{"exec":{"command":["r"]},"periodSeconds":10}}]}"#;
     let mut first = bench.spawn(spec);
     first.event(EventReason::Ready, "c").await;
-    first.handle.break_off();
+    first.handle.break_off().await;
     let mut second = bench.spawn(spec);
     second.event(EventReason::Adopted, "c").await;
     second.event(EventReason::Ready, "c").await;
@@ -371,7 +372,7 @@ async fn a_deletion_outlives_the_daemon() {
     let begun = Instant::now();
     first.handle.delete(None);
     sleep(Duration::from_secs(10)).await;
-    first.handle.break_off();
+    first.handle.break_off().await;
     bench.spawn(spec).gone().await;
     assert!(
         begun.elapsed() <= Duration::from_secs(31),
@@ -523,6 +524,192 @@ async fn another_image_starts_its_container_anew_and_labels_start_none() {
     bench.assert_clean();
 }
 
+const SIZED: &str = r#"{"containers":[
+    {"name":"c","image":"i","resources":{"limits":{"cpu":"1","memory":"10Mi"}}},
+    {"name":"d","image":"i","resources":{"limits":{"cpu":"1","memory":"10Mi"}},
+     "resizePolicy":[{"resourceName":"cpu","restartPolicy":"RestartContainer"}]}]}"#;
+
+fn resize(pod: &Running, spec: &str) {
+    let mut changed: Pod = crate::testing::pod(spec);
+    let before = Arc::clone(&pod.handle.state.borrow().pod);
+    changed.metadata.uid.clone_from(&before.metadata.uid);
+    changed.metadata.generation = before.metadata.generation.map(|generation| generation + 1);
+    pod.handle.control().change(Arc::new(changed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_resources_come_in_place_or_with_a_restart_and_outlive_the_daemon() {
+    let bench = Bench::new();
+    let mut pod = bench.spawn(SIZED);
+    bench
+        .until("d runs", |engine| engine.running("d").is_some())
+        .await;
+    resize(&pod, &SIZED.replace("10Mi", "20Mi"));
+    pod.event(EventReason::ResizeStarted, "").await;
+    pod.event(EventReason::ResizeCompleted, "").await;
+    let mib = |count: i64| count << 20;
+    // In whatever order: the group is wide enough for both.
+    let mut updates = bench.engine.order_of(&["update", "stop"]);
+    updates.sort();
+    assert_eq!(
+        updates,
+        [
+            format!("update c-0 100000 {}", mib(20)),
+            format!("update d-0 100000 {}", mib(20))
+        ]
+    );
+    assert_eq!(bench.cgroups.memory_limits(), [Some(mib(20)), Some(mib(40))]);
+    // Another daemon finds it done.
+    pod.handle.break_off().await;
+    let mut pod = bench.spawn(&SIZED.replace("10Mi", "20Mi"));
+    pod.event(EventReason::Adopted, "d").await;
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(bench.engine.order_of(&["update", "stop"]).len(), 2);
+    // CPU in place for the one; the other is started anew.
+    resize(
+        &pod,
+        &SIZED
+            .replace("10Mi", "20Mi")
+            .replace(r#""cpu":"1""#, r#""cpu":"2""#),
+    );
+    bench
+        .until("d again", |engine| engine.seconds_of("start d").len() == 2)
+        .await;
+    bench
+        .until("c has it", |engine| engine.order_of(&["update"]).len() == 3)
+        .await;
+    assert_eq!(bench.engine.seconds_of("start c").len(), 1);
+    pod.handle.delete(None);
+    pod.gone().await;
+    bench.assert_clean();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_below_what_is_in_use_is_refused_until_it_is_not() {
+    let bench = Bench::new();
+    let mut pod = bench.spawn(SIZED);
+    bench
+        .until("d runs", |engine| engine.running("d").is_some())
+        .await;
+    bench.engine.use_memory(8 << 20);
+    resize(&pod, &SIZED.replace("10Mi", "5Mi"));
+    let error = pod.event(EventReason::ResizeError, "").await;
+    assert!(
+        error
+            .message
+            .starts_with("cannot decrease memory limits: attempting to set container")
+            && error
+                .message
+                .ends_with("memory limit (5242880) below current usage (8388608)"),
+        "{}",
+        error.message
+    );
+    assert!(bench.engine.order_of(&["update"]).is_empty());
+    let status = pod.handle.state.borrow().status.clone();
+    let progress = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|c| c.type_ == "PodResizeInProgress");
+    assert_eq!(progress.and_then(|c| c.reason.as_deref()), Some("Error"));
+    bench.engine.use_memory(1 << 20);
+    pod.event(EventReason::ResizeCompleted, "").await;
+    assert_eq!(bench.engine.order_of(&["update"]).len(), 2);
+    assert_eq!(bench.cgroups.memory_limits().last(), Some(&Some(10 << 20)));
+    pod.handle.delete(None);
+    pod.gone().await;
+    bench.assert_clean();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resize_waits_until_other_pods_leave_room() {
+    let mut bench = Bench::new();
+    let node = Arc::get_mut(&mut bench.node).unwrap();
+    let facts = node.facts.as_ref().clone();
+    node.facts = Arc::new(NodeFacts {
+        memory_capacity: 64 << 20,
+        cpu_capacity: 8000,
+        ..facts
+    });
+    let mut pod = bench.spawn(SIZED);
+    bench
+        .until("d runs", |engine| engine.running("d").is_some())
+        .await;
+    let mut other: Pod = crate::testing::pod(&SIZED.replace("10Mi", "20Mi"));
+    other.metadata.uid = Some("other".to_owned());
+    other.metadata.name = Some("other".to_owned());
+    let records = Records::new(&bench.node.kubelet_root);
+    records
+        .save(&PodRecord::new(other, 1, std::path::PathBuf::new()))
+        .unwrap();
+    resize(&pod, &SIZED.replace("10Mi", "30Mi"));
+    let deferred = pod.event(EventReason::ResizeDeferred, "").await;
+    assert!(
+        deferred
+            .message
+            .contains("memory, requested: 62914560, used: 41943040"),
+        "{}",
+        deferred.message
+    );
+    sleep(Duration::from_secs(100)).await;
+    assert!(bench.engine.order_of(&["update"]).is_empty());
+    records.remove(&PodUid("other".into())).unwrap();
+    pod.event(EventReason::ResizeCompleted, "").await;
+    assert_eq!(bench.engine.order_of(&["update"]).len(), 2);
+    pod.handle.delete(None);
+    pod.gone().await;
+    bench.assert_clean();
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_is_one_worker_for_a_uid() {
+    let bench = Bench::new();
+    let spec = r#"{"containers":[{"name":"c","image":"i"}]}"#;
+    let pod = bench.spawn(spec);
+    let second = |name: &str, workers: Workers| {
+        let mut twin: Pod = crate::testing::pod(spec);
+        twin.metadata.name = Some(name.to_owned());
+        let uid = PodUid(twin.metadata.uid.clone().unwrap());
+        let desired = Desired {
+            pod: Arc::new(twin),
+            uid: uid.clone(),
+            objects: Arc::new(Objects::default()),
+            node: Arc::clone(&bench.node.facts),
+            deletion: None,
+            user_ids: None,
+        };
+        let node = Node {
+            runtime_endpoint: None,
+            engine: Arc::clone(&bench.node.engine),
+            kubelet_root: bench.node.kubelet_root.clone(),
+            facts: Arc::clone(&bench.node.facts),
+            cgroups: Arc::clone(&bench.node.cgroups),
+            clock: bench.node.clock.clone(),
+            pull_progress: Arc::new(|_| {}),
+            workers,
+        };
+        let (_, engine_events) = mpsc::unbounded_channel();
+        let (events, _) = mpsc::unbounded_channel();
+        spawn(Arc::new(node), desired, engine_events, events).map(drop)
+    };
+    let name = crate::spec::name(&pod.handle.state.borrow().pod).to_owned();
+    let error = second(&name, bench.node.workers.clone()).unwrap_err();
+    assert!(matches!(error, SpawnError::Running(_)), "{error}");
+    // Another process with a pod of another name.
+    let error = second("other", Workers::default()).unwrap_err();
+    assert!(
+        error.to_string().contains("give it another metadata.uid"),
+        "{error}"
+    );
+    pod.handle.delete(None);
+    pod.gone().await;
+    bench.assert_clean();
+    // Its end makes room.
+    let again = bench.spawn(spec);
+    again.handle.delete(None);
+    again.gone().await;
+}
+
 /// Whatever happens in whatever order, no container is ever started twice or beside its twin (the engine checks), and
 /// a deletion ends it all.
 #[test]
@@ -530,6 +717,7 @@ fn random_events_never_start_a_container_twice() {
     use proptest::prelude::*;
     #[derive(Clone, Debug)]
     enum Happening {
+        Resize(u32),
         Exit(usize, i32),
         Noise,
         Wait(u64),
@@ -540,6 +728,7 @@ fn random_events_never_start_a_container_twice() {
         4 => (0..4_usize, prop_oneof![Just(0), Just(1), Just(137)]).prop_map(|(c, code)| Happening::Exit(c, code)),
         2 => Just(Happening::Noise),
         4 => prop_oneof![0..50_u64, 1000..400_000_u64].prop_map(Happening::Wait),
+        2 => (1..9_u32).prop_map(Happening::Resize),
         1 => Just(Happening::LoseSandbox),
         1 => Just(Happening::Restart),
     ];
@@ -550,9 +739,21 @@ fn random_events_never_start_a_container_twice() {
             let bench = Bench::new();
             bench.engine.behave("first", exits(1, 0));
             bench.engine.behave("second", exits(1, 0));
-            let mut pod = bench.spawn(WITH_SIDECARS);
+            let sized = |size: u32| {
+                let resources = format!(
+                    r#""resources":{{"limits":{{"cpu":"{size}","memory":"{size}Mi"}}}},
+                    "resizePolicy":[{{"resourceName":"memory","restartPolicy":"RestartContainer"}}]"#
+                );
+                WITH_SIDECARS.replace(r#""name":"main""#, &format!(r#""name":"main",{resources}"#))
+            };
+            let mut pod = bench.spawn(&sized(4));
             for happening in story {
                 match happening {
+                    Happening::Resize(size) => {
+                        let mut changed: Pod = crate::testing::pod(&sized(size));
+                        changed.metadata.uid = pod.handle.state.borrow().pod.metadata.uid.clone();
+                        pod.handle.control().change(Arc::new(changed));
+                    }
                     Happening::Exit(container, code) => {
                         if let Some(id) = bench.engine.running(names[container]) {
                             bench.engine.exit(&id, code);
@@ -562,8 +763,8 @@ fn random_events_never_start_a_container_twice() {
                     Happening::Wait(millis) => sleep(Duration::from_millis(millis)).await,
                     Happening::LoseSandbox => bench.engine.lose_sandbox(),
                     Happening::Restart => {
-                        pod.handle.break_off();
-                        pod = bench.spawn(WITH_SIDECARS);
+                        pod.handle.break_off().await;
+                        pod = bench.spawn(&sized(4));
                     }
                 }
             }

@@ -15,6 +15,7 @@ struct Container {
     post_start: bool,
     pre_stop: bool,
     always_pull: bool,
+    sized: u8,
     rule: Option<(&'static str, &'static str, i32)>,
     runs: Vec<Run>,
 }
@@ -50,8 +51,10 @@ fn container() -> impl Strategy<Value = Container> {
     let operator = prop_oneof![2 => Just("In"), 1 => Just("NotIn")];
     let code = prop_oneof![Just(0), Just(1), Just(137)];
     let rule = prop::option::weighted(0.3, (action, operator, code));
-    (0_u8..3, flags, rule, prop::collection::vec(run(), 1..4)).prop_map(|(kind, flags, rule, runs)| {
+    let shape = (0_u8..3, 0_u8..5);
+    (shape, flags, rule, prop::collection::vec(run(), 1..4)).prop_map(|((kind, sized), flags, rule, runs)| {
         Container {
+            sized,
             rule,
             kind,
             startup_probe: flags[0],
@@ -71,6 +74,9 @@ fn disturbance() -> impl Strategy<Value = (u64, Disturbance)> {
         3 => Just(Disturbance::RestartDaemon),
         2 => Just(Disturbance::LoseSandbox),
         2 => (-400_i64..400).prop_map(Disturbance::ClockJump),
+        3 => (1_u32..50).prop_map(Disturbance::Resize),
+        1 => Just(Disturbance::Restart),
+        1 => any::<bool>().prop_map(Disturbance::Readiness),
     ];
     (0_u64..120, kind)
 }
@@ -97,6 +103,19 @@ fn to_json(index: usize, of: &Container) -> Value {
         fields.insert(
             "restartPolicyRules".into(),
             json!([{ "action": action, "exitCodes": codes }]),
+        );
+    }
+    if of.sized > 1 {
+        fields.insert(
+            "resources".into(),
+            json!({"limits": {"cpu": "2", "memory": "20Mi"}}),
+        );
+    }
+    if of.sized > 2 {
+        let resource = if of.sized == 3 { "cpu" } else { "memory" };
+        fields.insert(
+            "resizePolicy".into(),
+            json!([{"resourceName": resource, "restartPolicy": "RestartContainer"}]),
         );
     }
     for (wanted, name) in [
@@ -159,7 +178,7 @@ proptest! {
         failing in prop::collection::btree_map(
             prop_oneof![
                 Just("SetUpVolumes"), Just("PullImage"), Just("RunSandbox"), Just("StartContainer"), Just("StopContainer"),
-                Just("StopSandbox"), Just("RemoveSandbox"), Just("RemoveContainer"), Just("TearDownVolumes"), Just("RemoveCgroup"),
+                Just("ResizePod"), Just("ResizeContainer"), Just("StopSandbox"), Just("RemoveSandbox"), Just("RemoveContainer"), Just("TearDownVolumes"), Just("RemoveCgroup"),
             ].prop_map(str::to_owned),
             1_u32..3,
             0..3,
@@ -187,6 +206,9 @@ proptest! {
             Just(Disturbance::RestartDaemon),
             Just(Disturbance::LoseSandbox),
             (-400_i64..400).prop_map(Disturbance::ClockJump),
+            (1_u32..50).prop_map(Disturbance::Resize),
+            Just(Disturbance::Restart),
+            any::<bool>().prop_map(Disturbance::Readiness),
         ]), 0..4),
         durations in prop::collection::vec(0_u64..4, 1..5),
     ) {
@@ -210,6 +232,8 @@ proptest! {
         let plan = node.run(1_000_000);
         prop_assert!(plan.steps.is_empty(), "{:#?}", plan);
         prop_assert!(plan.wake_at.is_none(), "{:#?}", plan);
+        prop_assert!(plan.stage != Stage::Syncing || plan.resize.in_progress.is_none(), "{:#?}", plan);
+        prop_assert_eq!(node.stale(), Vec::<String>::new());
         match node.phase() {
             "Running" => prop_assert!(plan.stage == Stage::Syncing && !node.running().is_empty()),
             "Succeeded" | "Failed" => {

@@ -30,6 +30,33 @@ fn a_pod_starts_and_is_removed() {
 }
 
 #[test]
+fn an_init_container_that_somebody_starts_anew_does_not_fail_its_pod() {
+    let spec = r#"{"restartPolicy":"Never","initContainers":[{"name":"i","image":"i:1"}],
+        "containers":[{"name":"c","image":"i:1"}]}"#;
+    let mut node = Simulator::new(spec)
+        .runs("i", &[Run::ends(700, 1), Run::ends(1, 0)])
+        .disturb(5, Disturbance::Restart);
+    node.run(1000);
+    assert_eq!(node.order_of(&["start"]), ["start i 0", "start i 1", "start c 0"]);
+    assert_eq!(node.phase(), "Running");
+}
+
+#[test]
+fn an_init_container_that_ends_well_while_it_is_started_anew_holds_up_the_next() {
+    let spec = r#"{"initContainers":[{"name":"i","image":"i:1"}],"containers":[{"name":"c","image":"i:1"}]}"#;
+    let stops_well = Run {
+        stops_in: 3,
+        ..Run::ends(7, 0)
+    };
+    let mut node = Simulator::new(spec)
+        .runs("i", &[stops_well])
+        .disturb(5, Disturbance::Restart);
+    node.run(100);
+    assert_eq!(node.seconds_of("start i"), [0, 7]);
+    assert_eq!(node.seconds_of("start c"), [14]);
+}
+
+#[test]
 fn crash_pauses_double() {
     let mut node = Simulator::new(&policy("Always")).runs("c", &[Run::ends(0, 1)]);
     let plan = node.run(1200);

@@ -6,14 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_cri::{
-    ContainerId, ContainerState, ContainerStatus, Image, ImageId, PodSandboxConfig, PodSandboxStatus,
-    SandboxId, UnixNanos,
+    ContainerId, ContainerState, ContainerStatus, Image, ImageId, LinuxContainerResources, PodSandboxConfig,
+    PodSandboxStatus, SandboxId, UnixNanos,
 };
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{Pod, PodStatus, ResourceRequirements};
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::defaulting::default_pod;
 use crate::identity::PodUid;
 use crate::plan::*;
+use crate::resources::pod_resources;
+use crate::sizes::{Allocation, Sizes};
 use crate::spec::{self, RestartPolicy, Role};
 use crate::status::pod_status;
 use crate::testing::pod;
@@ -25,6 +29,23 @@ fn start_round(start: &StartContainer) -> u32 {
         .annotations
         .get(ROUND)
         .map_or(0, |round| round.parse().unwrap())
+}
+
+/// Gives each container that has resources others.
+fn resize_all(pod: &mut Pod, to: u32) {
+    let spec = pod.spec.as_mut().unwrap();
+    let inits = spec.init_containers.iter_mut().flatten();
+    for container in inits.chain(&mut spec.containers) {
+        let Some(resources) = container.resources.as_mut().filter(|own| own.limits.is_some()) else {
+            continue;
+        };
+        let list = [
+            ("cpu".to_owned(), Quantity(format!("{}m", 100 * to))),
+            ("memory".to_owned(), Quantity(format!("{to}Mi"))),
+        ];
+        resources.limits = Some(list.clone().into());
+        resources.requests = Some(list.into());
+    }
 }
 
 pub(super) const SECOND: u64 = 1_000_000_000;
@@ -74,6 +95,12 @@ pub(super) enum Disturbance {
     RestartDaemon,
     /// The sandbox and all in it is gone.
     LoseSandbox,
+    /// Somebody wants all running containers to be started anew.
+    Restart,
+    /// The pod is given other resources: each container that has any gets so many tenths of a CPU and MiB.
+    Resize(u32),
+    /// The containers' readiness probes fail, or succeed again.
+    Readiness(bool),
     /// Somebody sets the clock, so many seconds ahead or back.
     ClockJump(i64),
 }
@@ -258,6 +285,9 @@ impl Simulator {
         if let (Some(failure), Some(at), None) = (&plan.failure, plan.over_since, &self.observed.failed) {
             self.observed.failed = Some((at, failure.clone()));
         }
+        if let (Some(allocated), Some(sizes)) = (&plan.resize.allocated, &mut self.observed.sizes) {
+            sizes.allocated.clone_from(allocated);
+        }
         self.last_plan = plan.clone();
         plan
     }
@@ -337,6 +367,14 @@ impl Simulator {
             } = step
             {
                 self.observed.kill_started.entry(id.clone()).or_insert(self.now);
+            }
+            if let Step::StopContainer {
+                id,
+                reason: KillReason::Resize,
+                ..
+            } = step
+            {
+                self.observed.restarts.insert(id.clone());
             }
             if let Step::StartContainer(start) = step {
                 self.begin_container(start);
@@ -425,6 +463,7 @@ impl Simulator {
             return self.enter_container(start);
         }
         self.check_pause(start);
+        self.check_generation(start);
         let (container, role) = spec::container(&self.desired.pod, name).unwrap();
         self.check_round(start);
         self.check_turn(name, role, &start.sandbox, start_round(start));
@@ -451,6 +490,7 @@ impl Simulator {
         if let Some(last) = last.filter(|last| role == Role::Main && last.state == ContainerState::Exited) {
             assert!(
                 round_of(last) < start_round(start)
+                    || self.observed.restarts.contains(&last.id)
                     || spec::restarts(&self.desired.pod, container, role, last.exit_code),
                 "{name} is restarted against its policy"
             );
@@ -509,7 +549,9 @@ impl Simulator {
         let for_another = round_of(&last) < start_round(start)
             && spec::restart_rule(container, last.exit_code)
                 != Some(spec::RestartAction::RestartAllContainers);
+        let asked = self.observed.restarts.contains(&last.id);
         let (pause, next) = match in_a_row {
+            _ if asked => (0, 0),
             _ if for_another => (0, in_a_row),
             _ if ran_long => (0, 1),
             0 => (0, 1),
@@ -704,6 +746,14 @@ impl Simulator {
                 });
             }
             Disturbance::RestartDaemon => self.restart_daemon(),
+            Disturbance::Restart => {
+                let running = self.observed.containers.iter();
+                let running = running.filter(|record| record.state == ContainerState::Running);
+                let ids: Vec<_> = running.map(|record| record.id.clone()).collect();
+                self.observed.restarts.extend(ids);
+            }
+            Disturbance::Resize(to) => self.change(|pod| resize_all(pod, to)),
+            Disturbance::Readiness(good) => self.set_readiness(good),
             Disturbance::ClockJump(seconds) => {
                 self.now = self.now.saturating_add_signed(seconds * 1_000_000_000);
             }
@@ -734,6 +784,9 @@ impl Simulator {
         self.observed = Observed {
             admitted_at: self.observed.admitted_at,
             failed: self.observed.failed.take(),
+            restarts: std::mem::take(&mut self.observed.restarts),
+            sizes: self.observed.sizes.take(),
+            others: self.observed.others,
             sandboxes: std::mem::take(&mut self.observed.sandboxes),
             containers: std::mem::take(&mut self.observed.containers),
             directory_exists: self.observed.directory_exists,
@@ -752,6 +805,15 @@ impl Simulator {
             hooks,
             ..Observed::default()
         };
+    }
+
+    fn set_readiness(&mut self, good: bool) {
+        for probe in &self.last_plan.probes {
+            if probe.kind == ProbeKind::Readiness {
+                let results = self.observed.probes.entry(probe.id.clone()).or_default();
+                results.readiness = Some(good);
+            }
+        }
     }
 
     fn finish(&mut self, step: Step) {
@@ -820,7 +882,14 @@ impl Simulator {
                     },
                 );
             }
-            Step::RunSandbox { config, replaces, .. } => {
+            Step::RunSandbox {
+                config,
+                replaces,
+                cgroup,
+            } => {
+                if let Some(sizes) = &mut self.observed.sizes {
+                    sizes.group = cgroup.resources;
+                }
                 assert!(
                     self.observed.sandboxes.iter().all(|sandbox| !sandbox.ready),
                     "a second sandbox"
@@ -861,6 +930,18 @@ impl Simulator {
                 let killed = Duration::from_secs(self.behaviour(&id).stops_in) > timeout;
                 self.end(&id, if killed { 137 } else { 143 });
             }
+            Step::ResizePod {
+                cgroup,
+                lowers_memory,
+                ..
+            } => self.resize_pod(cgroup.resources, lowers_memory),
+            Step::ResizeContainer {
+                id,
+                name,
+                limits,
+                resources,
+                ..
+            } => self.resize_container(&id, &name, *limits, resources),
             Step::RemoveContainer { id, .. } => {
                 let running =
                     |record: &&ContainerStatus| record.id == id && record.state == ContainerState::Running;
@@ -875,7 +956,10 @@ impl Simulator {
                 (self.observed.volumes_ready, self.observed.directory_exists) = (false, false)
             }
             Step::RemoveCgroup { path } => {
-                assert_eq!(path, PathBuf::from("kubepods/besteffort/poduid"));
+                assert!(
+                    path.ends_with("poduid") && path.starts_with("kubepods"),
+                    "{path:?}"
+                );
                 self.observed.cgroup_exists = false;
             }
         }
@@ -918,13 +1002,133 @@ impl Simulator {
             ));
         }
         let (container, role) = spec::container(&self.desired.pod, &name).unwrap();
-        let never = spec::restart_policy(&self.desired.pod, container, role) == RestartPolicy::Never
+        let asked = self
+            .observed
+            .restarts
+            .iter()
+            .any(|id| id.0.starts_with(&format!("{name}-")));
+        let never = !asked
+            && spec::restart_policy(&self.desired.pod, container, role) == RestartPolicy::Never
             && !spec::may_restart_all(&self.desired.pod)
             && container.restart_policy_rules.is_none();
         let count = self.starts.entry(name.clone()).or_default();
         *count += 1;
         assert!(role != Role::Main || !never || *count == 1, "{name} began twice");
         self.note(format!("start {name} {attempt}"));
+    }
+
+    /// The group's limits in the kernel's order: nothing in it may have more than it has.
+    fn resize_pod(&mut self, limits: LinuxContainerResources, lowers_memory: bool) {
+        let sizes = self.observed.sizes.as_mut().expect("it was resized");
+        let lower = match (sizes.group.memory_limit, limits.memory_limit) {
+            (Some(before), Some(after)) => after < before,
+            (before, after) => before.is_none() && after.is_some(),
+        };
+        assert_eq!(lower, lowers_memory);
+        sizes.group = limits;
+        let entry = format!("group {:?} {:?}", sizes.group.cpu_quota, sizes.group.memory_limit);
+        self.check_group();
+        self.note(entry);
+    }
+
+    fn resize_container(
+        &mut self,
+        id: &ContainerId,
+        name: &str,
+        limits: LinuxContainerResources,
+        resources: ResourceRequirements,
+    ) {
+        let sizes = self.observed.sizes.as_mut().expect("it was resized");
+        sizes.containers.insert(id.clone(), resources);
+        self.check_group();
+        self.note(format!(
+            "resize {name} {:?} {:?}",
+            limits.cpu_quota, limits.memory_limit
+        ));
+    }
+
+    /// No running container may use more than the pod's group lets it.
+    fn check_group(&self) {
+        let Some(sizes) = &self.observed.sizes else { return };
+        for record in &self.observed.containers {
+            let running = record.state == ContainerState::Running;
+            if !running || spec::container(&self.desired.pod, &record.config.name).is_none() {
+                continue;
+            }
+            let has = crate::sizes::actual(Some(sizes), record);
+            let limit = |resource: &str| {
+                let list = has.limits.as_ref()?;
+                list.get(resource).map(crate::quantity::value_of)
+            };
+            if let (Some(group), Some(own)) = (sizes.group.memory_limit, limit("memory")) {
+                assert!(
+                    own.as_units() <= group,
+                    "{} has more memory than its pod",
+                    record.config.name
+                );
+            }
+            if let (Some(group), Some(own)) = (sizes.group.cpu_quota, limit("cpu")) {
+                assert!(
+                    own.as_milli() * 100 <= group,
+                    "{} has more CPU time than its pod",
+                    record.config.name
+                );
+            }
+        }
+    }
+
+    /// Running containers that do not have what the pod was given.
+    pub(super) fn stale(&self) -> Vec<String> {
+        let running = self.observed.containers.iter();
+        let running = running.filter(|record| record.state == ContainerState::Running);
+        let sizes = self.observed.sizes.as_ref();
+        let stale = running.filter(|record| {
+            let found = spec::container(&self.desired.pod, &record.config.name);
+            found.is_some_and(|(container, _)| {
+                let wanted = container.resources.clone().unwrap_or_default();
+                !crate::sizes::differences(&wanted, &crate::sizes::actual(sizes, record)).is_empty()
+            })
+        });
+        stale.map(|record| record.config.name.clone()).collect()
+    }
+
+    /// A container that is started has what the pod is given at that time: nothing of an earlier generation is.
+    fn check_generation(&self, start: &StartContainer) {
+        let Some((container, _)) = spec::container(&self.desired.pod, &start.config.name) else {
+            return;
+        };
+        let given = match &self.observed.sizes {
+            Some(sizes) => sizes.allocated.containers.get(&container.name).cloned(),
+            None => container.resources.clone(),
+        };
+        let made_with = start.config.annotations.get(crate::sizes::MADE_WITH);
+        let made_with: Option<ResourceRequirements> =
+            made_with.map(|text| serde_json::from_str(text).unwrap());
+        assert_eq!(
+            made_with.unwrap_or_default(),
+            given.unwrap_or_default(),
+            "{} is started with old resources",
+            container.name
+        );
+        assert_eq!(
+            start.config.user_specified_image,
+            container.image.clone().unwrap()
+        );
+    }
+
+    /// Gives the pod another specification, as an executor does.
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Pod)) {
+        let before = Arc::clone(&self.desired.pod);
+        let mut pod = before.as_ref().clone();
+        change(&mut pod);
+        if self.observed.sizes.is_none() && Allocation::of(&before) != Allocation::of(&pod) {
+            self.observed.sizes = Some(Sizes {
+                allocated: Allocation::of(&before),
+                group: pod_resources(&before, &self.desired.node),
+                ..Sizes::default()
+            });
+        }
+        self.desired.pod = Arc::new(pod);
     }
 
     /// Init containers before this one have done their part in this sandbox, unless main containers were made in it.

@@ -16,7 +16,6 @@ use super::protocol::{
 use super::usage;
 use super::wire::Wire;
 use crate::identity::PodUid;
-use crate::resources::container_resources;
 use crate::spec;
 use crate::worker::{Node, PodControl};
 
@@ -148,7 +147,7 @@ async fn answer(owned: &Owned, wire: &Wire, request: Request) -> io::Result<()> 
             control.restart(containers);
             Answer::Done
         }),
-        Request::Change { pod } => change(owned, *pod).await.map(|()| Answer::Done),
+        Request::Change { pod } => change(owned, *pod).map(|()| Answer::Done),
         Request::Run { workload } => match &owned.taker {
             Some(taker) => Arc::clone(taker)
                 .take(*workload)
@@ -319,18 +318,10 @@ fn delete(owned: &Owned, uid: &PodUid, grace: Option<std::time::Duration>) -> Re
     Ok(())
 }
 
-/// The pod's and the containers' limits are changed here; the rest is the worker's.
-async fn change(owned: &Owned, pod: Pod) -> Result<(), Refusal> {
+/// What the pod is from now on is kept first; the rest is the worker's.
+fn change(owned: &Owned, pod: Pod) -> Result<(), Refusal> {
     let uid = PodUid(pod.metadata.uid.clone().unwrap_or_default());
     let control = owned.control(&uid)?;
-    let before = owned.pod(&uid)?;
-    let node = &owned.node;
-    super::super::resize::change(node, &uid, &before, &pod, |container| {
-        spec::container(&pod, container)
-            .map(|(container, role)| container_resources(&pod, container, role, &node.facts))
-    })
-    .await
-    .map_err(Refusal::other)?;
     if let Some(taker) = &owned.taker {
         taker.change(&pod).map_err(unkept)?;
     }

@@ -1,0 +1,175 @@
+//! Another size for a pod that runs: what the worker remembers of it, and the steps that change limits.
+
+use std::sync::Arc;
+
+use berth_cri::{ContainerId, LinuxContainerResources, SandboxId};
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
+
+use super::event::EventReason;
+use super::execute::{Done, Failure, Job, blocking, nothing};
+use super::pod::Worker;
+use super::record::Records;
+use crate::identity::PodUid;
+use crate::plan::{PodCgroup, Reason, Requests, Resize};
+use crate::resources::{overhead_resources, pod_resources};
+use crate::sizes::{Allocation, Sizes};
+
+impl Worker {
+    /// The pod with what the node gives it.
+    pub(super) fn given(&self) -> Arc<Pod> {
+        match &self.memory.sizes {
+            Some(sizes) => sizes.allocated.applied(&self.desired.pod),
+            None => Arc::clone(&self.desired.pod),
+        }
+    }
+
+    /// Before the pod becomes another one: if that has other resources, these are a wish from now on.
+    pub(super) fn note_wish(&mut self, after: &Pod) {
+        let before = &self.desired.pod;
+        let allocated = Allocation::of(before);
+        if allocated == Allocation::of(after) {
+            return;
+        }
+        self.memory.forget_failed_resizes();
+        if self.memory.sizes.is_none() {
+            self.memory.sizes = Some(Sizes {
+                allocated,
+                group: pod_resources(before, &self.desired.node),
+                ..Sizes::default()
+            });
+            self.record.sizes.clone_from(&self.memory.sizes);
+        }
+    }
+
+    /// Enters what the plan gives the pod.
+    pub(super) fn note_resize(&mut self, resize: &Resize) {
+        let generation = self.desired.pod.metadata.generation;
+        self.announcer.resize(&self.reporter, resize, generation);
+        if let (Some(allocated), Some(sizes)) = (&resize.allocated, &mut self.memory.sizes) {
+            sizes.allocated.clone_from(allocated);
+        }
+        self.keep_sizes();
+    }
+
+    /// What the pod's group has now.
+    pub(super) fn group_is(&mut self, group: LinuxContainerResources) {
+        if let Some(sizes) = &mut self.memory.sizes {
+            sizes.group = group;
+        }
+        self.keep_sizes();
+    }
+
+    /// What a container has now.
+    pub(super) fn container_has(&mut self, id: ContainerId, resources: ResourceRequirements) {
+        if let Some(sizes) = &mut self.memory.sizes {
+            sizes.containers.insert(id, resources);
+        }
+        self.keep_sizes();
+    }
+
+    fn keep_sizes(&mut self) {
+        if self.record.sizes != self.memory.sizes {
+            self.record.sizes.clone_from(&self.memory.sizes);
+            self.save();
+        }
+    }
+
+    /// What the node's other pods request, if the pod asks for something that it was not given.
+    pub(super) fn others(&self) -> Option<Requests> {
+        let sizes = self.memory.sizes.as_ref()?;
+        (Allocation::of(&self.desired.pod) != sizes.allocated)
+            .then(|| others(&self.records, &self.desired.uid))
+    }
+}
+
+/// What all other pods request that have not ended. One whose record can't be read counts nothing.
+fn others(records: &Records, own: &PodUid) -> Requests {
+    let list = records.list().unwrap_or_default();
+    let counts = |uid: &PodUid| {
+        let phase = records.load_status(uid).and_then(|status| status.phase);
+        !matches!(phase.as_deref(), Some("Succeeded" | "Failed"))
+    };
+    list.into_iter()
+        .filter(|record| record.uid() != *own && counts(&record.uid()))
+        .map(|record| {
+            let pod = Arc::new(record.pod);
+            match record.sizes {
+                Some(sizes) => Requests::of(&sizes.allocated.applied(&pod)),
+                None => Requests::of(&pod),
+            }
+        })
+        .fold(Requests::default(), Requests::plus)
+}
+
+impl Job {
+    /// Gives the pod's group other limits.
+    pub(super) async fn resize_pod(
+        &self,
+        cgroup: PodCgroup,
+        sandbox: &SandboxId,
+        lowers_memory: bool,
+    ) -> Result<Done, Failure> {
+        let limits = cgroup.resources.clone();
+        let node = Arc::clone(&self.node);
+        let set = blocking(move || -> Result<(), String> {
+            if lowers_memory {
+                let used = node.cgroups.memory_usage(&cgroup.path);
+                refuse_below("pod", cgroup.resources.memory_limit, used)?;
+            }
+            node.cgroups.ensure(&cgroup).map_err(|error| error.to_string())
+        })
+        .await?;
+        set.map_err(failed)?;
+        // Plugins are told; a runtime that does not know the call has nobody to tell.
+        let overhead = overhead_resources(&self.desired.pod);
+        let told = self
+            .node
+            .engine
+            .update_pod_sandbox_resources(sandbox, overhead, Some(limits.clone()));
+        let _ = told.await;
+        Ok(Done::Group(limits))
+    }
+
+    /// Gives a container other limits.
+    pub(super) async fn resize_container(
+        &self,
+        id: ContainerId,
+        name: &str,
+        limits: LinuxContainerResources,
+        resources: ResourceRequirements,
+        lowers_memory: bool,
+    ) -> Result<Done, Failure> {
+        let engine = &self.node.engine;
+        if lowers_memory {
+            // An engine that does not say leaves it to the kernel.
+            let stats = engine
+                .container_stats(std::slice::from_ref(&id))
+                .await
+                .unwrap_or_default();
+            let memory = stats.into_iter().find_map(|stats| stats.memory?.usage_bytes);
+            let used = memory.map(|bytes| bytes.value);
+            refuse_below(&format!("container {name:?}"), limits.memory_limit, used).map_err(failed)?;
+        }
+        nothing(engine.update_container_resources(&id, limits).await)?;
+        self.reporter.container(
+            EventReason::Resized,
+            name,
+            format!("Container {name} has its new resources"),
+        );
+        Ok(Done::Resized(id, resources))
+    }
+}
+
+fn failed(message: String) -> Failure {
+    (Reason::FailedSync, message)
+}
+
+/// The kernel would kill to get below what is in use.
+fn refuse_below(what: &str, limit: Option<i64>, used: Option<u64>) -> Result<(), String> {
+    match (limit.and_then(|limit| u64::try_from(limit).ok()), used) {
+        (Some(limit), Some(used)) if used >= limit => Err(format!(
+            "cannot decrease memory limits: attempting to set {what} memory limit ({limit}) below current usage ({used})"
+        )),
+        _ => Ok(()),
+    }
+}
