@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::{Deserialize, Serialize};
 
 use crate::quantity::{Value, value_of};
+use crate::resources::milli_cpu_to_quota;
 use crate::spec;
 
 /// The annotation of a container that holds what it was made with, as JSON of `resources`.
@@ -139,13 +140,39 @@ fn made_with(record: &ContainerStatus) -> ResourceRequirements {
         .unwrap_or_default()
 }
 
+/// What a container is to run with: its own resources, and where it has no limit, the pod's.
+pub fn wish(pod: &Pod, container: &Container) -> ResourceRequirements {
+    let mut wish = container.resources.clone().unwrap_or_default();
+    let own = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+    let of_pod = own.and_then(|own| own.limits.as_ref());
+    for (resource, limit) in of_pod.into_iter().flatten() {
+        let is_limited = value(wish.limits.as_ref(), resource).is_some_and(|own| !own.is_zero());
+        if RESIZABLE.contains(&resource.as_str()) && !is_limited {
+            wish.limits
+                .get_or_insert_default()
+                .insert(resource.clone(), limit.clone());
+        }
+    }
+    wish
+}
+
 /// The value of [`MADE_WITH`] for a container; none if it has no resources.
-pub fn note(container: &Container) -> Option<String> {
-    let resources = container.resources.as_ref()?;
-    if resources.limits.is_none() && resources.requests.is_none() {
+pub fn note(pod: &Pod, container: &Container) -> Option<String> {
+    let wish = wish(pod, container);
+    if wish.limits.is_none() && wish.requests.is_none() {
         return None;
     }
-    serde_json::to_string(resources).ok()
+    serde_json::to_string(&wish).ok()
+}
+
+/// The limits that let a container have these resources, too.
+pub fn widened(mut limits: LinuxContainerResources, to: &ResourceRequirements) -> LinuxContainerResources {
+    let limit = |resource: &str| value(to.limits.as_ref(), resource).filter(|limit| !limit.is_zero());
+    let at_least = |now: Option<i64>, own: Option<i64>| now.map(|now| now.max(own.unwrap_or(now)));
+    limits.memory_limit = at_least(limits.memory_limit, limit("memory").map(Value::as_units));
+    let quota = limit("cpu").and_then(|limit| milli_cpu_to_quota(limit.as_milli()));
+    limits.cpu_quota = at_least(limits.cpu_quota, quota);
+    limits
 }
 
 /// The limits that hold both.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use berth_cri::{ContainerConfig, Image, MountPropagation, PodSandboxStatus};
-use k8s_openapi::api::core::v1::{Container, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 
 use super::{check_non_root, container_security, hosts_file, labels, namespace_options};
 use crate::backoff::RESTARTS_IN_A_ROW;
@@ -117,7 +117,7 @@ fn container_config(
         devices: Vec::new(),
         cdi_devices: Vec::new(),
         labels: container_labels(desired, &container.name),
-        annotations: annotations(container, restarts_in_a_row, round),
+        annotations: annotations(pod, container, restarts_in_a_row, round),
         log_path: PathBuf::from(&container.name).join(format!("{attempt}.log")),
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
@@ -136,12 +136,17 @@ fn container_config(
 }
 
 /// What the plan is to find again in the engine's record.
-fn annotations(container: &Container, restarts_in_a_row: u32, round: u32) -> BTreeMap<String, String> {
+fn annotations(
+    pod: &Pod,
+    container: &Container,
+    restarts_in_a_row: u32,
+    round: u32,
+) -> BTreeMap<String, String> {
     let mut all = BTreeMap::from([
         (RESTARTS_IN_A_ROW.to_owned(), restarts_in_a_row.to_string()),
         (ROUND.to_owned(), round.to_string()),
     ]);
-    if let Some(resources) = sizes::note(container) {
+    if let Some(resources) = sizes::note(pod, container) {
         all.insert(sizes::MADE_WITH.to_owned(), resources);
     }
     all

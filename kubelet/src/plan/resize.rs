@@ -217,22 +217,22 @@ fn group(view: &View<'_>, sizes: &Sizes) -> LinuxContainerResources {
     let (pod, node) = (&view.desired.pod, &view.desired.node);
     let wanted = pod_resources(pod, node);
     let mut as_it_is = Allocation::of(pod);
-    let mut differs = false;
+    let mut differing = Vec::new();
     for (container, _) in view.containers() {
         let Some(record) = lives(view, &container.name) else {
             continue;
         };
         let actual = sizes::actual(Some(sizes), record);
-        let wish = container.resources.clone().unwrap_or_default();
-        if !sizes::differences(&actual, &wish).is_empty() {
-            differs = true;
-            as_it_is.containers.insert(container.name.clone(), actual);
+        if !sizes::differences(&actual, &sizes::wish(pod, container)).is_empty() {
+            as_it_is.containers.insert(container.name.clone(), actual.clone());
+            differing.push(actual);
         }
     }
-    if !differs {
+    if differing.is_empty() {
         return wanted;
     }
-    sizes::wider(&wanted, &pod_resources(&as_it_is.applied(pod), node))
+    let both = sizes::wider(&wanted, &pod_resources(&as_it_is.applied(pod), node));
+    differing.iter().fold(both, sizes::widened)
 }
 
 /// The container's record if there is a process behind it.
@@ -277,8 +277,7 @@ fn changed(
 ) -> Option<(ResourceRequirements, Vec<&'static str>)> {
     let sizes = view.observed.sizes.as_ref()?;
     let actual = sizes::actual(Some(sizes), record);
-    let wish = container.resources.clone().unwrap_or_default();
-    let changed = sizes::differences(&actual, &wish);
+    let changed = sizes::differences(&actual, &sizes::wish(&view.desired.pod, container));
     (!changed.is_empty()).then_some((actual, changed))
 }
 
@@ -301,7 +300,7 @@ pub(crate) fn sync_container(
     if let Some(at) = retry_at(view, &key) {
         return wake(plan, at);
     }
-    let wish = container.resources.clone().unwrap_or_default();
+    let wish = sizes::wish(&view.desired.pod, container);
     plan.steps.push(Step::ResizeContainer {
         id: record.id.clone(),
         name: container.name.clone(),
@@ -332,9 +331,8 @@ fn note_progress(view: &View<'_>, key: &StepKey, plan: &mut Plan) {
     }
 }
 
-/// What a container of a pod that was resized runs with, if it runs.
+/// What a running container has, if that is not what it is to have.
 pub(crate) fn actual(view: &View<'_>, container: &Container) -> Option<ResourceRequirements> {
-    let sizes = view.observed.sizes.as_ref()?;
     let record = view.latest(&container.name).filter(|record| is_running(record))?;
-    Some(sizes::actual(Some(sizes), record))
+    changed(view, container, record).map(|(actual, _)| actual)
 }

@@ -811,7 +811,7 @@ async fn a_pod_that_takes_more_than_it_may_is_evicted() {
         (Some("Failed"), Some("Evicted"))
     );
     // A daemon that comes later does not bring it to life again.
-    pod.handle.break_off();
+    pod.handle.break_off().await;
     let again = bench.spawn(
         r#"{"restartPolicy":"Always","volumes":[{"name":"v","emptyDir":{"sizeLimit":"1Mi"}}],
             "containers":[{"name":"c","image":"i"}]}"#,

@@ -188,3 +188,31 @@ fn a_resize_outlives_the_daemon() {
     assert_eq!(node.order_of(&["resize", "stop"]).len(), 2);
     assert_eq!(condition(&node, "PodResizeInProgress"), None);
 }
+
+#[test]
+fn containers_without_limits_have_those_of_their_pod() {
+    let spec =
+        r#"{"resources":{"limits":{"cpu":"1","memory":"10Mi"}},"containers":[{"name":"a","image":"i:1"}]}"#;
+    let mut node = Simulator::new(spec)
+        .disturb(10, Disturbance::Resize(20))
+        .disturb(20, Disturbance::Resize(5));
+    node.run(100);
+    assert_eq!(
+        node.order_of(&["group", "resize"]),
+        [
+            format!("group Some(200000) {}", mebibytes(20)),
+            format!("resize a Some(200000) {}", mebibytes(20)),
+            // Its weight, which no container depends on.
+            format!("group Some(200000) {}", mebibytes(20)),
+            format!("resize a Some(50000) {}", mebibytes(5)),
+            format!("group Some(50000) {}", mebibytes(5)),
+        ]
+    );
+    let status = node.status.as_ref().unwrap();
+    assert_eq!(status.allocated_resources.as_ref().unwrap()["cpu"].0, "500m");
+    let container = &status.container_statuses.as_ref().unwrap()[0];
+    assert_eq!(
+        container.resources.as_ref().and_then(|own| own.limits.clone()),
+        None
+    );
+}

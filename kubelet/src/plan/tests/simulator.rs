@@ -34,17 +34,21 @@ fn start_round(start: &StartContainer) -> u32 {
 /// Gives each container that has resources others.
 fn resize_all(pod: &mut Pod, to: u32) {
     let spec = pod.spec.as_mut().unwrap();
+    let list = [
+        ("cpu".to_owned(), Quantity(format!("{}m", 100 * to))),
+        ("memory".to_owned(), Quantity(format!("{to}Mi"))),
+    ];
+    if let Some(own) = spec.resources.as_mut() {
+        own.limits = Some(list.clone().into());
+        own.requests = Some(list.clone().into());
+    }
     let inits = spec.init_containers.iter_mut().flatten();
     for container in inits.chain(&mut spec.containers) {
         let Some(resources) = container.resources.as_mut().filter(|own| own.limits.is_some()) else {
             continue;
         };
-        let list = [
-            ("cpu".to_owned(), Quantity(format!("{}m", 100 * to))),
-            ("memory".to_owned(), Quantity(format!("{to}Mi"))),
-        ];
         resources.limits = Some(list.clone().into());
-        resources.requests = Some(list.into());
+        resources.requests = Some(list.clone().into());
     }
 }
 
@@ -1085,7 +1089,7 @@ impl Simulator {
         let stale = running.filter(|record| {
             let found = spec::container(&self.desired.pod, &record.config.name);
             found.is_some_and(|(container, _)| {
-                let wanted = container.resources.clone().unwrap_or_default();
+                let wanted = crate::sizes::wish(&self.desired.pod, container);
                 !crate::sizes::differences(&wanted, &crate::sizes::actual(sizes, record)).is_empty()
             })
         });
@@ -1098,15 +1102,17 @@ impl Simulator {
             return;
         };
         let given = match &self.observed.sizes {
-            Some(sizes) => sizes.allocated.containers.get(&container.name).cloned(),
-            None => container.resources.clone(),
+            Some(sizes) => sizes.allocated.applied(&self.desired.pod),
+            None => Arc::clone(&self.desired.pod),
         };
+        let (of_given, _) = spec::container(&given, &container.name).unwrap();
+        let given = crate::sizes::wish(&given, of_given);
         let made_with = start.config.annotations.get(crate::sizes::MADE_WITH);
         let made_with: Option<ResourceRequirements> =
             made_with.map(|text| serde_json::from_str(text).unwrap());
         assert_eq!(
             made_with.unwrap_or_default(),
-            given.unwrap_or_default(),
+            given,
             "{} is started with old resources",
             container.name
         );
