@@ -74,6 +74,16 @@ class Node:
         path.write_text(text)
         self.start("run", path, output=output)
 
+    def start_daemon(self):
+        """Starts the daemon, and returns when it is the one that pods are handed to."""
+        self.start("daemon")
+        lock = self.root / "var/lib/berth/kubelet/pod-locks/daemon.lock"
+        deadline = time.monotonic() + PATIENCE
+        while not lock.exists() or lock.read_text().strip() != str(self.process.pid):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"the daemon does not start:\n{self.output.read_text()}")
+            time.sleep(0.02)
+
     def wait_for(self, pattern, count, what):
         """Waits until so many lines of the output match; returns when that was, in seconds of the monotonic clock."""
         compiled = re.compile(pattern.encode(), re.MULTILINE)
