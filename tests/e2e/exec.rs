@@ -280,3 +280,67 @@ fn ports_are_forwarded_both_ways_to_their_own_ends() {
     refused.wait();
     end(node, pod);
 }
+
+#[test]
+fn a_container_is_added_to_a_pod_that_runs() {
+    let node = Node::new();
+    let pod = server(&node);
+    // Without streams it is only begun; its log, its status and its place among the others stay.
+    berth(
+        &node,
+        &["debug", "web", "-c", "look", "--target", "main", "--", "ps"],
+    )
+    .expect_code(0);
+    let log = eventually("its log", || {
+        let log = berth(&node, &["logs", "web", "-c", "look"]).output;
+        log.contains("ps").then_some(log)
+    });
+    assert!(log.contains("httpd"), "{log}");
+    let state = |name: &str| {
+        let path = format!(
+            "jsonpath={{.status.ephemeralContainerStatuses[?(@.name==\"{name}\")].state.terminated.exitCode}}"
+        );
+        berth(&node, &["inspect", "web", "-o", &path])
+            .output
+            .trim()
+            .to_owned()
+    };
+    eventually("its end in the status", || (state("look") == "0").then_some(()));
+    // With its end waited for, the command ends as it did.
+    berth(
+        &node,
+        &[
+            "debug",
+            "web",
+            "--attach",
+            "--env",
+            "WORD=xyzzy",
+            "--",
+            "run",
+            "env",
+            "WORD",
+            ";",
+            "exit",
+            "7",
+        ],
+    )
+    .expect_code(7)
+    .expect_output(&["Defaulting debug container name to debugger-", "WORD=xyzzy"]);
+    // Its input goes in.
+    let typed = Running::start(
+        node.berth(["debug", "web", "-i", "-q", "-c", "typed", "--", "stdin-echo"]),
+        "hello\n",
+    )
+    .wait();
+    typed.expect_code(0).expect_output(&["hello"]);
+    for (arguments, why) in [
+        (vec!["-c", "main"], "a container main already"),
+        (vec!["-c", "look"], "a container look already"),
+        (vec!["--target", "none"], "no container none"),
+        (vec!["-c", "Bad"], "Bad"),
+    ] {
+        let all: Vec<&str> = ["debug", "web"].into_iter().chain(arguments).collect();
+        berth(&node, &all).expect_code(1).expect_output(&[why]);
+    }
+    end(node, pod);
+}

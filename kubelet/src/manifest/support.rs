@@ -71,7 +71,7 @@ const REFUSED: &[Rule] = &[
     ),
     present(
         "spec.ephemeralContainers",
-        "they are added to a pod that runs, through an API server",
+        "they are added to a pod that runs: `berth debug`",
     ),
     is_not("spec.os.name", "linux", "only Linux pods run here"),
     present(

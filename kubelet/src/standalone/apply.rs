@@ -182,6 +182,10 @@ fn difference(before: &Pod, after: &Pod) -> Applied {
         pod.status = None;
         pod.metadata.uid = None;
         pod.metadata.generation = None;
+        // Added to the pod while it ran, and no part of what a file says.
+        if let Some(spec) = &mut pod.spec {
+            spec.ephemeral_containers = None;
+        }
         serde_json::to_value(pod).unwrap_or(Value::Null)
     };
     let mut fields = BTreeSet::new();

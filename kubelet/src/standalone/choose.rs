@@ -38,7 +38,7 @@ pub(super) fn container(pod: &Pod, shown: &str, wanted: Option<&str>) -> Result<
             .collect::<Vec<_>>()
     };
     if let Some(wanted) = wanted {
-        if spec::container(pod, wanted).is_some() {
+        if spec::container(pod, wanted).is_some() || spec::is_ephemeral(pod, wanted) {
             return Ok(Chosen {
                 container: wanted.to_owned(),
                 notice: None,

@@ -280,7 +280,9 @@ impl Log {
             return true;
         }
         let Some((container, role)) = spec::container(&self.record.pod, &self.container) else {
-            return true;
+            // An ephemeral one runs once.
+            let ephemeral = state(&status, &self.container);
+            return ephemeral.is_none_or(|state| state.terminated.is_some());
         };
         let ended = state(&status, &self.container).and_then(|state| state.terminated.as_ref());
         ended.is_some_and(|ended| !spec::restarts(&self.record.pod, container, role, ended.exit_code))
@@ -326,7 +328,10 @@ impl Begin {
 
 fn state<'a>(status: &'a PodStatus, container: &str) -> Option<&'a ContainerState> {
     let init = status.init_container_statuses.iter().flatten();
-    let mut all = init.chain(status.container_statuses.iter().flatten());
+    let ephemeral = status.ephemeral_container_statuses.iter().flatten();
+    let mut all = init
+        .chain(status.container_statuses.iter().flatten())
+        .chain(ephemeral);
     all.find(|status| status.name == container)?.state.as_ref()
 }
 

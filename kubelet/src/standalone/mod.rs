@@ -5,6 +5,7 @@ mod choose;
 mod control;
 mod copy;
 mod daemon;
+mod debug;
 mod detached;
 mod events;
 mod facts;
@@ -39,6 +40,7 @@ pub use control::{
 };
 pub use copy::{CopyError, Side, copy};
 pub use daemon::{DaemonError, daemon};
+pub use debug::{DebugContainer, DebugProfile, DebugState};
 pub use events::EventLine;
 pub use forward::{PortPair, forward, parse_ports};
 pub use inspect::{InspectError, Places};

@@ -135,6 +135,7 @@ pub fn spawn(
     desired.deletion = desired.deletion.or_else(|| record.deletion());
     record.set_deletion(desired.deletion);
     records.save(&record).map_err(failed)?;
+    desired.pod = with_ephemeral(desired.pod, &record.pod);
     desired.user_ids = user_ids(&node, &desired, &records, &mut record)?;
     let (commands, command_receiver) = mpsc::unbounded_channel();
     let first = PodState {
@@ -232,6 +233,27 @@ fn user_ids(
         source,
     })?;
     Ok(record.user_ids)
+}
+
+/// A pod as a file says it, with the ephemeral containers that were added to it while it ran.
+fn with_ephemeral(pod: Arc<Pod>, before: &Pod) -> Arc<Pod> {
+    let added = before
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.ephemeral_containers.clone());
+    let has_none = |pod: &Pod| {
+        pod.spec
+            .as_ref()
+            .is_some_and(|spec| spec.ephemeral_containers.is_none())
+    };
+    if added.is_none() || !has_none(&pod) {
+        return pod;
+    }
+    let mut pod = pod.as_ref().clone();
+    if let Some(spec) = &mut pod.spec {
+        spec.ephemeral_containers = added;
+    }
+    Arc::new(pod)
 }
 
 pub(super) struct Worker {
@@ -579,7 +601,10 @@ impl Worker {
             Wake::Engine | Wake::Timer => {}
             Wake::Command(Command::Delete { grace }) => self.delete(grace),
             Wake::Command(Command::Restart { containers }) => self.restart_asked.extend(containers),
-            Wake::Command(Command::Change { pod }) => self.change(pod),
+            Wake::Command(Command::Change { pod }) => {
+                let pod = with_ephemeral(pod, &self.desired.pod);
+                self.change(pod);
+            }
             Wake::Command(Command::Debug { container }) => self.add_ephemeral(*container),
             Wake::Probe(report) => return self.probed(report),
             Wake::Exceeded(message) => self.evict(message),

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+
+use super::super::debug::DebugContainer;
 use tokio::task::JoinHandle;
 
 use super::super::inspect::{InspectError, Places};
@@ -306,6 +308,19 @@ impl Caller {
         let request = |uid| Request::Restart {
             uid,
             containers: containers.clone(),
+        };
+        self.ask(pod, request).await.map(drop)
+    }
+
+    /// Adds an ephemeral container to a pod.
+    ///
+    /// # Errors
+    /// Nobody runs the pod, or it can't have this container.
+    pub async fn debug(&self, pod: &str, container: DebugContainer) -> Result<(), CallError> {
+        let container = container.ephemeral();
+        let request = |uid| Request::Debug {
+            uid,
+            container: Box::new(container.clone()),
         };
         self.ask(pod, request).await.map(drop)
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use berth_cri::EngineError;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, EphemeralContainer, Pod, Secret};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::PodUid;
@@ -42,6 +42,11 @@ pub(super) enum Request {
     Delete { uid: PodUid, grace: Option<Duration> },
     /// Start running containers anew.
     Restart { uid: PodUid, containers: Vec<String> },
+    /// Add an ephemeral container to a pod.
+    Debug {
+        uid: PodUid,
+        container: Box<EphemeralContainer>,
+    },
     /// Make a pod what is given, which differs only in what can be changed while it runs.
     Change { pod: Box<Pod> },
     /// Take pods on. Only the daemon does.

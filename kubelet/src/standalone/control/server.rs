@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use berth_cri::{ContainerState, ContainerStatus, Session, StreamOptions, TerminalSize};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
 
 use super::protocol::{
     Answer, ContainerSummary, Ended, Refusal, RefusalKind, Reply, Request, Resize, SentWorkload,
@@ -147,6 +147,7 @@ async fn answer(owned: &Owned, wire: &Wire, request: Request) -> io::Result<()> 
             control.restart(containers);
             Answer::Done
         }),
+        Request::Debug { uid, container } => debug(owned, &uid, *container).map(|()| Answer::Done),
         Request::Change { pod } => change(owned, *pod).map(|()| Answer::Done),
         Request::Run { workload } => match &owned.taker {
             Some(taker) => Arc::clone(taker)
@@ -315,6 +316,15 @@ fn delete(owned: &Owned, uid: &PodUid, grace: Option<std::time::Duration>) -> Re
         taker.leave(uid).map_err(unkept)?;
     }
     control.delete(grace);
+    Ok(())
+}
+
+/// The pod of which this process knows has the container at once: the next one must have another name.
+fn debug(owned: &Owned, uid: &PodUid, container: EphemeralContainer) -> Result<(), Refusal> {
+    let control = owned.control(uid)?;
+    let pod = super::super::debug::with(&*owned.pod(uid)?, container.clone()).map_err(Refusal::other)?;
+    owned.add(uid.clone(), Arc::new(pod), Some(control.clone()));
+    control.debug(container);
     Ok(())
 }
 
