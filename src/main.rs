@@ -10,6 +10,7 @@ mod manual;
 mod pods;
 mod preflight;
 mod root;
+mod rootless;
 mod run;
 mod runtime;
 mod volume;
@@ -65,6 +66,35 @@ enum Command {
     Daemon(daemon::DaemonArgs),
     Completion(manual::CompletionArgs),
     Man(manual::ManArgs),
+    #[command(hide = true)]
+    RootlessKeeper(rootless::KeeperArgs),
+}
+
+/// Where a command works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Wherever it is typed.
+    Anywhere,
+    /// Among the node's files and processes.
+    Node,
+    /// There, and in its network.
+    Network,
+}
+
+impl Command {
+    fn place(&self) -> Place {
+        match self {
+            Self::Validate(_)
+            | Self::Explain(_)
+            | Self::Cri(_)
+            | Self::Completion(_)
+            | Self::Man(_)
+            | Self::RootlessKeeper(_) => Place::Anywhere,
+            // Registries and local ports are the machine's.
+            Self::Image(_) | Self::PortForward(_) => Place::Node,
+            _ => Place::Network,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -82,6 +112,12 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<ExitCode, String> {
     let root = Root::new(cli.root.as_deref())?;
+    let place = cli.command.place();
+    if place != Place::Anywhere
+        && let Some(code) = rootless::enter(&root, place == Place::Network)?
+    {
+        return Ok(code);
+    }
     match cli.command {
         Command::Run(args) => run::run(&args, &root, &cli.cgroup_root),
         Command::Apply(args) => pods::apply(&args, &root, &cli.cgroup_root),
@@ -109,5 +145,6 @@ fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Completion(args) => manual::completion(&args, Cli::command()),
         Command::Man(args) => manual::man(&args, Cli::command()),
         Command::Daemon(args) => daemon::run(&args, &root, &cli.cgroup_root),
+        Command::RootlessKeeper(args) => Ok(rootless::keep(&args)),
     }
 }

@@ -7,9 +7,11 @@ const OLDEST_KERNEL: (u32, u32) = (5, 10);
 
 /// Why pods can't run here: a sentence that says what to do.
 pub(crate) fn check() -> Result<(), String> {
+    // An ordinary user's commands run as root of the user's own namespaces, but for those that take the machine's.
     if !rustix::process::geteuid().is_root() {
         return Err(
-            "berth makes namespaces, mounts and cgroups, which needs root; run it with sudo.".to_owned(),
+            "This command makes mounts and cgroups of the machine's, which needs root; run it with sudo."
+                .to_owned(),
         );
     }
     let uname = rustix::system::uname();

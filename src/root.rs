@@ -8,6 +8,8 @@ use berth_cni::{CniConfig, PluginPreference};
 use berth_cri::{BUILT_IN_HANDLER, CgroupDriver, EngineConfig, EngineError, HandlerConfig, LocalEngine};
 use berth_images::{Store, StoreOptions};
 
+use crate::rootless::Rootless;
+
 /// The directories of a node. One `--root` moves all of them, so that several nodes fit on one machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Root {
@@ -32,12 +34,18 @@ impl Root {
     /// # Errors
     /// The directory of this process is gone, so that a relative path leads nowhere.
     pub(crate) fn new(directory: Option<&Path>) -> Result<Self, String> {
-        let given = directory.unwrap_or_else(|| Path::new("/"));
+        let Some(given) = directory else {
+            return Ok(Self::of_user().unwrap_or_else(|| Self::beneath(Path::new("/"))));
+        };
         // Records outlive the directory that the command was typed in.
         let beneath = std::path::absolute(given)
             .map_err(|error| format!("The directory {} can't be used: {error}.", given.display()))?;
-        Ok(Self {
-            directory: beneath.clone(),
+        Ok(Self::beneath(&beneath))
+    }
+
+    fn beneath(beneath: &Path) -> Self {
+        Self {
+            directory: beneath.to_owned(),
             lib: beneath.join("var/lib/berth"),
             run: beneath.join("run/berth"),
             // Not `/var/lib/kubelet` and `/var/log/pods`: a stock kubelet on the same machine removes pods from there
@@ -51,6 +59,31 @@ impl Root {
                 "/opt/cni/bin".into(),
                 "/usr/lib/cni".into(),
             ],
+        }
+    }
+
+    /// An ordinary user's places, by the XDG base directory specification; `None` for root.
+    fn of_user() -> Option<Self> {
+        let is_users = !rustix::process::geteuid().is_root() || Rootless::here().is_some();
+        let variable = |name| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
+        let home = variable("HOME").filter(|_| is_users)?;
+        let lib = variable("XDG_DATA_HOME")
+            .unwrap_or_else(|| home.join(".local/share"))
+            .join("berth");
+        // Without a directory that goes with the session there is one that stays: what is in it is known by locks.
+        let run = variable("XDG_RUNTIME_DIR").map_or_else(|| lib.join("run"), |run| run.join("berth"));
+        let config = variable("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
+        Some(Self {
+            kubelet: lib.join("kubelet"),
+            pod_logs: lib.join("logs/pods"),
+            cni_conf: config.join("cni/net.d"),
+            run,
+            lib,
+            ..Self::beneath(Path::new("/"))
         })
     }
 
@@ -103,6 +136,9 @@ impl Root {
             }),
             handlers: options.handlers.clone(),
             default_handler: options.default_handler.clone(),
+            port_forwarder: Rootless::here()
+                .filter(|here| here.alone().is_none())
+                .map(|_| crate::rootless::api_socket(&self.run)),
             ..EngineConfig::new(self.lib.clone(), self.run.clone(), shim_program(), network)
         };
         LocalEngine::open(config, images)

@@ -17,6 +17,7 @@ use crate::builtin_image;
 use crate::pods::{caller, on_this_thread};
 use crate::preflight;
 use crate::root::{EngineOptions, Root};
+use crate::rootless::Rootless;
 use crate::runtime::{self, Runtime, RuntimeArgs};
 
 /// Run pods from manifests until they end, or until Ctrl-C ends them
@@ -77,6 +78,12 @@ pub(crate) struct RunArgs {
     runtime: RuntimeArgs,
 }
 
+impl RunArgs {
+    fn container_runtime_is_given(&self) -> bool {
+        self.runtime.container_runtime_endpoint.is_some()
+    }
+}
+
 /// Runs the pods. The error is a message for the person who typed the command.
 pub(crate) fn run(args: &RunArgs, root: &Root, cgroup_root: &Path) -> Result<ExitCode, String> {
     let manifest = load(&args.files, args.lenient, root)?;
@@ -87,6 +94,18 @@ pub(crate) fn run(args: &RunArgs, root: &Root, cgroup_root: &Path) -> Result<Exi
         return Err(format!("There is no Pod in {}.", names(&args.files)));
     }
     preflight::check()?;
+    if let Some(why) = Rootless::here().as_ref().and_then(Rootless::alone) {
+        eprintln!(
+            "warning: your pods reach each other and nothing else, and no image can be pulled for them: {why}; `berth image \
+             pull` uses the machine's network"
+        );
+    }
+    if args.container_runtime_is_given() && Rootless::here().is_some() {
+        return Err(
+            "Pods on another runtime need control groups, which an ordinary user does not have; run berth as root."
+                .to_owned(),
+        );
+    }
     let claims = make_claims(&manifest, root, false)?;
     if args.detach {
         claims.iter().for_each(|line| println!("{line}"));
@@ -143,6 +162,7 @@ async fn run_pods(
         cgroup_root: cgroup_root.to_owned(),
         restart_backoff: args.restart_backoff,
         allowed_sysctls: args.allowed_unsafe_sysctls.clone(),
+        without_cgroups: Rootless::here().is_some(),
     };
     standalone::run(host, workload)
         .await
@@ -191,6 +211,7 @@ pub(crate) fn load(files: &[PathBuf], lenient: bool, root: &Root) -> Result<Mani
         lenient,
         node: &node,
         claims: &claims,
+        user: Rootless::rules(),
     };
     let manifest = manifest::load(&sources, options).map_err(|errors| errors.to_string())?;
     if manifest.pods.is_empty() && manifest.claims.is_empty() {

@@ -40,3 +40,11 @@ pub use config::{CniConfig, PluginPreference};
 pub use default_network::DefaultNetwork;
 pub use error::CniError;
 pub use network::{AddResult, Network};
+
+/// Brings up `lo` in the network namespace of the calling thread, as one that was just made has it down.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn raise_loopback() -> Result<(), CniError> {
+    plugins::loopback::raise().map_err(|error| CniError::Unavailable(error.msg))
+}

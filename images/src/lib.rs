@@ -19,6 +19,7 @@ mod reference;
 mod registry;
 mod store;
 mod unpack;
+mod user_namespace;
 
 pub use credentials::{AuthEntry, Credentials};
 pub use digest::Digest;

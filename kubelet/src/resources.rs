@@ -49,6 +49,13 @@ pub fn container_resources(
     role: Role,
     node: &NodeFacts,
 ) -> LinuxContainerResources {
+    let oom_score_adj = qos::oom_score_adj(pod, container, role, node.memory_capacity);
+    if node.without_cgroups {
+        return LinuxContainerResources {
+            oom_score_adj,
+            ..LinuxContainerResources::default()
+        };
+    }
     let own_cpu_limit = limit(container, "cpu").unwrap_or_default();
     let cpu_request = request(container, "cpu").unwrap_or(own_cpu_limit);
     let limited = |resource| limit(container, resource).filter(|limit| !limit.is_zero());
@@ -65,7 +72,7 @@ pub fn container_resources(
         cpu_period: quota.map(|_| QUOTA_PERIOD),
         memory_limit,
         memory_swap_limit: memory_limit.filter(|_| node.swap_accounting),
-        oom_score_adj: qos::oom_score_adj(pod, container, role, node.memory_capacity),
+        oom_score_adj,
         hugepage_limits: hugepage_limits(container),
         ..LinuxContainerResources::default()
     };
@@ -105,6 +112,9 @@ pub fn hugepage_size(quantity: &str) -> Option<String> {
 /// Limits of the whole pod's cgroup (ResourceConfigForPod): the pod's own, or the sum of its containers' if all have
 /// one; its overhead comes on top.
 pub fn pod_resources(pod: &Pod, node: &NodeFacts) -> LinuxContainerResources {
+    if node.without_cgroups {
+        return LinuxContainerResources::default();
+    }
     let every = |resource: &str| {
         spec::all_containers(pod).all(|(c, _)| limit(c, resource).is_some_and(|v| !v.is_zero()))
     };

@@ -7,9 +7,10 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
 };
 
+use crate::cgroups::is_machines_root;
 use crate::error::Doing;
 use crate::mount::{Propagation, clone_tree, retry, set_propagation};
 use crate::sys::{MountAttr, mount_setattr};
@@ -263,6 +264,7 @@ fn overlay_by_layer(
     let doing = || mounting(lower);
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).doing(doing)?;
     fsconfig_set_string(&context, "source", "overlay").doing(doing)?;
+    use_own_attributes(&context)?;
     set_label(&context, label)?;
     let mut held = Vec::new();
     for layer in lower {
@@ -288,6 +290,15 @@ fn overlay_by_layer(
     }
 }
 
+/// overlayfs marks directories by attributes that only root of the machine may set; there are others for everybody else, which
+/// Linux 5.11 and newer know. Layers are unpacked with the same.
+fn use_own_attributes(context: &OwnedFd) -> Result<()> {
+    if is_machines_root() {
+        return Ok(());
+    }
+    fsconfig_set_flag(context, "userxattr").doing(|| "mount an overlay in a user namespace".to_owned())
+}
+
 /// The SELinux label of all files, whatever those of the layers say.
 fn set_label(context: &OwnedFd, label: &str) -> Result<()> {
     if label.is_empty() {
@@ -301,6 +312,7 @@ fn set_label(context: &OwnedFd, label: &str) -> Result<()> {
 fn overlay_in_one(lower: &[PathBuf], upper: Option<(&Path, &Path)>, label: &str) -> Result<OwnedFd> {
     let doing = || mounting(lower);
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).doing(doing)?;
+    use_own_attributes(&context)?;
     set_label(&context, label)?;
     let mut held = Vec::new();
     let mut number = |path: &Path| -> Result<String> {

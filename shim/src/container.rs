@@ -262,6 +262,8 @@ impl Container {
         if self.live_pid().is_none() {
             return Ok(());
         }
+        // An ordinary user's container has no group. All of it ends with the first process of its PID namespace.
+        let all = all && !self.process.cgroup().is_nowhere();
         if all && signal == Signal::KILL.as_raw() {
             return Ok(self.process.cgroup().kill_all()?);
         }
@@ -290,6 +292,9 @@ impl Container {
 
     /// Kills everything that runs in it.
     pub(crate) fn kill_all(&self) {
+        if self.process.cgroup().is_nowhere() && self.live_pid().is_some() {
+            self.kill_first();
+        }
         if let Err(error) = self.process.cgroup().kill_all() {
             eprintln!("Container {} can't be killed: {error}", self.id);
         }

@@ -9,6 +9,7 @@ use berth_kubelet::standalone::{Caller, Host, Places, TakeOver};
 use crate::builtin_image;
 use crate::preflight;
 use crate::root::{EngineOptions, Root};
+use crate::rootless::Rootless;
 use crate::runtime::Runtime;
 
 /// This program and the places it was given, for when nobody runs a pod.
@@ -60,6 +61,7 @@ pub(crate) fn host_with(root: &Root, cgroup_root: &std::path::Path, runtime: Run
         cgroup_root: cgroup_root.to_owned(),
         restart_backoff: Default::default(),
         allowed_sysctls: Default::default(),
+        without_cgroups: Rootless::here().is_some(),
     }
 }
 

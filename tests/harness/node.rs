@@ -104,6 +104,11 @@ impl Node {
         shown.expect("a link to systemd's directory");
     }
 
+    /// The word by which the node is known.
+    pub(crate) fn marker(&self) -> &str {
+        &self.marker
+    }
+
     /// Where berth keeps everything on this node.
     pub fn root(&self) -> &Path {
         &self.root

@@ -40,6 +40,12 @@ pub(super) fn add(context: &Context<'_>) -> Result<CniResult, PluginError> {
     })
 }
 
+/// Brings up the `lo` of the network namespace that the caller is in.
+pub(crate) fn raise() -> Result<(), PluginError> {
+    let netlink = Netlink::open()?;
+    netlink.set_up(&lo(&netlink)?)
+}
+
 /// Nothing: `lo` goes with its namespace, and no other process should lose it before.
 pub(super) fn del(_context: &Context<'_>) -> Result<(), PluginError> {
     Ok(())

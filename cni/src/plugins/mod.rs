@@ -4,7 +4,7 @@
 
 mod bridge;
 mod host_local;
-mod loopback;
+pub(crate) mod loopback;
 mod portmap;
 
 use std::collections::{BTreeMap, HashSet};

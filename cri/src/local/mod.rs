@@ -19,6 +19,7 @@ mod exec;
 mod exec_sync;
 mod features;
 mod handlers;
+mod host_ports;
 mod image;
 mod labels;
 mod logs;
@@ -87,6 +88,8 @@ pub struct EngineConfig {
     pub handlers: BTreeMap<String, HandlerConfig>,
     /// The handler of pods that name none.
     pub default_handler: String,
+    /// Where slirp4netns is asked to forward ports of the machine, where that has another network than the engine.
+    pub port_forwarder: Option<PathBuf>,
 }
 
 impl EngineConfig {
@@ -110,6 +113,7 @@ impl EngineConfig {
             cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             handlers: BTreeMap::new(),
             default_handler: BUILT_IN_HANDLER.to_owned(),
+            port_forwarder: None,
         }
     }
 }

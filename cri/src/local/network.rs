@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use berth_cni::{Attachment, CniConfig, CniError, Dns, Network};
 
-use super::{Inner, Sandbox, lock};
+use super::{Inner, Sandbox, host_ports, lock};
 use crate::engine::EngineError;
 use crate::types::{PodSandboxConfig, PortMapping, Protocol};
 
@@ -22,6 +22,7 @@ pub(super) fn load(config: &CniConfig) -> Result<Network, EngineError> {
 /// Attaches a sandbox to the pod network, unless it has the host's.
 pub(super) async fn attach(inner: &Inner, sandbox: &Arc<Sandbox>) -> Result<Vec<IpAddr>, EngineError> {
     let config = lock(&sandbox.record).config.clone();
+    let forwarder = inner.config.port_forwarder.as_deref();
     if config.namespaces.host_network {
         return Ok(Vec::new());
     }
@@ -34,7 +35,16 @@ pub(super) async fn attach(inner: &Inner, sandbox: &Arc<Sandbox>) -> Result<Vec<
         pod_name: config.name.clone(),
         pod_namespace: config.namespace.clone(),
         pod_uid: config.uid.clone(),
-        port_mappings: config.port_mappings.iter().map(port_mapping).collect(),
+        port_mappings: config
+            .port_mappings
+            .iter()
+            .map(|mapping| {
+                let mapping = port_mapping(mapping);
+                // What is forwarded comes to the node's own address, whichever it was sent to.
+                let host_ip = mapping.host_ip.filter(|_| forwarder.is_none());
+                berth_cni::PortMapping { host_ip, ..mapping }
+            })
+            .collect(),
         dns: config.dns.map(|dns| Dns {
             nameservers: dns.servers,
             domain: None,
@@ -43,7 +53,12 @@ pub(super) async fn attach(inner: &Inner, sandbox: &Arc<Sandbox>) -> Result<Vec<
         }),
         bandwidth: None,
     };
-    Ok(inner.network.add(&attachment).await.map_err(from_cni)?.ips)
+    let ips = inner.network.add(&attachment).await.map_err(from_cni)?.ips;
+    if let Some(forwarder) = forwarder {
+        // Last: what comes in by then finds its way.
+        host_ports::add(forwarder, &sandbox.dirs.run, &config.port_mappings).await?;
+    }
+    Ok(ips)
 }
 
 /// Tells the network which addresses the cluster gives to this node's pods.
@@ -62,6 +77,9 @@ pub(super) async fn assign_subnets(inner: &Inner, pod_cidrs: &str) -> Result<(),
 pub(super) async fn detach(inner: &Inner, sandbox: &Arc<Sandbox>) -> Result<(), EngineError> {
     if lock(&sandbox.record).config.namespaces.host_network {
         return Ok(());
+    }
+    if let Some(forwarder) = &inner.config.port_forwarder {
+        host_ports::remove(forwarder, &sandbox.dirs.run).await?;
     }
     inner
         .network

@@ -23,9 +23,9 @@ use super::snapshot::{Snapshot, tree};
 use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::unpack::Unpacked;
+use crate::user_namespace;
 
-const OVERLAY: &str = "trusted.overlay.";
-const OVERLAY_OPAQUE: &str = "trusted.overlay.opaque";
+const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 /// As the kernel: so many symbolic links are followed.
 const MAX_LINKS: usize = 40;
 /// What the unpacker gives a directory that nothing describes.
@@ -265,7 +265,7 @@ fn stat(path: &Path) -> Result<Option<fs::Metadata>, ImageError> {
 
 fn is_opaque(directory: &Path) -> Result<bool, ImageError> {
     let mut value = [0; 1];
-    match lgetxattr(directory, OVERLAY_OPAQUE, &mut value[..]) {
+    match lgetxattr(directory, user_namespace::overlay_opaque(), &mut value[..]) {
         Ok(n) => Ok(n == 1 && value == *b"y"),
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
         Err(e) => Err(ImageError::io("read the attributes of", directory, &e.into())),
@@ -298,7 +298,7 @@ fn link_tree(from: &Path, to: &Path) -> Result<(), ImageError> {
     }
     copy_metadata(from, to)?;
     if is_opaque(from)? {
-        lsetxattr(to, OVERLAY_OPAQUE, b"y", XattrFlags::empty())
+        lsetxattr(to, user_namespace::overlay_opaque(), b"y", XattrFlags::empty())
             .map_err(|e| ImageError::io("mark as opaque", to, &e.into()))?;
     }
     Ok(())
@@ -332,7 +332,7 @@ fn xattrs(path: &Path) -> Result<Vec<(CString, Vec<u8>)>, ImageError> {
     };
     let mut all = Vec::new();
     for name in names[..n].split(|&b| b == 0).filter(|name| !name.is_empty()) {
-        if name.starts_with(OVERLAY.as_bytes()) || name == b"security.selinux" {
+        if OVERLAY.iter().any(|own| name.starts_with(own)) || name == b"security.selinux" {
             continue;
         }
         let Ok(name) = CString::new(name) else { continue };

@@ -21,8 +21,8 @@ use super::name::{Marker, Place, prefixes};
 use super::tar::{Entry, Kind, Time};
 use super::{READ_BUFFER, UnpackError, Unpacked};
 use crate::error::ImageError;
+use crate::user_namespace;
 
-const OVERLAY_OPAQUE: &str = "trusted.overlay.opaque";
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_MAGICLINKS)
     .union(ResolveFlags::NO_XDEV);
@@ -129,7 +129,13 @@ impl<'a> Extractor<'a> {
                     Kind::BlockDevice => (FileType::BlockDevice, makedev(entry)),
                     _ => (FileType::Fifo, 0),
                 };
-                fs::mknodat(&parent, name, kind, Mode::empty(), device).map_err(|e| failed(self, e))?;
+                match fs::mknodat(&parent, name, kind, Mode::empty(), device) {
+                    // Nobody there could open it either; containers get the devices that they may have at their start.
+                    Err(Errno::PERM) if entry.kind != Kind::Fifo && user_namespace::is_in_one() => {
+                        return Ok(());
+                    }
+                    made => made.map_err(|e| failed(self, e))?,
+                }
             }
         }
         fs::chownat(
@@ -139,7 +145,7 @@ impl<'a> Extractor<'a> {
             Some(gid(entry)),
             AtFlags::SYMLINK_NOFOLLOW,
         )
-        .map_err(|e| failed(self, e))?;
+        .map_err(|e| self.not_owned(&path, entry, e))?;
         if entry.kind != Kind::Symlink {
             // Safe to follow: it was made here just now, and nobody else can reach it.
             fs::chmodat(&parent, name, mode(entry), AtFlags::empty()).map_err(|e| failed(self, e))?;
@@ -262,8 +268,13 @@ impl<'a> Extractor<'a> {
     }
 
     fn set_opaque(&self, directory: &OwnedFd, path: &Path) -> Result<(), UnpackError> {
-        fs::fsetxattr(directory, OVERLAY_OPAQUE, b"y", XattrFlags::empty())
-            .map_err(|e| self.disk("mark as opaque", path, e))
+        fs::fsetxattr(
+            directory,
+            user_namespace::overlay_opaque(),
+            b"y",
+            XattrFlags::empty(),
+        )
+        .map_err(|e| self.disk("mark as opaque", path, e))
     }
 
     /// Hides a name of the layers below: by a device 0:0, or, where this layer has a directory of that name, by making
@@ -348,8 +359,7 @@ impl<'a> Extractor<'a> {
     }
 
     fn set_owner_and_mode(&self, fd: &OwnedFd, path: &Path, entry: &Entry) -> Result<(), UnpackError> {
-        fs::fchown(fd, Some(uid(entry)), Some(gid(entry)))
-            .map_err(|e| self.disk("set the owner of", path, e))?;
+        fs::fchown(fd, Some(uid(entry)), Some(gid(entry))).map_err(|e| self.not_owned(path, entry, e))?;
         fs::fchmod(fd, mode(entry)).map_err(|e| self.disk("set the mode of", path, e))?;
         for (name, value) in &entry.xattrs {
             self.set_xattr(fd, path, name, value)?;
@@ -376,6 +386,8 @@ impl<'a> Extractor<'a> {
         match fs::fsetxattr(fd, OsStr::from_bytes(name), value, XattrFlags::empty()) {
             // The file system has no such attributes: as docker and containerd do, go on without.
             Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
+            // Only root of the machine sees these.
+            Err(Errno::PERM) if name.starts_with(b"trusted.") && user_namespace::is_in_one() => Ok(()),
             Err(e) => Err(self.disk(&format!("set the attribute {shown} of"), path, e)),
         }
     }
@@ -400,6 +412,19 @@ impl<'a> Extractor<'a> {
             Errno::NAMETOOLONG => refused(entry, "a part of its name is longer than 255 bytes"),
             e => self.disk("open the directory", path, e),
         }
+    }
+
+    /// The owner can't be set. The kernel knows no number that is not mapped.
+    fn not_owned(&self, path: &Path, entry: &Entry, error: Errno) -> UnpackError {
+        if error == Errno::INVAL && user_namespace::is_in_one() {
+            let why = format!(
+                "it belongs to {}:{}, and your user namespace has no such ids; a larger range in /etc/subuid and \
+                 /etc/subgid has",
+                entry.uid, entry.gid
+            );
+            return refused(&entry.name, &why);
+        }
+        self.disk("set the owner of", path, error)
     }
 
     fn disk(&self, what: &str, path: &Path, error: Errno) -> UnpackError {

@@ -123,7 +123,9 @@ impl Loader<'_> {
             refusal.why.clone_into(&mut diagnostic.hint);
             self.report_unless_lenient(diagnostic);
         }
-        self.options.lenient.then(|| without(place.node, &refusals))
+        self.options
+            .lenient
+            .then(|| without(place.node, refusals.iter().map(|refusal| refusal.path.as_str())))
     }
 
     fn broken_rules(&mut self, place: Place<'_>, errors: Vec<validation::FieldError>) {
@@ -156,6 +158,7 @@ mod tests {
             lenient: false,
             node: "/n",
             claims,
+            user: None,
         };
         load(&[Source { name: "f", text }], options).map_err(|errors| errors.to_string())
     }

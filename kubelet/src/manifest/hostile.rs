@@ -24,6 +24,7 @@ fn errors(text: &str) -> Vec<String> {
         lenient: false,
         node: "/n",
         claims: &[],
+        user: None,
     };
     match load(&[Source { name: "f", text }], options) {
         Ok(_) => Vec::new(),

@@ -10,6 +10,7 @@ mod explain;
 mod json;
 mod nearest;
 mod objects;
+mod ordinary_user;
 mod references;
 mod scalar;
 mod support;
@@ -35,6 +36,7 @@ use crate::validation::{self, HostPort};
 
 pub use diagnostic::{Diagnostic, ManifestErrors};
 pub use explain::explain;
+pub use ordinary_user::OrdinaryUser;
 pub use support::without_effect;
 
 /// A manifest file.
@@ -55,6 +57,8 @@ pub struct Options<'a> {
     pub node: &'a str,
     /// The claims that the node has already.
     pub claims: &'a [ClaimRecord],
+    /// The node is an ordinary user's.
+    pub user: Option<OrdinaryUser>,
 }
 
 /// What the manifests ask for.
@@ -270,7 +274,23 @@ impl Loader<'_> {
             refusal.why.clone_into(&mut diagnostic.hint);
             self.report_unless_lenient(diagnostic);
         }
-        let stripped = support::without(place.node, &refusals);
+        let impossible = match self.options.user {
+            Some(user) => ordinary_user::impossible(place.node, user),
+            None => Vec::new(),
+        };
+        // Nothing is said of a field twice.
+        let already = |path: &str| refusals.iter().any(|refusal| refusal.path == path);
+        for one in impossible.iter().filter(|one| !already(&one.path)) {
+            let message = "not possible for an ordinary user".to_owned();
+            let mut diagnostic = place.diagnostic(one.line, &one.path, message);
+            diagnostic.hint.clone_from(&one.why);
+            self.report_unless_lenient(diagnostic);
+        }
+        let paths = refusals
+            .iter()
+            .map(|refusal| refusal.path.as_str())
+            .chain(impossible.iter().map(|one| one.path.as_str()));
+        let stripped = support::without(place.node, paths);
         let place = Place {
             node: if self.options.lenient {
                 &stripped

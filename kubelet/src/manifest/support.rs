@@ -247,10 +247,9 @@ pub(super) fn refusals_of(kind: Kind, pod: &Node) -> Vec<Refusal> {
 }
 
 /// A Pod without the fields that are refused. A hook of a kind that is refused goes as a whole.
-pub(super) fn without(pod: &Node, refusals: &[Refusal]) -> Node {
+pub(super) fn without<'a>(pod: &Node, refused: impl Iterator<Item = &'a str>) -> Node {
     let mut rest = pod.clone();
-    for refusal in refusals {
-        let path = refusal.path.as_str();
+    for path in refused {
         let whole = path.strip_suffix(".tcpSocket").unwrap_or(path);
         remove(&mut rest, &path_parts(whole));
     }

@@ -8,6 +8,7 @@ fn options(lenient: bool) -> Options<'static> {
         lenient,
         node: "/var/lib/berth",
         claims: &[],
+        user: None,
     }
 }
 
@@ -466,6 +467,7 @@ fn what_controllers_make_pods_of_is_refused_with_the_way_on() {
             lenient: false,
             node: "",
             claims: &[],
+            user: None,
         };
         let error = load(&[source], options).unwrap_err().to_string();
         assert!(

@@ -90,4 +90,6 @@ pub struct NodeFacts {
     pub restart_backoff: Backoff,
     /// `podPidsLimit`; `None` is no limit.
     pub pod_pids_limit: Option<i64>,
+    /// No control groups can be made, as by an ordinary user: nothing is limited and nothing weighed.
+    pub without_cgroups: bool,
 }

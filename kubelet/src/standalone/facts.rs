@@ -29,6 +29,7 @@ pub(super) async fn gather(host: &Host) -> NodeFacts {
         restart_backoff: host.restart_backoff,
         has_app_armor: read("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
         allowed_sysctls: host.allowed_sysctls.clone(),
+        without_cgroups: host.without_cgroups,
         swap_accounting: swap_accounting(&read("/proc/self/mountinfo")),
         ..NodeFacts::default()
     }

@@ -1,7 +1,6 @@
 //! `berth top`: the processes of a pod's containers, as `/proc` shows them.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::control::ContainerSummary;
 
@@ -27,12 +26,45 @@ pub struct Process {
     pub command: String,
 }
 
+/// By what a container's processes are known.
+enum Sign {
+    /// The control group that they are in, or below.
+    Group(String),
+    /// Where there are no control groups, the container's PID namespace.
+    Namespace(PathBuf),
+}
+
+impl Sign {
+    fn of(process: &str, id: &str) -> Option<Self> {
+        let namespace = || std::fs::read_link(format!("{process}/ns/pid")).ok();
+        let own = std::fs::read_link("/proc/self/ns/pid").ok();
+        match group_of(process, id) {
+            Some(group) => Some(Self::Group(group)),
+            None => namespace()
+                .filter(|found| Some(found) != own.as_ref())
+                .map(Self::Namespace),
+        }
+    }
+
+    fn is_on(&self, process: &str) -> bool {
+        match self {
+            Self::Group(group) => {
+                let own = std::fs::read_to_string(format!("{process}/cgroup")).unwrap_or_default();
+                own.lines().any(|line| is_in(line, group))
+            }
+            Self::Namespace(namespace) => {
+                std::fs::read_link(format!("{process}/ns/pid")).is_ok_and(|own| own == *namespace)
+            }
+        }
+    }
+}
+
 /// The processes of these containers: those in the control group of the container's first process or below it.
 pub fn processes(containers: &[ContainerSummary]) -> Vec<Process> {
-    let mut groups = BTreeMap::new();
+    let mut signs = Vec::new();
     for container in containers.iter().filter(|container| container.pid > 0) {
-        if let Some(group) = group_of(&format!("/proc/{}", container.pid), &container.id) {
-            groups.insert(group, container.name.clone());
+        if let Some(sign) = Sign::of(&format!("/proc/{}", container.pid), &container.id) {
+            signs.push((sign, container.name.clone()));
         }
     }
     let mut found = Vec::new();
@@ -42,10 +74,7 @@ pub fn processes(containers: &[ContainerSummary]) -> Vec<Process> {
         };
         let path = entry.path();
         let path = path.to_string_lossy();
-        let its = groups.iter().find(|(group, _)| {
-            let own = std::fs::read_to_string(format!("{path}/cgroup")).unwrap_or_default();
-            own.lines().any(|line| is_in(line, group))
-        });
+        let its = signs.iter().find(|(sign, _)| sign.is_on(&path));
         // One that has ended meanwhile is left out.
         if let Some(process) = its.and_then(|(_, container)| read(Path::new(&*path), pid, container)) {
             found.push(process);

@@ -23,8 +23,8 @@ use crate::identity::PodUid;
 use crate::plan::{Deletion, Desired, Objects};
 use crate::spec;
 use crate::worker::{
-    Clock, EventRouter, HostCgroups, Node, PodControl, PodRecord, PodState, Records, SpawnError, Workers,
-    spawn,
+    Clock, EventRouter, HostCgroups, NoCgroups, Node, PodCgroups, PodControl, PodRecord, PodState, Records,
+    SpawnError, Workers, spawn,
 };
 
 /// The machine's side of a standalone node.
@@ -45,6 +45,8 @@ pub struct Host {
     pub restart_backoff: Backoff,
     /// Kernel parameters that pods may set, beside the safe ones.
     pub allowed_sysctls: AllowedSysctls,
+    /// Nobody here may make control groups: pods run without limits.
+    pub without_cgroups: bool,
 }
 
 /// Pods to run and what they refer to; defaulted, validated, with UIDs.
@@ -313,9 +315,14 @@ impl Standalone {
 /// The node's side of workers on this host.
 pub(super) async fn node(host: Host) -> Node {
     let facts = facts::gather(&host).await;
+    let cgroups: Arc<dyn PodCgroups> = if facts.without_cgroups {
+        Arc::new(NoCgroups)
+    } else {
+        Arc::new(HostCgroups::new(&host.kubelet_root))
+    };
     Node {
         runtime_endpoint: host.runtime_endpoint,
-        cgroups: Arc::new(HostCgroups::new(&host.kubelet_root)),
+        cgroups,
         engine: host.engine,
         kubelet_root: host.kubelet_root,
         facts: Arc::new(facts),

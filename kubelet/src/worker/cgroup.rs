@@ -49,6 +49,28 @@ pub trait PodCgroups: Send + Sync + 'static {
     fn memory_usage(&self, path: &Path) -> Option<u64>;
 }
 
+/// What an ordinary user has of cgroups: none.
+#[derive(Clone, Copy, Debug)]
+pub struct NoCgroups;
+
+impl PodCgroups for NoCgroups {
+    fn ensure(&self, _: &PodCgroup) -> Result<(), PodCgroupError> {
+        Ok(())
+    }
+
+    fn remove(&self, _: &Path) -> Result<(), PodCgroupError> {
+        Ok(())
+    }
+
+    fn exists(&self, _: &Path) -> bool {
+        false
+    }
+
+    fn memory_usage(&self, _: &Path) -> Option<u64> {
+        None
+    }
+}
+
 /// The machine's cgroups.
 #[derive(Clone, Debug)]
 pub struct HostCgroups {

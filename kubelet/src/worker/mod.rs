@@ -33,7 +33,7 @@ use k8s_openapi::api::core::v1::{EphemeralContainer, Pod, PodStatus};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use cgroup::hierarchy_roots;
-pub use cgroup::{HostCgroups, PodCgroupError, PodCgroups};
+pub use cgroup::{HostCgroups, NoCgroups, PodCgroupError, PodCgroups};
 pub use clock::Clock;
 pub use event::{EventReason, PodEvent};
 pub use record::{PodRecord, Records};

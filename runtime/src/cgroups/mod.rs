@@ -129,6 +129,11 @@ impl Cgroup {
         })
     }
 
+    /// Whether the group exists in no hierarchy: nothing that runs can be found by it.
+    pub fn is_nowhere(&self) -> bool {
+        self.directories.is_empty()
+    }
+
     /// Opens the group where it exists; `None` when no hierarchy has it.
     ///
     /// # Errors

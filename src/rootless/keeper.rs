@@ -1,0 +1,249 @@
+//! The process that an ordinary user's node is in: it has the user's namespaces, and ends, and they with it, when nothing
+//! runs in them any more.
+//!
+//! It is the first process of the node's PID namespace, so that the kernel ends whatever is left when it is killed. Commands
+//! are connected to its socket while they work; shims and daemons become its children.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use clap::Args;
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::{Network, SOCKET, network};
+
+/// Hold the namespaces of an ordinary user's node; berth starts this itself
+#[derive(Args, Debug)]
+pub(crate) struct KeeperArgs {
+    /// The node's run directory
+    #[arg(long)]
+    run: PathBuf,
+
+    /// The first process of the PID namespace
+    #[arg(long)]
+    first: bool,
+}
+
+/// The other end is who starts it: lines go both ways over standard output, which is a socket.
+struct Starter {
+    lines: BufReader<UnixStream>,
+}
+
+impl Starter {
+    fn of_standard_output() -> io::Result<Self> {
+        let socket = io::stdout().as_fd().try_clone_to_owned()?;
+        Ok(Self {
+            lines: BufReader::new(UnixStream::from(socket)),
+        })
+    }
+
+    fn say(&self, line: &str) -> io::Result<()> {
+        writeln!(self.lines.get_ref(), "{line}")
+    }
+
+    fn hear(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        match self.lines.read_line(&mut line)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(line.trim_end().to_owned()),
+        }
+    }
+}
+
+/// Runs the keeper. What goes wrong is said to who starts it.
+pub(crate) fn run(args: &KeeperArgs) -> ExitCode {
+    let Ok(mut starter) = Starter::of_standard_output() else {
+        eprintln!("berth: This command is berth's own; it starts it when an ordinary user runs pods.");
+        return ExitCode::FAILURE;
+    };
+    let outcome = if args.first {
+        keep(&args.run, &mut starter)
+    } else {
+        begin(&args.run, &mut starter)
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            // Who does not listen any more has ended.
+            let _ = starter.say(&format!("error {why}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn failed(doing: &str) -> impl Fn(io::Error) -> String + '_ {
+    move |error| format!("The namespaces of your node can't be made: {doing}: {error}.")
+}
+
+/// Makes the namespaces, and the first process in them.
+fn begin(run: &Path, starter: &mut Starter) -> Result<(), String> {
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(why_no_user_namespace)?;
+    starter.say("unshared").map_err(failed("tell of it"))?;
+    starter.hear().map_err(failed("wait for the ids"))?;
+    let others = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID;
+    unshare(others).map_err(why_not)?;
+    let program = std::env::current_exe().map_err(failed("find berth itself"))?;
+    let child = Command::new(program)
+        .args(["rootless-keeper", "--first", "--run"])
+        .arg(run)
+        .current_dir("/")
+        .spawn()
+        .map_err(failed("start the first process"))?;
+    starter
+        .say(&format!("first {}", child.id()))
+        .map_err(failed("tell of it"))
+}
+
+fn why_no_user_namespace(errno: Errno) -> String {
+    let how = match errno {
+        Errno::ENOSPC => "the sysctl user.max_user_namespaces allows no more",
+        Errno::EPERM => "the sysctl kernel.unprivileged_userns_clone may be 0",
+        _ => "the kernel refuses",
+    };
+    format!("An ordinary user needs a user namespace to run pods, and can't make one here: {how} ({errno}).")
+}
+
+fn why_not(errno: Errno) -> String {
+    if errno != Errno::EPERM {
+        return failed("unshare")(errno.into());
+    }
+    "Your user namespace may do nothing: a security module restricts it (on Ubuntu, the sysctl \
+     kernel.apparmor_restrict_unprivileged_userns)."
+        .to_owned()
+}
+
+/// Is the first process until nobody is left.
+fn keep(run: &Path, starter: &mut Starter) -> Result<(), String> {
+    let network = Network::parse(&starter.hear().map_err(failed("wait for the network"))?);
+    mount_own(run, &network)?;
+    berth_cni::raise_loopback()
+        .map_err(|error| format!("The loopback of your node can't be used: {error}."))?;
+    let children = SigSet::from(Signal::SIGCHLD);
+    children
+        .thread_block()
+        .map_err(|errno| failed("block SIGCHLD")(errno.into()))?;
+    let ended = SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(|errno| failed("hear of children")(errno.into()))?;
+    let listener = listen(run).map_err(failed("listen"))?;
+    starter.say("ready").map_err(failed("tell of it"))?;
+    detach().map_err(failed("detach from the starter"))?;
+    let served = serve(&listener, &ended, &network);
+    network::remove_files(run);
+    // Last: who finds no socket starts another keeper.
+    let _ = fs::remove_file(run.join(SOCKET));
+    served.map_err(failed("serve"))
+}
+
+/// The node's own view: mounts that reach nobody else, its processes, and a name server that it can reach.
+fn mount_own(run: &Path, network: &Network) -> Result<(), String> {
+    let none = None::<&str>;
+    let refused = |doing: &'static str| move |errno: Errno| failed(doing)(errno.into());
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
+        .map_err(refused("keep mounts from the machine"))?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), "/proc", Some("proc"), flags, none).map_err(refused("mount /proc"))?;
+    if *network != Network::Slirp4netns {
+        return Ok(());
+    }
+    let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let own = run.join("resolv.conf");
+    fs::write(&own, network::resolv_conf(&host)).map_err(failed("write resolv.conf"))?;
+    let bound = mount(Some(&own), "/etc/resolv.conf", none, MsFlags::MS_BIND, none);
+    // The mount keeps the file.
+    fs::remove_file(&own).map_err(failed("remove a file"))?;
+    match bound {
+        // A machine without that file has no name server to ask either.
+        Err(Errno::ENOENT) => Ok(()),
+        bound => bound.map_err(refused("mount resolv.conf")),
+    }
+}
+
+/// The directory is held, because a socket's address has room for 107 bytes only.
+fn listen(run: &Path) -> io::Result<UnixListener> {
+    let held = File::open(run)?;
+    let path = format!("/proc/self/fd/{}/{SOCKET}", held.as_raw_fd());
+    match fs::remove_file(&path) {
+        // Left by a keeper that was killed.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Nobody's terminal and session. Standard input stays: slirp4netns ends when it is closed.
+fn detach() -> io::Result<()> {
+    rustix::process::setsid()?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdout(&null)?;
+    Ok(rustix::stdio::dup2_stderr(&null)?)
+}
+
+/// Greets commands, and reaps what ends, until there is neither a command nor a child.
+fn serve(listener: &UnixListener, ended: &SignalFd, network: &Network) -> io::Result<()> {
+    let mut commands: Vec<UnixStream> = Vec::new();
+    // The one that starts this comes at once, or has ended; then there is nothing to wait for.
+    let mut begun = false;
+    loop {
+        let mut watched = vec![
+            PollFd::new(listener, PollFlags::IN),
+            PollFd::new(ended, PollFlags::IN),
+        ];
+        watched.extend(commands.iter().map(|command| PollFd::new(command, PollFlags::IN)));
+        let patience = Timespec {
+            tv_sec: 10,
+            tv_nsec: 0,
+        };
+        let woken = poll(&mut watched, (!begun).then_some(&patience));
+        match woken {
+            Err(rustix::io::Errno::INTR) => continue,
+            Ok(0) => begun = true,
+            other => drop(other?),
+        }
+        // Commands say nothing: what comes from one is its end.
+        let ends: Vec<bool> = watched
+            .iter()
+            .skip(2)
+            .map(|command| !command.revents().is_empty())
+            .collect();
+        drop(watched);
+        let mut ends = ends.into_iter();
+        commands.retain(|_| ends.next() == Some(false));
+        while let Ok((command, _)) = listener.accept() {
+            begun = true;
+            let greeted = command
+                .set_nonblocking(true)
+                .and_then(|()| writeln!(&command, "{}", network.line()));
+            if greeted.is_ok() {
+                commands.push(command);
+            }
+        }
+        while let Ok(Some(_)) = ended.read_signal() {}
+        let has_children = reap();
+        if begun && commands.is_empty() && !has_children {
+            return Ok(());
+        }
+    }
+}
+
+/// Returns whether there is a child that lives.
+fn reap() -> bool {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(nix::sys::wait::WaitStatus::StillAlive) => return true,
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! berth for an ordinary user: the same program, as root of a user namespace of the user's.
+//!
+//! A node of such a user is a user, mount, network and PID namespace, which a keeper has. Whatever the user asks for is done
+//! by this program in there: who typed the command waits outside, and passes on what it is sent.
+
+mod ids;
+mod join;
+mod keeper;
+mod network;
+
+use std::path::{Path, PathBuf};
+
+use berth_kubelet::manifest::OrdinaryUser;
+
+pub(crate) use join::enter;
+pub(crate) use keeper::{KeeperArgs, run as keep};
+
+/// The keeper's socket, in the node's run directory.
+const SOCKET: &str = "keeper.sock";
+/// What a program in the namespaces is told by: the user's id, the first port that the user may have, and the network.
+const VARIABLE: &str = "BERTH_ROOTLESS";
+
+/// How an ordinary user's node reaches the world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Network {
+    /// By slirp4netns.
+    Slirp4netns,
+    /// Not at all, and why.
+    Alone(String),
+}
+
+impl Network {
+    fn line(&self) -> String {
+        match self {
+            Self::Slirp4netns => "slirp4netns".to_owned(),
+            Self::Alone(why) => format!("alone {why}"),
+        }
+    }
+
+    fn parse(line: &str) -> Self {
+        match line.strip_prefix("alone ") {
+            Some(why) => Self::Alone(why.to_owned()),
+            None => Self::Slirp4netns,
+        }
+    }
+}
+
+/// What this program is told that runs in an ordinary user's namespaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rootless {
+    /// The user, as the machine knows it.
+    pub(crate) uid: u32,
+    /// Ports below this one are root's.
+    pub(crate) first_port: u16,
+    network: Network,
+}
+
+impl Rootless {
+    /// `None` where this program is not in such namespaces.
+    pub(crate) fn here() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() || berth_cri::cgroups::is_machines_root() {
+            return None;
+        }
+        Self::parse(&std::env::var(VARIABLE).ok()?)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.splitn(3, ' ');
+        Some(Self {
+            uid: words.next()?.parse().ok()?,
+            first_port: words.next()?.parse().ok()?,
+            network: Network::parse(words.next()?),
+        })
+    }
+
+    fn text(&self) -> String {
+        format!("{} {} {}", self.uid, self.first_port, self.network.line())
+    }
+
+    /// What an ordinary user's pods can't have; `None` for root's. Where manifests are only looked at, outside of the
+    /// namespaces, a node is taken for granted that has all that it could have.
+    pub(crate) fn rules() -> Option<OrdinaryUser> {
+        if let Some(here) = Self::here() {
+            let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+            return Some(OrdinaryUser {
+                first_port: here.first_port,
+                forwards_ports: here.alone().is_none(),
+                ids: number_of_ids(&map),
+            });
+        }
+        (!rustix::process::geteuid().is_root()).then(|| OrdinaryUser {
+            first_port: join::first_port(),
+            forwards_ports: true,
+            ids: u32::MAX,
+        })
+    }
+
+    /// Why nothing leads out of the node, if that is so.
+    pub(crate) fn alone(&self) -> Option<&str> {
+        match &self.network {
+            Network::Slirp4netns => None,
+            Network::Alone(why) => Some(why),
+        }
+    }
+}
+
+/// How many ids follow one another from 0, see user_namespaces(7).
+fn number_of_ids(map: &str) -> u32 {
+    let counts = map.lines().filter_map(|line| line.split_whitespace().nth(2));
+    counts
+        .filter_map(|count| count.parse::<u32>().ok())
+        .fold(0, u32::saturating_add)
+}
+
+/// Where slirp4netns is asked to forward ports.
+pub(crate) fn api_socket(run: &Path) -> PathBuf {
+    run.join("slirp4netns.sock")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_understood() {
+        for network in [
+            Network::Slirp4netns,
+            Network::Alone("slirp4netns is not installed".to_owned()),
+        ] {
+            let told = Rootless {
+                uid: 1000,
+                first_port: 1024,
+                network,
+            };
+            assert_eq!(Rootless::parse(&told.text()), Some(told));
+        }
+        assert_eq!(Rootless::parse("x"), None);
+    }
+
+    #[test]
+    fn ids_are_counted() {
+        assert_eq!(number_of_ids("0 1500 1\n1 200000 65536\n"), 65537);
+    }
+}
