@@ -285,3 +285,48 @@ fn manifests_are_validated_and_explained_without_a_node() {
     );
     node.finish();
 }
+
+#[test]
+fn files_of_a_config_map_follow_while_the_pod_runs() {
+    let node = Node::new();
+    let manifest = |word: &str, more: Value| {
+        let mut map = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "words" }, "data": { "word": word },
+        });
+        let fields = map.as_object_mut().unwrap();
+        fields.extend(more.as_object().unwrap().clone());
+        let spec = json!({
+            "volumes": [{ "name": "words", "configMap": { "name": "words" } }],
+            "containers": [container("main", &["sleep", "inf"], json!({
+                "env": [{ "name": "WORD", "valueFrom": { "configMapKeyRef": { "name": "words", "key": "word" } } }],
+                "volumeMounts": [
+                    { "name": "words", "mountPath": "/words" },
+                    { "name": "words", "mountPath": "/single", "subPath": "word" },
+                ],
+            }))],
+        });
+        format!("{}{}", berth_tests::document(&map), pod("gated", spec))
+    };
+    detach(&node, &manifest("old", json!({})));
+    berth(&node, &["wait", "gated", "--for=condition=Ready"]).expect_code(0);
+    let apply = |manifest: String| {
+        let file = node.file("applied.yaml", &manifest).display().to_string();
+        berth(&node, &["apply", &file])
+    };
+    apply(manifest("new", json!({ "immutable": true })))
+        .expect_code(0)
+        .expect_output(&["pod/gated configured"]);
+    let check = |what: &str| berth(&node, &["exec", "gated", "--", "checks", what]).code() == Some(0);
+    eventually("the file is the new one", || {
+        check("file=/words/word:new").then_some(())
+    });
+    // As upstream has it: a part of a volume, and the environment, are of the container's start.
+    assert!(check("file=/single:old"));
+    berth(&node, &["exec", "gated", "--", "env"])
+        .expect_code(0)
+        .expect_output(&["WORD=old"]);
+    apply(manifest("newer", json!({ "immutable": true })))
+        .expect_code(1)
+        .expect_output(&["ConfigMap words is immutable"]);
+    end(node);
+}

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use super::control::{CallError, Caller, SentWorkload};
@@ -52,13 +53,21 @@ impl Caller {
         let mut applied = difference(&record.pod, pod);
         let root = &self.places().kubelet_root;
         if let Ok(before) = Detached::new(root).load(&record.uid()) {
-            let changed = changed_objects(&before, &SentWorkload::new(Vec::new(), objects));
+            let after = SentWorkload::new(Vec::new(), objects);
+            if let Some(immutable) = changed_immutable(&before, &after) {
+                return Err(CallError::Refused(format!(
+                    "{immutable} is immutable, and its content differs: give it another name."
+                )));
+            }
+            let changed = changed_objects(&before, &after);
             applied = match applied {
                 applied if changed.is_empty() => applied,
-                Applied::Replaced(fields) | Applied::Configured(fields) => {
-                    Applied::Replaced(fields.into_iter().chain(changed).collect())
+                Applied::Replaced(fields) => Applied::Replaced(fields.into_iter().chain(changed).collect()),
+                // Volumes follow; the environment is the next container's.
+                Applied::Configured(fields) => {
+                    Applied::Configured(fields.into_iter().chain(changed).collect())
                 }
-                _ => Applied::Replaced(changed),
+                _ => Applied::Configured(changed),
             };
         }
         Ok(applied)
@@ -84,7 +93,7 @@ impl Caller {
                 let mut changed = pod.clone();
                 changed.metadata.uid.clone_from(&record.pod.metadata.uid);
                 changed.metadata.generation = record.pod.metadata.generation.map(|generation| generation + 1);
-                self.change(&name(pod), &changed).await?;
+                self.change(&name(pod), &changed, objects).await?;
                 if fields.iter().any(|field| field.contains("resources.")) {
                     let generation = changed.metadata.generation.unwrap_or_default();
                     unsettled = self.places().settled(&name(pod), generation).await?;
@@ -290,6 +299,39 @@ fn collect(before: &Value, after: &Value, path: &str, fields: &mut BTreeSet<Stri
         _ if before != after => drop(fields.insert(path.to_owned())),
         _ => {}
     }
+}
+
+/// A ConfigMap or Secret that was said never to change, and has.
+fn changed_immutable(before: &SentWorkload, after: &SentWorkload) -> Option<String> {
+    let name = |metadata: &ObjectMeta| (metadata.namespace.clone(), metadata.name.clone());
+    let map = before
+        .config_maps
+        .iter()
+        .filter(|map| map.immutable == Some(true))
+        .find(|map| {
+            let mut same = after
+                .config_maps
+                .iter()
+                .filter(|new| name(&new.metadata) == name(&map.metadata));
+            same.any(|new| {
+                new.data != map.data || new.binary_data != map.binary_data || new.immutable != Some(true)
+            })
+        });
+    let secret = before
+        .secrets
+        .iter()
+        .filter(|secret| secret.immutable == Some(true))
+        .find(|secret| {
+            let mut same = after
+                .secrets
+                .iter()
+                .filter(|new| name(&new.metadata) == name(&secret.metadata));
+            same.any(|new| new.data != secret.data || new.immutable != Some(true))
+        });
+    let map = map.map(|map| format!("ConfigMap {}", map.metadata.name.as_deref().unwrap_or_default()));
+    let secret =
+        secret.map(|secret| format!("Secret {}", secret.metadata.name.as_deref().unwrap_or_default()));
+    map.or(secret)
 }
 
 /// ConfigMaps and Secrets that the pod was made with and that are others now.

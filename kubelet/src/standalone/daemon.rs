@@ -332,10 +332,9 @@ impl Taker for Supervisor {
         self.detached.end(uid)
     }
 
-    fn change(&self, pod: &Pod) -> io::Result<()> {
+    fn change(&self, pod: &Pod, objects: &Objects) -> io::Result<()> {
         let uid = PodUid(pod.metadata.uid.clone().unwrap_or_default());
-        let (_, objects) = self.detached.load(&uid)?.into_parts();
         self.detached
-            .save(&uid, &SentWorkload::new(vec![pod.clone()], &objects))
+            .save(&uid, &SentWorkload::new(vec![pod.clone()], objects))
     }
 }

@@ -27,6 +27,7 @@ mod sub_path;
 mod termination;
 
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 
 use berth_cri::{ImageMount, Mount};
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
@@ -272,8 +273,29 @@ fn is_for_others(context: &Context<'_>, name: &str) -> bool {
     })
 }
 
+/// Held by who writes into volumes that are there, against those who remove them, of whom there may be many.
+static PRESENT: RwLock<()> = RwLock::new(());
+
+/// Brings the volumes whose files the node writes up to date, if `is_latest` says that nothing newer is to follow. Readers
+/// see either all of the old or all of the new files of a volume.
+pub fn refresh(context: &Context<'_>, is_latest: impl Fn() -> bool) -> Result<(), VolumeError> {
+    let _present = PRESENT.write().unwrap_or_else(PoisonError::into_inner);
+    if !is_latest() || !context.dir.exists() {
+        return Ok(());
+    }
+    let written = |volume: &&Volume| {
+        volume.config_map.is_some()
+            || volume.secret.is_some()
+            || volume.downward_api.is_some()
+            || volume.projected.is_some()
+    };
+    let mut volumes = context.volumes().iter().filter(written);
+    volumes.try_for_each(|volume| set_up_volume(context, volume))
+}
+
 /// Removes all volumes of a pod with its directory. Idempotent.
 pub fn tear_down(kubelet_root: &Path, dir: &PodDir, uid: &PodUid) -> Result<(), VolumeError> {
+    let _removing = PRESENT.read().unwrap_or_else(PoisonError::into_inner);
     // Before the directory: while that is there, this is tried again.
     claim::remove(kubelet_root, uid)?;
     dir.remove()

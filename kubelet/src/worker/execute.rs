@@ -327,7 +327,7 @@ async fn over(node: &Node, deadline: &mut watch::Receiver<UnixNanos>) {
     }
 }
 
-fn context<'a>(desired: &'a Desired, node: &'a Node, dir: &'a PodDir) -> volumes::Context<'a> {
+pub(super) fn context<'a>(desired: &'a Desired, node: &'a Node, dir: &'a PodDir) -> volumes::Context<'a> {
     volumes::Context {
         pod: &desired.pod,
         objects: &desired.objects,

@@ -40,7 +40,7 @@ pub use record::{PodRecord, Records};
 pub use router::EventRouter;
 pub use sole::Workers;
 
-use crate::plan::{NodeFacts, Stage};
+use crate::plan::{NodeFacts, Objects, Stage};
 
 /// What all workers of a node share.
 pub struct Node {
@@ -78,7 +78,7 @@ pub struct PodState {
 enum Command {
     Delete { grace: Option<Duration> },
     Restart { containers: Vec<String> },
-    Change { pod: Arc<Pod> },
+    Change { pod: Arc<Pod>, objects: Arc<Objects> },
     Debug { container: Box<EphemeralContainer> },
 }
 
@@ -101,9 +101,10 @@ impl PodControl {
     }
 
     /// Takes another specification for the pod, which differs only in what can be changed while it runs. Containers
-    /// whose image is another one are started anew; resources are changed as far as the node has them.
-    pub fn change(&self, pod: Arc<Pod>) {
-        let _ = self.commands.send(Command::Change { pod });
+    /// whose image is another one are started anew; resources are changed as far as the node has them. Volumes show `objects`
+    /// at once; containers that are started from now on have them in their environment.
+    pub fn change(&self, pod: Arc<Pod>, objects: Arc<Objects>) {
+        let _ = self.commands.send(Command::Change { pod, objects });
     }
 
     /// Adds an ephemeral container to the pod, which runs once beside the others. Whoever adds it has checked it; one whose

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use berth_cri::{ContainerState, ContainerStatus, EngineError, EngineEvent, PodSandboxStatus, UnixNanos};
@@ -182,6 +183,8 @@ pub fn spawn(
         announcer: Announcer::default(),
         adopted: false,
         restart_asked: BTreeSet::new(),
+        refresh_due: false,
+        refreshes: Arc::default(),
         logs_released: Some(logs_released),
         _sole: sole,
     };
@@ -277,6 +280,10 @@ pub(super) struct Worker {
     adopted: bool,
     /// Containers that are to be started anew, by name, until the next look tells which ones these are.
     restart_asked: BTreeSet<String>,
+    /// Volumes are being set up with objects that are others by now.
+    refresh_due: bool,
+    /// How often volumes were brought up to date, so that an older state never follows a newer one.
+    refreshes: Arc<AtomicU64>,
     /// Resolves when nobody reads the pod's logs any more.
     logs_released: Option<oneshot::Receiver<()>>,
     /// There is no other worker for the pod.
@@ -601,9 +608,11 @@ impl Worker {
             Wake::Engine | Wake::Timer => {}
             Wake::Command(Command::Delete { grace }) => self.delete(grace),
             Wake::Command(Command::Restart { containers }) => self.restart_asked.extend(containers),
-            Wake::Command(Command::Change { pod }) => {
+            Wake::Command(Command::Change { pod, objects }) => {
                 let pod = with_ephemeral(pod, &self.desired.pod);
+                self.desired.objects = objects;
                 self.change(pod);
+                self.refresh_volumes();
             }
             Wake::Command(Command::Debug { container }) => self.add_ephemeral(*container),
             Wake::Probe(report) => return self.probed(report),
@@ -671,6 +680,25 @@ impl Worker {
         self.save();
     }
 
+    /// Brings the files of ConfigMaps, Secrets and of what the pod says of itself up to date, beside the plan: containers
+    /// need not wait for it.
+    fn refresh_volumes(&mut self) {
+        self.refresh_due = !self.memory.volumes_ready;
+        if self.refresh_due || self.desired.deletion.is_some() {
+            return;
+        }
+        let (desired, node, dir) = (self.desired.clone(), Arc::clone(&self.node), self.dir.clone());
+        let (latest, reporter) = (Arc::clone(&self.refreshes), self.reporter.clone());
+        let number = latest.fetch_add(1, Ordering::SeqCst) + 1;
+        tokio::task::spawn_blocking(move || {
+            let context = super::execute::context(&desired, &node, &dir);
+            let is_latest = || latest.load(Ordering::SeqCst) == number;
+            if let Err(error) = crate::volumes::refresh(&context, is_latest) {
+                reporter.pod(EventReason::FailedMount, error.to_string());
+            }
+        });
+    }
+
     fn add_ephemeral(&mut self, container: EphemeralContainer) {
         let name = container.name.clone();
         let mut pod = self.desired.pod.as_ref().clone();
@@ -687,7 +715,13 @@ impl Worker {
     fn done(&mut self, done: Done) {
         match done {
             Done::Nothing => {}
-            Done::Volumes(ready) => self.memory.volumes_ready = ready,
+            Done::Volumes(ready) => {
+                self.memory.volumes_ready = ready;
+                // What was changed while they were set up.
+                if ready && self.refresh_due {
+                    self.refresh_volumes();
+                }
+            }
             Done::Image(name, present) => {
                 let pulled_at = self.node.clock.now();
                 self.memory

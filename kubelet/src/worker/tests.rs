@@ -502,7 +502,7 @@ async fn another_image_starts_its_container_anew_and_labels_start_none() {
     let mut changed: Pod = crate::testing::pod(&spec("j"));
     changed.metadata.uid = uid;
     changed.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
-    pod.handle.control().change(Arc::new(changed));
+    pod.handle.control().change(Arc::new(changed), Arc::default());
     bench
         .until("c again", |engine| engine.seconds_of("start c").len() == 2)
         .await;
@@ -513,7 +513,7 @@ async fn another_image_starts_its_container_anew_and_labels_start_none() {
     assert!(pod.handle.state.borrow().pod.metadata.labels.is_some());
     let mut again: Pod = crate::testing::pod(&spec("k"));
     again.metadata.uid = pod.handle.state.borrow().pod.metadata.uid.clone();
-    pod.handle.control().change(Arc::new(again));
+    pod.handle.control().change(Arc::new(again), Arc::default());
     bench
         .until("c with the last image", |engine| {
             engine.running("c").is_some() && engine.image_of("c").as_deref() == Some("k")
@@ -534,7 +534,7 @@ fn resize(pod: &Running, spec: &str) {
     let before = Arc::clone(&pod.handle.state.borrow().pod);
     changed.metadata.uid.clone_from(&before.metadata.uid);
     changed.metadata.generation = before.metadata.generation.map(|generation| generation + 1);
-    pod.handle.control().change(Arc::new(changed));
+    pod.handle.control().change(Arc::new(changed), Arc::default());
 }
 
 #[tokio::test(start_paused = true)]
@@ -752,7 +752,7 @@ fn random_events_never_start_a_container_twice() {
                     Happening::Resize(size) => {
                         let mut changed: Pod = crate::testing::pod(&sized(size));
                         changed.metadata.uid = pod.handle.state.borrow().pod.metadata.uid.clone();
-                        pod.handle.control().change(Arc::new(changed));
+                        pod.handle.control().change(Arc::new(changed), Arc::default());
                     }
                     Happening::Exit(container, code) => {
                         if let Some(id) = bench.engine.running(names[container]) {

@@ -329,9 +329,10 @@ impl Caller {
     ///
     /// # Errors
     /// Nobody runs the pod, or the kernel refuses its new limits.
-    pub async fn change(&self, shown: &str, pod: &Pod) -> Result<(), CallError> {
+    pub async fn change(&self, shown: &str, pod: &Pod, objects: &Objects) -> Result<(), CallError> {
         let request = |_| Request::Change {
             pod: Box::new(pod.clone()),
+            objects: Box::new(SentWorkload::new(Vec::new(), objects)),
         };
         self.ask(shown, request).await.map(drop)
     }

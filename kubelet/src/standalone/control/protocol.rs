@@ -48,7 +48,11 @@ pub(super) enum Request {
         container: Box<EphemeralContainer>,
     },
     /// Make a pod what is given, which differs only in what can be changed while it runs.
-    Change { pod: Box<Pod> },
+    Change {
+        pod: Box<Pod>,
+        /// Without pods: the ConfigMaps and Secrets that it has from now on.
+        objects: Box<SentWorkload>,
+    },
     /// Take pods on. Only the daemon does.
     Run { workload: Box<SentWorkload> },
 }

@@ -16,6 +16,7 @@ use super::protocol::{
 use super::usage;
 use super::wire::Wire;
 use crate::identity::PodUid;
+use crate::plan::Objects;
 use crate::spec;
 use crate::worker::{Node, PodControl};
 
@@ -38,7 +39,7 @@ pub(in crate::standalone) trait Taker: Send + Sync {
     /// Notes that a pod is to be removed, before it is.
     fn leave(&self, uid: &PodUid) -> io::Result<()>;
     /// Notes what a pod is from now on.
-    fn change(&self, pod: &Pod) -> io::Result<()>;
+    fn change(&self, pod: &Pod, objects: &Objects) -> io::Result<()>;
 }
 
 impl Owned {
@@ -148,7 +149,9 @@ async fn answer(owned: &Owned, wire: &Wire, request: Request) -> io::Result<()> 
             Answer::Done
         }),
         Request::Debug { uid, container } => debug(owned, &uid, *container).map(|()| Answer::Done),
-        Request::Change { pod } => change(owned, *pod).map(|()| Answer::Done),
+        Request::Change { pod, objects } => {
+            change(owned, *pod, objects.into_parts().1).map(|()| Answer::Done)
+        }
         Request::Run { workload } => match &owned.taker {
             Some(taker) => Arc::clone(taker)
                 .take(*workload)
@@ -330,15 +333,15 @@ fn debug(owned: &Owned, uid: &PodUid, container: EphemeralContainer) -> Result<(
 }
 
 /// What the pod is from now on is kept first; the rest is the worker's.
-fn change(owned: &Owned, pod: Pod) -> Result<(), Refusal> {
+fn change(owned: &Owned, pod: Pod, objects: Objects) -> Result<(), Refusal> {
     let uid = PodUid(pod.metadata.uid.clone().unwrap_or_default());
     let control = owned.control(&uid)?;
     if let Some(taker) = &owned.taker {
-        taker.change(&pod).map_err(unkept)?;
+        taker.change(&pod, &objects).map_err(unkept)?;
     }
     let pod = Arc::new(pod);
     owned.add(uid, Arc::clone(&pod), Some(control.clone()));
-    control.change(pod);
+    control.change(pod, Arc::new(objects));
     Ok(())
 }
 
