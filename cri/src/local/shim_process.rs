@@ -115,7 +115,13 @@ fn take_intent(directory: &Path) -> Result<(), EngineError> {
     let begun = Instant::now();
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(_held) => return std::fs::remove_file(&path).map_err(failed),
+            Ok(_held) => {
+                return match std::fs::remove_file(&path) {
+                    // Whoever had the lock before was here for the same, and has done it.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                    other => other.map_err(failed),
+                };
+            }
             Err((unlocked, nix::errno::Errno::EWOULDBLOCK)) if begun.elapsed() < END_TIMEOUT => {
                 file = unlocked;
                 if begun.elapsed() > END_PATIENCE {
@@ -181,4 +187,34 @@ pub(super) fn lives(directory: &Path) -> bool {
         return false;
     };
     Flock::lock(file, FlockArg::LockSharedNonblock).is_err()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many descriptors of this process lead to a file.
+    fn opened(path: &Path) -> usize {
+        let entries = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        entries
+            .filter(|entry| std::fs::read_link(entry.path()).is_ok_and(|target| target == path))
+            .count()
+    }
+
+    #[test]
+    fn an_intent_that_another_takes_back_meanwhile_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(CONFIG_NAME);
+        let first = Flock::lock(File::create(&path).unwrap(), FlockArg::LockExclusive).unwrap();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| take_intent(directory.path()));
+            let deadline = Instant::now() + END_TIMEOUT;
+            while opened(&path) < 2 && Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+            std::fs::remove_file(&path).unwrap();
+            drop(first);
+            second.join().unwrap().unwrap();
+        });
+    }
 }
