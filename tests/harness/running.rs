@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::IpAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,11 @@ pub struct Running {
     what: String,
     output: Output,
     readers: Vec<JoinHandle<()>>,
+}
+
+/// What was printed so far. A test that fails holds it: it is whole nevertheless, and what ends the program reads it again.
+fn printed(output: &Output) -> MutexGuard<'_, Vec<String>> {
+    output.0.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A program that has ended.
@@ -128,7 +133,7 @@ impl Running {
 
     /// What it printed so far.
     pub fn output(&self) -> String {
-        self.output.0.lock().expect("no reader panics").join("\n")
+        printed(&self.output).join("\n")
     }
 
     /// Waits for a line with `needle`, in whatever case, after the first `skip` lines, and returns its number and text.
@@ -186,7 +191,7 @@ impl Running {
 
     /// How many lines it printed so far: a mark for [`Running::line_after`].
     pub fn mark(&self) -> usize {
-        self.output.0.lock().expect("no reader panics").len()
+        printed(&self.output).len()
     }
 
     /// Waits for a line that matches, after the first `skip`.
@@ -196,8 +201,7 @@ impl Running {
     #[track_caller]
     pub fn find(&self, skip: usize, what: &str, matches: impl Fn(&str) -> bool) -> (usize, String) {
         let deadline = Instant::now() + PATIENCE;
-        let (lines, changed) = &*self.output;
-        let mut lines = lines.lock().expect("no reader panics");
+        let mut lines = printed(&self.output);
         let mut next = skip;
         loop {
             while let Some(line) = lines.get(next) {
@@ -214,10 +218,11 @@ impl Running {
                 self.what,
                 lines.join("\n")
             );
-            lines = changed
-                .wait_timeout(lines, rest.min(Duration::from_millis(200)))
-                .expect("no reader panics")
-                .0;
+            let waited = self
+                .output
+                .1
+                .wait_timeout(lines, rest.min(Duration::from_millis(200)));
+            lines = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -310,7 +315,7 @@ fn collect(stream: impl Read + Send + 'static, output: Output) -> JoinHandle<()>
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
             let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
-            output.0.lock().expect("no reader panics").push(text);
+            printed(&output).push(text);
             output.1.notify_all();
             line.clear();
         }
