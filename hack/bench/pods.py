@@ -139,16 +139,6 @@ class Node:
         return int(re.search(r"usage_usec (\d+)", v2.read_text()).group(1)) / 1e6
 
 
-def isolate():
-    """Runs this script again in a network and a mount namespace of its own, where the machine's /sys shows that network."""
-    if os.geteuid() != 0:
-        sys.exit("this benchmark makes containers and must run as root")
-    if os.environ.get("BERTH_BENCH_ISOLATED") != "1":
-        os.environ["BERTH_BENCH_ISOLATED"] = "1"
-        os.execvp("unshare", ["unshare", "--net", "--mount", "--propagation", "private", sys.executable, *sys.argv])
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-
-
 def seconds(pid, children=False):
     """Processor time of a process so far; with that of its children that have ended, if wanted."""
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

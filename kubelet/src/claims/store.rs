@@ -6,8 +6,8 @@
 //! ```
 
 use std::fs::{DirBuilder, File, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
@@ -15,6 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::record::full_name;
 use super::{ClaimError, ClaimRecord, decide, users};
+use crate::durable;
 use crate::identity::PodUid;
 use crate::spec;
 use crate::volumes::{delete_tree, make_private_dirs};
@@ -237,7 +238,10 @@ impl ClaimStore {
             make_data(&data).map_err(ClaimError::io("make the directory", &data))?;
         }
         let path = place.join(RECORD);
-        write_whole(&path, record).map_err(ClaimError::io("write", &path))
+        let written = serde_json::to_vec(record).map_err(io::Error::from);
+        written
+            .and_then(|content| durable::write(&path, &content))
+            .map_err(ClaimError::io("write", &path))
     }
 }
 
@@ -248,19 +252,6 @@ fn make_data(path: &Path) -> io::Result<()> {
         made => made?,
     }
     std::fs::set_permissions(path, Permissions::from_mode(0o777))
-}
-
-fn write_whole(path: &Path, record: &ClaimRecord) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)?;
-    file.write_all(&serde_json::to_vec(record)?)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)
 }
 
 /// Deletes what was renamed to be deleted.

@@ -1,7 +1,6 @@
 //! `berth apply`: a pod as a file says, with as little disturbance as can be.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -125,25 +124,17 @@ impl Caller {
 impl Places {
     /// Waits until a pod has the resources of this generation, or it is clear that it does not get them now.
     async fn settled(&self, pod: &str, generation: i64) -> Result<Option<Unsettled>, InspectError> {
-        let last = Mutex::new(None);
-        let done = self.when(pod, |pod| {
-            let unsettled = unsettled(pod.status.as_ref(), generation);
-            let done = unsettled
-                .as_ref()
-                .is_none_or(|unsettled| !unsettled.message.is_empty());
-            *last.lock().unwrap_or_else(PoisonError::into_inner) = unsettled;
-            done
+        let known = self.when(pod, |pod| match unsettled(pod.status.as_ref(), generation) {
+            Some(unsettled) if unsettled.message.is_empty() => None,
+            known => Some(known),
         });
-        match tokio::time::timeout(SETTLING, done).await {
-            Ok(done) => done?,
-            Err(_) => {
-                return Ok(Some(Unsettled {
-                    failed: false,
-                    message: "the resize is still in progress".to_owned(),
-                }));
-            }
-        }
-        Ok(last.into_inner().unwrap_or_else(PoisonError::into_inner))
+        let in_time = tokio::time::timeout(SETTLING, known).await;
+        in_time.unwrap_or_else(|_| {
+            Ok(Some(Unsettled {
+                failed: false,
+                message: "the resize is still in progress".to_owned(),
+            }))
+        })
     }
 }
 

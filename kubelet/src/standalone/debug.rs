@@ -7,7 +7,6 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::inspect::{InspectError, Places};
-use super::watch::Watch;
 use crate::defaults::TERMINATION_MESSAGE_PATH;
 use crate::spec;
 use crate::validation::validate_pod;
@@ -192,27 +191,13 @@ impl Places {
     /// # Errors
     /// There is no such pod, or the records can't be watched.
     pub async fn debug_ended(&self, pod: &str, name: &str) -> Result<Option<i32>, InspectError> {
-        let directory = self.kubelet_root.join("pod-records");
-        let failed = |source| InspectError::Watch {
-            path: directory.clone(),
-            source,
-        };
-        let watch = Watch::new(vec![directory.clone()]).map_err(failed)?;
-        loop {
-            watch.arm().map_err(failed)?;
-            let status = self.pod(pod)?.status.unwrap_or_default();
-            let all = status.ephemeral_container_statuses.iter().flatten();
-            let mut states = all
-                .filter(|status| status.name == name)
-                .filter_map(|status| status.state.as_ref());
-            if let Some(ended) = states.find_map(|state| state.terminated.as_ref()) {
-                return Ok(Some(ended.exit_code));
+        self.when(pod, |pod| {
+            if let Some(ended) = ephemeral_state(pod, name).and_then(|state| state.terminated.as_ref()) {
+                return Some(Some(ended.exit_code));
             }
-            if let Some("Succeeded" | "Failed") = status.phase.as_deref() {
-                return Ok(None);
-            }
-            watch.changed().await.map_err(failed)?;
-        }
+            has_ended(pod).then_some(None)
+        })
+        .await
     }
 
     /// Returns when an ephemeral container runs or has run; `said` is told why it does not yet, whenever that is something
@@ -226,35 +211,38 @@ impl Places {
         name: &str,
         mut said: impl FnMut(&str),
     ) -> Result<Result<DebugState, String>, InspectError> {
-        let directory = self.kubelet_root.join("pod-records");
-        let failed = |source| InspectError::Watch {
-            path: directory.clone(),
-            source,
-        };
-        let watch = Watch::new(vec![directory.clone()]).map_err(failed)?;
         let mut last = String::new();
-        loop {
-            watch.arm().map_err(failed)?;
-            let status = self.pod(pod)?.status.unwrap_or_default();
-            if let Some("Succeeded" | "Failed") = status.phase.as_deref() {
-                return Ok(Err("the pod has ended".to_owned()));
+        self.when(pod, |pod| {
+            if has_ended(pod) {
+                return Some(Err("the pod has ended".to_owned()));
             }
-            let all = status.ephemeral_container_statuses.iter().flatten();
-            let state = all
-                .filter(|status| status.name == name)
-                .find_map(|status| status.state.clone());
-            match state.map(reached).transpose() {
-                Err(reason) => return Ok(Err(reason)),
-                Ok(Some(Reached::State(state))) => return Ok(Ok(state)),
+            match ephemeral_state(pod, name).cloned().map(reached).transpose() {
+                Err(reason) => return Some(Err(reason)),
+                Ok(Some(Reached::State(state))) => return Some(Ok(state)),
                 Ok(Some(Reached::Waits(reason))) if reason != last => {
                     said(&reason);
                     last = reason;
                 }
                 Ok(_) => {}
             }
-            watch.changed().await.map_err(failed)?;
-        }
+            None
+        })
+        .await
     }
+}
+
+fn ephemeral_state<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerState> {
+    let all = pod
+        .status
+        .iter()
+        .flat_map(|status| status.ephemeral_container_statuses.iter().flatten());
+    all.filter(|status| status.name == name)
+        .find_map(|status| status.state.as_ref())
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 enum Reached {

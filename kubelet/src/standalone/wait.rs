@@ -90,24 +90,28 @@ impl Places {
     /// # Errors
     /// There is no such pod, unless that is what is waited for; or the records can't be read or watched.
     pub async fn wait(&self, pod: &str, until: &Until) -> Result<(), InspectError> {
-        self.until(pod, until.bears_absence(), |found| until.holds(found))
-            .await
+        let holds = |found: Option<&Pod>| until.holds(found).then_some(());
+        self.until(pod, until.bears_absence(), holds).await
     }
 
-    /// Returns when a pod that there is is as it is wanted.
+    /// Returns what is looked for in a pod that there is, once it is found.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
-    pub(super) async fn when(&self, pod: &str, holds: impl Fn(&Pod) -> bool) -> Result<(), InspectError> {
-        self.until(pod, false, |found| found.is_some_and(&holds)).await
+    pub(super) async fn when<T>(
+        &self,
+        pod: &str,
+        mut find: impl FnMut(&Pod) -> Option<T>,
+    ) -> Result<T, InspectError> {
+        self.until(pod, false, |found| found.and_then(&mut find)).await
     }
 
-    async fn until(
+    async fn until<T>(
         &self,
         pod: &str,
         may_be_absent: bool,
-        holds: impl Fn(Option<&Pod>) -> bool,
-    ) -> Result<(), InspectError> {
+        mut find: impl FnMut(Option<&Pod>) -> Option<T>,
+    ) -> Result<T, InspectError> {
         let directory = self.kubelet_root.join("pod-records");
         let failed = |source| InspectError::Watch {
             path: directory.clone(),
@@ -121,8 +125,8 @@ impl Places {
                 Err(InspectError::NoPod(_)) if may_be_absent => None,
                 Err(error) => return Err(error),
             };
-            if holds(found.as_ref()) {
-                return Ok(());
+            if let Some(found) = find(found.as_ref()) {
+                return Ok(found);
             }
             watch.changed().await.map_err(failed)?;
         }
