@@ -162,3 +162,11 @@ fn an_image_that_was_pushed_can_be_fetched_and_is_counted() {
     registry.stop();
     node.finish();
 }
+
+#[test]
+fn a_node_s_disk_goes_with_it() {
+    let node = Node::with_disk(1 << 20);
+    let scratch = node.scratch().to_owned();
+    node.finish();
+    assert!(!scratch.exists(), "{} is still there", scratch.display());
+}

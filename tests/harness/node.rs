@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid, sethostname};
@@ -220,6 +220,12 @@ impl Node {
                 break;
             }
             std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        // What something is mounted on can't be removed with the scratch directory.
+        let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+        let places = mounts.lines().rev().filter_map(|line| line.split(' ').nth(4));
+        for place in places.filter(|place| Path::new(place).starts_with(self.scratch.path())) {
+            let _ = umount2(place, MntFlags::MNT_DETACH);
         }
     }
 }
