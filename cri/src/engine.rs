@@ -13,7 +13,7 @@ use crate::session::{Session, StreamOptions};
 use crate::types::{
     AuthConfig, CgroupDriver, ContainerConfig, ContainerId, ContainerStatus, EngineEvent, ExecOutput, Image,
     ImageFsInfo, ImageId, LinuxContainerResources, PodSandboxConfig, PodSandboxStatus, PullProgress,
-    RuntimeStatus, RuntimeVersion, SandboxId,
+    RuntimeHandler, RuntimeStatus, RuntimeVersion, SandboxId,
 };
 use crate::v1;
 
@@ -174,6 +174,12 @@ pub trait Engine: Send + Sync + 'static {
     async fn status(&self, verbose: bool) -> Result<RuntimeStatus, EngineError> {
         let _ = verbose;
         Err(cannot("status"))
+    }
+
+    /// The runtime handlers and what each can do: what [`status`](Self::status) says of them, without asking whether there is a
+    /// network, which may take as long as its plugins like.
+    async fn runtime_handlers(&self) -> Result<Vec<RuntimeHandler>, EngineError> {
+        Ok(self.status(false).await?.handlers)
     }
 
     /// Who makes the pods' cgroups.

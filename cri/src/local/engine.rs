@@ -18,8 +18,8 @@ use crate::engine::{Engine, EngineError, EventStream};
 use crate::session::{Session, StreamOptions};
 use crate::types::{
     AuthConfig, CgroupDriver, ContainerConfig, ContainerId, ContainerStatus, ExecOutput, Image, ImageFsInfo,
-    ImageId, LinuxContainerResources, PodSandboxConfig, PodSandboxStatus, PullProgress, RuntimeStatus,
-    RuntimeVersion, SandboxId,
+    ImageId, LinuxContainerResources, PodSandboxConfig, PodSandboxStatus, PullProgress, RuntimeHandler,
+    RuntimeStatus, RuntimeVersion, SandboxId,
 };
 use crate::v1;
 #[async_trait]
@@ -221,6 +221,10 @@ impl Engine for LocalEngine {
 
     async fn status(&self, verbose: bool) -> Result<RuntimeStatus, EngineError> {
         status::status(&self.inner, verbose).await
+    }
+
+    async fn runtime_handlers(&self) -> Result<Vec<RuntimeHandler>, EngineError> {
+        Ok(status::runtime_handlers(&self.inner).await)
     }
 
     async fn cgroup_driver(&self) -> Result<CgroupDriver, EngineError> {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::cgroups::Place;
 use super::{Container, Inner, Sandbox, checkpoint, conditions, features, handlers, lock, network};
 use crate::engine::EngineError;
-use crate::types::{CgroupDriver, RuntimeStatus};
+use crate::types::{CgroupDriver, RuntimeHandler, RuntimeStatus};
 
 /// Whether pods can be run, and what they can have.
 pub(super) async fn status(inner: &Inner, verbose: bool) -> Result<RuntimeStatus, EngineError> {
@@ -41,10 +41,15 @@ pub(super) async fn status(inner: &Inner, verbose: bool) -> Result<RuntimeStatus
     }
     Ok(RuntimeStatus {
         conditions: vec![runtime, network],
-        handlers: handlers::list(inner, features::built_in(inner).await).await,
+        handlers: runtime_handlers(inner).await,
         supplemental_groups_policy: true,
         info,
     })
+}
+
+/// The runtime handlers, as they were found when they were first asked for.
+pub(super) async fn runtime_handlers(inner: &Inner) -> Vec<RuntimeHandler> {
+    handlers::list(inner, features::built_in(inner).await).await
 }
 
 /// A sandbox as `crictl inspectp` shows it.

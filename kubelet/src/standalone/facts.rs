@@ -37,7 +37,7 @@ pub(super) async fn gather(host: &Host) -> NodeFacts {
 
 /// Only the runtime knows. One that can't be asked will say so to the first pod.
 async fn recursive_read_only(host: &Host) -> BTreeSet<String> {
-    let handlers = host.engine.status(false).await.map(|status| status.handlers);
+    let handlers = host.engine.runtime_handlers().await;
     let able = handlers.unwrap_or_default().into_iter();
     able.filter(|handler| handler.recursive_read_only_mounts)
         .map(|handler| handler.name)
