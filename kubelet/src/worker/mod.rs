@@ -7,15 +7,21 @@
 mod announce;
 mod cgroup;
 mod clock;
+mod commands;
 mod event;
 mod execute;
+mod inbox;
 mod memory;
+mod observe;
+mod outcomes;
 mod pod;
+mod probes;
 mod record;
 mod reporter;
 mod resize;
 mod router;
 mod sole;
+mod spawn;
 mod storage;
 mod tasks;
 
@@ -159,4 +165,4 @@ impl PodHandle {
     }
 }
 
-pub use pod::{SpawnError, spawn};
+pub use spawn::{SpawnError, spawn};

@@ -1,0 +1,108 @@
+//! What a worker is told to do with its pod.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use berth_cri::{ContainerState, ContainerStatus};
+use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
+
+use super::event::EventReason;
+use super::pod::Worker;
+use crate::plan::{Deletion, StepKey};
+use crate::spec;
+
+impl Worker {
+    pub(super) fn delete(&mut self, grace: Option<Duration>) {
+        let now = self.node.clock.now();
+        let deletion = match self.desired.deletion {
+            None => Deletion {
+                requested_at: now,
+                grace,
+            },
+            Some(last) => Deletion {
+                grace: shorter(last.grace, grace),
+                ..last
+            },
+        };
+        self.desired.deletion = Some(deletion);
+        self.record.set_deletion(Some(deletion));
+        self.save();
+    }
+
+    /// Whoever asks for a restart means the containers that run now, or are just being started.
+    pub(super) fn note_restarts(&mut self, containers: &[ContainerStatus]) {
+        if self.restart_asked.is_empty() && self.memory.restarts == self.record.restarts {
+            return;
+        }
+        let being_started = |name: &String| {
+            let starts =
+                |key: &StepKey| matches!(key, StepKey::StartContainer(started, _) if started == name);
+            self.tasks.keys().iter().any(starts)
+        };
+        let asked = std::mem::take(&mut self.restart_asked);
+        self.restart_asked = asked.iter().filter(|name| being_started(name)).cloned().collect();
+        let meant = containers
+            .iter()
+            .filter(|c| c.state == ContainerState::Running && asked.contains(&c.config.name));
+        self.memory
+            .restarts
+            .extend(meant.map(|container| container.id.clone()));
+        if self.record.restarts != self.memory.restarts {
+            self.record.restarts.clone_from(&self.memory.restarts);
+            self.save();
+        }
+    }
+
+    pub(super) fn change(&mut self, pod: Arc<Pod>) {
+        let image = |pod: &Pod, name: &str| spec::container(pod, name).and_then(|(c, _)| c.image.clone());
+        for (container, _) in spec::all_containers(&pod) {
+            if image(&self.desired.pod, &container.name) != container.image {
+                self.restart_asked.insert(container.name.clone());
+            }
+        }
+        self.note_wish(&pod);
+        self.record.pod = pod.as_ref().clone();
+        self.desired.pod = pod;
+        self.save();
+    }
+
+    /// Brings the files of ConfigMaps, Secrets and of what the pod says of itself up to date, beside the plan: containers
+    /// need not wait for it.
+    pub(super) fn refresh_volumes(&mut self) {
+        self.refresh_due = !self.memory.volumes_ready;
+        if self.refresh_due || self.desired.deletion.is_some() {
+            return;
+        }
+        let (desired, node, dir) = (self.desired.clone(), Arc::clone(&self.node), self.dir.clone());
+        let (latest, reporter) = (Arc::clone(&self.refreshes), self.reporter.clone());
+        let number = latest.fetch_add(1, Ordering::SeqCst) + 1;
+        tokio::task::spawn_blocking(move || {
+            let context = super::execute::context(&desired, &node, &dir);
+            let is_latest = || latest.load(Ordering::SeqCst) == number;
+            if let Err(error) = crate::volumes::refresh(&context, is_latest) {
+                reporter.pod(EventReason::FailedMount, error.to_string());
+            }
+        });
+    }
+
+    pub(super) fn add_ephemeral(&mut self, container: EphemeralContainer) {
+        let name = container.name.clone();
+        let mut pod = self.desired.pod.as_ref().clone();
+        if spec::container(&pod, &name).is_some() || spec::is_ephemeral(&pod, &name) {
+            let message = format!("the pod has a container {name:?} already");
+            return self.reporter.container(EventReason::Failed, &name, message);
+        }
+        if let Some(spec) = &mut pod.spec {
+            spec.ephemeral_containers.get_or_insert_default().push(container);
+        }
+        self.change(Arc::new(pod));
+    }
+}
+
+fn shorter(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

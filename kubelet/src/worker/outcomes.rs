@@ -1,0 +1,121 @@
+//! What came of the steps of a plan, and what of it a worker has to remember.
+
+use super::event::EventReason;
+use super::execute::Done;
+use super::pod::Worker;
+use crate::defaults::IMMEDIATE_EVICTION_GRACE_PERIOD;
+use crate::plan::{self, HookKind, Plan, PodFailure, Stage, Step, StepKey};
+
+impl Worker {
+    pub(super) fn done(&mut self, done: Done) {
+        match done {
+            Done::Nothing => {}
+            Done::Volumes(ready) => {
+                self.memory.volumes_ready = ready;
+                // What was changed while they were set up.
+                if ready && self.refresh_due {
+                    self.refresh_volumes();
+                }
+            }
+            Done::Image(name, present) => {
+                let pulled_at = self.node.clock.now();
+                self.memory
+                    .images
+                    .insert(name, plan::ImageState { present, pulled_at });
+            }
+            Done::Group(limits) => self.group_is(limits),
+            Done::Resized(id, resources) => self.container_has(id, resources),
+            Done::Hook(id, kind, outcome) => self.memory.hook_ended(id, kind, outcome),
+        }
+    }
+
+    pub(super) fn failed(&mut self, key: StepKey, reason: plan::Reason, message: String) {
+        if let StepKey::StartContainer(..) = key {
+            // The image may have been removed under us.
+            self.doubtful_images.extend(self.memory.images.keys().cloned());
+        }
+        let now = self.node.clock.now();
+        if self.memory.failed(key.clone(), now, reason, message.clone()) {
+            let event = match reason {
+                _ if matches!(key, StepKey::ResizePod | StepKey::ResizeContainer(_)) => {
+                    EventReason::ResizeError
+                }
+                plan::Reason::FailedMount => EventReason::FailedMount,
+                plan::Reason::FailedCreatePodSandBox => EventReason::FailedCreatePodSandBox,
+                plan::Reason::FailedSync => EventReason::FailedSync,
+                _ => EventReason::Failed,
+            };
+            match &key {
+                // The announcer tells it with the waiting reason.
+                StepKey::StartContainer(..) if reason == plan::Reason::CreateContainerConfigError => {}
+                StepKey::StartContainer(name, _) => {
+                    self.reporter
+                        .container(event, name, format!("{reason}: {message}"));
+                }
+                StepKey::PullImage(image) => {
+                    self.reporter.pod(
+                        event,
+                        format!("{reason}: can't pull image \"{image}\": {message}"),
+                    );
+                }
+                _ => self.reporter.pod(event, message),
+            }
+        }
+    }
+
+    /// Remembers that the pod failed as a whole: a clock that is set back must not bring it to life again.
+    pub(super) fn note_failure(&mut self, plan: &Plan) {
+        if let (Some(failure), Some(at), None) = (&plan.failure, plan.over_since, &self.memory.failed) {
+            self.memory.failed = Some((at, failure.clone()));
+            self.record.failed.clone_from(&self.memory.failed);
+            self.save();
+        }
+    }
+
+    /// The pod takes more than it may. One that is ending anyway is left to that.
+    pub(super) fn evict(&mut self, message: String) {
+        let ends = self.state.borrow().stage > Stage::Syncing || self.desired.deletion.is_some();
+        if ends || self.memory.failed.is_some() {
+            return;
+        }
+        self.reporter.pod(EventReason::Evicted, message.trim_end());
+        let failure = PodFailure {
+            reason: "Evicted".to_owned(),
+            message,
+            grace: Some(IMMEDIATE_EVICTION_GRACE_PERIOD),
+        };
+        self.memory.failed = Some((self.node.clock.now(), failure));
+        self.record.failed.clone_from(&self.memory.failed);
+        self.save();
+    }
+
+    /// Remembers when a container was first told to end.
+    pub(super) fn note_kill(&mut self, step: &Step) {
+        let (Step::StopContainer { id, .. }
+        | Step::RunHook {
+            id,
+            kind: HookKind::PreStop,
+            ..
+        }) = step
+        else {
+            return;
+        };
+        let resized = matches!(
+            step,
+            Step::StopContainer {
+                reason: plan::KillReason::Resize,
+                ..
+            }
+        );
+        if resized && self.memory.restarts.insert(id.clone()) {
+            self.record.restarts.clone_from(&self.memory.restarts);
+            self.save();
+        }
+        let now = self.node.clock.now();
+        self.memory.kill_started.entry(id.clone()).or_insert(now);
+        if self.record.kill_started != self.memory.kill_started {
+            self.record.kill_started.clone_from(&self.memory.kill_started);
+            self.save();
+        }
+    }
+}

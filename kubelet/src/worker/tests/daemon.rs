@@ -1,0 +1,102 @@
+//! Workers that come and go while their pod stays.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_new_worker_adopts_what_a_dead_one_left() {
+    let bench = Bench::new();
+    let spec = r#"{"containers":[{"name":"c","image":"i",
+        "readinessProbe":{"exec":{"command":["r"]},"periodSeconds":10}}]}"#;
+    let mut first = bench.spawn(spec);
+    first.event(EventReason::Ready, "c").await;
+    first.handle.break_off().await;
+    let mut second = bench.spawn(spec);
+    second.event(EventReason::Adopted, "c").await;
+    second.event(EventReason::Ready, "c").await;
+    sleep(Duration::from_secs(100)).await;
+    while let Ok(event) = second.events.try_recv() {
+        assert_ne!(event.reason, EventReason::NotReady);
+    }
+    assert_eq!(
+        bench.engine.order_of(&["start", "sandbox"]),
+        ["sandbox 0", "start c-0"]
+    );
+    second.handle.delete(None);
+    second.gone().await;
+    bench.assert_clean();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_outlives_the_daemon() {
+    let bench = Bench::new();
+    bench.engine.behave(
+        "c",
+        Behaviour {
+            stops_after: None,
+            ..Behaviour::default()
+        },
+    );
+    let spec = r#"{"terminationGracePeriodSeconds":30,"containers":[{"name":"c","image":"i"}]}"#;
+    let first = bench.spawn(spec);
+    bench.until("c", |engine| engine.running("c").is_some()).await;
+    let begun = Instant::now();
+    first.handle.delete(None);
+    sleep(Duration::from_secs(10)).await;
+    first.handle.break_off().await;
+    bench.spawn(spec).gone().await;
+    assert!(
+        begun.elapsed() <= Duration::from_secs(31),
+        "{:?}",
+        begun.elapsed()
+    );
+    bench.assert_clean();
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_is_one_worker_for_a_uid() {
+    let bench = Bench::new();
+    let spec = r#"{"containers":[{"name":"c","image":"i"}]}"#;
+    let pod = bench.spawn(spec);
+    let second = |name: &str, workers: Workers| {
+        let mut twin: Pod = crate::testing::pod(spec);
+        twin.metadata.name = Some(name.to_owned());
+        let uid = PodUid(twin.metadata.uid.clone().unwrap());
+        let desired = Desired {
+            pod: Arc::new(twin),
+            uid: uid.clone(),
+            objects: Arc::new(Objects::default()),
+            node: Arc::clone(&bench.node.facts),
+            deletion: None,
+            user_ids: None,
+        };
+        let node = Node {
+            runtime_endpoint: None,
+            engine: Arc::clone(&bench.node.engine),
+            kubelet_root: bench.node.kubelet_root.clone(),
+            facts: Arc::clone(&bench.node.facts),
+            cgroups: Arc::clone(&bench.node.cgroups),
+            clock: bench.node.clock.clone(),
+            pull_progress: Arc::new(|_| {}),
+            workers,
+        };
+        let (_, engine_events) = mpsc::unbounded_channel();
+        let (events, _) = mpsc::unbounded_channel();
+        spawn(Arc::new(node), desired, engine_events, events).map(drop)
+    };
+    let name = crate::spec::name(&pod.handle.state.borrow().pod).to_owned();
+    let error = second(&name, bench.node.workers.clone()).unwrap_err();
+    assert!(matches!(error, SpawnError::Running(_)), "{error}");
+    // Another process with a pod of another name.
+    let error = second("other", Workers::default()).unwrap_err();
+    assert!(
+        error.to_string().contains("give it another metadata.uid"),
+        "{error}"
+    );
+    pod.handle.delete(None);
+    pod.gone().await;
+    bench.assert_clean();
+    // Its end makes room.
+    let again = bench.spawn(spec);
+    again.handle.delete(None);
+    again.gone().await;
+}

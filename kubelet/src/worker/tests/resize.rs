@@ -1,0 +1,140 @@
+//! Other resources for a pod that runs.
+
+use super::*;
+
+const SIZED: &str = r#"{"containers":[
+    {"name":"c","image":"i","resources":{"limits":{"cpu":"1","memory":"10Mi"}}},
+    {"name":"d","image":"i","resources":{"limits":{"cpu":"1","memory":"10Mi"}},
+     "resizePolicy":[{"resourceName":"cpu","restartPolicy":"RestartContainer"}]}]}"#;
+
+fn resize(pod: &Running, spec: &str) {
+    let mut changed: Pod = crate::testing::pod(spec);
+    let before = Arc::clone(&pod.handle.state.borrow().pod);
+    changed.metadata.uid.clone_from(&before.metadata.uid);
+    changed.metadata.generation = before.metadata.generation.map(|generation| generation + 1);
+    pod.handle.control().change(Arc::new(changed), Arc::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_resources_come_in_place_or_with_a_restart_and_outlive_the_daemon() {
+    let bench = Bench::new();
+    let mut pod = bench.spawn(SIZED);
+    bench
+        .until("d runs", |engine| engine.running("d").is_some())
+        .await;
+    resize(&pod, &SIZED.replace("10Mi", "20Mi"));
+    pod.event(EventReason::ResizeStarted, "").await;
+    pod.event(EventReason::ResizeCompleted, "").await;
+    let mib = |count: i64| count << 20;
+    // In whatever order: the group is wide enough for both.
+    let mut updates = bench.engine.order_of(&["update", "stop"]);
+    updates.sort();
+    assert_eq!(
+        updates,
+        [
+            format!("update c-0 100000 {}", mib(20)),
+            format!("update d-0 100000 {}", mib(20))
+        ]
+    );
+    assert_eq!(bench.cgroups.memory_limits(), [Some(mib(20)), Some(mib(40))]);
+    // Another daemon finds it done.
+    pod.handle.break_off().await;
+    let mut pod = bench.spawn(&SIZED.replace("10Mi", "20Mi"));
+    pod.event(EventReason::Adopted, "d").await;
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(bench.engine.order_of(&["update", "stop"]).len(), 2);
+    // CPU in place for the one; the other is started anew.
+    resize(
+        &pod,
+        &SIZED
+            .replace("10Mi", "20Mi")
+            .replace(r#""cpu":"1""#, r#""cpu":"2""#),
+    );
+    bench
+        .until("d again", |engine| engine.seconds_of("start d").len() == 2)
+        .await;
+    bench
+        .until("c has it", |engine| engine.order_of(&["update"]).len() == 3)
+        .await;
+    assert_eq!(bench.engine.seconds_of("start c").len(), 1);
+    pod.handle.delete(None);
+    pod.gone().await;
+    bench.assert_clean();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_below_what_is_in_use_is_refused_until_it_is_not() {
+    let bench = Bench::new();
+    let mut pod = bench.spawn(SIZED);
+    bench
+        .until("d runs", |engine| engine.running("d").is_some())
+        .await;
+    bench.engine.use_memory(8 << 20);
+    resize(&pod, &SIZED.replace("10Mi", "5Mi"));
+    let error = pod.event(EventReason::ResizeError, "").await;
+    assert!(
+        error
+            .message
+            .starts_with("cannot decrease memory limits: attempting to set container")
+            && error
+                .message
+                .ends_with("memory limit (5242880) below current usage (8388608)"),
+        "{}",
+        error.message
+    );
+    assert!(bench.engine.order_of(&["update"]).is_empty());
+    let status = pod.handle.state.borrow().status.clone();
+    let progress = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|c| c.type_ == "PodResizeInProgress");
+    assert_eq!(progress.and_then(|c| c.reason.as_deref()), Some("Error"));
+    bench.engine.use_memory(1 << 20);
+    pod.event(EventReason::ResizeCompleted, "").await;
+    assert_eq!(bench.engine.order_of(&["update"]).len(), 2);
+    assert_eq!(bench.cgroups.memory_limits().last(), Some(&Some(10 << 20)));
+    pod.handle.delete(None);
+    pod.gone().await;
+    bench.assert_clean();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resize_waits_until_other_pods_leave_room() {
+    let mut bench = Bench::new();
+    let node = Arc::get_mut(&mut bench.node).unwrap();
+    let facts = node.facts.as_ref().clone();
+    node.facts = Arc::new(NodeFacts {
+        memory_capacity: 64 << 20,
+        cpu_capacity: 8000,
+        ..facts
+    });
+    let mut pod = bench.spawn(SIZED);
+    bench
+        .until("d runs", |engine| engine.running("d").is_some())
+        .await;
+    let mut other: Pod = crate::testing::pod(&SIZED.replace("10Mi", "20Mi"));
+    other.metadata.uid = Some("other".to_owned());
+    other.metadata.name = Some("other".to_owned());
+    let records = Records::new(&bench.node.kubelet_root);
+    records
+        .save(&PodRecord::new(other, 1, std::path::PathBuf::new()))
+        .unwrap();
+    resize(&pod, &SIZED.replace("10Mi", "30Mi"));
+    let deferred = pod.event(EventReason::ResizeDeferred, "").await;
+    assert!(
+        deferred
+            .message
+            .contains("memory, requested: 62914560, used: 41943040"),
+        "{}",
+        deferred.message
+    );
+    sleep(Duration::from_secs(100)).await;
+    assert!(bench.engine.order_of(&["update"]).is_empty());
+    records.remove(&PodUid("other".into())).unwrap();
+    pod.event(EventReason::ResizeCompleted, "").await;
+    assert_eq!(bench.engine.order_of(&["update"]).len(), 2);
+    pod.handle.delete(None);
+    pod.gone().await;
+    bench.assert_clean();
+}
