@@ -14,7 +14,7 @@ use berth_kubelet::standalone::{self, Format, Host, Taken, Workload};
 use clap::Args;
 
 use crate::builtin_image;
-use crate::pods::{caller, on_this_thread};
+use crate::pods::{caller, host_with, on_this_thread};
 use crate::preflight;
 use crate::root::{EngineOptions, Root};
 use crate::rootless::Rootless;
@@ -154,15 +154,9 @@ async fn run_pods(
     };
     runtime::check_images(&runtime, &workload).await?;
     let host = Host {
-        engine: runtime.engine,
-        runtime_endpoint: runtime.endpoint,
-        kubelet_root: root.kubelet.clone(),
-        log_root: root.pod_logs.clone(),
-        run_root: root.run.clone(),
-        cgroup_root: cgroup_root.to_owned(),
         restart_backoff: args.restart_backoff,
         allowed_sysctls: args.allowed_unsafe_sysctls.clone(),
-        without_cgroups: Rootless::here().is_some(),
+        ..host_with(root, cgroup_root, runtime)
     };
     standalone::run(host, workload)
         .await

@@ -155,10 +155,9 @@ mod tests {
 
     fn read(text: &str, claims: &[ClaimRecord]) -> Result<Manifest, String> {
         let options = Options {
-            lenient: false,
             node: "/n",
             claims,
-            user: None,
+            ..Options::default()
         };
         load(&[Source { name: "f", text }], options).map_err(|errors| errors.to_string())
     }

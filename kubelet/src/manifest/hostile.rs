@@ -21,10 +21,8 @@ fn pod(metadata: &str, spec: &str, container: &str) -> String {
 
 fn errors(text: &str) -> Vec<String> {
     let options = Options {
-        lenient: false,
         node: "/n",
-        claims: &[],
-        user: None,
+        ..Options::default()
     };
     match load(&[Source { name: "f", text }], options) {
         Ok(_) => Vec::new(),

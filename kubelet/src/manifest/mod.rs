@@ -49,7 +49,7 @@ pub struct Source<'a> {
 }
 
 /// How manifests are read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Options<'a> {
     /// Unknown and unsupported fields are left out with a warning, not refused.
     pub lenient: bool,

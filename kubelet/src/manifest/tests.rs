@@ -7,8 +7,7 @@ fn options(lenient: bool) -> Options<'static> {
     Options {
         lenient,
         node: "/var/lib/berth",
-        claims: &[],
-        user: None,
+        ..Options::default()
     }
 }
 
@@ -463,13 +462,7 @@ fn what_controllers_make_pods_of_is_refused_with_the_way_on() {
             name: "f",
             text: &text,
         };
-        let options = Options {
-            lenient: false,
-            node: "",
-            claims: &[],
-            user: None,
-        };
-        let error = load(&[source], options).unwrap_err().to_string();
+        let error = load(&[source], Options::default()).unwrap_err().to_string();
         assert!(
             error.contains(&format!("{version} {kind} can't be run")),
             "{error}"
