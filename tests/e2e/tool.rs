@@ -1,45 +1,13 @@
-//! The commands that look at pods and change them: `wait`, `inspect`, `ps -o`, `stats`, `top`, `apply`, `validate`,
-//! `explain`, `completion`, `man`.
+//! The commands that look at pods: `wait`, `inspect`, `ps -o`, `stats`, `top`; and `validate`, `explain`, `completion`, `man`.
+
+mod gated;
 
 use std::fs;
 
-use berth_tests::{Ended, HELPER, Node, Running, cgroup_directories, container, eventually, pod};
+use berth_tests::{HELPER, Node, Running};
 use serde_json::{Value, json};
 
-fn berth(node: &Node, arguments: &[&str]) -> Ended {
-    Running::start(node.berth(arguments), "").wait().expect_no_panic()
-}
-
-/// A pod that is ready when its file is there.
-fn gated(image_suffix: &str, more: Value) -> String {
-    let mut main = container(
-        "main",
-        &["sleep", "inf"],
-        json!({ "readinessProbe": { "exec": { "command": ["exists", "/tmp/ready"] }, "periodSeconds": 1 } }),
-    );
-    main["image"] = json!(format!("{HELPER}{image_suffix}"));
-    main["resources"] = json!({ "limits": { "memory": "64Mi", "cpu": "1" } });
-    let mut text: Value = json!({ "restartPolicy": "Never", "containers": [main] });
-    text.as_object_mut()
-        .unwrap()
-        .extend(more.as_object().unwrap().clone());
-    pod("gated", text)
-}
-
-fn detach(node: &Node, manifest: &str) {
-    let file = node.file("gated.yaml", manifest);
-    berth(node, &["run", "-d", &file.display().to_string()]).expect_code(0);
-    berth(node, &["wait", "gated", "--for=jsonpath={.status.phase}=Running"]).expect_code(0);
-}
-
-fn end(node: Node) {
-    berth(&node, &["rm", "--force", "gated"]).expect_code(0);
-    eventually("the daemon ends", || {
-        let lock = node.root().join("var/lib/berth/kubelet/pod-locks/daemon.lock");
-        (!lock.exists()).then_some(())
-    });
-    node.finish();
-}
+use gated::{berth, detach, end, end_without_pods, gated};
 
 #[test]
 fn waiting_ends_with_what_is_waited_for_or_with_the_time() {
@@ -58,11 +26,7 @@ fn waiting_ends_with_what_is_waited_for_or_with_the_time() {
     berth(&node, &["stop", "gated", "--grace-period", "0"]).expect_code(0);
     gone.wait().expect_code(0);
     berth(&node, &["wait", "gated", "--for=condition=Ready"]).expect_code(1);
-    eventually("the daemon ends", || {
-        let lock = node.root().join("var/lib/berth/kubelet/pod-locks/daemon.lock");
-        (!lock.exists()).then_some(())
-    });
-    node.finish();
+    end_without_pods(node);
 }
 
 #[test]
@@ -95,152 +59,6 @@ fn pods_are_shown_in_every_format() {
         "{line}"
     );
     assert!(show(&["stats", "--no-stream"]).contains("64.0MiB"));
-    end(node);
-}
-
-#[test]
-fn applying_changes_in_place_what_it_can_and_says_what_it_makes_anew() {
-    let node = Node::new();
-    detach(&node, &gated("", json!({})));
-    let apply = |manifest: &str, options: &[&str]| {
-        let file = node.file("applied.yaml", manifest).display().to_string();
-        let arguments: Vec<&str> = ["apply", &file]
-            .into_iter()
-            .chain(options.iter().copied())
-            .collect();
-        berth(&node, &arguments).expect_code(0).output
-    };
-    let find = |path: &str| {
-        let template = format!("jsonpath={path}");
-        berth(&node, &["inspect", "gated", "-o", &template])
-            .expect_code(0)
-            .output
-    };
-    let (uid, started) = (
-        "{.metadata.uid}",
-        "{.status.containerStatuses[0].state.running.startedAt}",
-    );
-    let before = (find(uid), find(started));
-    assert!(apply(&gated("", json!({})), &[]).contains("pod/gated unchanged"));
-    // More memory: the same process has it.
-    let larger = gated("", json!({})).replace("64Mi", "96Mi");
-    assert!(
-        apply(&larger, &["--dry-run"])
-            .contains("configured (dry run): spec.containers[0].resources.limits.memory")
-    );
-    assert!(apply(&larger, &[]).contains("pod/gated configured"));
-    assert_eq!((find(uid), find(started)), before);
-    let limit = (96_u64 << 20).to_string();
-    let limited = cgroup_directories(node.cgroup()).into_iter().filter(|group| {
-        let of = |file: &str| fs::read_to_string(group.join(file)).unwrap_or_default();
-        [of("memory.limit_in_bytes"), of("memory.max")]
-            .iter()
-            .any(|text| text.trim() == limit)
-    });
-    assert_eq!(limited.count(), 2, "the pod's group and the container's");
-    assert!(apply(&larger, &[]).contains("unchanged"));
-    // Another command: another pod.
-    let other = larger.replace("\"inf\"", "\"1000\"");
-    let said = apply(&other, &[]);
-    assert!(
-        said.contains("spec.containers[0].command[1] can't be changed while it runs"),
-        "{said}"
-    );
-    assert!(said.contains("pod/gated replaced"), "{said}");
-    assert_ne!(find(uid), before.0);
-    end(node);
-}
-
-/// The limit of memory is changed in place, unless less is asked for than is in use; the CPU's with a restart.
-#[test]
-fn a_resize_is_in_place_or_restarts_or_is_refused() {
-    let node = Node::new();
-    let sized = |cpu: &str, memory: &str| {
-        let main = container(
-            "main",
-            &["allocate", "50331648", "--hold"],
-            json!({
-                "resources": { "limits": { "memory": memory, "cpu": cpu } },
-                "resizePolicy": [
-                    { "resourceName": "cpu", "restartPolicy": "RestartContainer" },
-                    { "resourceName": "memory", "restartPolicy": "NotRequired" },
-                ],
-            }),
-        );
-        pod(
-            "gated",
-            json!({ "containers": [main], "terminationGracePeriodSeconds": 1 }),
-        )
-    };
-    detach(&node, &sized("1", "96Mi"));
-    eventually("the memory is in use", || {
-        let log = berth(&node, &["logs", "gated"]).output;
-        log.contains("allocated").then_some(())
-    });
-    let apply = |manifest: &str| {
-        let file = node.file("applied.yaml", manifest).display().to_string();
-        berth(&node, &["apply", &file])
-    };
-    let find = |path: &str| {
-        let template = format!("jsonpath={path}");
-        berth(&node, &["inspect", "gated", "-o", &template])
-            .expect_code(0)
-            .output
-            .trim()
-            .to_owned()
-    };
-    let of_container = |field: &str| find(&format!("{{.status.containerStatuses[0].{field}}}"));
-    // More, in place.
-    apply(&sized("1", "128Mi")).expect_code(0);
-    assert_eq!(of_container("resources.limits.memory"), "128Mi");
-    assert_eq!(of_container("restartCount"), "0");
-    // Less than is in use.
-    apply(&sized("1", "16Mi"))
-        .expect_code(1)
-        .expect_output(&["cannot decrease memory limits", "below current usage"]);
-    assert_eq!(
-        find("{.status.conditions[?(@.type==\"PodResizeInProgress\")].reason}"),
-        "Error"
-    );
-    assert_eq!(of_container("resources.limits.memory"), "128Mi");
-    assert_eq!(of_container("allocatedResources.memory"), "16Mi");
-    // More than there is.
-    apply(&sized("1", "8000Gi"))
-        .expect_code(1)
-        .expect_output(&["the resize is infeasible"]);
-    // Less than before, and more than is in use.
-    apply(&sized("1", "112Mi")).expect_code(0);
-    assert_eq!(of_container("resources.limits.memory"), "112Mi");
-    assert_eq!(
-        find("{.status.conditions[?(@.type==\"PodResizeInProgress\")].status}"),
-        ""
-    );
-    assert_eq!(
-        find("{.status.conditions[?(@.type==\"PodResizePending\")].status}"),
-        ""
-    );
-    assert_eq!(of_container("restartCount"), "0");
-    // The CPU's changes with a restart.
-    apply(&sized("2", "112Mi")).expect_code(0);
-    let again = "--for=jsonpath={.status.containerStatuses[0].restartCount}=1";
-    berth(&node, &["wait", "gated", again, "--timeout=1m"]).expect_code(0);
-    let has = "--for=jsonpath={.status.containerStatuses[0].resources.limits.cpu}=2";
-    berth(&node, &["wait", "gated", has, "--timeout=1m"]).expect_code(0);
-    end(node);
-}
-
-#[test]
-fn another_image_restarts_the_container_in_its_pod() {
-    let node = Node::new();
-    detach(&node, &gated("", json!({})));
-    let id = berth(&node, &["image", "ls", "-q"]).expect_code(0).output;
-    let changed = gated("", json!({})).replace(HELPER, id.lines().next().unwrap());
-    let file = node.file("applied.yaml", &changed).display().to_string();
-    berth(&node, &["apply", &file])
-        .expect_code(0)
-        .expect_output(&["configured"]);
-    let again = "--for=jsonpath={.status.containerStatuses[0].restartCount}=1";
-    berth(&node, &["wait", "gated", again]).expect_code(0);
     end(node);
 }
 
@@ -284,49 +102,4 @@ fn manifests_are_validated_and_explained_without_a_node() {
             .contains("container")
     );
     node.finish();
-}
-
-#[test]
-fn files_of_a_config_map_follow_while_the_pod_runs() {
-    let node = Node::new();
-    let manifest = |word: &str, more: Value| {
-        let mut map = json!({
-            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "words" }, "data": { "word": word },
-        });
-        let fields = map.as_object_mut().unwrap();
-        fields.extend(more.as_object().unwrap().clone());
-        let spec = json!({
-            "volumes": [{ "name": "words", "configMap": { "name": "words" } }],
-            "containers": [container("main", &["sleep", "inf"], json!({
-                "env": [{ "name": "WORD", "valueFrom": { "configMapKeyRef": { "name": "words", "key": "word" } } }],
-                "volumeMounts": [
-                    { "name": "words", "mountPath": "/words" },
-                    { "name": "words", "mountPath": "/single", "subPath": "word" },
-                ],
-            }))],
-        });
-        format!("{}{}", berth_tests::document(&map), pod("gated", spec))
-    };
-    detach(&node, &manifest("old", json!({})));
-    berth(&node, &["wait", "gated", "--for=condition=Ready"]).expect_code(0);
-    let apply = |manifest: String| {
-        let file = node.file("applied.yaml", &manifest).display().to_string();
-        berth(&node, &["apply", &file])
-    };
-    apply(manifest("new", json!({ "immutable": true })))
-        .expect_code(0)
-        .expect_output(&["pod/gated configured"]);
-    let check = |what: &str| berth(&node, &["exec", "gated", "--", "checks", what]).code() == Some(0);
-    eventually("the file is the new one", || {
-        check("file=/words/word:new").then_some(())
-    });
-    // As upstream has it: a part of a volume, and the environment, are of the container's start.
-    assert!(check("file=/single:old"));
-    berth(&node, &["exec", "gated", "--", "env"])
-        .expect_code(0)
-        .expect_output(&["WORD=old"]);
-    apply(manifest("newer", json!({ "immutable": true })))
-        .expect_code(1)
-        .expect_output(&["ConfigMap words is immutable"]);
-    end(node);
 }
