@@ -77,5 +77,7 @@ vm:
 	hack/vm/test
 	hack/vm/pods
 	hack/vm/service
+	hack/vm/rootless
+	hack/vm/rootless --systemd
 	hack/vm/checkpoint
 	hack/vm/checkpoint-pods

@@ -19,6 +19,7 @@ use crate::image_gc::{self, ImageGcArgs};
 use crate::pods::{host, on_this_thread, places};
 use crate::preflight;
 use crate::root::{EngineOptions, Root};
+use crate::rootless::Rootless;
 
 /// How long a daemon may take to answer after it was started.
 const START: Duration = Duration::from_secs(30);
@@ -56,14 +57,14 @@ pub(crate) fn run(args: &DaemonArgs, root: &Root, cgroup_root: &Path) -> Result<
     args.image_gc.check()?;
     preflight::check()?;
     let log = log(args.on_demand, root)?;
-    // A service has one already; and a daemon without one is as good while the session lasts.
-    let group = args
-        .on_demand
-        .then(|| OwnGroup::enter(&root.kubelet, cgroup_root));
+    // A service has one already, as has an ordinary user's node; and a daemon without one is as good while the session
+    // lasts.
+    let is_users = Rootless::here().is_some();
+    let group = (args.on_demand && !is_users).then(|| OwnGroup::enter(&root.kubelet, cgroup_root));
     if let Some(Err(error)) = &group {
         log.say(&format!("no control group of its own: {error}"));
     }
-    if group.is_none() {
+    if group.is_none() && !is_users {
         OwnGroup::remove_left(&root.kubelet, cgroup_root);
     }
     let ended = serve(args, root, cgroup_root, log);

@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use root::Root;
+use rootless::Entry;
 
 /// A Kubernetes node in one program.
 #[derive(Parser, Debug)]
@@ -95,6 +96,17 @@ impl Command {
             _ => Place::Network,
         }
     }
+
+    /// What it wants of an ordinary user's node.
+    fn entry(&self, place: Place) -> Entry {
+        Entry {
+            network: place == Place::Network,
+            starts_pods: matches!(
+                self,
+                Self::Run(_) | Self::Apply(_) | Self::Debug(_) | Self::Restart(_) | Self::Daemon(_)
+            ),
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -114,7 +126,7 @@ fn run(cli: Cli) -> Result<ExitCode, String> {
     let root = Root::new(cli.root.as_deref())?;
     let place = cli.command.place();
     if place != Place::Anywhere
-        && let Some(code) = rootless::enter(&root, place == Place::Network)?
+        && let Some(code) = rootless::enter(&root, cli.command.entry(place))?
     {
         return Ok(code);
     }

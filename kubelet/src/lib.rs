@@ -13,6 +13,7 @@ pub mod env;
 pub mod env_file;
 pub mod expansion;
 pub mod identity;
+mod lacking;
 mod lifecycle;
 mod local_storage;
 pub mod logs;
@@ -33,6 +34,8 @@ pub mod user_ids;
 pub mod validation;
 pub mod volumes;
 pub mod worker;
+
+pub use lacking::Lacking;
 
 #[cfg(test)]
 mod testing;

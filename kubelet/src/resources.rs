@@ -81,7 +81,7 @@ pub fn container_resources(
             .unified
             .insert("memory.oom.group".to_owned(), "1".to_owned());
     }
-    resources
+    node.lacking.without(resources)
 }
 
 fn hugepage_limits(container: &Container) -> BTreeMap<String, u64> {
@@ -137,7 +137,7 @@ pub fn pod_resources(pod: &Pod, node: &NodeFacts) -> LinuxContainerResources {
             resources.memory_limit = total_limit("memory").map(Value::as_units);
         }
     }
-    resources
+    node.lacking.without(resources)
 }
 
 /// What the pod's sandbox needs beside its containers (`spec.overhead`), for the engine.

@@ -17,7 +17,7 @@ use rustix::fs::FlockOperation;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::geteuid;
 
-use super::{Network, Rootless, SOCKET, VARIABLE, ids, network};
+use super::{Groups, Network, Rootless, SOCKET, VARIABLE, ids, network};
 use crate::root::Root;
 
 /// Where a system keeps root's programs, which an ordinary user's `PATH` may leave out: `nft` is one.
@@ -31,14 +31,24 @@ struct Keeper {
     _connection: UnixStream,
     pid: i32,
     network: Network,
+    groups: Groups,
+}
+
+/// What a command wants of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Its network; else the machine's is kept.
+    pub(crate) network: bool,
+    /// To start pods.
+    pub(crate) starts_pods: bool,
 }
 
 /// Runs this very command in the namespaces of an ordinary user's node, and returns what it ends with. `None`: it is root's,
-/// or in the namespaces already. `in_its_network`: else the command keeps the machine's network.
+/// or in the namespaces already.
 ///
 /// # Errors
 /// A sentence that says why an ordinary user can't have a node here.
-pub(crate) fn enter(root: &Root, in_its_network: bool) -> Result<Option<ExitCode>, String> {
+pub(crate) fn enter(root: &Root, entry: Entry) -> Result<Option<ExitCode>, String> {
     if geteuid().is_root() {
         end_with_parent();
         return Ok(None);
@@ -48,7 +58,11 @@ pub(crate) fn enter(root: &Root, in_its_network: bool) -> Result<Option<ExitCode
         uid: geteuid().as_raw(),
         first_port: first_port(),
         network: keeper.network.clone(),
+        groups: keeper.groups.clone(),
     };
+    if entry.starts_pods {
+        keeper.groups.enter()?;
+    }
     let program = std::env::current_exe().map_err(|error| format!("berth can't find itself: {error}."))?;
     let directory = std::env::current_dir();
     let mut command = Command::new(program);
@@ -58,7 +72,7 @@ pub(crate) fn enter(root: &Root, in_its_network: bool) -> Result<Option<ExitCode
         .env("PATH", search_path());
     // Before the first child: it ends, and is sent to, what must not be missed.
     let signals = Signals::take().map_err(|error| format!("Signals can't be taken: {error}."))?;
-    join(keeper.pid, in_its_network)
+    join(&keeper, entry.network)
         .map_err(|error| format!("The namespaces of your node can't be entered: {error}."))?;
     // The new mount namespace's root is where one begins in it.
     if let Ok(directory) = directory {
@@ -109,11 +123,14 @@ fn exit_code(status: ExitStatus) -> ExitCode {
 }
 
 /// The user namespace comes first: it gives the right to the others.
-fn join(pid: i32, with_network: bool) -> io::Result<()> {
+fn join(keeper: &Keeper, with_network: bool) -> io::Result<()> {
+    let pid = keeper.pid;
+    let with_groups = matches!(keeper.groups, Groups::Given { .. });
     let kinds = [
         ("user", CloneFlags::CLONE_NEWUSER, true),
         ("pid", CloneFlags::CLONE_NEWPID, true),
         ("net", CloneFlags::CLONE_NEWNET, with_network),
+        ("cgroup", CloneFlags::CLONE_NEWCGROUP, with_groups),
         ("mnt", CloneFlags::CLONE_NEWNS, true),
     ];
     let open = |(name, kind, _)| Ok((File::open(format!("/proc/{pid}/ns/{name}"))?, kind));
@@ -152,13 +169,14 @@ fn find(run: &Path) -> Option<Keeper> {
         std::os::fd::AsRawFd::as_raw_fd(&held)
     );
     let connection = UnixStream::connect(path).ok()?;
-    let mut greeting = String::new();
-    BufReader::new(&connection).read_line(&mut greeting).ok()?;
-    let greeting = greeting.strip_suffix('\n')?;
+    let mut lines = BufReader::new(&connection).lines();
+    let mut line = || lines.next()?.ok();
+    let (network, groups) = (Network::parse(&line()?), Groups::parse(&line()?));
     // As this process's PID namespace numbers it; the connection keeps it from being another's.
     let pid = rustix::net::sockopt::socket_peercred(&connection).ok()?.pid;
     Some(Keeper {
-        network: Network::parse(greeting),
+        network,
+        groups,
         pid: pid.as_raw_nonzero().get(),
         _connection: connection,
     })
@@ -183,7 +201,8 @@ fn start(run: &Path) -> Result<(), String> {
     let outcome = (|| {
         hear(&mut control, "unshared")?;
         ids::map(pid)?;
-        tell(&control, "mapped")?;
+        let groups = Groups::give(pid, run);
+        tell(&control, &groups.line())?;
         let first = hear(&mut control, "first ")?;
         let first = first
             .parse()

@@ -20,7 +20,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Network, SOCKET, network};
+use super::way_out::{WayOut, door as door_out_of, step_aside};
+use super::{Groups, Network, SOCKET, groups, network};
 
 /// Hold the namespaces of an ordinary user's node; berth starts this itself
 #[derive(Args, Debug)]
@@ -32,6 +33,10 @@ pub(crate) struct KeeperArgs {
     /// The first process of the PID namespace
     #[arg(long)]
     first: bool,
+
+    /// The node's control groups, in words of berth's own
+    #[arg(long, default_value = "none")]
+    groups: String,
 }
 
 /// The other end is who starts it: lines go both ways over standard output, which is a socket.
@@ -67,7 +72,7 @@ pub(crate) fn run(args: &KeeperArgs) -> ExitCode {
         return ExitCode::FAILURE;
     };
     let outcome = if args.first {
-        keep(&args.run, &mut starter)
+        keep(args, &mut starter)
     } else {
         begin(&args.run, &mut starter)
     };
@@ -89,13 +94,29 @@ fn failed(doing: &str) -> impl Fn(io::Error) -> String + '_ {
 fn begin(run: &Path, starter: &mut Starter) -> Result<(), String> {
     unshare(CloneFlags::CLONE_NEWUSER).map_err(why_no_user_namespace)?;
     starter.say("unshared").map_err(failed("tell of it"))?;
-    starter.hear().map_err(failed("wait for the ids"))?;
-    let others = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID;
+    let line = starter.hear().map_err(failed("wait for the ids"))?;
+    let groups = Groups::parse(&line);
+    let mut others = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID;
+    let mut door = None;
+    if let Groups::Given { path, unit } = &groups {
+        others |= CloneFlags::CLONE_NEWCGROUP;
+        // systemd removes its own.
+        if unit.is_none() {
+            door = Some(door_out_of(path).map_err(failed("hold the control group"))?);
+        }
+    }
     unshare(others).map_err(why_not)?;
+    if let Groups::Given { path, .. } = &groups {
+        step_aside(path).map_err(failed("make a control group"))?;
+    }
     let program = std::env::current_exe().map_err(failed("find berth itself"))?;
-    let child = Command::new(program)
-        .args(["rootless-keeper", "--first", "--run"])
-        .arg(run)
+    let mut command = Command::new(program);
+    command.args(["rootless-keeper", "--first", "--groups", &line, "--run"]);
+    command.arg(run);
+    if let Some(door) = door {
+        command.stderr(door);
+    }
+    let child = command
         .current_dir("/")
         .spawn()
         .map_err(failed("start the first process"))?;
@@ -123,9 +144,16 @@ fn why_not(errno: Errno) -> String {
 }
 
 /// Is the first process until nobody is left.
-fn keep(run: &Path, starter: &mut Starter) -> Result<(), String> {
+fn keep(args: &KeeperArgs, starter: &mut Starter) -> Result<(), String> {
+    let (run, groups) = (args.run.as_path(), Groups::parse(&args.groups));
+    let way_out = match &groups {
+        Groups::Given { path, unit: None } => {
+            Some(WayOut::behind_standard_error(path).map_err(failed("hold the control group"))?)
+        }
+        _ => None,
+    };
     let network = Network::parse(&starter.hear().map_err(failed("wait for the network"))?);
-    mount_own(run, &network)?;
+    mount_own(run, &network, &groups)?;
     berth_cni::raise_loopback()
         .map_err(|error| format!("The loopback of your node can't be used: {error}."))?;
     let children = SigSet::from(Signal::SIGCHLD);
@@ -137,21 +165,31 @@ fn keep(run: &Path, starter: &mut Starter) -> Result<(), String> {
     let listener = listen(run).map_err(failed("listen"))?;
     starter.say("ready").map_err(failed("tell of it"))?;
     detach().map_err(failed("detach from the starter"))?;
-    let served = serve(&listener, &ended, &network);
+    let greeting = format!("{}\n{}\n", network.line(), groups.line());
+    let served = serve(&listener, &ended, &greeting);
     network::remove_files(run);
+    if let Some(way_out) = way_out {
+        way_out.take();
+    }
     // Last: who finds no socket starts another keeper.
     let _ = fs::remove_file(run.join(SOCKET));
     served.map_err(failed("serve"))
 }
 
 /// The node's own view: mounts that reach nobody else, its processes, and a name server that it can reach.
-fn mount_own(run: &Path, network: &Network) -> Result<(), String> {
+fn mount_own(run: &Path, network: &Network, groups: &Groups) -> Result<(), String> {
     let none = None::<&str>;
     let refused = |doing: &'static str| move |errno: Errno| failed(doing)(errno.into());
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
         .map_err(refused("keep mounts from the machine"))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), flags, none).map_err(refused("mount /proc"))?;
+    if let Groups::Given { path, .. } = groups {
+        // A mount of its own is refused on top of one of the same file system.
+        let own = groups::below_root(path);
+        mount(Some(&own), groups::ROOT, none, MsFlags::MS_BIND, none)
+            .map_err(refused("mount your control group"))?;
+    }
     if *network != Network::Slirp4netns {
         return Ok(());
     }
@@ -191,7 +229,7 @@ fn detach() -> io::Result<()> {
 }
 
 /// Greets commands, and reaps what ends, until there is neither a command nor a child.
-fn serve(listener: &UnixListener, ended: &SignalFd, network: &Network) -> io::Result<()> {
+fn serve(listener: &UnixListener, ended: &SignalFd, greeting: &str) -> io::Result<()> {
     let mut commands: Vec<UnixStream> = Vec::new();
     // The one that starts this comes at once, or has ended; then there is nothing to wait for.
     let mut begun = false;
@@ -224,7 +262,7 @@ fn serve(listener: &UnixListener, ended: &SignalFd, network: &Network) -> io::Re
             begun = true;
             let greeted = command
                 .set_nonblocking(true)
-                .and_then(|()| writeln!(&command, "{}", network.line()));
+                .and_then(|()| (&command).write_all(greeting.as_bytes()));
             if greeted.is_ok() {
                 commands.push(command);
             }

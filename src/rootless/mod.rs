@@ -3,16 +3,22 @@
 //! A node of such a user is a user, mount, network and PID namespace, which a keeper has. Whatever the user asks for is done
 //! by this program in there: who typed the command waits outside, and passes on what it is sent.
 
+mod groups;
 mod ids;
 mod join;
 mod keeper;
 mod network;
+mod way_out;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use berth_kubelet::manifest::OrdinaryUser;
+use berth_cri::cgroups::{Controller, Hierarchies};
+use berth_kubelet::Lacking;
+use berth_kubelet::manifest::{OrdinaryUser, UserGroups};
 
-pub(crate) use join::enter;
+use groups::Groups;
+pub(crate) use join::{Entry, enter};
 pub(crate) use keeper::{KeeperArgs, run as keep};
 
 /// The keeper's socket, in the node's run directory.
@@ -53,6 +59,7 @@ pub(crate) struct Rootless {
     /// Ports below this one are root's.
     pub(crate) first_port: u16,
     network: Network,
+    groups: Groups,
 }
 
 impl Rootless {
@@ -65,16 +72,19 @@ impl Rootless {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let mut words = text.splitn(3, ' ');
+        let mut lines = text.splitn(3, '\n');
+        let (uid, first_port) = lines.next()?.split_once(' ')?;
         Some(Self {
-            uid: words.next()?.parse().ok()?,
-            first_port: words.next()?.parse().ok()?,
-            network: Network::parse(words.next()?),
+            uid: uid.parse().ok()?,
+            first_port: first_port.parse().ok()?,
+            network: Network::parse(lines.next()?),
+            groups: Groups::parse(lines.next()?),
         })
     }
 
     fn text(&self) -> String {
-        format!("{} {} {}", self.uid, self.first_port, self.network.line())
+        let (network, groups) = (self.network.line(), self.groups.line());
+        format!("{} {}\n{network}\n{groups}", self.uid, self.first_port)
     }
 
     /// What an ordinary user's pods can't have; `None` for root's. Where manifests are only looked at, outside of the
@@ -82,17 +92,60 @@ impl Rootless {
     pub(crate) fn rules() -> Option<OrdinaryUser> {
         if let Some(here) = Self::here() {
             let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+            let lacking = here.lacking();
             return Some(OrdinaryUser {
                 first_port: here.first_port,
                 forwards_ports: here.alone().is_none(),
                 ids: number_of_ids(&map),
+                groups: here.why_no_groups().map_or(
+                    Ok(UserGroups {
+                        cpu: !lacking.cpu,
+                        memory: !lacking.memory,
+                        hugetlb: !lacking.hugetlb,
+                    }),
+                    Err,
+                ),
             });
         }
         (!rustix::process::geteuid().is_root()).then(|| OrdinaryUser {
             first_port: join::first_port(),
             forwards_ports: true,
             ids: u32::MAX,
+            groups: if groups::is_there() {
+                Ok(UserGroups {
+                    cpu: true,
+                    memory: true,
+                    hugetlb: true,
+                })
+            } else {
+                Err(groups::ONLY_V1)
+            },
         })
+    }
+
+    /// Whether the node has control groups.
+    pub(crate) fn has_groups(&self) -> bool {
+        matches!(self.groups, Groups::Given { .. })
+    }
+
+    /// Why it has none: part of a sentence.
+    fn why_no_groups(&self) -> Option<&'static str> {
+        static WHY: OnceLock<String> = OnceLock::new();
+        match &self.groups {
+            Groups::Given { .. } => None,
+            Groups::None(why) => Some(WHY.get_or_init(|| why.clone())),
+        }
+    }
+
+    /// What was not given to the user with a control group.
+    pub(crate) fn lacking(&self) -> Lacking {
+        let lacks = |controller| !Hierarchies::get().is_ok_and(|found| found.supports(controller));
+        Lacking {
+            cpu: lacks(Controller::Cpu),
+            memory: lacks(Controller::Memory),
+            pids: lacks(Controller::Pids),
+            hugetlb: lacks(Controller::HugeTlb),
+        }
     }
 
     /// Why nothing leads out of the node, if that is so.
@@ -131,6 +184,7 @@ mod tests {
                 uid: 1000,
                 first_port: 1024,
                 network,
+                groups: Groups::None("why".to_owned()),
             };
             assert_eq!(Rootless::parse(&told.text()), Some(told));
         }

@@ -105,7 +105,7 @@ impl Node {
     }
 
     /// The word by which the node is known.
-    pub(crate) fn marker(&self) -> &str {
+    pub fn marker(&self) -> &str {
         &self.marker
     }
 

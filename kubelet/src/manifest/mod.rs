@@ -36,7 +36,7 @@ use crate::validation::{self, HostPort};
 
 pub use diagnostic::{Diagnostic, ManifestErrors};
 pub use explain::explain;
-pub use ordinary_user::OrdinaryUser;
+pub use ordinary_user::{OrdinaryUser, UserGroups};
 pub use support::without_effect;
 
 /// A manifest file.

@@ -1,7 +1,7 @@
 //! What of a Pod an ordinary user's node can't do, found in the manifest before anything is made.
 //!
-//! Such a node is in a user namespace, has no control groups, and its network is connected with the machine's by a program of
-//! the user's.
+//! Such a node is in a user namespace, has the control groups that were given to the user, and its network is connected with
+//! the machine's by a program of the user's.
 
 use super::tree::{Node, Value};
 
@@ -14,6 +14,19 @@ pub struct OrdinaryUser {
     pub forwards_ports: bool,
     /// How many ids the user has.
     pub ids: u32,
+    /// The control groups, or why there are none: part of a sentence.
+    pub groups: Result<UserGroups, &'static str>,
+}
+
+/// The controllers of the control groups that were given to a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UserGroups {
+    /// Processor time.
+    pub cpu: bool,
+    /// Memory.
+    pub memory: bool,
+    /// Huge pages.
+    pub hugetlb: bool,
 }
 
 /// A field that is refused.
@@ -24,8 +37,8 @@ pub(super) struct Impossible {
     pub(super) why: String,
 }
 
-const NO_CGROUPS: &str =
-    "limits and shares are set in control groups, which an ordinary user does not have here";
+const NO_CONTROLLER: &str = "the control groups that were given to you lack its controller (systemctl edit user@.service: \
+                             [Service] Delegate=yes)";
 const UNKNOWN_PROCESSES: &str =
     "without control groups nobody can tell which processes are a container's, so each has its own";
 
@@ -90,7 +103,7 @@ impl Finder<'_> {
             "the machine's IPC namespace belongs to root",
         );
         self.refuse_if(
-            is("shareProcessNamespace"),
+            is("shareProcessNamespace") && self.user.groups.is_err(),
             "spec.shareProcessNamespace",
             UNKNOWN_PROCESSES,
         );
@@ -167,20 +180,26 @@ impl Finder<'_> {
 
     fn resources(&mut self, path: &str, resources: Option<&Node>) {
         let Some(resources) = resources else { return };
-        for (list, refused) in [
-            ("limits", &["cpu", "memory", "hugepages-"][..]),
-            ("requests", &["cpu", "hugepages-"][..]),
-        ] {
+        for list in ["limits", "requests"] {
             let Some(Value::Map(fields)) = resources.get(list).map(|node| &node.value) else {
                 continue;
             };
-            for (key, value) in fields {
-                let is_refused = refused.iter().any(|name| match name.strip_suffix('-') {
-                    Some(_) => key.name.starts_with(name),
-                    None => key.name == *name,
-                });
-                if is_refused && !value.is_null() {
-                    self.refuse(&format!("{path}.{list}[{}]", key.name), NO_CGROUPS);
+            for (key, _) in fields.iter().filter(|(_, value)| !value.is_null()) {
+                // What is requested of memory weighs nothing.
+                let needs: fn(UserGroups) -> bool = match (list, key.name.as_str()) {
+                    (_, "cpu") => |groups| groups.cpu,
+                    ("limits", "memory") => |groups| groups.memory,
+                    (_, name) if name.starts_with("hugepages-") => |groups| groups.hugetlb,
+                    _ => continue,
+                };
+                let path = format!("{path}.{list}[{}]", key.name);
+                match self.user.groups {
+                    Err(why) => {
+                        let why =
+                            format!("limits and shares are set in control groups, and you have none: {why}");
+                        self.refuse(&path, &why);
+                    }
+                    Ok(groups) => self.refuse_if(!needs(groups), &path, NO_CONTROLLER),
                 }
             }
         }
@@ -215,7 +234,7 @@ impl Finder<'_> {
                 .and_then(Node::text)
                 .is_some_and(|medium| medium.starts_with("HugePages")),
             &format!("{path}.emptyDir.medium"),
-            "huge pages are limited in control groups, which an ordinary user does not have here",
+            "only root can mount them",
         );
     }
 }
@@ -252,6 +271,7 @@ mod tests {
         first_port: 1024,
         forwards_ports: true,
         ids: 65537,
+        groups: Err("none were given to you"),
     };
 
     fn paths(spec: &str, user: OrdinaryUser) -> Vec<String> {
@@ -331,6 +351,34 @@ mod tests {
         ] {
             assert_eq!(paths(spec, USER), [path], "{spec}");
         }
+    }
+
+    #[test]
+    fn limits_need_their_controllers() {
+        let spec = "{shareProcessNamespace: true, containers: [{resources: {requests: {cpu: 1}, limits: {memory: 1Mi, \
+                    hugepages-2Mi: 2Mi}}}]}";
+        let all = UserGroups {
+            cpu: true,
+            memory: true,
+            hugetlb: true,
+        };
+        let with = |groups| OrdinaryUser {
+            groups: Ok(groups),
+            ..USER
+        };
+        assert_eq!(paths(spec, with(all)), [""; 0]);
+        let memory_only = UserGroups {
+            cpu: false,
+            hugetlb: false,
+            ..all
+        };
+        assert_eq!(
+            paths(spec, with(memory_only)),
+            [
+                "spec.containers[0].resources.limits[hugepages-2Mi]",
+                "spec.containers[0].resources.requests[cpu]",
+            ]
+        );
     }
 
     #[test]

@@ -92,4 +92,6 @@ pub struct NodeFacts {
     pub pod_pids_limit: Option<i64>,
     /// No control groups can be made, as by an ordinary user: nothing is limited and nothing weighed.
     pub without_cgroups: bool,
+    /// Controllers that an ordinary user's control groups don't have.
+    pub lacking: crate::Lacking,
 }

@@ -30,6 +30,7 @@ pub(super) async fn gather(host: &Host) -> NodeFacts {
         has_app_armor: read("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
         allowed_sysctls: host.allowed_sysctls.clone(),
         without_cgroups: host.without_cgroups,
+        lacking: host.lacking,
         swap_accounting: swap_accounting(&read("/proc/self/mountinfo")),
         ..NodeFacts::default()
     }

@@ -47,6 +47,8 @@ pub struct Host {
     pub allowed_sysctls: AllowedSysctls,
     /// Nobody here may make control groups: pods run without limits.
     pub without_cgroups: bool,
+    /// Controllers that the control groups here don't have.
+    pub lacking: crate::Lacking,
 }
 
 /// Pods to run and what they refer to; defaulted, validated, with UIDs.

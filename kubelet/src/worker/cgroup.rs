@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use berth_cri::LinuxContainerResources;
-use berth_cri::cgroups::{Cgroup, CgroupError};
+use berth_cri::cgroups::{Cgroup, CgroupError, Controller, Hierarchies};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -261,6 +261,10 @@ impl List {
 
     /// Gives the tiers above a pod their share of the CPU, where they are ours.
     fn set_tier_shares(&self, pod: &Path) -> Result<(), PodCgroupError> {
+        // An ordinary user may have been given groups without it.
+        if !Hierarchies::get()?.supports(Controller::Cpu) {
+            return Ok(());
+        }
         for tier in parents(pod).filter(|tier| self.ours.contains(*tier)) {
             let pods = self.requests.iter().filter(|(pod, _)| pod.starts_with(tier));
             let requested = pods.map(|(_, milli_cpu)| milli_cpu).sum();

@@ -56,7 +56,7 @@ pub use oom::OomWatch;
 pub use path::CgroupPath;
 pub use process::ENTER;
 pub use stats::{CpuStats, MemoryStats, Pressures, Stats, SwapStats};
-pub use subgroup::{Subgroup, leave_all};
+pub use subgroup::{OUTSIDE_PODS, Subgroup, leave_all};
 pub use undo::Limits;
 
 /// Refuses rules for devices that mean nothing.

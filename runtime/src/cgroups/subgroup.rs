@@ -124,15 +124,30 @@ impl Subgroup {
     }
 }
 
-/// Moves the calling process to the root of every hierarchy, so that the group that it was in can be removed.
+/// Where processes are that belong to no pod, below a root of the unified hierarchy that is not the machine's: in a cgroup
+/// namespace the root may have no process once controllers are passed on.
+pub const OUTSIDE_PODS: &str = "berth-node";
+
+/// Moves the calling process to the root of every hierarchy, or in a cgroup namespace to [`OUTSIDE_PODS`], so that the group
+/// that it was in can be removed.
 ///
 /// # Errors
 /// When no hierarchy is mounted or the kernel refuses.
 pub fn leave_all() -> Result<()> {
     for hierarchy in &super::Hierarchies::get()?.all {
-        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-        let entered = openat(&hierarchy.root, "cgroup.procs", flags, Mode::empty())
-            .and_then(|procs| file::write_once(procs.as_fd(), super::ENTER));
+        let enter = |file: &str| {
+            let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+            openat(&hierarchy.root, file, flags, Mode::empty())
+                .and_then(|procs| file::write_once(procs.as_fd(), super::ENTER))
+        };
+        let entered = match enter("cgroup.procs") {
+            Err(Errno::EBUSY) if hierarchy.kind == Kind::V2 => {
+                // It is there, or can't be entered either.
+                let _ = mkdirat(&hierarchy.root, OUTSIDE_PODS, Mode::from_bits_truncate(0o755));
+                enter(&format!("{OUTSIDE_PODS}/cgroup.procs"))
+            }
+            entered => entered,
+        };
         entered.map_err(|errno| super::CgroupError::File {
             action: "enter",
             file: "cgroup.procs".to_owned(),

@@ -113,13 +113,14 @@ impl<'a> Manager<'a> {
         set.map(drop).map_err(|error| self.failed("change", error))
     }
 
-    pub(super) fn attach(&mut self, pid: Pid) -> Result<()> {
+    /// Moves a process into a group below the unit's, `/` for its own.
+    pub(super) fn attach(&mut self, group: &str, pid: Pid) -> Result<()> {
         let unit = &self.scope.unit;
         let attached = self
             .connection
             .call(manager("AttachProcessesToUnit", "ssau"), |arguments| {
                 arguments.string(unit);
-                arguments.string("/");
+                arguments.string(group);
                 pids(pid).write(arguments);
             });
         attached

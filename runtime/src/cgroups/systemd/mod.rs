@@ -120,13 +120,36 @@ impl Scope {
         properties::rounded(resources)
     }
 
+    /// Makes the scope around a process that runs already.
+    ///
+    /// # Errors
+    /// When systemd can't be reached or refuses.
+    pub fn start_with(&self, pid: Pid, description: &str) -> Result<()> {
+        let mut manager = Manager::connect(self)?;
+        let mut properties = properties::of_scope(self, pid);
+        properties.retain(|(name, _)| name != "Description");
+        properties.push((
+            "Description".to_owned(),
+            crate::dbus::Value::Text(description.to_owned()),
+        ));
+        manager.start_scope(&properties)
+    }
+
     /// Moves a process into the scope, where this one may not do it itself: between groups that belong to different
     /// managers.
     ///
     /// # Errors
     /// When systemd can't be reached or refuses.
     pub fn attach(&self, pid: Pid) -> Result<()> {
-        Manager::connect(self)?.attach(pid)
+        self.attach_below("/", pid)
+    }
+
+    /// The same, into a group below the scope's: `/name`.
+    ///
+    /// # Errors
+    /// When systemd can't be reached or refuses.
+    pub fn attach_below(&self, group: &str, pid: Pid) -> Result<()> {
+        Manager::connect(self)?.attach(group, pid)
     }
 
     /// Makes systemd forget the scope, whose processes have ended or end now. One that is gone is no error.
