@@ -16,6 +16,7 @@ mod types;
 #[rustfmt::skip]
 pub mod v1;
 
+pub use berth_images::delete_tree;
 pub use engine::{Engine, EngineError, EventStream};
 pub use local::{BUILT_IN_HANDLER, EngineConfig, HandlerConfig, LocalEngine, disk_usage};
 pub use remote::RemoteEngine;

@@ -6,6 +6,7 @@
 
 pub mod build;
 mod credentials;
+mod delete;
 mod digest;
 mod error;
 mod hosts;
@@ -22,6 +23,7 @@ mod unpack;
 mod user_namespace;
 
 pub use credentials::{AuthEntry, Credentials};
+pub use delete::delete_tree;
 pub use digest::Digest;
 pub use error::ImageError;
 pub use image::{Image, LayerState, PullProgress};

@@ -87,7 +87,7 @@ impl Drop for Operation {
 
 /// Removes a tree as far as it goes; what stays is for the next sweep.
 pub(crate) fn remove_tree(path: &Path) {
-    let _ = fs::remove_dir_all(path);
+    let _ = crate::delete_tree(path);
 }
 
 /// Nanoseconds since the Unix epoch.

@@ -367,7 +367,7 @@ fn move_into(from: &Path, to: &Path) -> Result<(), ImageError> {
 fn remove(path: &Path) -> Result<(), ImageError> {
     let is_dir = stat(path)?.is_some_and(|metadata| metadata.is_dir());
     let removed = if is_dir {
-        fs::remove_dir_all(path)
+        crate::delete_tree(path)
     } else {
         fs::remove_file(path)
     };
