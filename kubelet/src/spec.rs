@@ -119,6 +119,7 @@ pub fn ephemeral_containers(pod: &Pod) -> Vec<(Container, Option<String>)> {
                 env_from: one.env_from.clone(),
                 working_dir: one.working_dir.clone(),
                 volume_mounts: one.volume_mounts.clone(),
+                volume_devices: one.volume_devices.clone(),
                 security_context: one.security_context.clone(),
                 stdin: one.stdin,
                 stdin_once: one.stdin_once,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use berth_cri::{ContainerConfig, Image, MountPropagation, PodSandboxStatus};
-use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeDevice, VolumeMount};
 
 use super::{check_non_root, container_security, hosts_file, labels, namespace_options};
 use crate::backoff::RESTARTS_IN_A_ROW;
@@ -12,7 +12,7 @@ use crate::defaults::TERMINATION_MESSAGE_PATH;
 use crate::env::{self, ConfigError, EnvSources};
 use crate::env_file::EnvFiles;
 use crate::expansion::{expand, first_unknown};
-use crate::plan::{Desired, ROUND, StartContainer, VolumeMountRequest};
+use crate::plan::{Desired, ROUND, StartContainer, VolumeDeviceRequest, VolumeMountRequest};
 use crate::resources::container_resources;
 use crate::sizes;
 use crate::spec::{self, Role};
@@ -79,6 +79,7 @@ pub fn to_start_container(
         sandbox: sandbox.id.clone(),
         config: Box::new(container_config(desired, request, envs)?),
         volume_mounts,
+        volume_devices: volume_devices(container),
         hosts,
         termination_message_path,
     })
@@ -200,6 +201,16 @@ fn volume_mount(
         },
         propagation,
     })
+}
+
+/// A relative path is relative to the root.
+fn volume_devices(container: &Container) -> Vec<VolumeDeviceRequest> {
+    let devices = container.volume_devices.as_deref().unwrap_or_default();
+    let request = |device: &VolumeDevice| VolumeDeviceRequest {
+        volume: device.name.clone(),
+        container_path: Path::new("/").join(&device.device_path),
+    };
+    devices.iter().map(request).collect()
 }
 
 fn sub_path(mount: &VolumeMount, envs: &[(String, String)]) -> Result<Option<PathBuf>, ConfigError> {

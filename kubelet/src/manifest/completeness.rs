@@ -75,7 +75,7 @@ fn containers_and_pod(to: &mut Walk<'_>) {
         "spec.containers[]",
         "args command env envFrom image imagePullPolicy lifecycle livenessProbe name ports readinessProbe \
          resizePolicy resources restartPolicy restartPolicyRules securityContext startupProbe stdin stdinOnce terminationMessagePath terminationMessagePolicy tty \
-         volumeMounts workingDir",
+         volumeDevices volumeMounts workingDir",
     );
     to.of::<api::ContainerResizePolicy>("spec.containers[].resizePolicy[]", "resourceName restartPolicy");
     to.of::<api::ContainerRestartRule>("spec.containers[].restartPolicyRules[]", "action exitCodes");
@@ -109,6 +109,7 @@ fn containers_and_pod(to: &mut Walk<'_>) {
         "spec.containers[].volumeMounts[]",
         "mountPath mountPropagation name readOnly recursiveReadOnly subPath subPathExpr",
     );
+    to.of::<api::VolumeDevice>("spec.containers[].volumeDevices[]", "devicePath name");
     to.of::<api::Probe>(
         "spec.containers[].livenessProbe",
         "exec failureThreshold grpc httpGet initialDelaySeconds periodSeconds successThreshold tcpSocket \

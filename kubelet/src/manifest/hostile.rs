@@ -150,7 +150,10 @@ const CONTAINER: &[(&str, &str)] = &[
         "volumeMounts: [{name: none, mountPath: /x, mountPropagation: Sideways}]",
         "Unsupported value",
     ),
-    ("volumeDevices: [{name: v, devicePath: /dev/x}]", "not supported"),
+    (
+        "volumeDevices: [{name: v, devicePath: /dev/x}]",
+        "Not found: \"v\"",
+    ),
     ("livenessProbe: {}", "must specify a handler type"),
     ("livenessProbe: {exec: {command: []}}", "Required value"),
     (

@@ -35,8 +35,12 @@ pub(super) fn dangling(pod: &Pod, objects: &Objects, claims: &[ClaimRecord]) -> 
     };
     let init = spec::init_containers(pod).iter().enumerate();
     let main = spec::containers(pod).iter().enumerate();
-    init.for_each(|(index, container)| finder.container(container, &format!("spec.initContainers[{index}]")));
-    main.for_each(|(index, container)| finder.container(container, &format!("spec.containers[{index}]")));
+    let init = init.map(|(index, container)| (container, format!("spec.initContainers[{index}]")));
+    let main = main.map(|(index, container)| (container, format!("spec.containers[{index}]")));
+    for (container, path) in init.chain(main) {
+        finder.container(container, &path);
+        finder.modes(pod, container, &path);
+    }
     let volumes = pod
         .spec
         .as_ref()
@@ -186,9 +190,50 @@ impl Finder<'_> {
         }
     }
 
+    /// Claims that a container has in another way than they are.
+    fn modes(&mut self, pod: &Pod, container: &Container, path: &str) {
+        let mounts = container.volume_mounts.iter().flatten();
+        let mounts = mounts.map(|mount| ("volumeMounts", mount.name.as_str()));
+        let devices = container.volume_devices.iter().flatten();
+        let devices = devices.map(|device| ("volumeDevices", device.name.as_str()));
+        for (list, name) in mounts.chain(devices) {
+            let mut volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+            let Some(is_block) = volumes
+                .find(|volume| volume.name == name)
+                .and_then(|volume| self.is_block(volume))
+            else {
+                continue;
+            };
+            let mode = match (list, is_block) {
+                ("volumeMounts", true) => "Block",
+                ("volumeDevices", false) => "Filesystem",
+                _ => continue,
+            };
+            self.found.push(Dangling {
+                path: format!("{path}.{list}"),
+                message: format!("volume {name} has volumeMode {mode}, but is specified in {list}"),
+            });
+        }
+    }
+
+    /// Whether a claim's volume is a block device; `None` for other volumes, and for claims that are not there.
+    fn is_block(&self, volume: &Volume) -> Option<bool> {
+        if volume.ephemeral.is_some() {
+            // No other is made.
+            return Some(false);
+        }
+        let name = volume.persistent_volume_claim.as_ref()?.claim_name.as_str();
+        let record = self.claim_record(name)?;
+        Some(record.is_block())
+    }
+
+    fn claim_record(&self, name: &str) -> Option<&ClaimRecord> {
+        let mut claims = self.claims.iter();
+        claims.find(|record| record.namespace() == self.namespace && record.name() == name)
+    }
+
     fn claim(&mut self, name: &str, path: String) {
-        let is_it = |record: &ClaimRecord| record.namespace() == self.namespace && record.name() == name;
-        if !name.is_empty() && !self.claims.iter().any(is_it) {
+        if !name.is_empty() && self.claim_record(name).is_none() {
             let full = format!("{}/{name}", self.namespace);
             let message = format!(
                 "persistentvolumeclaim {name:?} not found: PersistentVolumeClaim {full} is in none of the files, and no \

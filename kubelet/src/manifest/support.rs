@@ -99,7 +99,6 @@ const REFUSED: &[Rule] = &[
         "dynamic resource allocation is not done yet",
     ),
     present("*.securityContext.windowsOptions", "only Linux pods run here"),
-    present("*.volumeDevices", "block volumes are not done yet"),
     present(
         "*.lifecycle.postStart.tcpSocket",
         "Kubernetes does not do it either; use httpGet or exec",
@@ -443,13 +442,13 @@ spec:
   - lifecycle: {preStop: {tcpSocket: {port: 1}}}
   containers:
   - {}
-  - volumeDevices: [{name: v}]
+  - resources: {claims: [{name: c}]}
   volumes:
   - iscsi: {}
 ";
         let expected = [
             "spec.os.name",
-            "spec.containers[1].volumeDevices",
+            "spec.containers[1].resources.claims",
             "spec.initContainers[0].lifecycle.preStop.tcpSocket",
             "spec.volumes[0].iscsi",
         ];

@@ -78,7 +78,7 @@ spec:
     livenessProbe:
       periodSeconds: soon
       exec: {command: [x]}
-    volumeDevices: [{name: v, devicePath: /x}]
+    resources: {claims: [{name: r}]}
 ";
     let found = messages(text);
     let expected = [
@@ -90,7 +90,7 @@ spec:
         "17: spec.containers[0].ports: expected a list, found an object",
         "20: spec.containers[1].image: the field is there twice, first on line 19",
         "22: spec.containers[1].livenessProbe.periodSeconds: expected a whole number, found the string \"soon\"",
-        "24: spec.containers[1].volumeDevices: not supported by `berth run` (block volumes are not done yet)",
+        "24: spec.containers[1].resources.claims: not supported by `berth run` (dynamic resource allocation is not done yet)",
     ];
     assert_eq!(found, expected);
 }

@@ -127,6 +127,8 @@ pub struct StartContainer {
     pub config: Box<ContainerConfig>,
     /// Volumes to mount, in this order.
     pub volume_mounts: Vec<VolumeMountRequest>,
+    /// Block volumes that are devices in it. The executor makes `devices` of `config` of them.
+    pub volume_devices: Vec<VolumeDeviceRequest>,
     /// The content of the pod's `/etc/hosts`, to be written to the pod's directory and mounted. `None` mounts none.
     pub hosts: Option<String>,
     /// Where in the container the termination message file is mounted; `None` mounts none.
@@ -148,6 +150,15 @@ pub struct VolumeMountRequest {
     pub recursive_read_only: bool,
     /// Which mounts made later are seen on the other side.
     pub propagation: MountPropagation,
+}
+
+/// A volume that is a device in a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolumeDeviceRequest {
+    /// The volume's name in `spec.volumes`.
+    pub volume: String,
+    /// Where in the container.
+    pub container_path: PathBuf,
 }
 
 /// A lifecycle hook of a container.

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec, VolumeMount}
 use crate::defaults::{MAX_RESTART_RULE_EXIT_CODES, MAX_RESTART_RULES};
 use crate::sizes::RESIZABLE;
 
-use super::{Errors, environment, names, probe, resources, security};
+use super::{Errors, device, environment, names, probe, resources, security};
 
 /// Where a container is.
 pub(super) struct Place<'a> {
@@ -49,6 +49,7 @@ pub(super) fn container(container: &Container, place: &Place<'_>, errors: &mut E
         errors,
     );
     mount_propagation(container, place, errors);
+    device::volume_devices(container, place, errors);
     probe::probes(container, place, errors);
     probe::lifecycle(container, place, errors);
     resources::resources(container, place, errors);

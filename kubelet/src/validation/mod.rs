@@ -2,6 +2,7 @@
 
 mod claim;
 mod container;
+mod device;
 mod environment;
 mod error;
 mod metadata;

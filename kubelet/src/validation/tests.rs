@@ -27,9 +27,85 @@ fn a_good_pod_breaks_nothing() {
     assert_eq!(broken(container, rest), [""; 0]);
 }
 
+/// A claim's volume `v`, an emptyDir `e`.
+const DEVICES: &str =
+    r#","volumes":[{"name":"v","persistentVolumeClaim":{"claimName":"c"}},{"name":"e","emptyDir":{}}]"#;
+
+#[test]
+fn rules_for_devices() {
+    for (container, expected) in [
+        (
+            r#""volumeDevices":[{"name":"v","devicePath":"/dev/xvda"}]"#,
+            &[][..],
+        ),
+        (
+            r#""volumeDevices":[{"name":"","devicePath":""}]"#,
+            &[
+                "volumeDevices[0].name: Required value",
+                "volumeDevices[0].devicePath: Required value",
+            ],
+        ),
+        (
+            r#""volumeDevices":[{"name":"x","devicePath":"/dev/../a"}]"#,
+            &[
+                r#"volumeDevices[0].name: Not found: "x""#,
+                r#"volumeDevices[0].devicePath: Invalid value: "/dev/../a": can not contain backsteps ('..')"#,
+            ],
+        ),
+        (
+            r#""volumeDevices":[{"name":"e","devicePath":"/dev/a"}]"#,
+            &[
+                r#"volumeDevices[0].name: Invalid value: "e": can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode"#,
+            ],
+        ),
+        (
+            r#""volumeDevices":[{"name":"v","devicePath":"/dev/a"},{"name":"v","devicePath":"/dev/a"}]"#,
+            &[
+                r#"volumeDevices[1].name: Invalid value: "v": must be unique"#,
+                r#"volumeDevices[1].devicePath: Invalid value: "/dev/a": must be unique"#,
+            ],
+        ),
+        (
+            r#""volumeDevices":[{"name":"v","devicePath":"/dev/a"}],
+                "volumeMounts":[{"name":"v","mountPath":"/x"},{"name":"e","mountPath":"/dev/a"}]"#,
+            &[
+                r#"volumeDevices[0].name: Invalid value: "v": must not already exist in volumeMounts"#,
+                r#"volumeDevices[0].devicePath: Invalid value: "/dev/a": must not already exist as a path in volumeMounts"#,
+                r#"volumeMounts[0].name: Invalid value: "v": must not already exist in volumeDevices"#,
+                r#"volumeMounts[1].mountPath: Invalid value: "/dev/a": must not already exist as a path in volumeDevices"#,
+            ],
+        ),
+    ] {
+        let expected: Vec<String> = expected
+            .iter()
+            .map(|rest| format!("spec.containers[0].{rest}"))
+            .collect();
+        assert_eq!(broken(&format!(",{container}"), DEVICES), expected);
+    }
+    let own_users = format!(r#","hostUsers":false{DEVICES}"#);
+    assert_eq!(
+        broken(
+            r#","volumeDevices":[{"name":"v","devicePath":"/dev/a"}]"#,
+            &own_users
+        ),
+        ["spec.containers[0].volumeDevices: Forbidden: when `hostUsers` is false"]
+    );
+}
+
 #[test]
 fn rules() {
     for (container, rest, expected) in [
+        (
+            "",
+            r#","volumes":[{"name":"v","projected":{"sources":[{"configMap":{"name":"a","items":[{"key":"k","path":"f"}]}},
+                {"secret":{"name":"b","items":[{"key":"k","path":"f"}]}}]}}]"#,
+            r#"spec.volumes[0].projected: Invalid value: "b": conflicting duplicate paths"#,
+        ),
+        (
+            "",
+            r#","volumes":[{"name":"v","projected":{"sources":[{"configMap":{"name":"a"},"secret":{"name":"b"}}]}}]"#,
+            "spec.volumes[0].projected.sources[0]: Forbidden: may not specify more than 1 volume type",
+        ),
         (
             "",
             r#","volumes":[{"name":"v","ephemeral":{"volumeClaimTemplate":{"metadata":{"name":"n"},
@@ -285,11 +361,6 @@ fn rules() {
             r#","securityContext":{"procMount":"Unmasked"}"#,
             "",
             r#"spec.containers[0].securityContext.procMount: Invalid value: "Unmasked": `hostUsers` must be false"#,
-        ),
-        (
-            r#","volumeDevices":[{"name":"v","devicePath":"/dev/v"}]"#,
-            r#","hostUsers":false,"volumes":[{"name":"v"}]"#,
-            "spec.containers[0].volumeDevices: Forbidden: when `hostUsers` is false",
         ),
         (
             "",

@@ -198,6 +198,7 @@ fn secret(source: &SecretVolumeSource, path: &str, errors: &mut Errors) {
 
 fn projected(source: &ProjectedVolumeSource, path: &str, errors: &mut Errors) {
     mode(source.default_mode, &format!("{path}.defaultMode"), errors);
+    projected_paths(source, path, errors);
     for (index, one) in source.sources.iter().flatten().enumerate() {
         let path = format!("{path}.sources[{index}]");
         if let Some(map) = &one.config_map {
@@ -226,6 +227,47 @@ fn projected(source: &ProjectedVolumeSource, path: &str, errors: &mut Errors) {
                 &format!("{path}.downwardAPI"),
                 errors,
             );
+        }
+    }
+}
+
+/// Each source is one thing, and no two files of them have the same path by name. Keys without a path may meet: the last
+/// one counts.
+fn projected_paths(source: &ProjectedVolumeSource, path: &str, errors: &mut Errors) {
+    let mut seen = BTreeSet::new();
+    for (index, one) in source.sources.iter().flatten().enumerate() {
+        let kinds = [
+            one.config_map.is_some(),
+            one.secret.is_some(),
+            one.downward_api.is_some(),
+        ];
+        if kinds.into_iter().filter(|there| *there).count() > 1 {
+            errors.forbidden(
+                &format!("{path}.sources[{index}]"),
+                "may not specify more than 1 volume type",
+            );
+        }
+        let of_keys = |items: &Option<Vec<KeyToPath>>| items.clone().unwrap_or_default();
+        let keys = |name: &str, items: Vec<KeyToPath>| {
+            let named = items.into_iter().map(|item| (name.to_owned(), item.path));
+            named.collect::<Vec<_>>()
+        };
+        let mut files = Vec::new();
+        if let Some(secret) = &one.secret {
+            files.extend(keys(&secret.name, of_keys(&secret.items)));
+        }
+        if let Some(map) = &one.config_map {
+            files.extend(keys(&map.name, of_keys(&map.items)));
+        }
+        let own = one
+            .downward_api
+            .iter()
+            .flat_map(|source| source.items.iter().flatten());
+        files.extend(own.map(|file| (file.path.clone(), file.path.clone())));
+        for (shown, file) in files {
+            if !file.is_empty() && !seen.insert(file) {
+                errors.invalid(path, &shown, "conflicting duplicate paths");
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
-use super::delete::delete_tree;
+use berth_cri::delete_tree;
 
 const DATA: &str = "..data";
 const NEW_DATA: &str = "..data_tmp";
@@ -34,6 +34,7 @@ pub(crate) type Payload = BTreeMap<PathBuf, FileContent>;
 /// Makes `volume` hold exactly `payload`. Returns whether anything had to change.
 pub(crate) fn write(volume: &Path, payload: &Payload) -> io::Result<bool> {
     payload.keys().try_for_each(|path| check_path(path))?;
+    check_clashes(payload)?;
     let old = current(volume)?;
     if let Some(old) = &old
         && holds(&volume.join(old), payload)?
@@ -43,7 +44,11 @@ pub(crate) fn write(volume: &Path, payload: &Payload) -> io::Result<bool> {
         return Ok(false);
     }
     let new = generation_name();
-    write_generation(&volume.join(&new), payload)?;
+    if let Err(error) = write_generation(&volume.join(&new), payload) {
+        // It is tried again, and each time would leave another one on a disk that may be full.
+        let _ = delete_tree(&volume.join(&new));
+        return Err(error);
+    }
     publish(volume, &new)?;
     link_names(volume, payload)?;
     delete_strays(volume, payload, Some(&new))?;
@@ -67,6 +72,24 @@ pub(crate) fn check_path(path: &Path) -> io::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// No file is where another one needs a directory.
+fn check_clashes(payload: &Payload) -> io::Result<()> {
+    for path in payload.keys() {
+        let mut above = path.ancestors().skip(1);
+        if let Some(file) = above.find(|above| payload.contains_key(*above)) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "{} is to be below {}, which is a file",
+                    path.display(),
+                    file.display()
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The generation that is published, if any.
@@ -274,6 +297,21 @@ mod tests {
         assert_eq!(fs::read_to_string(volume.join("b")).unwrap(), "2");
         assert_eq!(names(volume), ["..data", "a", "b"]);
         assert!(!volume.join("..2020_01_01_00_00_00.1").exists());
+    }
+
+    #[test]
+    fn what_fails_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = dir.path();
+        write(volume, &payload(&[("a", "1")])).unwrap();
+        let before = fs::read_dir(volume).unwrap().count();
+        // A name that no file system takes.
+        let long = "n".repeat(300);
+        assert!(write(volume, &payload(&[("a", "2"), (&long, "x")])).is_err());
+        assert_eq!(fs::read_dir(volume).unwrap().count(), before);
+        let clash = write(volume, &payload(&[("a", "2"), ("a/b", "x")])).unwrap_err();
+        assert_eq!(clash.to_string(), "a/b is to be below a, which is a file");
+        assert_eq!(fs::read_to_string(volume.join("a")).unwrap(), "1");
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeSpec, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Context, VolumeError, host_path, local, nfs, ownership};
+use super::ownership::{self, Once};
+use super::{Context, VolumeError, block, host_path, local, nfs};
 use crate::claims::{self, Backing, ClaimError, ClaimRecord, ClaimStore};
 use crate::identity::PodUid;
 use crate::spec;
@@ -15,7 +16,7 @@ pub(super) fn path(context: &Context<'_>, volume: &Volume) -> Result<PathBuf, Vo
     let record = find(context, volume)?;
     if record.is_block() {
         return Err(VolumeError::Unsupported(format!(
-            "volume \"{}\" has volumeMode Block, but is specified in volumeMounts",
+            "volume {} has volumeMode Block, but is specified in volumeMounts",
             volume.name
         )));
     }
@@ -46,7 +47,7 @@ pub(super) fn set_up(context: &Context<'_>, volume: &Volume) -> Result<(), Volum
     check_alone(context, &record)?;
     let read_only = is_read_only(volume);
     match record.backing() {
-        Backing::Directory if !read_only => own(context, &store(context).directory(&record)),
+        Backing::Directory if !read_only => own(context, volume, &store(context).directory(&record)),
         Backing::Directory => Ok(()),
         Backing::Volume(bound) => {
             let spec = bound.spec.clone().unwrap_or_default();
@@ -66,11 +67,14 @@ fn set_up_bound(
         // What is on the host for others keeps its owners.
         host_path::set_up(source)
     } else if let Some(source) = &spec.local {
-        local::check(source, record.is_block())?;
-        if read_only || record.is_block() {
+        if record.is_block() {
+            return block::set_up(context, &volume.name, source);
+        }
+        local::check(source)?;
+        if read_only {
             return Ok(());
         }
-        own(context, &local::path(source))
+        own(context, volume, &local::path(source))
     } else if let Some(source) = &spec.nfs {
         let options = spec.mount_options.as_deref().unwrap_or_default();
         nfs::set_up(context, &volume.name, source, options, read_only)
@@ -150,13 +154,8 @@ fn check_alone(context: &Context<'_>, record: &ClaimRecord) -> Result<(), Volume
     }
 }
 
-fn own(context: &Context<'_>, path: &std::path::Path) -> Result<(), VolumeError> {
-    match context.fs_group() {
-        Some((gid, policy)) => {
-            ownership::set(path, gid, policy).map_err(VolumeError::io("change the group of", path))
-        }
-        None => Ok(()),
-    }
+fn own(context: &Context<'_>, volume: &Volume, path: &std::path::Path) -> Result<(), VolumeError> {
+    ownership::set_once(context, &volume.name, path, Once::PerBoot)
 }
 
 fn without_source(record: &ClaimRecord) -> VolumeError {

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use k8s_openapi::api::core::v1::EmptyDirVolumeSource;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::{Context, PodDir, VolumeError, mounts, ownership};
+use super::ownership::{self, Once};
+use super::{Context, PodDir, VolumeError, mounts};
 use crate::spec;
 
 pub(super) const PLUGIN: &str = "kubernetes.io/empty-dir";
@@ -48,10 +49,12 @@ pub(super) fn set_up(
             }
         }
     }
-    if let Some((gid, policy)) = context.fs_group() {
-        ownership::set(&path, gid, policy).map_err(VolumeError::io("change the group of", &path))?;
-    }
-    Ok(())
+    // What is in memory goes with the machine's restart.
+    let once = match source.medium.as_deref().unwrap_or_default() {
+        "" => Once::PerPod,
+        _ => Once::PerBoot,
+    };
+    ownership::set_once(context, name, &path, once)
 }
 
 /// The least of the volume's limit, the pod's memory limit and the machine's memory.
@@ -139,6 +142,53 @@ mod tests {
             dir: &dir,
             node: &NodeFacts::default(),
         })
+    }
+
+    #[test]
+    fn memory_is_what_the_pod_s_group_may_have() {
+        let size = |more: &str, limit: Option<&str>| {
+            let spec = format!(r#"{{"containers":[{{"name":"c","image":"i"}}]{more}}}"#);
+            let source = EmptyDirVolumeSource {
+                medium: Some("Memory".into()),
+                size_limit: limit.map(|text| Quantity(text.to_owned())),
+            };
+            with_context(&spec, std::path::Path::new("/nonexistent"), |context| {
+                memory_size(context, &source)
+            })
+        };
+        assert_eq!(size("", None), None);
+        assert_eq!(size("", Some("1Mi")), Some(1 << 20));
+        let whole = r#","resources":{"limits":{"memory":"64Mi"}}"#;
+        assert_eq!(size(whole, None), Some(64 << 20));
+        assert_eq!(size(whole, Some("1Mi")), Some(1 << 20));
+        assert_eq!(size(whole, Some("1Gi")), Some(64 << 20));
+    }
+
+    #[test]
+    fn what_a_container_made_of_its_files_stays_over_a_restart_of_the_node() {
+        use std::os::unix::fs::MetadataExt;
+        let root = tempfile::tempdir().unwrap();
+        let spec = r#"{"securityContext":{"fsGroup":4242},"containers":[{"name":"c","image":"i"}]}"#;
+        with_context(spec, root.path(), |context| {
+            context.dir.create().unwrap();
+            for medium in [None, Some("Memory".to_owned())] {
+                let name = medium.as_deref().unwrap_or("disk").to_lowercase();
+                let source = EmptyDirVolumeSource {
+                    medium,
+                    size_limit: None,
+                };
+                set_up(context, &name, &source).unwrap();
+                let volume = path(context, &name);
+                assert_eq!(volume.metadata().unwrap().gid(), 4242);
+                // As databases want it.
+                let private = volume.join("private");
+                std::fs::create_dir(&private).unwrap();
+                std::fs::set_permissions(&private, std::fs::Permissions::from_mode(0o700)).unwrap();
+                set_up(context, &name, &source).unwrap();
+                assert_eq!(private.metadata().unwrap().mode() & 0o7777, 0o700, "{name}");
+            }
+            context.dir.remove().unwrap();
+        });
     }
 
     fn spec(limits: &str) -> String {

@@ -28,9 +28,6 @@ pub enum VolumeError {
         /// The key.
         key: String,
     },
-    /// Two sources of a projected volume make the same file.
-    #[error("two sources of the volume make the file \"{}\"", .0.display())]
-    Conflict(PathBuf),
     /// `hostPath.type` does not match what is there.
     #[error("hostPath type check failed: {} is not {expected}", path.display())]
     HostPathType {

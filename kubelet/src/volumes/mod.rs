@@ -7,9 +7,9 @@
 
 mod atomic_writer;
 mod beneath;
+mod block;
 mod claim;
 mod config_map;
-mod delete;
 mod downward_api;
 mod empty_dir;
 mod env_files;
@@ -21,19 +21,20 @@ mod nfs;
 mod ownership;
 mod payload;
 mod pod_dir;
+mod presence;
 mod projected;
 mod secret;
 mod sub_path;
 mod termination;
 
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
 
 use berth_cri::{ImageMount, Mount};
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-pub(crate) use delete::delete_tree;
+pub(crate) use berth_cri::delete_tree;
+pub use block::container_devices;
 pub(crate) use env_files::env_files;
 pub use error::VolumeError;
 pub use pod_dir::PodDir;
@@ -42,6 +43,7 @@ pub use termination::termination_message;
 
 use self::ownership::ChangePolicy;
 use self::payload::Style;
+use self::presence::Presence;
 use crate::identity::PodUid;
 use crate::plan::{NodeFacts, Objects, StartContainer, VolumeMountRequest};
 
@@ -88,16 +90,10 @@ impl Context<'_> {
         }
     }
 
-    /// The sum of the containers' memory limits, if each has one.
+    /// What the pod's group may use of memory.
     fn pod_memory_limit(&self) -> Option<u64> {
-        let spec = self.pod.spec.as_ref()?;
-        spec.containers
-            .iter()
-            .map(|container| {
-                let limit = container.resources.as_ref()?.limits.as_ref()?.get("memory")?;
-                quantity_bytes(limit).filter(|&bytes| bytes > 0)
-            })
-            .sum()
+        let limit = crate::resources::pod_resources(self.pod, self.node).memory_limit?;
+        u64::try_from(limit).ok().filter(|&bytes| bytes > 0)
     }
 }
 
@@ -273,13 +269,11 @@ fn is_for_others(context: &Context<'_>, name: &str) -> bool {
     })
 }
 
-/// Held by who writes into volumes that are there, against those who remove them, of whom there may be many.
-static PRESENT: RwLock<()> = RwLock::new(());
-
 /// Brings the volumes whose files the node writes up to date, if `is_latest` says that nothing newer is to follow. Readers
 /// see either all of the old or all of the new files of a volume.
 pub fn refresh(context: &Context<'_>, is_latest: impl Fn() -> bool) -> Result<(), VolumeError> {
-    let _present = PRESENT.write().unwrap_or_else(PoisonError::into_inner);
+    let presence = Presence::of(context.dir);
+    let _held = presence.hold();
     if !is_latest() || !context.dir.exists() {
         return Ok(());
     }
@@ -295,7 +289,8 @@ pub fn refresh(context: &Context<'_>, is_latest: impl Fn() -> bool) -> Result<()
 
 /// Removes all volumes of a pod with its directory. Idempotent.
 pub fn tear_down(kubelet_root: &Path, dir: &PodDir, uid: &PodUid) -> Result<(), VolumeError> {
-    let _removing = PRESENT.read().unwrap_or_else(PoisonError::into_inner);
+    let presence = Presence::of(dir);
+    let _held = presence.hold();
     // Before the directory: while that is there, this is tried again.
     claim::remove(kubelet_root, uid)?;
     dir.remove()

@@ -50,12 +50,13 @@ pub(crate) fn bind_descriptor(source: BorrowedFd<'_>, target: &Path) -> io::Resu
 /// Makes a directory a mount of itself that is shared: what is mounted below it later also appears in mount namespaces
 /// that were copied from ours before, such as those of shims.
 pub(crate) fn share(directory: &Path) -> io::Result<()> {
-    if is_mount_point(directory)? {
-        return Ok(());
+    let is_mounted = is_mount_point(directory)?;
+    if !is_mounted {
+        rustix::mount::mount_bind(directory, directory)?;
     }
-    rustix::mount::mount_bind(directory, directory)?;
+    // Also one that was mounted: whoever did that may have been killed right after it.
     let shared = rustix::mount::mount_change(directory, MountPropagationFlags::SHARED);
-    if shared.is_err() {
+    if shared.is_err() && !is_mounted {
         let _ = rustix::mount::unmount(directory, UnmountFlags::NOFOLLOW);
     }
     Ok(shared?)
@@ -152,6 +153,48 @@ mod tests {
         assert!(!is_mount_point(&outer).unwrap() && !inner.exists());
         unmount_below(dir.path()).unwrap();
         assert!(!is_mount_point(&dir.path().join("absent")).unwrap());
+    }
+
+    #[test]
+    fn a_bind_mount_of_the_same_file_system_is_not_deleted() {
+        use std::os::fd::AsFd;
+        let dir = tempfile::tempdir().unwrap();
+        let host = dir.path().join("host");
+        let tree = dir.path().join("tree");
+        std::fs::create_dir(&host).unwrap();
+        std::fs::write(host.join("file"), "x").unwrap();
+        std::fs::create_dir_all(tree.join("volume")).unwrap();
+        let source = super::super::beneath::open_dir(&host).unwrap();
+        bind_descriptor(source.as_fd(), &tree.join("volume")).unwrap();
+        assert!(berth_cri::delete_tree(&tree).is_err());
+        assert!(host.join("file").exists());
+        unmount_below(dir.path()).unwrap();
+        berth_cri::delete_tree(&tree).unwrap();
+        assert!(host.join("file").exists());
+    }
+
+    #[test]
+    fn what_a_killed_program_mounted_is_shared_after_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let pod = dir.path().join("pod");
+        std::fs::create_dir(&pod).unwrap();
+        rustix::mount::mount_bind(&pod, &pod).unwrap();
+        rustix::mount::mount_change(&pod, MountPropagationFlags::PRIVATE).unwrap();
+        let is_shared = || {
+            let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+            let point = format!(" {} ", pod.display());
+            let line = table
+                .lines()
+                .find(|line| line.contains(&point))
+                .unwrap()
+                .to_owned();
+            line.contains(" shared:")
+        };
+        assert!(!is_shared());
+        share(&pod).unwrap();
+        let shared = is_shared();
+        unmount_below(dir.path()).unwrap();
+        assert!(shared);
     }
 
     #[test]

@@ -10,7 +10,10 @@ use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::beneath::open_dir;
+use super::{Context, VolumeError};
 
+/// Another one after each start of the machine (proc_sys_kernel(5)).
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// The most threads that walk one volume.
 const MAX_THREADS: usize = 8;
 /// `rw` for owner and group.
@@ -18,13 +21,53 @@ const FILE_MASK: u32 = 0o660;
 /// `rwx` for the group, and new files inherit it.
 const DIR_MASK: u32 = 0o2000 | 0o770;
 
+/// How deep a tree may be. Each level on the way down is an open file while others beside it wait; upstream ends where the
+/// path is too long for the kernel.
+const MAX_DEPTH: usize = 256;
+
 /// When ownership is changed, as in `fsGroupChangePolicy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChangePolicy {
-    /// At each set-up.
+    /// Whenever a pod gets the volume.
     Always,
     /// Only if the volume's root is not as it should be.
     OnRootMismatch,
+}
+
+/// How long the volume stays the pod's once it is given to its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Once {
+    /// As long as the pod lives: an emptyDir on disk.
+    PerPod,
+    /// Until the machine restarts.
+    PerBoot,
+}
+
+/// Gives a volume to the pod's group, if it has one, once: what its containers have made of their files since then is
+/// theirs, also after a restart of this program. The path is where the volume is.
+pub(super) fn set_once(
+    context: &Context<'_>,
+    volume: &str,
+    path: &Path,
+    once: Once,
+) -> Result<(), VolumeError> {
+    let Some((gid, policy)) = context.fs_group() else {
+        return Ok(());
+    };
+    let marker = context.dir.group_marker(volume);
+    let boot = match once {
+        Once::PerPod => String::new(),
+        Once::PerBoot => std::fs::read_to_string(BOOT_ID).unwrap_or_default(),
+    };
+    let done = format!("{gid} {}", boot.trim());
+    if std::fs::read_to_string(&marker).is_ok_and(|found| found == done) {
+        return Ok(());
+    }
+    set(path, gid, policy).map_err(VolumeError::io("change the group of", path))?;
+    let noted = marker.parent().map_or(Ok(()), super::make_private_dirs);
+    noted
+        .and_then(|()| std::fs::write(&marker, &done))
+        .map_err(VolumeError::io("write", &marker))
 }
 
 /// Gives the volume at `root` to the group `gid`: group and mode of each file and directory. Symbolic links and mounts
@@ -48,7 +91,7 @@ fn set_with(root: &Path, gid: u32, policy: ChangePolicy, threads: usize) -> io::
         state: Mutex::new(State::default()),
         changed: Condvar::new(),
     };
-    walk.take(walk.directory(&directory)?);
+    walk.take(walk.directory(&directory, 0)?);
     std::thread::scope(|scope| {
         for _ in 1..threads {
             scope.spawn(|| walk.work());
@@ -73,6 +116,7 @@ fn matches(directory: BorrowedFd<'_>, gid: u32) -> io::Result<bool> {
 struct Pending {
     parent: Arc<OwnedFd>,
     name: CString,
+    depth: usize,
 }
 
 /// Several threads that take directories from one stack.
@@ -133,12 +177,13 @@ impl Walk {
         let Some(directory) = open_child(next.parent.as_fd(), &next.name, flags)? else {
             return Ok(Vec::new());
         };
+        let depth = next.depth;
         drop(next);
-        self.directory(&Arc::new(directory))
+        self.directory(&Arc::new(directory), depth)
     }
 
     /// Sets what is in a directory; what it finds to walk has its own group and mode set already.
-    fn directory(&self, directory: &Arc<OwnedFd>) -> io::Result<Vec<Pending>> {
+    fn directory(&self, directory: &Arc<OwnedFd>, depth: usize) -> io::Result<Vec<Pending>> {
         let mut found = Vec::new();
         for entry in Dir::read_from(directory)? {
             let name = entry?.file_name().to_owned();
@@ -150,8 +195,16 @@ impl Walk {
             };
             let kind = set_one(child.as_fd(), self.gid)?;
             if kind == FileType::Directory {
-                let parent = Arc::clone(directory);
-                found.push(Pending { parent, name });
+                if depth == MAX_DEPTH {
+                    return Err(io::Error::other(format!(
+                        "it has directories that are more than {MAX_DEPTH} deep"
+                    )));
+                }
+                found.push(Pending {
+                    parent: Arc::clone(directory),
+                    name,
+                    depth: depth + 1,
+                });
             }
         }
         Ok(found)
@@ -226,6 +279,22 @@ mod tests {
         assert_eq!(owner(&volume.join("d")), (4242, 0o2775));
         assert_eq!(owner(&volume), (4242, 0o2775));
         assert_eq!(owner(&host), before);
+    }
+
+    #[test]
+    fn a_tree_that_is_too_deep_takes_no_more_files_than_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut here: OwnedFd = fs::File::open(dir.path()).unwrap().into();
+        for _ in 0..2000 {
+            for name in ["beside", "down"] {
+                rustix::fs::mkdirat(&here, name, Mode::RWXU).unwrap();
+            }
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            here = rustix::fs::openat(&here, "down", flags, Mode::empty()).unwrap();
+        }
+        let error = set_with(dir.path(), 4242, ChangePolicy::Always, 2).unwrap_err();
+        assert!(error.to_string().contains("more than 256 deep"), "{error}");
+        berth_cri::delete_tree(&dir.path().join("down")).unwrap();
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::{delete, mounts};
+use super::mounts;
 use crate::identity::PodUid;
 
 /// A pod's directory.
@@ -50,6 +50,14 @@ impl PodDir {
             .join(name)
     }
 
+    /// Where a volume of a plugin is that is a block device.
+    pub(crate) fn volume_device(&self, plugin: &str, name: &str) -> PathBuf {
+        self.path
+            .join("volumeDevices")
+            .join(plugin.replace('/', "~"))
+            .join(name)
+    }
+
     /// Where a part of a volume is bound for a container's mount.
     pub(crate) fn sub_path(&self, volume: &str, container: &str, index: usize) -> PathBuf {
         self.path
@@ -57,6 +65,11 @@ impl PodDir {
             .join(volume)
             .join(container)
             .join(index.to_string())
+    }
+
+    /// Says that a volume was given to the pod's group.
+    pub(crate) fn group_marker(&self, volume: &str) -> PathBuf {
+        self.path.join("fs-group").join(volume)
     }
 
     /// The file of a container that says why it ended.
@@ -76,7 +89,9 @@ impl PodDir {
     /// written in place.
     pub(crate) fn write_etc_hosts(&self, content: &str) -> io::Result<()> {
         let path = self.etc_hosts();
-        if std::fs::read(&path).is_ok_and(|old| old == content.as_bytes()) {
+        // Containers may have made it as long as they like.
+        let is_as_long = path.metadata().is_ok_and(|old| old.len() == content.len() as u64);
+        if is_as_long && std::fs::read(&path).is_ok_and(|old| old == content.as_bytes()) {
             return Ok(());
         }
         std::fs::write(&path, content)?;
@@ -114,7 +129,7 @@ impl PodDir {
             return Ok(());
         }
         mounts::unmount_below(&self.path.canonicalize()?)?;
-        delete::delete_tree(&self.path)?;
+        berth_cri::delete_tree(&self.path)?;
         // The last one takes the directory of all with it.
         match self.path.parent().map(std::fs::remove_dir) {
             Some(Err(error))

@@ -24,11 +24,8 @@ pub(super) fn set_up(
     let style = context.style(source.default_mode.unwrap_or(DEFAULT_MODE));
     let mut payload = Payload::new();
     for projection in source.sources.as_deref().unwrap_or_default() {
-        for (path, content) in source_payload(context, name, projection, style)? {
-            if payload.insert(path.clone(), content).is_some() {
-                return Err(VolumeError::Conflict(path));
-            }
-        }
+        // As upstream, a key of a later source takes the place of an earlier one. Paths that are given by name are validated.
+        payload.extend(source_payload(context, name, projection, style)?);
     }
     let path = path(context, name);
     super::make_memory_dir(&path)?;

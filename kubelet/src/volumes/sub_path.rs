@@ -75,7 +75,7 @@ fn is_same(part: BorrowedFd<'_>, target: &Path) -> io::Result<bool> {
 /// Makes the empty file or directory that is mounted over.
 fn prepare(part: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
     let is_dir = kind_and_mode(part)?.0 == FileType::Directory;
-    super::delete::delete_tree(target)?;
+    berth_cri::delete_tree(target)?;
     if is_dir {
         return make_private_dirs(target);
     }

@@ -20,7 +20,7 @@ use crate::logs;
 use crate::plan::{Desired, HookKind, HookOutcome, PodCgroup, Reason, StartContainer, Step};
 use crate::pull_secrets;
 use crate::spec;
-use crate::volumes::{self, PodDir};
+use crate::volumes::{self, PodDir, VolumeError};
 
 /// One step and what it needs.
 pub(super) struct Job {
@@ -205,10 +205,14 @@ impl Job {
         let name = start.config.name.clone();
         let (desired, node, dir) = (self.desired.clone(), Arc::clone(&self.node), self.dir.clone());
         let request = start.clone();
-        let mounts =
-            blocking(move || volumes::container_mounts(&context(&desired, &node, &dir), &request)).await?;
-        start.config.mounts =
-            mounts.map_err(|error| (Reason::CreateContainerConfigError, error.to_string()))?;
+        let prepared = blocking(move || {
+            let context = context(&desired, &node, &dir);
+            let mounts = volumes::container_mounts(&context, &request)?;
+            Ok((mounts, volumes::container_devices(&context, &request)?))
+        });
+        (start.config.mounts, start.config.devices) = prepared
+            .await?
+            .map_err(|error: VolumeError| (Reason::CreateContainerConfigError, error.to_string()))?;
         let engine = &self.node.engine;
         let id = engine
             .create_container(&start.sandbox, *start.config)
