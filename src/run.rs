@@ -192,6 +192,31 @@ async fn tidy_network(engine: &LocalEngine) {
 
 /// Reads manifests; the error is a message for the person who typed the command.
 pub(crate) fn load(files: &[PathBuf], lenient: bool, root: &Root) -> Result<Manifest, String> {
+    let manifest = read_all(files, lenient, root)?;
+    if manifest.pods.is_empty() && manifest.claims.is_empty() {
+        return Err(format!(
+            "There is no Pod and no PersistentVolumeClaim in {}.",
+            names(files)
+        ));
+    }
+    Ok(manifest)
+}
+
+/// The same; files that have only ConfigMaps and Secrets will do.
+pub(crate) fn load_any(files: &[PathBuf], lenient: bool, root: &Root) -> Result<Manifest, String> {
+    let manifest = read_all(files, lenient, root)?;
+    let objects = &manifest.objects;
+    let without = objects.config_maps.is_empty() && objects.secrets.is_empty();
+    if manifest.pods.is_empty() && manifest.claims.is_empty() && without {
+        return Err(format!(
+            "There is no Pod, ConfigMap, Secret or PersistentVolumeClaim in {}.",
+            names(files)
+        ));
+    }
+    Ok(manifest)
+}
+
+fn read_all(files: &[PathBuf], lenient: bool, root: &Root) -> Result<Manifest, String> {
     let mut texts = Vec::new();
     for file in files {
         texts.push((file.display().to_string(), read(file)?));
@@ -207,14 +232,7 @@ pub(crate) fn load(files: &[PathBuf], lenient: bool, root: &Root) -> Result<Mani
         claims: &claims,
         user: Rootless::rules(),
     };
-    let manifest = manifest::load(&sources, options).map_err(|errors| errors.to_string())?;
-    if manifest.pods.is_empty() && manifest.claims.is_empty() {
-        return Err(format!(
-            "There is no Pod and no PersistentVolumeClaim in {}.",
-            names(files)
-        ));
-    }
-    Ok(manifest)
+    manifest::load(&sources, options).map_err(|errors| errors.to_string())
 }
 
 fn names(files: &[PathBuf]) -> String {

@@ -3,7 +3,7 @@
 
 cache=${BERTH_VM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/berth-vm}
 # Part of the image's name: raise it when what is below changes.
-generation=6
+generation=7
 
 say() { printf 'hack/vm: %s\n' "$*" >&2; }
 die() { say "$*"; exit 125; }
@@ -57,13 +57,22 @@ make_kernel() {
 # A minimal Debian with the kernel's modules, as a disk image.
 make_image() {
     [ -e "$image" ] && return
-    local mirror work
+    local mirror work package
+    local include=iproute2,nftables,procps,kmod,busybox-static,systemd,dbus,dbus-user-session,uidmap,python3,apparmor
+    # What the programs of nfs-common and nfs-kernel-server are linked with.
+    include+=,netbase,libdevmapper1.02.1,libevent-core-2.1-7,libgssapi-krb5-2,libkeyutils1,libnfsidmap1,libsqlite3-0,libtirpc3,libwrap0
     mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' | awk '$2 == "bookworm" { print $1; exit }')
     [ -n "$mirror" ] || die "apt has no source for Debian 12 (bookworm)"
     say "making the guest's root with debootstrap (a minute or two, once)"
     work=$(mktemp -d "$cache/root.XXXXXX")
-    debootstrap --variant=minbase --include=iproute2,nftables,procps,kmod,busybox-static,systemd,dbus,dbus-user-session,uidmap,python3,apparmor bookworm "$work" "$mirror" \
+    debootstrap --variant=minbase --include="$include" bookworm "$work" "$mirror" \
         >"$cache/debootstrap.log" 2>&1 || die "debootstrap failed; see $cache/debootstrap.log"
+    # Unpacked only: installing them starts servers.
+    for package in nfs-common nfs-kernel-server; do
+        (cd "$work/tmp" && apt-get -qq download "$package") || die "could not download $package"
+        dpkg --fsys-tarfile "$work/tmp/$package"_*.deb | tar -x -C "$work" --keep-directory-symlink
+        rm "$work/tmp/$package"_*.deb
+    done
     rm -rf "$work"/var/cache/apt/* "$work"/var/lib/apt/lists/* "$work"/usr/share/{doc,locale,man}
     cp -r "$cache"/kernel/root/lib/modules "$work/lib/"
     depmod -b "$work" "$(basename "$work"/lib/modules/*)"

@@ -25,6 +25,7 @@ pub mod prober;
 mod pull_secrets;
 pub mod qos;
 pub mod quantity;
+mod refers;
 pub mod resources;
 pub mod sizes;
 pub mod spec;

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use berth_kubelet::standalone::Applied;
+use berth_kubelet::standalone::{Applied, AppliedObject};
 use clap::Args;
 
 use super::{caller, on_this_thread};
 use crate::preflight;
 use crate::root::Root;
-use crate::run::{load, make_claims};
+use crate::run::{load_any, make_claims};
 
 /// Make pods what manifests say: change what can be changed while a pod runs, and make it anew for the rest
 #[derive(Args, Debug)]
@@ -48,7 +48,7 @@ pub(crate) struct ValidateArgs {
 /// Applies.
 pub(crate) fn apply(args: &ApplyArgs, root: &Root, cgroup_root: &Path) -> Result<ExitCode, String> {
     let files: Vec<PathBuf> = args.files.iter().chain(&args.filename).cloned().collect();
-    let manifest = load(&files, args.lenient, root)?;
+    let manifest = load_any(&files, args.lenient, root)?;
     for warning in &manifest.warnings {
         eprintln!("warning: {warning}");
     }
@@ -64,9 +64,8 @@ pub(crate) fn apply(args: &ApplyArgs, root: &Root, cgroup_root: &Path) -> Result
         for (_, pod) in &manifest.pods {
             let name = format!("pod/{}", pod.metadata.name.as_deref().unwrap_or_default());
             let applied = if args.dry_run {
-                caller
-                    .compare(pod, &manifest.objects)
-                    .map(|applied| (applied, None))
+                let applied = caller.compare(pod, &manifest.objects).await;
+                applied.map(|applied| (applied, None))
             } else {
                 let say = |fields: &[String]| {
                     eprintln!(
@@ -82,6 +81,11 @@ pub(crate) fn apply(args: &ApplyArgs, root: &Root, cgroup_root: &Path) -> Result
                 eprintln!("{name}: {}", unsettled.message);
                 failed |= unsettled.failed;
             }
+        }
+        let alone = manifest.objects_alone();
+        let applied = caller.apply_objects(&alone, args.dry_run).await;
+        for (name, applied) in applied.map_err(|error| error.to_string())? {
+            failed |= !tell(&name, &applied, args.dry_run);
         }
         Ok(if failed {
             ExitCode::FAILURE
@@ -106,9 +110,34 @@ fn said(applied: &Applied, dry_run: bool) -> String {
     }
 }
 
+/// What became of a ConfigMap or Secret that no pod of the files names. `false` if no pod has it now: nothing else keeps it.
+fn tell(name: &str, applied: &AppliedObject, dry_run: bool) -> bool {
+    let dry = if dry_run { " (dry run)" } else { "" };
+    for pod in &applied.not_run {
+        eprintln!("{name}: nobody runs pod {pod}, which names it: `berth run` that with it");
+    }
+    match (applied.changed.as_slice(), applied.unchanged.as_slice()) {
+        ([], []) if applied.not_run.is_empty() => {
+            eprintln!(
+                "{name}: no pod that runs names it, and only pods keep it: give it together with the pod"
+            );
+            false
+        }
+        ([], []) => false,
+        ([], _) => {
+            println!("{name} unchanged{dry}");
+            true
+        }
+        (pods, _) => {
+            println!("{name} configured{dry}: pod {}", pods.join(", "));
+            true
+        }
+    }
+}
+
 /// Validates. Exit code 1 if `berth run` would refuse them.
 pub(crate) fn validate(args: &ValidateArgs, root: &Root) -> Result<ExitCode, String> {
-    let manifest = load(&args.files, args.lenient, root)?;
+    let manifest = load_any(&args.files, args.lenient, root)?;
     for warning in &manifest.warnings {
         eprintln!("warning: {warning}");
     }
@@ -117,6 +146,12 @@ pub(crate) fn validate(args: &ValidateArgs, root: &Root) -> Result<ExitCode, Str
             "persistentvolumeclaim/{} is valid",
             claim.metadata.name.as_deref().unwrap_or_default()
         );
+    }
+    for name in manifest.objects.config_maps.keys().map(|(_, name)| name) {
+        println!("configmap/{name} is valid");
+    }
+    for name in manifest.objects.secrets.keys().map(|(_, name)| name) {
+        println!("secret/{name} is valid");
     }
     for (_, pod) in &manifest.pods {
         println!(

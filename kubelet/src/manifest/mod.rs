@@ -31,6 +31,7 @@ use crate::defaulting::default_pod;
 use crate::defaults::DEFAULT_NAMESPACE;
 use crate::identity::{PodUid, pod_uid};
 use crate::plan::Objects;
+use crate::refers;
 use crate::spec;
 use crate::validation::{self, HostPort};
 
@@ -74,6 +75,13 @@ pub struct Manifest {
     pub volumes: Vec<PersistentVolume>,
     /// What was left out.
     pub warnings: Vec<Diagnostic>,
+}
+
+impl Manifest {
+    /// ConfigMaps and Secrets that no pod of the manifests names.
+    pub fn objects_alone(&self) -> Objects {
+        refers::named_by_none(self.pods.iter().map(|(_, pod)| pod), &self.objects)
+    }
 }
 
 /// Reads manifests.

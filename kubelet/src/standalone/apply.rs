@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
-use super::control::{CallError, Caller, SentWorkload};
-use super::detached::{self, Detached};
+use super::control::{CallError, Caller};
 use super::inspect::{InspectError, Places};
+use super::{detached, objects};
 use crate::plan::Objects;
-use crate::{qos, spec};
+use crate::{qos, refers, spec};
 
 /// How long a change of resources is waited for. One that starts containers anew may take longer.
 const SETTLING: Duration = Duration::from_secs(10);
@@ -43,33 +42,31 @@ impl Caller {
     ///
     /// # Errors
     /// The records can't be read.
-    pub fn compare(&self, pod: &Pod, objects: &Objects) -> Result<Applied, CallError> {
+    pub async fn compare(&self, pod: &Pod, objects: &Objects) -> Result<Applied, CallError> {
+        Ok(self.decide(pod, objects).await?.0)
+    }
+
+    /// What is to be done, and the ConfigMaps and Secrets that the pod has then.
+    async fn decide(&self, pod: &Pod, objects: &Objects) -> Result<(Applied, Objects), CallError> {
         let record = match self.places().find(&name(pod)) {
             Ok((record, _)) => record,
-            Err(InspectError::NoPod(_)) => return Ok(Applied::Created),
+            Err(InspectError::NoPod(_)) => return Ok((Applied::Created, objects.clone())),
             Err(error) => return Err(error.into()),
         };
-        let mut applied = difference(&record.pod, pod);
-        let root = &self.places().kubelet_root;
-        if let Ok(before) = Detached::new(root).load(&record.uid()) {
-            let after = SentWorkload::new(Vec::new(), objects);
-            if let Some(immutable) = changed_immutable(&before, &after) {
-                return Err(CallError::Refused(format!(
-                    "{immutable} is immutable, and its content differs: give it another name."
-                )));
-            }
-            let changed = changed_objects(&before, &after);
-            applied = match applied {
-                applied if changed.is_empty() => applied,
-                Applied::Replaced(fields) => Applied::Replaced(fields.into_iter().chain(changed).collect()),
-                // Volumes follow; the environment is the next container's.
-                Applied::Configured(fields) => {
-                    Applied::Configured(fields.into_iter().chain(changed).collect())
-                }
-                _ => Applied::Configured(changed),
-            };
-        }
-        Ok(applied)
+        let applied = difference(&record.pod, pod);
+        let Some(before) = self.objects_of(&record).await? else {
+            return Ok((applied, objects.clone()));
+        };
+        let differing = objects::changed(&before, &refers::named_by(pod, objects))?;
+        let changed: Vec<String> = objects::names(&differing).collect();
+        let applied = match applied {
+            applied if changed.is_empty() => applied,
+            Applied::Replaced(fields) => Applied::Replaced(fields.into_iter().chain(changed).collect()),
+            // Volumes follow; the environment is the next container's.
+            Applied::Configured(fields) => Applied::Configured(fields.into_iter().chain(changed).collect()),
+            _ => Applied::Configured(changed),
+        };
+        Ok((applied, objects::with(before, objects)))
     }
 
     /// Does it. `say` is told before a pod is ended to be made anew. A change of resources is waited for a little.
@@ -82,7 +79,8 @@ impl Caller {
         objects: &Objects,
         say: impl FnOnce(&[String]),
     ) -> Result<(Applied, Option<Unsettled>), CallError> {
-        let applied = self.compare(pod, objects)?;
+        let (applied, objects) = self.decide(pod, objects).await?;
+        let objects = &objects;
         let mut unsettled = None;
         match &applied {
             Applied::Unchanged => {}
@@ -91,7 +89,10 @@ impl Caller {
                 let (record, _) = self.places().find(&name(pod))?;
                 let mut changed = pod.clone();
                 changed.metadata.uid.clone_from(&record.pod.metadata.uid);
-                changed.metadata.generation = record.pod.metadata.generation.map(|generation| generation + 1);
+                // As upstream: a generation is one of the specification.
+                let is_spec = fields.iter().any(|field| field.starts_with("spec."));
+                let generation = record.pod.metadata.generation;
+                changed.metadata.generation = generation.map(|generation| generation + i64::from(is_spec));
                 self.change(&name(pod), &changed, objects).await?;
                 if fields.iter().any(|field| field.contains("resources.")) {
                     let generation = changed.metadata.generation.unwrap_or_default();
@@ -196,10 +197,7 @@ fn difference(before: &Pod, after: &Pod) -> Applied {
     let same_class = qos::qos_class(before) == qos::qos_class(after);
     let in_place = fields.iter().all(|field| {
         let is_resource = field.contains(".resources.");
-        let labels = field.starts_with("metadata.");
-        can_change(field)
-            && (!is_resource || (same_class && is_there(&value(after), field)))
-            && (!labels || !shows_metadata(after))
+        can_change(field) && (!is_resource || (same_class && is_there(&value(after), field)))
     });
     let fields = fields.into_iter().collect();
     if in_place {
@@ -246,18 +244,6 @@ fn is_there(pod: &Value, field: &str) -> bool {
     pod.pointer(&format!("/{pointer}")).is_some()
 }
 
-/// Volumes that show labels and annotations would go on showing the old ones.
-fn shows_metadata(pod: &Pod) -> bool {
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    volumes.into_iter().any(|volume| {
-        let projected = volume
-            .projected
-            .iter()
-            .flat_map(|projected| projected.sources.iter().flatten());
-        volume.downward_api.is_some() || projected.into_iter().any(|source| source.downward_api.is_some())
-    })
-}
-
 /// The paths at which two values differ.
 fn collect(before: &Value, after: &Value, path: &str, fields: &mut BTreeSet<String>) {
     match (before, after) {
@@ -290,55 +276,6 @@ fn collect(before: &Value, after: &Value, path: &str, fields: &mut BTreeSet<Stri
         _ if before != after => drop(fields.insert(path.to_owned())),
         _ => {}
     }
-}
-
-/// A ConfigMap or Secret that was said never to change, and has.
-fn changed_immutable(before: &SentWorkload, after: &SentWorkload) -> Option<String> {
-    let name = |metadata: &ObjectMeta| (metadata.namespace.clone(), metadata.name.clone());
-    let map = before
-        .config_maps
-        .iter()
-        .filter(|map| map.immutable == Some(true))
-        .find(|map| {
-            let mut same = after
-                .config_maps
-                .iter()
-                .filter(|new| name(&new.metadata) == name(&map.metadata));
-            same.any(|new| {
-                new.data != map.data || new.binary_data != map.binary_data || new.immutable != Some(true)
-            })
-        });
-    let secret = before
-        .secrets
-        .iter()
-        .filter(|secret| secret.immutable == Some(true))
-        .find(|secret| {
-            let mut same = after
-                .secrets
-                .iter()
-                .filter(|new| name(&new.metadata) == name(&secret.metadata));
-            same.any(|new| new.data != secret.data || new.immutable != Some(true))
-        });
-    let map = map.map(|map| format!("ConfigMap {}", map.metadata.name.as_deref().unwrap_or_default()));
-    let secret =
-        secret.map(|secret| format!("Secret {}", secret.metadata.name.as_deref().unwrap_or_default()));
-    map.or(secret)
-}
-
-/// ConfigMaps and Secrets that the pod was made with and that are others now.
-fn changed_objects(before: &SentWorkload, after: &SentWorkload) -> Vec<String> {
-    let maps = before
-        .config_maps
-        .iter()
-        .filter(|map| !after.config_maps.contains(map));
-    let maps = maps.map(|map| format!("ConfigMap {}", map.metadata.name.as_deref().unwrap_or_default()));
-    let secrets = before
-        .secrets
-        .iter()
-        .filter(|secret| !after.secrets.contains(secret));
-    let secrets =
-        secrets.map(|secret| format!("Secret {}", secret.metadata.name.as_deref().unwrap_or_default()));
-    maps.chain(secrets).collect()
 }
 
 #[cfg(test)]
@@ -393,21 +330,16 @@ mod tests {
     }
 
     #[test]
-    fn labels_change_unless_a_volume_shows_them() {
-        let labelled = |spec: &str| {
-            let mut pod = testing::pod(spec);
-            pod.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
-            pod
-        };
-        let applied = difference(&testing::pod(BEFORE), &labelled(BEFORE));
-        assert_eq!(applied, Applied::Configured(vec!["metadata.labels.a".to_owned()]));
-        let volumes = BEFORE.replace(
+    fn labels_change_whoever_shows_them() {
+        let spec = BEFORE.replace(
             r#"{"containers""#,
-            r#"{"volumes":[{"name":"v","downwardAPI":{"items":[]}}],"containers""#,
+            r#"{"volumes":[{"name":"v","downwardAPI":{"items":[{"path":"l","fieldRef":{"fieldPath":"metadata.labels"}}]}}],"containers""#,
         );
-        assert!(matches!(
-            difference(&testing::pod(&volumes), &labelled(&volumes)),
-            Applied::Replaced(_)
-        ));
+        let mut labelled = testing::pod(&spec);
+        labelled.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
+        assert_eq!(
+            difference(&testing::pod(&spec), &labelled),
+            Applied::Configured(vec!["metadata.labels.a".to_owned()])
+        );
     }
 }

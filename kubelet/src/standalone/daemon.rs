@@ -191,12 +191,14 @@ impl Supervisor {
     fn supervise(self: &Arc<Self>, desired: Desired, lock: PodLock) -> Result<(), SpawnError> {
         let (sender, events) = mpsc::unbounded_channel();
         let (uid, pod) = (desired.uid.clone(), Arc::clone(&desired.pod));
+        let objects = Arc::clone(&desired.objects);
         let journal = Journal::of(&self.node, &desired);
         let engine_events = self.router.subscribe(&uid);
         let mut handle = spawn(Arc::clone(&self.node), desired, engine_events, sender)?;
         // Whoever reads its logs has opened them.
         handle.release_logs();
         if let Some(owned) = self.owned().as_ref() {
+            owned.keep(uid.clone(), objects);
             owned.add(uid.clone(), Arc::clone(&pod), Some(handle.control()));
         }
         self.count.send_modify(|count| *count += 1);

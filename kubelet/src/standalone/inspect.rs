@@ -93,6 +93,15 @@ impl Places {
             .collect())
     }
 
+    /// Pods that have not ended and are to go on.
+    pub(super) fn running(&self) -> Result<Vec<PodRecord>, InspectError> {
+        let mut records = self.records()?;
+        records.retain(|(record, status)| {
+            record.deletion().is_none() && !has_ended(&status.clone().unwrap_or_default())
+        });
+        Ok(records.into_iter().map(|(record, _)| record).collect())
+    }
+
     /// The pod `NAME` or `NAMESPACE/NAME`.
     pub(super) fn find(&self, pod: &str) -> Result<(PodRecord, Option<PodStatus>), InspectError> {
         let mut records = self.records()?;

@@ -249,6 +249,7 @@ impl Standalone {
                 deletion: None,
             };
             let (session, control) = self.session(desired)?;
+            self.owned.keep(session.uid.clone(), Arc::clone(&self.objects));
             self.owned
                 .add(session.uid.clone(), Arc::new(pod.clone()), Some(control));
             sessions.spawn(async move { (index, session.run().await) });

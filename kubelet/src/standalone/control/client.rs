@@ -325,6 +325,24 @@ impl Caller {
         self.ask(pod, request).await.map(drop)
     }
 
+    /// The ConfigMaps and Secrets of a pod; `None` if nobody runs it.
+    pub(in crate::standalone) async fn asked_objects(
+        &self,
+        record: &PodRecord,
+    ) -> Result<Option<Objects>, CallError> {
+        let Some(wire) = self.owner(record).await? else {
+            return Ok(None);
+        };
+        let request = Request::Objects { uid: record.uid() };
+        match question(wire, request, None).await.map(|call| call.answer) {
+            Ok(Answer::Objects(workload)) => Ok(Some(workload.into_parts().1)),
+            // It has ended or handed the pod on, right now.
+            Err(CallError::Lost) => Ok(None),
+            Ok(_) => Err(CallError::Lost),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Makes a running pod what is given.
     ///
     /// # Errors

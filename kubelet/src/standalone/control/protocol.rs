@@ -38,6 +38,8 @@ pub(super) enum Request {
     Containers { uid: PodUid },
     /// What pods use, of those that are given.
     Usage { uids: Vec<PodUid> },
+    /// The ConfigMaps and Secrets of a pod.
+    Objects { uid: PodUid },
     /// End a pod and remove it.
     Delete { uid: PodUid, grace: Option<Duration> },
     /// Start running containers anew.
@@ -93,6 +95,8 @@ pub(super) enum Answer {
     Containers(Vec<ContainerSummary>),
     /// What pods use.
     Usage(Vec<PodUsage>),
+    /// The ConfigMaps and Secrets of a pod.
+    Objects(Box<SentWorkload>),
     /// It is done, or is being done.
     Done,
     /// What became of each pod.

@@ -27,6 +27,8 @@ type Pods = BTreeMap<PodUid, (Arc<Pod>, Option<PodControl>)>;
 pub(in crate::standalone) struct Owned {
     pub(super) node: Arc<Node>,
     pods: Mutex<Pods>,
+    /// What the pods were given.
+    objects: Mutex<BTreeMap<PodUid, Arc<Objects>>>,
     /// Takes on more pods; only the daemon does.
     taker: Option<Arc<dyn Taker>>,
 }
@@ -48,6 +50,7 @@ impl Owned {
         Self {
             node,
             pods: Mutex::default(),
+            objects: Mutex::default(),
             taker,
         }
     }
@@ -57,9 +60,24 @@ impl Owned {
         self.lock().insert(uid, (pod, control));
     }
 
+    /// Remembers what a pod has of ConfigMaps and Secrets from now on.
+    pub(in crate::standalone) fn keep(&self, uid: PodUid, objects: Arc<Objects>) {
+        self.objects().insert(uid, objects);
+    }
+
     /// Does not any more.
     pub(in crate::standalone) fn remove(&self, uid: &PodUid) {
         self.lock().remove(uid);
+        self.objects().remove(uid);
+    }
+
+    fn objects(&self) -> MutexGuard<'_, BTreeMap<PodUid, Arc<Objects>>> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a pod has of ConfigMaps and Secrets.
+    fn objects_of(&self, uid: &PodUid) -> Result<Arc<Objects>, Refusal> {
+        self.objects().get(uid).cloned().ok_or_else(not_mine)
     }
 
     fn lock(&self) -> MutexGuard<'_, Pods> {
@@ -143,6 +161,9 @@ async fn answer(owned: &Owned, wire: &Wire, request: Request) -> io::Result<()> 
         },
         Request::Containers { uid } => containers(owned, &uid).await.map(Answer::Containers),
         Request::Usage { uids } => usage::of(owned, &uids).await.map(Answer::Usage),
+        Request::Objects { uid } => owned
+            .objects_of(&uid)
+            .map(|objects| Answer::Objects(Box::new(SentWorkload::new(Vec::new(), &objects)))),
         Request::Delete { uid, grace } => delete(owned, &uid, grace).map(|()| Answer::Done),
         Request::Restart { uid, containers } => owned.control(&uid).map(|control| {
             control.restart(containers);
@@ -339,9 +360,10 @@ fn change(owned: &Owned, pod: Pod, objects: Objects) -> Result<(), Refusal> {
     if let Some(taker) = &owned.taker {
         taker.change(&pod, &objects).map_err(unkept)?;
     }
-    let pod = Arc::new(pod);
+    let (pod, objects) = (Arc::new(pod), Arc::new(objects));
+    owned.keep(uid.clone(), Arc::clone(&objects));
     owned.add(uid, Arc::clone(&pod), Some(control.clone()));
-    control.change(pod, Arc::new(objects));
+    control.change(pod, objects);
     Ok(())
 }
 
