@@ -1,6 +1,6 @@
 //! `berth run`: pods from manifests, in the foreground.
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use berth_cri::LocalEngine;
 use berth_kubelet::admission::AllowedSysctls;
 use berth_kubelet::backoff::Backoff;
 use berth_kubelet::claims::{ClaimStore, Made};
-use berth_kubelet::manifest::{self, Manifest, Options, Source};
+use berth_kubelet::manifest::{self, InputError, Manifest, Options, Source};
 use berth_kubelet::standalone::{self, Format, Host, Taken, Workload};
 use clap::Args;
 
@@ -267,16 +267,14 @@ pub(crate) fn make_claims(manifest: &Manifest, root: &Root, dry_run: bool) -> Re
 
 fn read(file: &Path) -> Result<String, String> {
     if file != Path::new("-") {
-        return std::fs::read_to_string(file)
-            .map_err(|error| format!("{}: can't be read: {error}.", file.display()));
+        let read = std::fs::File::open(file)
+            .map_err(InputError::from)
+            .and_then(manifest::read);
+        return read.map_err(|error| format!("{}: {error}", file.display()));
     }
-    let mut stdin = std::io::stdin();
+    let stdin = std::io::stdin();
     if stdin.is_terminal() {
         eprintln!("Reading a manifest from the terminal; end it with Ctrl-D.");
     }
-    let mut text = String::new();
-    stdin
-        .read_to_string(&mut text)
-        .map_err(|error| format!("Standard input can't be read: {error}."))?;
-    Ok(text)
+    manifest::read(stdin.lock()).map_err(|error| format!("Standard input: {error}"))
 }

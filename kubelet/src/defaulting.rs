@@ -1,23 +1,62 @@
 //! What a pod's unset fields mean, filled in as the API server does.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction, LifecycleHandler,
+    AppArmorProfile, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction, LifecycleHandler,
     ObjectFieldSelector, PersistentVolumeClaimSpec, Pod, PodSecurityContext, PodSpec, Probe,
-    ProjectedVolumeSource, ResourceRequirements, SecurityContext, Volume, VolumeProjection,
+    ProjectedVolumeSource, ResourceRequirements, Volume, VolumeProjection,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::defaults::{
     DEFAULT_NAMESPACE, DEFAULT_SCHEDULER_NAME, DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS,
     PROBE_FAILURE_THRESHOLD, PROBE_PERIOD_SECONDS, PROBE_SUCCESS_THRESHOLD, PROBE_TIMEOUT_SECONDS,
     TERMINATION_MESSAGE_PATH, VOLUME_DEFAULT_MODE,
 };
-use crate::pod_resources;
+use crate::quantity::{self, Form};
+use crate::validation::annotated_profile;
+use crate::{pod_resources, spec};
 
 /// Fills in the unset fields of a pod.
 pub fn default_pod(pod: &mut Pod) {
     text(&mut pod.metadata.namespace, DEFAULT_NAMESPACE);
+    apparmor_fields(pod);
     if let Some(spec) = &mut pod.spec {
         pod_spec(spec);
+    }
+}
+
+/// What an annotation says of a container's AppArmor profile is what its field says, if that says nothing.
+fn apparmor_fields(pod: &mut Pod) {
+    let named: Vec<String> = spec::all_containers(pod)
+        .map(|(one, _)| one.name.clone())
+        .collect();
+    let said = named.into_iter().filter_map(|name| {
+        let profile = annotated_profile(pod, &name)?;
+        Some((name, profile))
+    });
+    let said: BTreeMap<String, AppArmorProfile> = said.collect();
+    let Some(spec) = pod.spec.as_mut().filter(|_| !said.is_empty()) else {
+        return;
+    };
+    let of_pod = spec
+        .security_context
+        .as_ref()
+        .and_then(|security| security.app_armor_profile.clone());
+    for container in spec
+        .init_containers
+        .iter_mut()
+        .flatten()
+        .chain(&mut spec.containers)
+    {
+        if let Some(profile) = said
+            .get(&container.name)
+            .filter(|profile| Some(*profile) != of_pod.as_ref())
+        {
+            let security = container.security_context.get_or_insert_default();
+            security.app_armor_profile.get_or_insert_with(|| profile.clone());
+        }
     }
 }
 
@@ -31,6 +70,11 @@ fn pod_spec(spec: &mut PodSpec) {
     text(&mut spec.restart_policy, "Always");
     text(&mut spec.dns_policy, "ClusterFirst");
     text(&mut spec.scheduler_name, DEFAULT_SCHEDULER_NAME);
+    // One field under two names, of which the first is the newer.
+    if let Some(old) = spec.service_account.clone() {
+        text(&mut spec.service_account_name, &old);
+    }
+    spec.service_account.clone_from(&spec.service_account_name);
     spec.termination_grace_period_seconds
         .get_or_insert(DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS);
     spec.enable_service_links.get_or_insert(true);
@@ -45,6 +89,12 @@ fn pod_spec(spec: &mut PodSpec) {
     {
         default_container(container, host_network);
     }
+    if let Some(own) = &mut spec.resources {
+        whole_milli(own.limits.as_mut());
+        whole_milli(own.requests.as_mut());
+    }
+    whole_milli(spec.overhead.as_mut());
+    pod_resources::default_huge_pages(spec);
     pod_resources::default_requests(spec);
     spec.volumes.iter_mut().flatten().for_each(volume);
 }
@@ -65,9 +115,6 @@ fn default_container(container: &mut Container, host_network: bool) {
             .resources
             .get_or_insert_with(ResourceRequirements::default),
     );
-    if let Some(security) = &mut container.security_context {
-        security_context(security);
-    }
     let probes = [
         &mut container.liveness_probe,
         &mut container.readiness_probe,
@@ -80,15 +127,17 @@ fn default_container(container: &mut Container, host_network: bool) {
     }
 }
 
-/// `Always` for `:latest`, spelled out or not; a digest never changes what it means.
+/// `Always` for `:latest`, spelled out or not, and spelled out with a digest too: the API server looks at the tag alone.
 pub fn default_pull_policy(image: &str) -> &'static str {
-    if image.contains('@') {
-        return "IfNotPresent";
-    }
-    let last = image.rsplit('/').next().unwrap_or(image);
+    let (name, digest) = match image.split_once('@') {
+        Some((name, _)) => (name, true),
+        None => (image, false),
+    };
+    let last = name.rsplit('/').next().unwrap_or(name);
     match last.split_once(':') {
-        None | Some((_, "latest")) => "Always",
-        Some(_) => "IfNotPresent",
+        Some((_, "latest")) => "Always",
+        None if !digest => "Always",
+        _ => "IfNotPresent",
     }
 }
 
@@ -100,6 +149,13 @@ fn container_port(port: &mut ContainerPort, host_network: bool) {
 }
 
 fn env_var(variable: &mut EnvVar) {
+    if let Some(selector) = variable
+        .value_from
+        .as_mut()
+        .and_then(|from| from.file_key_ref.as_mut())
+    {
+        selector.optional.get_or_insert(false);
+    }
     if let Some(field) = variable
         .value_from
         .as_mut()
@@ -115,6 +171,8 @@ fn field_ref(field: &mut ObjectFieldSelector) {
 
 /// What is limited and not requested is requested up to its limit.
 fn resources(resources: &mut ResourceRequirements) {
+    whole_milli(resources.limits.as_mut());
+    whole_milli(resources.requests.as_mut());
     let Some(limits) = resources.limits.as_ref().filter(|limits| !limits.is_empty()) else {
         return;
     };
@@ -124,8 +182,16 @@ fn resources(resources: &mut ResourceRequirements) {
     }
 }
 
-fn security_context(security: &mut SecurityContext) {
-    text(&mut security.proc_mount, "Default");
+/// Nothing is counted in less than thousandths.
+fn whole_milli(list: Option<&mut BTreeMap<String, Quantity>>) {
+    for Quantity(text) in list.into_iter().flat_map(BTreeMap::values_mut) {
+        if let Ok(value) = quantity::parse(text) {
+            let rounded = value.up_to_milli();
+            if rounded != value {
+                *text = rounded.show(Form::of(text));
+            }
+        }
+    }
 }
 
 fn probe(probe: &mut Probe) {
@@ -237,7 +303,7 @@ mod tests {
             ("localhost:5000/busybox", "Always"),
             ("localhost:5000/busybox:1", "IfNotPresent"),
             ("busybox@sha256:00", "IfNotPresent"),
-            ("busybox:latest@sha256:00", "IfNotPresent"),
+            ("busybox:latest@sha256:00", "Always"),
         ] {
             assert_eq!(default_pull_policy(image), policy, "{image}");
         }

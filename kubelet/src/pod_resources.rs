@@ -1,6 +1,6 @@
 //! Resources of the pod as a whole: `spec.resources` and `spec.overhead`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -66,9 +66,37 @@ pub fn spare_memory(pod: &Pod) -> i64 {
     (whole.as_units() - own.as_units()).max(0) / count
 }
 
-/// Fills in what the pod requests where it only says a limit: what its containers request, or else the limit.
+/// Fills in how many huge pages a pod with resources of its own may have: as many as its containers.
+pub fn default_huge_pages(spec: &mut PodSpec) {
+    let aside = Pod {
+        spec: Some(spec.clone()),
+        ..Pod::default()
+    };
+    let Some(own) = spec.resources.as_mut().filter(|_| is_set(&aside)) else {
+        return;
+    };
+    let limits = spec::all_containers(&aside)
+        .filter_map(|(container, _)| container.resources.as_ref()?.limits.as_ref())
+        .flat_map(BTreeMap::keys);
+    let sizes: BTreeSet<&String> = limits.filter(|name| name.starts_with("hugepages-")).collect();
+    for size in sizes {
+        let asked = own.requests.as_ref().is_some_and(|list| list.contains_key(size));
+        if !asked {
+            let sum = pod_total(&aside, size, |container, size| {
+                limit(container, size).unwrap_or_default()
+            });
+            let limits = own.limits.get_or_insert_default();
+            limits
+                .entry(size.clone())
+                .or_insert_with(|| Quantity(sum.as_units().to_string()));
+        }
+    }
+}
+
+/// Fills in what a pod with limits of its own requests: what its containers request, or else its limit.
 pub fn default_requests(spec: &mut PodSpec) {
-    let Some(limits) = spec.resources.as_ref().and_then(|own| own.limits.clone()) else {
+    let limits = spec.resources.as_ref().and_then(|own| own.limits.clone());
+    let Some(limits) = limits.filter(|limits| !limits.is_empty()) else {
         return;
     };
     let aside = Pod {
@@ -78,19 +106,18 @@ pub fn default_requests(spec: &mut PodSpec) {
     let asked = |resource: &str| {
         spec::all_containers(&aside).any(|(container, _)| request(container, resource).is_some())
     };
-    for (resource, limit) in limits {
-        let total = containers_request(&aside, &resource);
-        let value = match resource.as_str() {
-            "cpu" if asked("cpu") => Quantity(format!("{}m", total.as_milli())),
-            "memory" if asked("memory") => Quantity(total.as_units().to_string()),
-            _ => limit,
+    let Some(own) = &mut spec.resources else { return };
+    let requests = own.requests.get_or_insert_default();
+    for resource in POD_LEVEL.into_iter().filter(|resource| asked(resource)) {
+        let total = containers_request(&aside, resource);
+        let value = match resource {
+            "cpu" => format!("{}m", total.as_milli()),
+            _ => total.as_units().to_string(),
         };
-        if let Some(own) = &mut spec.resources {
-            own.requests
-                .get_or_insert_default()
-                .entry(resource)
-                .or_insert(value);
-        }
+        requests.entry(resource.to_owned()).or_insert(Quantity(value));
+    }
+    for (resource, limit) in limits {
+        requests.entry(resource).or_insert(limit);
     }
 }
 

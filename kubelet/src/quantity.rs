@@ -50,6 +50,17 @@ impl Value {
         self.0 % NANO == 0
     }
 
+    /// It is a whole number of times the other.
+    pub fn is_multiple_of(self, other: Self) -> bool {
+        other.0 != 0 && self.0 % other.0 == 0
+    }
+
+    /// The next larger number of whole thousandths, which is as fine as resources of pods are counted.
+    #[must_use]
+    pub fn up_to_milli(self) -> Self {
+        Self(div_ceil(self.0, NANO / 1000).saturating_mul(NANO / 1000))
+    }
+
     /// How often `divisor` is in it, rounded up; a divisor of zero counts as one.
     pub fn divided_by(self, divisor: Self) -> i64 {
         let divisor = if divisor.0 == 0 { NANO } else { divisor.0 };

@@ -66,7 +66,7 @@ pub fn to_start_container(
     let mounted = |path: &str| {
         volume_mounts
             .iter()
-            .any(|mount| mount.container_path == Path::new(path))
+            .any(|mount| mount.container_path == Path::new("/").join(path))
     };
     let hosts = (!mounted("/etc/hosts")).then(|| hosts_file(&desired.pod, &sandbox.ips, &desired.node));
     let message_path = container
@@ -74,7 +74,7 @@ pub fn to_start_container(
         .as_deref()
         .unwrap_or(TERMINATION_MESSAGE_PATH);
     let termination_message_path =
-        (!message_path.is_empty() && !mounted(message_path)).then(|| PathBuf::from(message_path));
+        (!message_path.is_empty() && !mounted(message_path)).then(|| Path::new("/").join(message_path));
     Ok(StartContainer {
         sandbox: sandbox.id.clone(),
         config: Box::new(container_config(desired, request, envs)?),

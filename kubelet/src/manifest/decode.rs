@@ -202,15 +202,17 @@ impl<'a> Reader<'a> {
             _ => return self.mismatch("an object"),
         };
         let mut kept: Vec<(&Key, &Node)> = Vec::with_capacity(fields.len());
+        let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
         for (key, node) in fields {
             let path = || self.child(node, key.line, &part(&key.name, known.is_some())).path;
-            if let Some((first, _)) = kept.iter().find(|(first, _)| first.name == key.name) {
+            if let Some(first) = seen.get(key.name.as_str()) {
                 self.context
-                    .note(key.line, &path(), MistakeKind::Duplicate(first.line));
+                    .note(key.line, &path(), MistakeKind::Duplicate(*first));
             } else if known.is_some_and(|known| !known.contains(&key.name.as_str())) {
                 let near = nearest(&key.name, known.unwrap_or_default());
                 self.context.note(key.line, &path(), MistakeKind::Unknown(near));
             } else {
+                seen.insert(&key.name, key.line);
                 kept.push((key, node));
             }
         }
@@ -316,6 +318,10 @@ impl<'a> Deserializer<'a> for Reader<'a> {
             Value::Scalar(text, Meaning::Str) => self.at(visitor.visit_str(text)),
             Value::Scalar(_, Meaning::Bool(value)) => self.at(visitor.visit_bool(*value)),
             Value::Scalar(_, Meaning::Int(_)) => self.deserialize_i64(visitor),
+            // `8080.0` is a port, as it is for the API server.
+            Value::Scalar(_, Meaning::Float(value)) if exact(*value).is_some() => {
+                self.deserialize_i64(visitor)
+            }
             Value::Scalar(_, Meaning::Float(value)) => self.at(visitor.visit_f64(*value)),
             Value::Scalar(_, Meaning::Null) => self.at(visitor.visit_unit()),
         }
@@ -399,7 +405,7 @@ impl<'a> Deserializer<'a> for Reader<'a> {
         self.deserialize_unit(visitor)
     }
 
-    /// A quantity may be written as a number.
+    /// A quantity may be written as a number; one that is not written is none.
     fn deserialize_newtype_struct<V: Visitor<'a>>(
         self,
         name: &'static str,
@@ -409,6 +415,7 @@ impl<'a> Deserializer<'a> for Reader<'a> {
         let number = match &self.node.value {
             Value::Scalar(_, Meaning::Int(number)) => Some(number.to_string()),
             Value::Scalar(_, Meaning::Float(number)) => Some(number.to_string()),
+            Value::Scalar(_, Meaning::Null) => Some("0".to_owned()),
             _ => None,
         };
         match number.filter(|_| name == "Quantity") {

@@ -17,6 +17,10 @@ pub struct Diagnostic {
     pub hint: String,
 }
 
+/// Characters of a text that are shown, and as many of the errors of one call: a screen or two.
+const LONGEST: usize = 400;
+const MOST_SHOWN: usize = 100;
+
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
@@ -38,6 +42,13 @@ impl fmt::Display for Diagnostic {
 /// A text as it may stand on a terminal: what a manifest says is not trusted to move the cursor, or to turn the direction
 /// in which a line is read.
 fn printable(text: &str) -> String {
+    let count = text.chars().count();
+    if count > LONGEST + 3 {
+        // What is wrong with a long value stands at the end.
+        let begin: String = text.chars().take(LONGEST / 2).collect();
+        let end: String = text.chars().skip(count - LONGEST / 2).collect();
+        return printable(&format!("{begin} … {end}"));
+    }
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
@@ -55,11 +66,14 @@ pub struct ManifestErrors(pub Vec<Diagnostic>);
 
 impl fmt::Display for ManifestErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, diagnostic) in self.0.iter().enumerate() {
+        for (index, diagnostic) in self.0.iter().take(MOST_SHOWN).enumerate() {
             if index > 0 {
                 f.write_str("\n")?;
             }
             diagnostic.fmt(f)?;
+        }
+        if self.0.len() > MOST_SHOWN {
+            write!(f, "\nand {} more", self.0.len() - MOST_SHOWN)?;
         }
         Ok(())
     }

@@ -111,7 +111,10 @@ const CONTAINER: &[(&str, &str)] = &[
     ("restartPolicyRules: [{action: Restart}]", "Required value"),
     ("resources: {limits: {cpu: lots}}", "Invalid value"),
     ("resources: {limits: {cpu: -1}}", "greater than or equal to 0"),
-    ("resources: {limits: {memory: 0.5}}", "must be an integer"),
+    (
+        "resources: {limits: {memory: 1Gi, hugepages-2Mi: 3Mi}}",
+        "integer multiple",
+    ),
     ("resources: {limits: {memory: 1Gx}}", "Invalid value"),
     ("resources: {limits: {nvidia.com/gpu: 1}}", "no such resource"),
     (
@@ -193,7 +196,7 @@ const CONTAINER: &[(&str, &str)] = &[
     ),
     ("lifecycle: {preStop: {tcpSocket: {port: 1}}}", "not supported"),
     ("lifecycle: {stopSignal: SIGTERM}", "spec.os.name"),
-    ("terminationMessagePath: relative", "absolute path"),
+    ("lifecycle: {stopSignal: TERM}", "the name of a Linux signal"),
     ("terminationMessagePolicy: Shout", "Unsupported value"),
     ("securityContext: {runAsUser: -1}", "Invalid value"),
     ("securityContext: {runAsUser: root}", "whole number"),

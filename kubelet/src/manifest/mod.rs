@@ -7,6 +7,9 @@ mod claims;
 mod decode;
 mod diagnostic;
 mod explain;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+mod input;
 mod json;
 mod nearest;
 mod objects;
@@ -37,6 +40,7 @@ use crate::validation::{self, HostPort};
 
 pub use diagnostic::{Diagnostic, ManifestErrors};
 pub use explain::explain;
+pub use input::{InputError, read};
 pub use ordinary_user::{OrdinaryUser, UserGroups};
 pub use support::without_effect;
 
@@ -490,5 +494,7 @@ fn with_type(item: &Node, list_kind: &str) -> Option<Node> {
 mod completeness;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod hostile_texts;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{Loader, Place};
 use crate::defaults::{DEFAULT_NAMESPACE, MAX_SECRET_SIZE};
-use crate::validation;
+use crate::validation::{self, FieldError};
 
 impl Loader<'_> {
     pub(super) fn config_map(&mut self, place: Place<'_>) {
@@ -24,7 +24,8 @@ impl Loader<'_> {
             .flatten()
             .map(|(key, value)| ("binaryData", key.as_str(), value.0.len()));
         let entries: Vec<_> = text.chain(bytes).collect();
-        self.check(place, "ConfigMap", &map.metadata, &entries);
+        let own = validation::validate_config_map(&map);
+        self.check(place, "ConfigMap", (&map.metadata, own), &entries);
         if let Some(key) = self.add_name(&mut map.metadata) {
             self.manifest.objects.config_maps.insert(key, map);
         }
@@ -41,28 +42,32 @@ impl Loader<'_> {
                 .get_or_insert_default()
                 .insert(key, ByteString(value.into_bytes()));
         }
-        secret.type_.get_or_insert_with(|| "Opaque".to_owned());
+        if secret.type_.as_deref().is_none_or(str::is_empty) {
+            secret.type_ = Some("Opaque".to_owned());
+        }
         let data = secret
             .data
             .iter()
             .flatten()
             .map(|(key, value)| ("data", key.as_str(), value.0.len()));
         let entries: Vec<_> = data.collect();
-        self.check(place, "Secret", &secret.metadata, &entries);
+        let own = validation::validate_secret(&secret);
+        self.check(place, "Secret", (&secret.metadata, own), &entries);
         if let Some(key) = self.add_name(&mut secret.metadata) {
             self.manifest.objects.secrets.insert(key, secret);
         }
     }
 
-    /// Names of the object and its keys, and its size.
+    /// Names of the object and its keys, its size, and what else was found.
     fn check(
         &mut self,
         place: Place<'_>,
         kind: &str,
-        metadata: &ObjectMeta,
+        (metadata, own): (&ObjectMeta, Vec<FieldError>),
         entries: &[(&str, &str, usize)],
     ) {
         let mut errors = validation::validate_object_meta(metadata);
+        errors.extend(own);
         for (field, key, _) in entries {
             errors.extend(validation::validate_data_key(&format!("{field}[{key}]"), key));
         }
@@ -86,10 +91,12 @@ impl Loader<'_> {
     }
 
     fn add_name(&self, metadata: &mut ObjectMeta) -> Option<(String, String)> {
-        let namespace = metadata
+        let given = metadata
             .namespace
-            .get_or_insert_with(|| DEFAULT_NAMESPACE.to_owned())
-            .clone();
+            .take()
+            .filter(|namespace| !namespace.is_empty());
+        let namespace = given.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+        metadata.namespace = Some(namespace.clone());
         Some((namespace, metadata.name.clone()?))
     }
 }

@@ -1,6 +1,6 @@
 //! YAML (and so JSON) as a tree with lines, within limits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag};
 
@@ -170,10 +170,14 @@ impl<'a> Reader<'a> {
         match self.parser.next_event() {
             None => Ok((Event::StreamEnd, Span::default())),
             Some(Ok(found)) => Ok(found),
-            Some(Err(error)) => Err(SyntaxError::new(
-                error.marker().line(),
-                format!("not YAML: {}", error.info()),
-            )),
+            Some(Err(error)) => {
+                let way_out = match error.info() {
+                    info if info.ends_with("<document start>") => "; a line `---` stands between two objects",
+                    _ => "",
+                };
+                let message = format!("not YAML: {}{way_out}", error.info());
+                Err(SyntaxError::new(error.marker().line(), message))
+            }
         }
     }
 
@@ -201,12 +205,19 @@ impl<'a> Reader<'a> {
                 let meaning = meaning(&text, style, tag.as_deref(), line)?;
                 (anchor, Value::Scalar(text.into_owned(), meaning))
             }
-            Event::SequenceStart(anchor, _) => (anchor, self.list(depth)?),
-            Event::MappingStart(anchor, _) => (anchor, self.map(depth)?),
+            Event::SequenceStart(anchor, tag) => {
+                check_tag(tag.as_deref(), "seq", line)?;
+                (anchor, self.list(depth)?)
+            }
+            Event::MappingStart(anchor, tag) => {
+                check_tag(tag.as_deref(), "map", line)?;
+                (anchor, self.map(depth)?)
+            }
             Event::Alias(anchor) => {
                 let known = self.anchors.get(&anchor).cloned();
-                let (node, size) =
-                    known.ok_or_else(|| SyntaxError::new(line, "an alias refers to itself"))?;
+                let (node, size) = known.ok_or_else(|| {
+                    SyntaxError::new(line, "an alias refers to itself, or to another document")
+                })?;
                 self.count(size, line)?;
                 check_depth(&node, depth)?;
                 return Ok(Node { line, ..node });
@@ -239,6 +250,12 @@ impl<'a> Reader<'a> {
         loop {
             let (event, span) = self.next()?;
             let line = span.start.line();
+            if let Event::Scalar(text, ScalarStyle::Plain, ..) = &event
+                && (text.starts_with("//") || text.starts_with("/*"))
+            {
+                let why = "JSON has no comments; those of YAML begin with #";
+                return Err(SyntaxError::new(line, why));
+            }
             let is_merge = matches!(&event, Event::Scalar(text, ScalarStyle::Plain, ..) if text == "<<");
             let name = match event {
                 Event::MappingEnd => break,
@@ -260,8 +277,9 @@ impl<'a> Reader<'a> {
             }
         }
         // A field of the map itself comes before a merged one.
+        let mut known: BTreeSet<String> = fields.iter().map(|(key, _)| key.name.clone()).collect();
         for (key, node) in merged {
-            if !fields.iter().any(|(known, _)| known.name == key.name) {
+            if known.insert(key.name.clone()) {
                 fields.push((key, node));
             }
         }
@@ -301,6 +319,17 @@ fn check_depth(node: &Node, depth: usize) -> Result<(), SyntaxError> {
         Value::Map(fields) => fields
             .iter()
             .try_for_each(|(_, node)| check_depth(node, depth + 1)),
+    }
+}
+
+/// Only what a list or a map is anyway may be said of it: what `!!set` asks for, no field of Kubernetes is.
+fn check_tag(tag: Option<&Tag>, kind: &str, line: usize) -> Result<(), SyntaxError> {
+    match tag {
+        Some(tag) if !(tag.is_yaml_core_schema() && tag.suffix == kind) => {
+            let message = format!("the tag {}{} is not supported", tag.handle, tag.suffix);
+            Err(SyntaxError::new(line, message))
+        }
+        _ => Ok(()),
     }
 }
 

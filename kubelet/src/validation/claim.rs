@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::metadata::validate_object_meta;
+use super::scheduling::node_terms;
 use super::{Errors, FieldError, names};
 
 const ACCESS_MODES: [&str; 4] = [
@@ -91,8 +92,25 @@ fn volume_spec(spec: &PersistentVolumeSpec, errors: &mut Errors) {
             }
             _ => {}
         }
-        if spec.node_affinity.is_none() {
+        let required = spec
+            .node_affinity
+            .as_ref()
+            .and_then(|affinity| affinity.required.as_ref());
+        if required.is_none() {
             errors.required("spec.nodeAffinity", "Local volume requires node affinity");
+        }
+    }
+    if let Some(affinity) = &spec.node_affinity {
+        match &affinity.required {
+            Some(required) => node_terms(
+                &required.node_selector_terms,
+                "spec.nodeAffinity.required",
+                errors,
+            ),
+            None => errors.required(
+                "spec.nodeAffinity.required",
+                "must specify required node constraints",
+            ),
         }
     }
     if let Some(source) = &spec.nfs {
@@ -147,7 +165,8 @@ fn access_modes(modes: Option<&[String]>, path: &str, errors: &mut Errors) {
     for (index, mode) in modes.iter().enumerate() {
         errors.one_of(&format!("{path}[{index}]"), Some(mode), &ACCESS_MODES);
     }
-    if modes.len() > 1 && modes.iter().any(|mode| mode == "ReadWriteOncePod") {
+    let is_of_one_pod = |mode: &String| mode == "ReadWriteOncePod";
+    if modes.iter().any(is_of_one_pod) && !modes.iter().all(is_of_one_pod) {
         errors.forbidden(path, "may not use ReadWriteOncePod with other access modes");
     }
 }
@@ -180,7 +199,7 @@ fn class(class: Option<&str>, path: &str, errors: &mut Errors) {
     }
 }
 
-fn selector(selector: &LabelSelector, path: &str, errors: &mut Errors) {
+pub(super) fn selector(selector: &LabelSelector, path: &str, errors: &mut Errors) {
     for (key, value) in selector.match_labels.iter().flatten() {
         let path = format!("{path}.matchLabels");
         errors.check(&path, key, names::qualified_name(key));
@@ -195,7 +214,15 @@ fn selector(selector: &LabelSelector, path: &str, errors: &mut Errors) {
         );
         let operators = ["DoesNotExist", "Exists", "In", "NotIn"];
         errors.one_of(&format!("{path}.operator"), Some(&rule.operator), &operators);
+        for (index, value) in rule.values.iter().flatten().enumerate() {
+            errors.check(
+                &format!("{path}.values[{index}]"),
+                value,
+                names::label_value(value),
+            );
+        }
         let listed = matches!(rule.operator.as_str(), "In" | "NotIn");
+        let unlisted = matches!(rule.operator.as_str(), "Exists" | "DoesNotExist");
         let empty = rule.values.as_ref().is_none_or(Vec::is_empty);
         if listed && empty {
             errors.required(
@@ -203,7 +230,7 @@ fn selector(selector: &LabelSelector, path: &str, errors: &mut Errors) {
                 "must be specified when `operator` is 'In' or 'NotIn'",
             );
         }
-        if !listed && !empty {
+        if unlisted && !empty {
             errors.forbidden(
                 &format!("{path}.values"),
                 "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec, VolumeMount}
 
 use crate::defaults::{MAX_RESTART_RULE_EXIT_CODES, MAX_RESTART_RULES};
 use crate::sizes::RESIZABLE;
+use crate::spec::is_sidecar;
 
 use super::{Errors, device, environment, names, probe, resources, security};
 
@@ -61,17 +62,6 @@ pub(super) fn container(container: &Container, place: &Place<'_>, errors: &mut E
         policy,
         &["FallbackToLogsOnError", "File"],
     );
-    if let Some(path) = container
-        .termination_message_path
-        .as_deref()
-        .filter(|path| !path.starts_with('/'))
-    {
-        errors.invalid(
-            &place.field("terminationMessagePath"),
-            path,
-            "must be an absolute path",
-        );
-    }
 }
 
 fn image(container: &Container, place: &Place<'_>, errors: &mut Errors) {
@@ -130,6 +120,13 @@ fn resize_policy(container: &Container, place: &Place<'_>, errors: &mut Errors) 
         errors.one_of(&format!("{path}.resourceName"), Some(resource), &RESIZABLE);
         let known = ["NotRequired", "RestartContainer"];
         errors.one_of(&format!("{path}.restartPolicy"), Some(restart), &known);
+        if place.init && !is_sidecar(container) && restart == "RestartContainer" {
+            errors.invalid(
+                &format!("{path}.restartPolicy"),
+                restart,
+                "must not be set to 'RestartContainer' for non-sidecar initContainers",
+            );
+        }
         if never && restart == "RestartContainer" {
             errors.invalid(
                 &format!("{path}.restartPolicy"),
@@ -191,7 +188,7 @@ fn ports(ports: &[ContainerPort], place: &Place<'_>, errors: &mut Errors) {
         port_number(&format!("{path}.containerPort"), port.container_port, errors);
         if let Some(number) = port.host_port.filter(|number| *number != 0) {
             port_number(&format!("{path}.hostPort"), number, errors);
-            if place.spec.host_network == Some(true) && number != port.container_port {
+            if !place.init && place.spec.host_network == Some(true) && number != port.container_port {
                 let why = "must match `containerPort` when `hostNetwork` is true";
                 errors.invalid_number(&format!("{path}.hostPort"), number, why);
             }

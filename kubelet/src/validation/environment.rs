@@ -1,12 +1,15 @@
 //! The rules for a container's environment.
 
 use k8s_openapi::api::core::v1::{
-    Container, EnvFromSource, EnvVar, EnvVarSource, FileKeySelector, ResourceFieldSelector,
+    Container, EnvFromSource, EnvVar, EnvVarSource, FileKeySelector, ObjectFieldSelector,
+    ResourceFieldSelector,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::container::Place;
 use super::{Errors, names};
 use crate::env::subscript;
+use crate::quantity::{Form, Value};
 
 /// Fields that an environment variable may refer to.
 const FIELDS: [&str; 9] = [
@@ -29,6 +32,11 @@ const RESOURCES: [&str; 6] = [
     "requests.cpu",
     "requests.ephemeral-storage",
     "requests.memory",
+];
+
+/// What bytes may be counted in.
+const BYTES: [&str; 13] = [
+    "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei",
 ];
 
 pub(super) fn environment(container: &Container, place: &Place<'_>, errors: &mut Errors) {
@@ -76,12 +84,7 @@ fn value_from(from: &EnvVarSource, path: &str, place: &Place<'_>, errors: &mut E
         file_key(selector, &format!("{path}.fileKeyRef"), place, errors);
     }
     if let Some(field) = &from.field_ref {
-        field_path(
-            &field.field_path,
-            &format!("{path}.fieldRef.fieldPath"),
-            &FIELDS,
-            errors,
-        );
+        field_path(field, &format!("{path}.fieldRef.fieldPath"), &FIELDS, errors);
     }
     if let Some(field) = &from.resource_field_ref {
         resource_field(field, &format!("{path}.resourceFieldRef"), errors);
@@ -105,7 +108,21 @@ fn value_from(from: &EnvVarSource, path: &str, place: &Place<'_>, errors: &mut E
 }
 
 /// A field that may be referred to, or a label or annotation.
-pub(super) fn field_path(field: &str, path: &str, known: &[&'static str], errors: &mut Errors) {
+pub(super) fn field_path(
+    selector: &ObjectFieldSelector,
+    path: &str,
+    known: &[&'static str],
+    errors: &mut Errors,
+) {
+    let field = selector.field_path.as_str();
+    if let Some(version) = selector
+        .api_version
+        .as_deref()
+        .filter(|version| !matches!(*version, "" | "v1"))
+    {
+        let why = format!("error converting fieldPath: unsupported pod version: {version}");
+        return errors.invalid(path, field, why);
+    }
     match subscript(field) {
         _ if field.is_empty() => errors.required(path, ""),
         Some(("metadata.labels", key)) => errors.check(path, field, names::qualified_name(key)),
@@ -125,11 +142,31 @@ pub(super) fn resource_field(field: &ResourceFieldSelector, path: &str, errors: 
     } else if !huge.iter().any(|prefix| field.resource.starts_with(prefix)) {
         errors.one_of(&resource_path, Some(&field.resource), &RESOURCES);
     }
-    if let Some(divisor) = &field.divisor
-        && let Err(error) = crate::quantity::parse(&divisor.0)
-    {
-        errors.invalid(&format!("{path}.divisor"), &divisor.0, error.to_string());
+    if let Some(Quantity(divisor)) = &field.divisor {
+        let path = format!("{path}.divisor");
+        match crate::quantity::parse(divisor) {
+            Err(error) => errors.invalid(&path, divisor, error.to_string()),
+            Ok(value) => errors.check(&path, divisor, divisor_problem(&field.resource, divisor, value)),
+        }
     }
+}
+
+/// A resource is counted in units that it is written in.
+fn divisor_problem(resource: &str, text: &str, value: Value) -> Option<&'static str> {
+    let shown = value.show(Form::of(text));
+    let known: &[&str] = match resource.split_once('.') {
+        _ if value.is_zero() => return None,
+        Some((_, "cpu")) => &["1", "1m"],
+        Some((_, "memory" | "ephemeral-storage")) => &BYTES,
+        Some((_, other)) if other.starts_with("hugepages-") => &BYTES,
+        _ => return None,
+    };
+    let why = if known.len() == 2 {
+        "only divisor's values 1m and 1 are supported with the cpu resource"
+    } else {
+        "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with this resource"
+    };
+    (!known.contains(&shown.as_str())).then_some(why)
 }
 
 fn file_key(selector: &FileKeySelector, path: &str, place: &Place<'_>, errors: &mut Errors) {
@@ -162,9 +199,7 @@ fn file_key(selector: &FileKeySelector, path: &str, place: &Place<'_>, errors: &
 }
 
 fn key_selector(name: &str, key: &str, path: &str, errors: &mut Errors) {
-    if name.is_empty() {
-        errors.required(&format!("{path}.name"), "");
-    }
+    object_name(name, &format!("{path}.name"), errors);
     if key.is_empty() {
         errors.required(&format!("{path}.key"), "");
     } else {
@@ -181,10 +216,16 @@ fn env_from(source: &EnvFromSource, path: &str, errors: &mut Errors) {
         (Some(_), Some(_)) => {
             errors.invalid(path, "", "may not have more than one field specified at a time")
         }
-        (Some(map), None) if map.name.is_empty() => errors.required(&format!("{path}.configMapRef.name"), ""),
-        (None, Some(secret)) if secret.name.is_empty() => {
-            errors.required(&format!("{path}.secretRef.name"), "")
-        }
-        _ => {}
+        (Some(map), None) => object_name(&map.name, &format!("{path}.configMapRef.name"), errors),
+        (None, Some(secret)) => object_name(&secret.name, &format!("{path}.secretRef.name"), errors),
+    }
+}
+
+/// The name of a ConfigMap or Secret.
+fn object_name(name: &str, path: &str, errors: &mut Errors) {
+    if name.is_empty() {
+        errors.required(path, "");
+    } else {
+        errors.check(path, name, names::dns_subdomain(name));
     }
 }

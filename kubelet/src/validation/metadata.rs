@@ -21,26 +21,7 @@ pub fn validate_object_meta(metadata: &ObjectMeta) -> Vec<FieldError> {
     {
         errors.check("metadata.namespace", namespace, names::dns_label(namespace));
     }
-    for (key, value) in metadata.labels.iter().flatten() {
-        errors.check("metadata.labels", key, names::qualified_name(key));
-        errors.check("metadata.labels", value, names::label_value(value));
-    }
-    let mut size = 0;
-    for (key, value) in metadata.annotations.iter().flatten() {
-        errors.check(
-            "metadata.annotations",
-            key,
-            names::qualified_name(&key.to_lowercase()),
-        );
-        size += key.len() + value.len();
-    }
-    if size > TOTAL_ANNOTATION_SIZE {
-        errors.invalid(
-            "metadata.annotations",
-            "",
-            format!("Too long: may not be more than {TOTAL_ANNOTATION_SIZE} bytes"),
-        );
-    }
+    labels(metadata, "metadata", &mut errors);
     if let Some(uid) = metadata.uid.as_deref() {
         // It becomes a part of paths.
         let fits =
@@ -49,6 +30,25 @@ pub fn validate_object_meta(metadata: &ObjectMeta) -> Vec<FieldError> {
         errors.check("metadata.uid", uid, (!fits).then_some(why));
     }
     errors.0
+}
+
+/// The rules for labels and annotations.
+pub(super) fn labels(metadata: &ObjectMeta, path: &str, errors: &mut Errors) {
+    let path_of_labels = format!("{path}.labels");
+    for (key, value) in metadata.labels.iter().flatten() {
+        errors.check(&path_of_labels, key, names::qualified_name(key));
+        errors.check(&path_of_labels, value, names::label_value(value));
+    }
+    let path = format!("{path}.annotations");
+    let mut size = 0;
+    for (key, value) in metadata.annotations.iter().flatten() {
+        errors.check(&path, key, names::qualified_name(&key.to_lowercase()));
+        size += key.len() + value.len();
+    }
+    if size > TOTAL_ANNOTATION_SIZE {
+        let why = format!("Too long: may not be more than {TOTAL_ANNOTATION_SIZE} bytes");
+        errors.invalid(&path, "", why);
+    }
 }
 
 /// The rule for a key of a ConfigMap or Secret.

@@ -2,6 +2,7 @@
 
 mod claim;
 mod container;
+mod data;
 mod device;
 mod environment;
 mod error;
@@ -10,18 +11,24 @@ mod names;
 mod pod;
 mod probe;
 mod resources;
+mod scheduling;
 mod security;
+mod security_annotations;
 mod volume;
 
 pub use claim::{validate_claim, validate_volume};
+pub use data::{validate_config_map, validate_secret};
 pub use error::{FieldError, Problem};
 pub use metadata::{validate_data_key, validate_object_meta};
 pub use pod::{HostPort, ports_of_host, validate_pod};
 
 pub(crate) use names::sysctl as sysctl_name_problem;
 pub(crate) use security::is_namespaced_sysctl;
+pub(crate) use security_annotations::annotated_profile;
 
 use error::Errors;
 
+#[cfg(test)]
+mod as_upstream;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use super::container::{self, Place};
 use super::metadata::validate_object_meta;
-use super::{Errors, FieldError, names, resources, security, volume};
+use super::{Errors, FieldError, names, resources, scheduling, security, security_annotations, volume};
 use crate::annotations;
 use crate::defaults::{MAX_DNS_NAMESERVERS, MAX_DNS_SEARCH_LIST_CHARS, MAX_DNS_SEARCH_PATHS};
 
@@ -21,7 +21,11 @@ pub fn validate_pod(pod: &Pod) -> Vec<FieldError> {
         errors.invalid(&path, value.map_or("", String::as_str), problem);
     }
     match &pod.spec {
-        Some(spec) => pod_spec(spec, &mut errors),
+        Some(spec) => {
+            pod_spec(spec, &mut errors);
+            volume::claims_of_ephemeral(pod, &mut errors);
+            security_annotations::annotations(pod, &mut errors);
+        }
         None => errors.required("spec", ""),
     }
     errors.0
@@ -59,6 +63,10 @@ fn pod_spec(spec: &PodSpec, errors: &mut Errors) {
     security::pod_security(spec, errors);
     host_ports(spec, errors);
     resources::pod_resources(spec, errors);
+    scheduling::scheduling(spec, errors);
+    if spec.os.as_ref().is_some_and(|os| os.name.is_empty()) {
+        errors.required("spec.os.name", "");
+    }
     for (index, gate) in spec.readiness_gates.iter().flatten().enumerate() {
         let path = format!("spec.readinessGates[{index}].conditionType");
         errors.check(
@@ -222,10 +230,19 @@ fn dns(spec: &PodSpec, errors: &mut Errors) {
     }
 }
 
-/// Two containers can't have one port of the host.
+/// Two containers can't have one port of the host. Init containers that end run one by one.
 fn host_ports(spec: &PodSpec, errors: &mut Errors) {
+    distinct(ports_of_host(spec), errors);
+    for (index, one) in spec.init_containers.iter().flatten().enumerate() {
+        if !crate::spec::is_sidecar(one) {
+            distinct(ports_of(one, &format!("spec.initContainers[{index}]")), errors);
+        }
+    }
+}
+
+fn distinct(ports: Vec<(String, HostPort<'_>)>, errors: &mut Errors) {
     let mut seen: Vec<HostPort<'_>> = Vec::new();
-    for (path, port) in ports_of_host(spec) {
+    for (path, port) in ports {
         if seen.iter().any(|other| other.collides(&port)) {
             errors.duplicate(&path, &port.to_string());
         }
@@ -267,19 +284,22 @@ pub fn ports_of_host(spec: &PodSpec) -> Vec<(String, HostPort<'_>)> {
         .iter()
         .enumerate()
         .map(|(index, one)| (format!("spec.containers[{index}]"), one));
+    let all = sidecars.chain(mains);
+    all.flat_map(|(path, one)| ports_of(one, &path)).collect()
+}
+
+fn ports_of<'a>(container: &'a Container, path: &str) -> Vec<(String, HostPort<'a>)> {
     let mut found = Vec::new();
-    for (path, one) in sidecars.chain(mains) {
-        for (index, port) in one.ports.iter().flatten().enumerate() {
-            let Some(number) = port.host_port.filter(|number| *number != 0) else {
-                continue;
-            };
-            let protocol = port.protocol.as_deref().unwrap_or("TCP");
-            let ip = port.host_ip.as_deref().unwrap_or_default();
-            found.push((
-                format!("{path}.ports[{index}].hostPort"),
-                HostPort { protocol, ip, number },
-            ));
-        }
+    for (index, port) in container.ports.iter().flatten().enumerate() {
+        let Some(number) = port.host_port.filter(|number| *number != 0) else {
+            continue;
+        };
+        let protocol = port.protocol.as_deref().unwrap_or("TCP");
+        let ip = port.host_ip.as_deref().unwrap_or_default();
+        found.push((
+            format!("{path}.ports[{index}].hostPort"),
+            HostPort { protocol, ip, number },
+        ));
     }
     found
 }

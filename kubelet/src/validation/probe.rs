@@ -73,9 +73,41 @@ pub(super) fn lifecycle(container: &Container, place: &Place<'_>, errors: &mut E
             );
         }
     }
+    if let Some(signal) = lifecycle
+        .stop_signal
+        .as_deref()
+        .filter(|signal| !is_signal(signal))
+    {
+        let why = "must be the name of a Linux signal: SIGTERM, SIGUSR1, SIGRTMIN+3, SIGRTMAX-1";
+        errors.invalid(&place.field("lifecycle.stopSignal"), signal, why);
+    }
     if lifecycle.stop_signal.is_some() && place.spec.os.as_ref().is_none_or(|os| os.name.is_empty()) {
         let why = "may not be set for containers with empty `spec.os.name`";
         errors.forbidden(&place.field("lifecycle.stopSignal"), why);
+    }
+}
+
+/// The names that a pod may say a signal with; others have no meaning for a kubelet.
+fn is_signal(name: &str) -> bool {
+    const NAMES: [&str; 35] = [
+        "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL",
+        "PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP",
+        "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN",
+    ];
+    let Some(name) = name.strip_prefix("SIG") else {
+        return false;
+    };
+    let number_of = |text: &str| {
+        let canonical = text
+            .parse::<u8>()
+            .ok()
+            .filter(|number| number.to_string() == text);
+        canonical.unwrap_or_default()
+    };
+    match (name.strip_prefix("RTMIN+"), name.strip_prefix("RTMAX-")) {
+        (Some(above), _) => (1..=15).contains(&number_of(above)),
+        (_, Some(below)) => (1..=14).contains(&number_of(below)),
+        _ => name == "RTMAX" || NAMES.contains(&name),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::Errors;
@@ -60,9 +60,19 @@ pub(super) fn resources(container: &Container, place: &Place<'_>, errors: &mut E
             _ => {}
         }
     }
-    let huge = limits.keys().any(|resource| resource.starts_with("hugepages-"));
-    if huge && !requests.contains_key("cpu") && !requests.contains_key("memory") {
-        errors.forbidden(&place.field("resources"), "HugePages require cpu or memory");
+    huge_pages(resources, &place.field("resources"), errors);
+}
+
+/// Huge pages alone would be a pod of no class.
+fn huge_pages(resources: &ResourceRequirements, path: &str, errors: &mut Errors) {
+    let names: Vec<&String> = [&resources.limits, &resources.requests]
+        .into_iter()
+        .flatten()
+        .flat_map(BTreeMap::keys)
+        .collect();
+    let huge = names.iter().any(|name| name.starts_with("hugepages-"));
+    if huge && !names.iter().any(|name| POD_LEVEL.contains(&name.as_str())) {
+        errors.forbidden(path, "HugePages require cpu or memory");
     }
 }
 
@@ -86,6 +96,7 @@ pub(super) fn pod_resources(spec: &PodSpec, errors: &mut Errors) {
             errors.one_of(&path, Some(resource), &POD_LEVEL);
         }
     }
+    huge_pages(own, "spec.resources", errors);
     let text = |list: &Option<BTreeMap<String, Quantity>>, resource: &str| {
         let value = list.as_ref().and_then(|list| list.get(resource));
         value.map_or_else(String::new, |value| value.0.clone())
@@ -102,6 +113,18 @@ pub(super) fn pod_resources(spec: &PodSpec, errors: &mut Errors) {
             let why = format!("must be less than or equal to {resource} limit of {limit}");
             errors.invalid(&path, &asked, why);
         }
+        if resource.starts_with("hugepages-") {
+            match limits.get(resource) {
+                Some(limit) if limit != request => {
+                    errors.invalid(&path, &asked, format!("must be equal to {resource} limit"));
+                }
+                Some(_) => {}
+                None => errors.required(
+                    "spec.resources.limits",
+                    "Limit must be set for non overcommitable resources",
+                ),
+            }
+        }
         let sum = containers_request(&pod, resource);
         if *request < sum {
             let sum = match *resource {
@@ -112,11 +135,9 @@ pub(super) fn pod_resources(spec: &PodSpec, errors: &mut Errors) {
             errors.invalid(&path, &asked, why);
         }
     }
-    let inits = spec.init_containers.iter().flatten().enumerate();
-    let inits = inits.map(|(index, one)| (format!("spec.initContainers[{index}]"), one));
-    let mains = spec.containers.iter().enumerate();
-    let mains = mains.map(|(index, one)| (format!("spec.containers[{index}]"), one));
-    for (path, container) in inits.chain(mains) {
+    // Those of init containers may be larger: the pod's are what counts then.
+    for (index, container) in spec.containers.iter().enumerate() {
+        let path = format!("spec.containers[{index}]");
         for (resource, most) in &limits {
             if limit(container, resource).is_some_and(|limit| limit > *most) {
                 let own_limit = container
@@ -132,6 +153,12 @@ pub(super) fn pod_resources(spec: &PodSpec, errors: &mut Errors) {
             }
         }
     }
+}
+
+/// Whether it is a number of huge pages of the resource's size.
+fn is_multiple(value: Value, resource: &str) -> bool {
+    let size = resource.strip_prefix("hugepages-").map(quantity::parse);
+    matches!(size, Some(Ok(size)) if value.is_multiple_of(size))
 }
 
 /// The values of one list, as far as they are any. What is the same in `checked` (a request that is the limit by
@@ -163,8 +190,9 @@ fn list<'a>(
             Ok(value) if value.is_negative() => {
                 errors.invalid(&path, &quantity.0, "must be greater than or equal to 0")
             }
-            Ok(value) if resource != "cpu" && !value.is_whole() => {
-                errors.invalid(&path, &quantity.0, "must be an integer")
+            Ok(value) if matches!(page, Some(Some(_))) && !is_multiple(value, resource) => {
+                let why = format!("{} is not positive integer multiple of {resource}", quantity.0);
+                errors.invalid(&path, &quantity.0, why);
             }
             Ok(value) => {
                 values.insert(resource.as_str(), value);

@@ -161,7 +161,8 @@ pub(super) fn container_security(container: &Container, place: &Place<'_>, error
         .and_then(|capabilities| capabilities.add.as_ref());
     let adds_admin = adds_admin.is_some_and(|add| {
         add.iter()
-            .any(|name| name == "CAP_SYS_ADMIN" || name == "SYS_ADMIN")
+            // The API server does not look for `SYS_ADMIN`, which is how the capability is written.
+            .any(|name| name == "CAP_SYS_ADMIN")
     });
     if security.allow_privilege_escalation == Some(false) && (security.privileged == Some(true) || adds_admin)
     {
@@ -188,7 +189,7 @@ fn id_number(path: &str, id: Option<i64>, spec: &PodSpec, errors: &mut Errors) {
     }
 }
 
-fn apparmor(profile: &AppArmorProfile, path: &str, errors: &mut Errors) {
+pub(super) fn apparmor(profile: &AppArmorProfile, path: &str, errors: &mut Errors) {
     if profile.type_.is_empty() {
         errors.required(
             &format!("{path}.type"),
@@ -198,9 +199,9 @@ fn apparmor(profile: &AppArmorProfile, path: &str, errors: &mut Errors) {
         let known = ["Localhost", "RuntimeDefault", "Unconfined"];
         errors.one_of(&format!("{path}.type"), Some(&profile.type_), &known);
     }
-    let name = profile.localhost_profile.as_deref().unwrap_or_default();
+    let name = profile.localhost_profile.as_deref();
     let name_path = format!("{path}.localhostProfile");
-    match (profile.type_.as_str(), name) {
+    match (profile.type_.as_str(), name.unwrap_or_default()) {
         ("Localhost", "") => errors.required(&name_path, "must be set when AppArmor type is Localhost"),
         ("Localhost", name) if name.trim() != name => {
             errors.invalid(&name_path, name, "must not be padded with whitespace");
@@ -208,12 +209,12 @@ fn apparmor(profile: &AppArmorProfile, path: &str, errors: &mut Errors) {
         ("Localhost", name) if name.len() > MAX_APPARMOR_NAME => {
             errors.invalid(&name_path, name, "may not be more than 4095 bytes");
         }
-        (_, "") | ("Localhost", _) => {}
-        _ => errors.invalid(
+        ("RuntimeDefault" | "Unconfined", text) if name.is_some() => errors.invalid(
             &name_path,
-            name,
+            text,
             "can only be set when AppArmor type is Localhost",
         ),
+        _ => {}
     }
 }
 
@@ -224,12 +225,14 @@ fn seccomp(profile: &SeccompProfile, path: &str, errors: &mut Errors) {
         let known = ["Localhost", "RuntimeDefault", "Unconfined"];
         errors.one_of(&format!("{path}.type"), Some(&profile.type_), &known);
     }
-    let file = profile.localhost_profile.as_deref().unwrap_or_default();
+    let file = profile.localhost_profile.as_deref();
     let file_path = format!("{path}.localhostProfile");
-    match (profile.type_.as_str(), file) {
+    match (profile.type_.as_str(), file.unwrap_or_default()) {
         ("Localhost", "") => errors.required(&file_path, "must be set when seccomp type is Localhost"),
         ("Localhost", file) => errors.check(&file_path, file, names::local_path(file)),
-        (_, "") => {}
-        _ => errors.invalid(&file_path, file, "can only be set when seccomp type is Localhost"),
+        (_, text) if file.is_some() => {
+            errors.invalid(&file_path, text, "can only be set when seccomp type is Localhost");
+        }
+        _ => {}
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, DownwardAPIVolumeFile, EmptyDirVolumeSource, EphemeralVolumeSource,
-    HostPathVolumeSource, ImageVolumeSource, KeyToPath, PersistentVolumeClaimVolumeSource,
-    ProjectedVolumeSource, SecretVolumeSource, Volume,
+    HostPathVolumeSource, ImageVolumeSource, KeyToPath, PersistentVolumeClaimVolumeSource, Pod,
+    ProjectedVolumeSource, SecretVolumeSource, Volume, VolumeProjection,
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -97,6 +97,35 @@ fn source(volume: &Volume, path: &str, errors: &mut Errors) {
     }
 }
 
+/// Each ephemeral volume becomes a claim, whose name is made of the pod's and the volume's, and which is nobody else's.
+pub(super) fn claims_of_ephemeral(pod: &Pod, errors: &mut Errors) {
+    let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref());
+    let volumes = volumes.unwrap_or_default();
+    if pod_name.is_empty() {
+        return;
+    }
+    let claim_of = |volume: &Volume| format!("{pod_name}-{}", volume.name);
+    let ephemeral = volumes.iter().filter(|volume| volume.ephemeral.is_some());
+    let made: BTreeSet<String> = ephemeral.map(claim_of).collect();
+    for (index, volume) in volumes.iter().enumerate() {
+        let path = format!("spec.volumes[{index}]");
+        if volume.ephemeral.is_some() && !volume.name.is_empty() {
+            let problem = names::dns_subdomain(&claim_of(volume));
+            let why = problem.map(|problem| format!("PVC name {:?}: {problem}", claim_of(volume)));
+            errors.check(&format!("{path}.name"), &volume.name, why.as_deref());
+        }
+        let used = volume
+            .persistent_volume_claim
+            .as_ref()
+            .map(|source| &source.claim_name);
+        if let Some(name) = used.filter(|name| made.contains(*name)) {
+            let why = "must not reference a PVC that gets created for an ephemeral volume";
+            errors.invalid(&format!("{path}.persistentVolumeClaim.claimName"), name, why);
+        }
+    }
+}
+
 fn claim(source: &PersistentVolumeClaimVolumeSource, path: &str, errors: &mut Errors) {
     if source.claim_name.is_empty() {
         errors.required(&format!("{path}.claimName"), "");
@@ -120,6 +149,7 @@ fn ephemeral(source: &EphemeralVolumeSource, path: &str, errors: &mut Errors) {
                 "only labels and annotations are allowed in the template",
             );
         }
+        super::metadata::labels(metadata, &format!("{path}.metadata"), errors);
     }
     super::claim::claim_spec(&template.spec, &format!("{path}.spec"), errors);
 }
@@ -289,12 +319,7 @@ fn downward(files: &[DownwardAPIVolumeFile], path: &str, errors: &mut Errors) {
         file_path(&file.path, &format!("{path}.path"), errors);
         mode(file.mode, &format!("{path}.mode"), errors);
         match (&file.field_ref, &file.resource_field_ref) {
-            (Some(field), None) => field_path(
-                &field.field_path,
-                &format!("{path}.fieldRef.fieldPath"),
-                &FIELDS,
-                errors,
-            ),
+            (Some(field), None) => field_path(field, &format!("{path}.fieldRef.fieldPath"), &FIELDS, errors),
             (None, Some(field)) => {
                 if field.container_name.as_deref().is_none_or(str::is_empty) {
                     errors.required(&format!("{path}.resourceFieldRef.containerName"), "");
