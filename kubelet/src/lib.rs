@@ -34,6 +34,7 @@ pub mod status;
 pub mod user_ids;
 pub mod validation;
 pub mod volumes;
+mod watch;
 pub mod worker;
 
 pub use lacking::Lacking;

@@ -158,11 +158,11 @@ mod tests {
             (group.cpu_shares, group.cpu_quota, group.memory_limit),
             (Some(2048), Some(200_000), Some(1 << 30))
         );
-        // A container without limits may use what the pod may, and weighs nothing of its own.
+        // A container without limits may use what the pod may, and weighs as much, as upstream.
         let own = container_resources(&pod, &spec::containers(&pod)[0], spec::Role::Main, &node);
         assert_eq!(
             (own.cpu_shares, own.cpu_quota, own.memory_limit),
-            (Some(2), Some(200_000), Some(1 << 30))
+            (Some(2048), Some(200_000), Some(1 << 30))
         );
     }
 
@@ -200,5 +200,19 @@ mod tests {
         let score =
             |index: usize| oom_score_adj(&pod, &spec::containers(&pod)[index], spec::Role::Main, 4 << 30);
         assert_eq!((score(0), score(1)), (500, 750));
+    }
+
+    #[test]
+    fn a_container_without_a_request_weighs_what_the_pod_may_use() {
+        let shares = |own: &str| {
+            let pod = pod(&format!(
+                r#"{{"resources":{{"limits":{{"cpu":"500m"}}}},"containers":[{{"name":"c","image":"i","resources":{own}}}]}}"#
+            ));
+            let container = &spec::containers(&pod)[0];
+            container_resources(&pod, container, spec::Role::Main, &NodeFacts::default()).cpu_shares
+        };
+        assert_eq!(shares("{}"), Some(512));
+        assert_eq!(shares(r#"{"requests":{"cpu":"50m"}}"#), Some(51));
+        assert_eq!(shares(r#"{"limits":{"cpu":"250m"}}"#), Some(256));
     }
 }

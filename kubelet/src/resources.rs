@@ -56,11 +56,10 @@ pub fn container_resources(
             ..LinuxContainerResources::default()
         };
     }
-    let own_cpu_limit = limit(container, "cpu").unwrap_or_default();
-    let cpu_request = request(container, "cpu").unwrap_or(own_cpu_limit);
     let limited = |resource| limit(container, resource).filter(|limit| !limit.is_zero());
     let cpu_limit = limited("cpu").or_else(|| pod_resources::default_limit(pod, "cpu"));
     let cpu_limit = cpu_limit.unwrap_or_default();
+    let cpu_request = request(container, "cpu").unwrap_or(cpu_limit);
     let memory_limit = limited("memory")
         .or_else(|| pod_resources::default_limit(pod, "memory"))
         .map(Value::as_units)
@@ -169,6 +168,16 @@ pub fn pod_requests(pod: &Pod, resource: &str) -> Value {
     let own = pod_resources::pod_request(pod, resource);
     own.unwrap_or_else(|| pod_total(pod, resource, request_or_limit))
         .plus(pod_resources::overhead(pod, resource))
+}
+
+/// What a pod may have of a resource at most, as far as its containers say so, its overhead among it.
+pub fn pod_limits(pod: &Pod, resource: &str) -> Value {
+    let total = pod_resources::default_limit(pod, resource)
+        .unwrap_or_else(|| pod_total(pod, resource, |c, r| limit(c, r).unwrap_or_default()));
+    if total.is_zero() {
+        return total;
+    }
+    total.plus(pod_resources::overhead(pod, resource))
 }
 
 fn request_or_limit(container: &Container, resource: &str) -> Value {

@@ -11,6 +11,7 @@ use super::handlers::{self, Handler};
 use super::labels::SelinuxLabels;
 use super::records::{self, ContainerRecord};
 use super::resources::Host;
+use super::sandbox::shown_hostname;
 use super::spec::{self, ImageDefaults, SpecInput};
 use super::users::Identity;
 use super::{Inner, Sandbox, labels, lock};
@@ -43,7 +44,7 @@ pub(super) fn spec(
         image: parts.image,
         identity: parts.identity,
         cgroups_path: &place.oci_path(),
-        hostname: &pod.hostname,
+        hostname: &shown_hostname(&pod),
         sandbox_run: &sandbox.dirs.run,
         bounding: &inner.bounding,
         devices: devices::of(&record.config, privileged(handler.as_ref()))?,

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use berth_cri::{ContainerConfig, Image, MountPropagation, PodSandboxStatus};
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeDevice, VolumeMount};
 
+use super::security::take_image_user;
 use super::{check_non_root, container_security, hosts_file, labels, namespace_options};
 use crate::backoff::RESTARTS_IN_A_ROW;
 use crate::defaults::TERMINATION_MESSAGE_PATH;
@@ -106,6 +107,8 @@ fn container_config(
             .map(|text| expand(text, |name| env::lookup(&envs, name)))
             .collect()
     };
+    let mut security = container_security(pod, container, &desired.node)?;
+    take_image_user(&mut security, image);
     Ok(ContainerConfig {
         name: container.name.clone(),
         attempt,
@@ -124,7 +127,7 @@ fn container_config(
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
         resources: container_resources(pod, container, role, &desired.node),
-        security: container_security(pod, container, &desired.node)?,
+        security,
         namespaces: namespace_options(pod),
         pid_target: None,
         user_namespace: desired.user_ids.map(UserIds::user_namespace),

@@ -108,7 +108,11 @@ pub(super) fn domain(pod: &Pod, node: &NodeFacts) -> Option<String> {
 }
 
 /// What `uname -n` says in the pod.
+/// On the host's network that is the host's own name, which the engine knows.
 fn shown_hostname(pod: &Pod, node: &NodeFacts) -> String {
+    if pod.spec.as_ref().is_some_and(spec::host_network) {
+        return String::new();
+    }
     let short = hostname(pod);
     let as_fqdn = pod
         .spec

@@ -83,6 +83,19 @@ pub fn container_security(
     })
 }
 
+/// Without `runAsUser` the container is its image's user, and without `runAsGroup` that user's group in the image's
+/// `/etc/passwd`, or else root's: the group that an image names after a colon does not count, as upstream.
+pub(super) fn take_image_user(security: &mut ContainerSecurity, image: &Image) {
+    if security.run_as_user.is_some() {
+        return;
+    }
+    let user = image.user.split(':').next().unwrap_or_default();
+    match user.parse() {
+        Ok(uid) => security.run_as_user = Some(uid),
+        Err(_) => security.run_as_username = user.to_owned(),
+    }
+}
+
 /// The privileges of the process that keeps the pod's namespaces: the pod's own.
 ///
 /// # Errors
@@ -337,6 +350,17 @@ mod tests {
         assert_eq!(strict, SupplementalGroupsPolicy::Strict);
     }
 
+    fn image(user: &str) -> Image {
+        Image {
+            id: ImageId("sha256:x".into()),
+            repo_tags: vec![],
+            repo_digests: vec![],
+            size: 0,
+            user: user.to_owned(),
+            pinned: false,
+        }
+    }
+
     #[test]
     fn non_root() {
         for (context, user, error) in [
@@ -357,19 +381,38 @@ mod tests {
             ),
         ] {
             let (pod, container) = parts("{}", context);
-            let image = Image {
-                id: ImageId("sha256:x".into()),
-                repo_tags: vec![],
-                repo_digests: vec![],
-                size: 0,
-                user: user.to_owned(),
-                pinned: false,
-            };
+            let image = image(user);
             let found = check_non_root(&pod, &container, &image).map_err(|error| error.to_string());
             match error {
                 None => assert_eq!(found, Ok(()), "{context} {user}"),
                 Some(text) => assert!(found.is_err_and(|found| found.contains(text)), "{context} {user}"),
             }
+        }
+    }
+
+    #[test]
+    fn the_image_s_user_comes_without_its_group() {
+        for (user, own, uid, name) in [
+            ("1003:1004", None, Some(1003), ""),
+            ("1003", None, Some(1003), ""),
+            ("www-data:1004", None, None, "www-data"),
+            ("", None, None, ""),
+            ("1003:1004", Some(7), Some(7), ""),
+        ] {
+            let mut found = ContainerSecurity {
+                run_as_user: own,
+                ..ContainerSecurity::default()
+            };
+            take_image_user(&mut found, &image(user));
+            assert_eq!(
+                (
+                    found.run_as_user,
+                    found.run_as_username.as_str(),
+                    found.run_as_group
+                ),
+                (uid, name, None),
+                "{user}"
+            );
         }
     }
 }

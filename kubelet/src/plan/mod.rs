@@ -28,9 +28,11 @@ pub use observed::{HookOutcome, ImageState, Observed, ProbeResults, StepFailure}
 pub use reason::Reason;
 pub use resize::{InProgress, Pending, Requests, Resize};
 pub use step::{
-    HookKind, KillReason, PodCgroup, StartContainer, Step, StepKey, VolumeDeviceRequest, VolumeMountRequest,
+    HookKind, KillReason, MemoryCuts, PodCgroup, StartContainer, Step, StepKey, VolumeDeviceRequest,
+    VolumeMountRequest,
 };
 
+pub(crate) use outcome::DEADLINE_EXCEEDED;
 pub(crate) use resize::{actual, effective};
 pub(crate) use view::{ROUND, Startup, View, has_ended, is_running, round_of};
 

@@ -8,6 +8,9 @@ use super::view::{View, has_ended, is_running};
 use crate::backoff::after;
 use crate::spec::{self, RestartPolicy, Role};
 
+/// Why a pod failed that ran for longer than its `activeDeadlineSeconds`.
+pub(crate) const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
+
 /// How a pod's work ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
@@ -41,7 +44,7 @@ pub(crate) fn outcome(view: &View<'_>) -> Option<Outcome> {
     Some(Outcome {
         at: deadline,
         failure: Some(PodFailure {
-            reason: "DeadlineExceeded".to_owned(),
+            reason: DEADLINE_EXCEEDED.to_owned(),
             message,
             grace: None,
         }),
@@ -94,6 +97,10 @@ fn sandbox_lost_for_good(view: &View<'_>) -> Option<Outcome> {
     let restarts = mains.iter().any(|main| {
         view.policy(main, Role::Main) != RestartPolicy::Never || main.restart_policy_rules.is_some()
     });
+    // Of a pod that is being deleted the sandbox is stopped before anything else says that it is over.
+    if view.desired.deletion.is_some() {
+        return None;
+    }
     if restarts || made.is_empty() || view.observed.sandboxes.is_empty() || view.sandbox().is_some() {
         return None;
     }

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 
 use super::termination::{retry_at, wake};
 use super::view::{View, is_running};
-use super::{Desired, Observed, Plan, PodCgroup, Step, StepKey};
+use super::{Desired, MemoryCuts, Observed, Plan, PodCgroup, Step, StepKey};
 use crate::resources::{container_resources, pod_milli_cpu, pod_requests, pod_resources};
 use crate::sizes::{self, Allocation, Sizes};
 use crate::spec::{RestartPolicy, Role};
@@ -201,7 +201,32 @@ pub(crate) fn sync_group(view: &View<'_>, sandbox: &SandboxId, plan: &mut Plan) 
         },
         sandbox: sandbox.clone(),
         lowers_memory: lowers(sizes.group.memory_limit, target.memory_limit),
+        cuts: cuts(view),
     });
+}
+
+/// The limits of memory that become less while the pod runs.
+fn cuts(view: &View<'_>) -> MemoryCuts {
+    let Some(sizes) = &view.observed.sizes else {
+        return MemoryCuts::default();
+    };
+    let (pod, node) = (&view.desired.pod, &view.desired.node);
+    let whole = pod_resources(pod, node).memory_limit;
+    let path = || qos::pod_cgroup(&node.cgroup_root, qos::qos_class(pod), &view.desired.uid);
+    let running = view.containers().filter_map(|(container, role)| {
+        let record = view.latest(&container.name).filter(|record| is_running(record))?;
+        let (actual, _) = changed(view, container, record)?;
+        let in_place = !needs_restart(view, container, role, record);
+        let lowers = sizes::lowers_memory(&actual, &sizes::wish(pod, container));
+        let limit = container_resources(pod, container, role, node).memory_limit?;
+        (in_place && lowers).then(|| (record.id.clone(), container.name.clone(), limit))
+    });
+    MemoryCuts {
+        pod: whole
+            .filter(|_| lowers(sizes.group.memory_limit, whole))
+            .map(|limit| (path(), limit)),
+        containers: running.collect(),
+    }
 }
 
 fn lowers(from: Option<i64>, to: Option<i64>) -> bool {
@@ -289,9 +314,9 @@ pub(crate) fn sync_container(
     record: &ContainerStatus,
     plan: &mut Plan,
 ) {
-    let Some((actual, _)) = changed(view, container, record) else {
+    if changed(view, container, record).is_none() {
         return;
-    };
+    }
     let key = StepKey::ResizeContainer(record.id.clone());
     note_progress(view, &key, plan);
     if holds_up(view) {
@@ -304,7 +329,7 @@ pub(crate) fn sync_container(
     plan.steps.push(Step::ResizeContainer {
         id: record.id.clone(),
         name: container.name.clone(),
-        lowers_memory: sizes::lowers_memory(&actual, &wish),
+        cuts: cuts(view),
         limits: Box::new(container_resources(
             &view.desired.pod,
             container,
@@ -320,11 +345,26 @@ pub(crate) fn note_restart(plan: &mut Plan) {
     plan.resize.in_progress.get_or_insert_default();
 }
 
+/// The same, of one that was ended for that and does not run again yet.
+pub(crate) fn note_start(
+    view: &View<'_>,
+    container: &Container,
+    ended: Option<&ContainerStatus>,
+    plan: &mut Plan,
+) {
+    let ended = ended.filter(|ended| view.is_restarted(ended));
+    if ended.is_some_and(|ended| changed(view, container, ended).is_some()) {
+        note_restart(plan);
+    }
+}
+
 fn note_progress(view: &View<'_>, key: &StepKey, plan: &mut Plan) {
     let progress = plan.resize.in_progress.get_or_insert_default();
     if let Some(failure) = view.observed.failures.get(key) {
         let message = failure.message.clone();
         progress.error = Some(match progress.error.take() {
+            // All steps of a resize look at the memory of the whole pod first.
+            Some(error) if error.contains(&message) => error,
             None => message,
             Some(error) => format!("{error}; {message}"),
         });

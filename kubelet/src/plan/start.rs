@@ -24,6 +24,7 @@ pub(crate) fn start(
     sandbox: &PodSandboxStatus,
     plan: &mut Plan,
 ) {
+    resize::note_start(view, container, last_ended(view, container), plan);
     let waiting = match try_start(view, container, role, sandbox, plan) {
         Ok(step) => {
             let failure = view.observed.failures.get(&StepKey::StartContainer(

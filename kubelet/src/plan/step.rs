@@ -83,6 +83,8 @@ pub enum Step {
         sandbox: SandboxId,
         /// There is to be less memory than now: fails if as much is in use.
         lowers_memory: bool,
+        /// Fails if more is in use anywhere in the pod than there is to be.
+        cuts: MemoryCuts,
     },
     /// Give a running container other limits, and enter what it has in [`Sizes::containers`](crate::sizes::Sizes).
     ResizeContainer {
@@ -94,8 +96,8 @@ pub enum Step {
         limits: Box<LinuxContainerResources>,
         /// What it has then.
         resources: ResourceRequirements,
-        /// There is to be less memory than now: fails if as much is in use.
-        lowers_memory: bool,
+        /// Fails if more is in use anywhere in the pod than there is to be.
+        cuts: MemoryCuts,
     },
     /// Unmount the pod's volumes and remove its directory.
     TearDownVolumes,
@@ -104,6 +106,16 @@ pub enum Step {
         /// Relative to the root of each hierarchy.
         path: PathBuf,
     },
+}
+
+/// Limits of memory that become less with a resize. A pod that uses more in one place keeps all that it has, as upstream:
+/// nothing of the resize is done by halves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemoryCuts {
+    /// The pod's group, and its limit.
+    pub pod: Option<(PathBuf, i64)>,
+    /// Containers, their names and limits.
+    pub containers: Vec<(ContainerId, String, i64)>,
 }
 
 /// The pod's cgroup, which holds its sandbox and containers.

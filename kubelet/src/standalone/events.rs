@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::inspect::{InspectError, Places};
 use super::journal::{self, Entry};
-use super::watch::Watch;
 use crate::identity::PodUid;
 use crate::spec;
+use crate::watch::Watch;
 use crate::worker::Records;
 
 /// Something that happened to a pod.

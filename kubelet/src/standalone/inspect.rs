@@ -9,10 +9,10 @@ use super::choose::{self, Chosen};
 use super::control::answers;
 use super::lock::PodLock;
 use super::view::table;
-use super::watch::Watch;
 use crate::duration::short_age;
 use crate::identity::PodUid;
 use crate::spec;
+use crate::watch::Watch;
 use crate::worker::{PodRecord, Records};
 
 /// Where a node keeps its pods.

@@ -10,9 +10,9 @@ use tokio::sync::mpsc;
 
 use super::choose;
 use super::inspect::{InspectError, Places};
-use super::watch::Watch;
 use crate::logs::{LogLine, LogReader, Start};
 use crate::spec;
+use crate::watch::Watch;
 use crate::worker::{PodRecord, Records};
 
 /// Lines of containers that are followed wait here until they are taken.

@@ -30,7 +30,6 @@ mod terminal;
 mod usage_table;
 mod view;
 mod wait;
-mod watch;
 
 pub use crate::duration::{parse_duration, short_age};
 pub use apply::Applied;

@@ -188,6 +188,7 @@ fn sentence(event: &PodEvent) -> Option<(Option<u8>, String)> {
         | EventReason::FailedMount
         | EventReason::FailedSync
         | EventReason::Evicted
+        | EventReason::DeadlineExceeded
         | EventReason::ResizeError
         | EventReason::ResizeInfeasible
         | EventReason::FailedPostStartHook

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::inspect::{InspectError, Places};
 use super::jsonpath::{JsonPath, plain};
-use super::watch::Watch;
+use crate::watch::Watch;
 
 /// What is waited for.
 #[derive(Clone, Debug, PartialEq)]

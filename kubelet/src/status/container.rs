@@ -5,18 +5,28 @@ use std::path::Path;
 use berth_cri::{ContainerState as EngineState, ContainerStatus as Record};
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, VolumeMount, VolumeMountStatus,
+    ContainerStatus, ContainerUser, LinuxContainerUser, PodStatus, VolumeMount, VolumeMountStatus,
 };
 
 use super::time;
-use crate::plan::{Plan, Reason, Stage, Startup, View, Waiting, actual, has_ended, is_running, round_of};
+use crate::plan::{
+    HookKind, HookOutcome, Plan, Reason, Stage, Startup, View, Waiting, actual, has_ended, is_running,
+    round_of,
+};
 use crate::spec::Role;
 
 /// What `containerID` begins with.
 const RUNTIME: &str = "berth";
 
 /// The container's entry in the pod's status.
-pub(super) fn status(view: &View<'_>, plan: &Plan, container: &Container, role: Role) -> ContainerStatus {
+/// `previous` is the pod's status before: it still knows of runs whose record is gone.
+pub(super) fn status(
+    view: &View<'_>,
+    plan: &Plan,
+    container: &Container,
+    role: Role,
+    previous: Option<&PodStatus>,
+) -> ContainerStatus {
     let records = records(view, container);
     let newest = records.first().copied();
     let state = state(view, plan, container, role, newest);
@@ -41,15 +51,47 @@ pub(super) fn status(view: &View<'_>, plan: &Plan, container: &Container, role: 
         ready: is_ready(view, container, role, newest) && !waits,
         started: Some(started),
         state: Some(state),
-        last_state: Some(last.map(|record| terminated(view, record)).unwrap_or_default()),
+        last_state: Some(match last {
+            Some(record) => terminated(view, record),
+            None => remembered(previous, &container.name, newest).unwrap_or_default(),
+        }),
         allocated_resources: container
             .resources
             .as_ref()
             .and_then(|resources| resources.requests.clone()),
         resources: actual(view, container).or_else(|| container.resources.clone()),
+        user: newest.and_then(|record| record.user.as_ref()).map(user),
         volume_mounts: volume_mounts(container, newest),
         ..ContainerStatus::default()
     }
+}
+
+/// Who the container's first process began as.
+fn user(user: &berth_cri::ContainerUser) -> ContainerUser {
+    ContainerUser {
+        linux: Some(LinuxContainerUser {
+            uid: user.uid.into(),
+            gid: user.gid.into(),
+            supplemental_groups: Some(
+                user.supplemental_groups
+                    .iter()
+                    .map(|gid| i64::from(*gid))
+                    .collect(),
+            ),
+        }),
+    }
+}
+
+/// The end before the newest run, as the last status had it: of an init container that has done its work only one record
+/// is kept.
+fn remembered(previous: Option<&PodStatus>, name: &str, newest: Option<&Record>) -> Option<ContainerState> {
+    let previous = previous?;
+    let inits = previous.init_container_statuses.iter().flatten();
+    let mut all = inits.chain(previous.container_statuses.iter().flatten());
+    let last = all.find(|status| status.name == name)?.last_state.clone()?;
+    let id = last.terminated.as_ref()?.container_id.as_deref()?;
+    let shown = newest.map(|record| format!("{RUNTIME}://{}", record.id));
+    (shown.as_deref() != Some(id)).then_some(last)
 }
 
 /// Newest first.
@@ -94,6 +136,12 @@ fn state(
         EngineState::Created => waiting(),
         // A container whose postStart hook runs is not running yet.
         EngineState::Running if in_hook(view, container, record) && plan.stage == Stage::Syncing => waiting(),
+        EngineState::Running if plan.stage == Stage::Syncing && hook_failure(view, record).is_some() => {
+            waiting_state(&Waiting {
+                reason: Reason::PostStartHookError,
+                message: hook_failure(view, record).unwrap_or_default(),
+            })
+        }
         EngineState::Running => ContainerState {
             running: Some(ContainerStateRunning {
                 started_at: time(record.started_at),
@@ -113,9 +161,16 @@ fn state(
     }
 }
 
+/// Why its postStart hook failed, for which it is being stopped.
+fn hook_failure(view: &View<'_>, record: &Record) -> Option<String> {
+    match view.hook(&record.id, HookKind::PostStart) {
+        Some(HookOutcome::Failed(why)) => Some(why.clone()),
+        _ => None,
+    }
+}
+
 fn in_hook(view: &View<'_>, container: &Container, record: &Record) -> bool {
-    view.startup(container, record) == Startup::InHook
-        && view.hook(&record.id, crate::plan::HookKind::PostStart).is_none()
+    view.startup(container, record) == Startup::InHook && view.hook(&record.id, HookKind::PostStart).is_none()
 }
 
 /// The plan holds it back, or is about to start it.

@@ -2,7 +2,9 @@
 
 mod conditions;
 mod container;
+mod lost;
 mod phase;
+mod resources;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, PodIP, PodStatus};
@@ -11,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use berth_cri::UnixNanos;
 
 use crate::defaults::MAX_POD_TERMINATION_MESSAGE_LOG_LENGTH;
-use crate::plan::{Desired, Observed, Plan, View, effective};
+use crate::plan::{Desired, Observed, Plan, Stage, View, effective};
 use crate::qos;
 use crate::spec::{self, Role};
 
@@ -34,7 +36,7 @@ pub fn pod_status(
     let of = |wanted: fn(Role) -> bool| -> Vec<_> {
         let chosen = view.containers().filter(|(_, role)| wanted(*role));
         chosen
-            .map(|(container, role)| container::status(&view, plan, container, role))
+            .map(|(container, role)| container::status(&view, plan, container, role, previous))
             .collect()
     };
     let mut containers = of(|role| role == Role::Main);
@@ -44,12 +46,14 @@ pub fn pod_status(
         .iter()
         .map(|(container, _)| ContainerStatus {
             ready: false,
-            ..container::status(&view, plan, container, Role::Main)
+            ..container::status(&view, plan, container, Role::Main, previous)
         })
         .collect();
     let phase = phase::phase(&view, plan, &inits, &containers, previous);
     let conditions = conditions::conditions(&view, plan, phase, &inits, &containers, previous);
-    let own = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+    if plan.stage >= Stage::Terminated {
+        lost::mark(&view, &mut inits, &mut containers);
+    }
     let ips = pod_ips(&view, previous);
     let host_ips: Vec<String> = desired.node.host_ips.iter().map(ToString::to_string).collect();
     PodStatus {
@@ -67,8 +71,8 @@ pub fn pod_status(
         ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         qos_class: Some(qos::qos_class(pod).to_string()),
         observed_generation: generation,
-        allocated_resources: own.and_then(|own| own.requests.clone()),
-        resources: own.cloned(),
+        allocated_resources: resources::requests(pod),
+        resources: resources::of_pod(pod),
         ..PodStatus::default()
     }
 }

@@ -487,3 +487,142 @@ fn termination_messages_share_twelve_kibibytes() {
         }
     }
 }
+
+fn of<'a>(status: &'a PodStatus, name: &str) -> &'a ContainerStatus {
+    let inits = status.init_container_statuses.iter().flatten();
+    let mut all = inits.chain(status.container_statuses.iter().flatten());
+    all.find(|status| status.name == name).unwrap()
+}
+
+#[test]
+fn who_was_never_there_is_lost_when_the_pod_has_ended() {
+    let lost = |status: &PodStatus, name: &str| {
+        let state = of(status, name).state.clone().unwrap();
+        state.terminated.map(|end| (end.exit_code, end.reason.unwrap()))
+    };
+    let unknown = Some((137, "ContainerStatusUnknown".to_owned()));
+    let waits = scene(ONE).waiting("c", Reason::ImagePullBackOff, "");
+    assert_eq!(lost(&waits.status(), "c"), None);
+    let ended = scene(ONE).stage(Stage::Terminated).status();
+    assert_eq!(
+        (lost(&ended, "c"), ended.phase.as_deref()),
+        (unknown.clone(), Some("Failed"))
+    );
+    // The first init container failed: the turn of the others never came.
+    let ended = scene(WITH_INIT)
+        .ended("i", 0, 1)
+        .stage(Stage::Terminated)
+        .status();
+    assert_eq!(lost(&ended, "i"), Some((1, "Error".to_owned())));
+    assert_eq!((lost(&ended, "s"), lost(&ended, "c")), (None, None));
+    // Nothing was started: the first one's turn had come.
+    let ended = scene(WITH_INIT).stage(Stage::Terminated).status();
+    assert_eq!(
+        (lost(&ended, "i"), lost(&ended, "s"), lost(&ended, "c")),
+        (unknown.clone(), None, None)
+    );
+    // A sidecar that ended well has let nobody go by that.
+    let over = scene(WITH_INIT).ended("i", 0, 0).ended("s", 0, 0);
+    let ended = over.stage(Stage::Terminated).status();
+    assert_eq!(
+        (lost(&ended, "s"), lost(&ended, "c")),
+        (Some((0, "Completed".to_owned())), None)
+    );
+    // A pod that was not taken on has nothing to lose.
+    let mut refused = scene(ONE).stage(Stage::Terminated);
+    refused.observed.sandboxes.clear();
+    assert_eq!(lost(&refused.status(), "c"), None);
+}
+
+#[test]
+fn the_end_before_is_remembered_when_its_record_is_gone() {
+    let failed = scene(WITH_INIT).ended("i", 0, 7).running("i", 1);
+    let before = failed.status();
+    let mut done = scene(WITH_INIT).ended("i", 1, 0);
+    done.observed.containers[0].id = ContainerId("i1".into());
+    let status = pod_status(
+        &done.desired,
+        &done.observed,
+        &done.plan,
+        Some(&before),
+        9 * SECOND,
+    );
+    let last = of(&status, "i").last_state.clone().unwrap().terminated.unwrap();
+    assert_eq!(last.exit_code, 7);
+    // What is shown as the state is not the end before as well.
+    let waits = scene(ONE)
+        .ended("c", 3, 1)
+        .waiting("c", Reason::CrashLoopBackOff, "");
+    let before = waits.status();
+    let over = scene(ONE).ended("c", 3, 1).stage(Stage::Terminated);
+    let status = pod_status(
+        &over.desired,
+        &over.observed,
+        &over.plan,
+        Some(&before),
+        9 * SECOND,
+    );
+    assert_eq!(
+        of(&status, "c").last_state.clone().unwrap_or_default().terminated,
+        None
+    );
+}
+
+#[test]
+fn a_container_s_user_is_shown() {
+    let mut scene = scene(ONE).running("c", 0);
+    scene.observed.containers[0].user = Some(berth_cri::ContainerUser {
+        uid: 5,
+        gid: 6,
+        supplemental_groups: vec![6, 7],
+    });
+    let shown = serde_json::to_value(&of(&scene.status(), "c").user).unwrap();
+    assert_eq!(
+        shown,
+        json!({ "linux": { "uid": 5, "gid": 6, "supplementalGroups": [6, 7] } })
+    );
+}
+
+#[test]
+fn the_pod_s_resources_are_those_of_its_containers() {
+    let found = scene(
+        r#"{"initContainers":[
+              {"name":"s","image":"i:1","restartPolicy":"Always","resources":{"requests":{"cpu":"50m","memory":"10Mi"},"limits":{"memory":"20Mi"}}},
+              {"name":"i","image":"i:1","resources":{"requests":{"cpu":"300m"}}}],
+            "containers":[{"name":"c","image":"i:1","resources":{"requests":{"cpu":"100m","memory":"20Mi"},"limits":{"cpu":"1","memory":"40Mi"}}}]}"#,
+    );
+    let status = found.status();
+    assert_eq!(
+        serde_json::to_value((&status.allocated_resources, &status.resources)).unwrap(),
+        json!([
+            { "cpu": "350m", "memory": "30Mi" },
+            { "requests": { "cpu": "350m", "memory": "30Mi" }, "limits": { "cpu": "1", "memory": "60Mi" } }
+        ])
+    );
+    let own = r#"{"resources":{"requests":{"cpu":"2"},"limits":{"cpu":"2"}},"containers":[{"name":"c","image":"i:1","resources":{"requests":{"cpu":"1"}}}]}"#;
+    let status = scene(own).status();
+    assert_eq!(
+        serde_json::to_value(&status.allocated_resources).unwrap(),
+        json!({ "cpu": "2" })
+    );
+    let status = scene(ONE).status();
+    assert_eq!((status.allocated_resources, status.resources), (None, None));
+}
+
+#[test]
+fn a_container_whose_hook_failed_says_so_while_it_is_stopped() {
+    let spec =
+        r#"{"containers":[{"name":"c","image":"i:1","lifecycle":{"postStart":{"exec":{"command":["x"]}}}}]}"#;
+    let mut failed = scene(spec).running("c", 0);
+    let key = (ContainerId("c0".into()), HookKind::PostStart);
+    failed
+        .observed
+        .hooks
+        .insert(key, crate::plan::HookOutcome::Failed("it broke".into()));
+    let state = of(&failed.status(), "c").state.clone().unwrap();
+    let waiting = state.waiting.unwrap();
+    assert_eq!(
+        (waiting.reason.as_deref(), waiting.message.as_deref()),
+        (Some("PostStartHookError"), Some("it broke"))
+    );
+}

@@ -25,7 +25,7 @@ pub(super) fn set_up(
     let optional = source.optional.unwrap_or(false);
     let payload = payload(context, &source.name, source.items.as_deref(), optional, style)?;
     let path = path(context, name);
-    super::make_volume_dir(&path)?;
+    super::make_volume_dir(&path, style.group)?;
     atomic_writer::write(&path, &payload).map_err(VolumeError::io("write the files of", &path))?;
     Ok(())
 }

@@ -28,7 +28,7 @@ pub(super) fn set_up(
     let style = context.style(source.default_mode.unwrap_or(DEFAULT_MODE));
     let payload = payload(context, source.items.as_deref().unwrap_or_default(), style)?;
     let path = path(context, name);
-    super::make_memory_dir(&path)?;
+    super::make_memory_dir(&path, style.group)?;
     atomic_writer::write(&path, &payload).map_err(VolumeError::io("write the files of", &path))?;
     Ok(())
 }

@@ -37,8 +37,7 @@ pub(super) fn set_up(
         "Memory" => {
             if !mounts::is_mount_point(&path).map_err(VolumeError::io("look at", &path))? {
                 let size = memory_size(context, source);
-                mounts::mount_tmpfs(&path, size, 0o777)
-                    .map_err(VolumeError::io("mount a tmpfs at", &path))?;
+                mounts::mount_tmpfs(&path, size, None).map_err(VolumeError::io("mount a tmpfs at", &path))?;
             }
         }
         medium => {

@@ -28,6 +28,14 @@ pub enum VolumeError {
         /// The key.
         key: String,
     },
+    /// One of the pod's volumes can't be set up.
+    #[error("MountVolume.SetUp failed for volume \"{volume}\" : {source}")]
+    SetUp {
+        /// The volume's name.
+        volume: String,
+        /// Why.
+        source: Box<VolumeError>,
+    },
     /// `hostPath.type` does not match what is there.
     #[error("hostPath type check failed: {} is not {expected}", path.display())]
     HostPathType {

@@ -103,10 +103,12 @@ pub fn set_up(context: &Context<'_>) -> Result<(), VolumeError> {
         .dir
         .create()
         .map_err(VolumeError::io("make the directory", context.dir.path()))?;
-    context
-        .volumes()
-        .iter()
-        .try_for_each(|volume| set_up_volume(context, volume))
+    context.volumes().iter().try_for_each(|volume| {
+        set_up_volume(context, volume).map_err(|source| VolumeError::SetUp {
+            volume: volume.name.clone(),
+            source: Box::new(source),
+        })
+    })
 }
 
 fn set_up_volume(context: &Context<'_>, volume: &Volume) -> Result<(), VolumeError> {
@@ -344,19 +346,22 @@ fn quantity_bytes(quantity: &Quantity) -> Option<u64> {
     u64::try_from(crate::quantity::parse(&quantity.0).ok()?.as_units()).ok()
 }
 
-/// Makes a volume's directory on disk.
-fn make_volume_dir(path: &Path) -> Result<(), VolumeError> {
-    use std::os::unix::fs::PermissionsExt;
+/// Makes a volume's directory on disk. Its mode is that of an emptyDir, as upstream: mounts of it are read-only. With a
+/// group, what is made in it is that group's.
+fn make_volume_dir(path: &Path, group: Option<u32>) -> Result<(), VolumeError> {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let mode = if group.is_some() { 0o2777 } else { 0o777 };
     std::fs::create_dir_all(path)
-        .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)))
+        .and_then(|()| group.map_or(Ok(()), |_| chown(path, None, group)))
+        .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)))
         .map_err(VolumeError::io("make the directory", path))
 }
 
 /// Makes a volume's directory in memory; once, so that a restart keeps what is in it.
-fn make_memory_dir(path: &Path) -> Result<(), VolumeError> {
+fn make_memory_dir(path: &Path, group: Option<u32>) -> Result<(), VolumeError> {
     std::fs::create_dir_all(path).map_err(VolumeError::io("make the directory", path))?;
     if mounts::is_mount_point(path).map_err(VolumeError::io("look at", path))? {
         return Ok(());
     }
-    mounts::mount_tmpfs(path, None, 0o755).map_err(VolumeError::io("mount a tmpfs at", path))
+    mounts::mount_tmpfs(path, None, group).map_err(VolumeError::io("mount a tmpfs at", path))
 }

@@ -7,21 +7,29 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
-/// Mounts a tmpfs. `size` is in bytes; `None` is the kernel's default, half of the machine's memory.
-pub(crate) fn mount_tmpfs(target: &Path, size: Option<u64>, mode: u32) -> io::Result<()> {
-    let mut data = format!("mode={mode:o}");
+/// Mounts a tmpfs for anybody to write to, as far as its mounts allow, and for `group` to own. `size` is in bytes; `None` is
+/// the kernel's default, half of the machine's memory. What is in it never reaches a swap space, since Secrets are.
+pub(crate) fn mount_tmpfs(target: &Path, size: Option<u64>, group: Option<u32>) -> io::Result<()> {
+    let mut data = match group {
+        Some(gid) => format!("mode=3777,gid={gid}"),
+        None => "mode=1777".to_owned(),
+    };
     if let Some(size) = size {
         data.push_str(&format!(",size={size}"));
     }
-    let data = std::ffi::CString::new(data)?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    Ok(rustix::mount::mount(
-        "tmpfs",
-        target,
-        "tmpfs",
-        flags,
-        Some(data.as_c_str()),
-    )?)
+    let mount = |data: String| {
+        let data = std::ffi::CString::new(data)?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        Ok(rustix::mount::mount(
+            "tmpfs",
+            target,
+            "tmpfs",
+            flags,
+            Some(data.as_c_str()),
+        )?)
+    };
+    // Kernels before 6.4 don't know the option, and a user namespace's root may not use it.
+    mount(format!("{data},noswap")).or_else(|_: io::Error| mount(data))
 }
 
 /// Mounts a hugetlbfs with pages of that many bytes, for at most `size` bytes.
@@ -144,10 +152,10 @@ mod tests {
         let outer = dir.path().join("outer");
         std::fs::create_dir(&outer).unwrap();
         assert!(!is_mount_point(&outer).unwrap());
-        mount_tmpfs(&outer, Some(1 << 20), 0o755).unwrap();
+        mount_tmpfs(&outer, Some(1 << 20), None).unwrap();
         let inner = outer.join("inner");
         std::fs::create_dir(&inner).unwrap();
-        mount_tmpfs(&inner, None, 0o700).unwrap();
+        mount_tmpfs(&inner, None, None).unwrap();
         assert!(is_mount_point(&outer).unwrap() && is_mount_point(&inner).unwrap());
         unmount_below(dir.path()).unwrap();
         assert!(!is_mount_point(&outer).unwrap() && !inner.exists());
@@ -214,7 +222,7 @@ mod tests {
             file.exists()
         });
         from_child.recv().unwrap();
-        mount_tmpfs(&pod.join("v"), None, 0o755).unwrap();
+        mount_tmpfs(&pod.join("v"), None, None).unwrap();
         std::fs::write(pod.join("v/file"), "").unwrap();
         to_child.send(()).unwrap();
         let seen = child.join().unwrap();

@@ -28,7 +28,7 @@ pub(super) fn set_up(
         payload.extend(source_payload(context, name, projection, style)?);
     }
     let path = path(context, name);
-    super::make_memory_dir(&path)?;
+    super::make_memory_dir(&path, style.group)?;
     atomic_writer::write(&path, &payload).map_err(VolumeError::io("write the files of", &path))?;
     Ok(())
 }

@@ -26,7 +26,7 @@ pub(super) fn set_up(
     let optional = source.optional.unwrap_or(false);
     let payload = payload(context, object, source.items.as_deref(), optional, style)?;
     let path = path(context, name);
-    super::make_memory_dir(&path)?;
+    super::make_memory_dir(&path, style.group)?;
     atomic_writer::write(&path, &payload).map_err(VolumeError::io("write the files of", &path))?;
     Ok(())
 }

@@ -81,6 +81,8 @@ pub enum EventReason {
     NotReady,
     /// The pod exceeded a limit of local storage, and is ended.
     Evicted,
+    /// The pod ran for longer than it may, and is ended.
+    DeadlineExceeded,
     /// The pod's phase changed.
     Phase,
 }

@@ -95,16 +95,20 @@ impl Job {
                 cgroup,
                 sandbox,
                 lowers_memory,
-            } => self.resize_pod(cgroup, &sandbox, lowers_memory).await,
+                cuts,
+            } => {
+                self.check_cuts(&cuts).await?;
+                self.resize_pod(cgroup, &sandbox, lowers_memory).await
+            }
             Step::ResizeContainer {
                 id,
                 name,
                 limits,
                 resources,
-                lowers_memory,
+                cuts,
             } => {
-                self.resize_container(id, &name, *limits, resources, lowers_memory)
-                    .await
+                self.check_cuts(&cuts).await?;
+                self.resize_container(id, &name, *limits, resources).await
             }
             Step::TearDownVolumes => self.tear_down_volumes().await,
             Step::RemoveCgroup { path } => self.remove_cgroup(&path).await,

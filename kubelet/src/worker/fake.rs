@@ -424,11 +424,15 @@ impl Engine for FakeEngine {
             }),
             ..v1::MemoryUsage::default()
         };
-        let stats = v1::ContainerStats {
+        let of = |id: &ContainerId| v1::ContainerStats {
+            attributes: Some(v1::ContainerAttributes {
+                id: id.0.clone(),
+                ..v1::ContainerAttributes::default()
+            }),
             memory: Some(memory),
             ..v1::ContainerStats::default()
         };
-        Ok(vec![stats; ids.len()])
+        Ok(ids.iter().map(of).collect())
     }
 
     async fn exec(&self, _: &ContainerId, _: Vec<String>, _: StreamOptions) -> Result<Session, EngineError> {

@@ -15,6 +15,8 @@ pub(super) struct Inbox {
     pub(super) probes: mpsc::UnboundedReceiver<ProbeReport>,
     /// What the pod exceeds.
     pub(super) exceeded: mpsc::UnboundedReceiver<String>,
+    /// Other pods have changed.
+    pub(super) room: mpsc::UnboundedReceiver<()>,
 }
 
 /// What made a worker look at its pod again.
@@ -42,6 +44,7 @@ impl Inbox {
                 },
                 Some(report) = self.probes.recv() => return Wake::Probe(report),
                 Some(message) = self.exceeded.recv() => return Wake::Exceeded(message),
+                Some(()) = self.room.recv() => return Wake::Timer,
             }
         }
     }

@@ -89,6 +89,12 @@ impl Memory {
         new
     }
 
+    /// A step of this kind has failed, and its last try said the same.
+    pub(super) fn has_failed_so(&self, kind: impl Fn(&StepKey) -> bool, message: &str) -> bool {
+        let mut failures = self.failures.iter();
+        failures.any(|(key, failure)| kind(key) && failure.message == message)
+    }
+
     pub(super) fn hook_ended(&mut self, id: ContainerId, kind: HookKind, outcome: HookOutcome) {
         self.hooks.insert((id, kind), outcome);
     }

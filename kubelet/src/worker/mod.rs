@@ -19,6 +19,7 @@ mod probes;
 mod record;
 mod reporter;
 mod resize;
+mod room;
 mod router;
 mod sole;
 mod spawn;

@@ -66,7 +66,7 @@ impl Worker {
             // An engine that can't say has said that it is not there: the pull tells why.
             let present = self.node.engine.image_status(image).await.ok().flatten();
             if present.is_some() && known.is_none() {
-                let message = format!("Image \"{image}\" is present");
+                let message = format!("Container image \"{image}\" already present on machine");
                 self.reporter.pod(EventReason::Pulled, message);
             }
             let pulled_at = known.map_or(0, |known| known.pulled_at);

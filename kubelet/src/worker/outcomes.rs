@@ -4,7 +4,7 @@ use super::event::EventReason;
 use super::execute::Done;
 use super::pod::Worker;
 use crate::defaults::IMMEDIATE_EVICTION_GRACE_PERIOD;
-use crate::plan::{self, HookKind, Plan, PodFailure, Stage, Step, StepKey};
+use crate::plan::{self, DEADLINE_EXCEEDED, HookKind, Plan, PodFailure, Stage, Step, StepKey};
 
 impl Worker {
     pub(super) fn done(&mut self, done: Done) {
@@ -35,11 +35,13 @@ impl Worker {
             self.doubtful_images.extend(self.memory.images.keys().cloned());
         }
         let now = self.node.clock.now();
+        let resize = |key: &StepKey| matches!(key, StepKey::ResizePod | StepKey::ResizeContainer(_));
+        // All steps of a resize look at the memory of the whole pod first.
+        let told = resize(&key) && self.memory.has_failed_so(resize, &message);
         if self.memory.failed(key.clone(), now, reason, message.clone()) {
             let event = match reason {
-                _ if matches!(key, StepKey::ResizePod | StepKey::ResizeContainer(_)) => {
-                    EventReason::ResizeError
-                }
+                _ if told => return,
+                _ if resize(&key) => EventReason::ResizeError,
                 plan::Reason::FailedMount => EventReason::FailedMount,
                 plan::Reason::FailedCreatePodSandBox => EventReason::FailedCreatePodSandBox,
                 plan::Reason::FailedSync => EventReason::FailedSync,
@@ -55,7 +57,7 @@ impl Worker {
                 StepKey::PullImage(image) => {
                     self.reporter.pod(
                         event,
-                        format!("{reason}: can't pull image \"{image}\": {message}"),
+                        format!("Failed to pull image \"{image}\": {reason}: {message}"),
                     );
                 }
                 _ => self.reporter.pod(event, message),
@@ -69,6 +71,10 @@ impl Worker {
             self.memory.failed = Some((at, failure.clone()));
             self.record.failed.clone_from(&self.memory.failed);
             self.save();
+            if failure.reason == DEADLINE_EXCEEDED {
+                self.reporter
+                    .pod(EventReason::DeadlineExceeded, failure.message.clone());
+            }
         }
     }
 
@@ -87,6 +93,19 @@ impl Worker {
         self.memory.failed = Some((self.node.clock.now(), failure));
         self.record.failed.clone_from(&self.memory.failed);
         self.save();
+    }
+
+    /// Hooks that did not end in the grace period, so that their containers are told to end now.
+    pub(super) fn tell_of_late_hooks(&self, dropped: &[StepKey], steps: &[Step]) {
+        for step in steps {
+            if let Step::StopContainer { id, name, .. } = step
+                && dropped.contains(&StepKey::RunHook(id.clone(), HookKind::PreStop))
+            {
+                let message = "PreStop hook failed: it did not end within the grace period";
+                self.reporter
+                    .container(EventReason::FailedPreStopHook, name, message);
+            }
+        }
     }
 
     /// Remembers when a container was first told to end.

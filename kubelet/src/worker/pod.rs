@@ -17,6 +17,7 @@ use super::memory::Memory;
 use super::observe::pod_ip;
 use super::record::{PodRecord, Records};
 use super::reporter::Reporter;
+use super::room::RoomWatch;
 use super::sole::Sole;
 use super::spawn::with_ephemeral;
 use super::storage::StorageWatch;
@@ -42,6 +43,7 @@ pub(super) struct Worker {
     pub(super) probes: BTreeMap<ProbeWanted, AbortHandle>,
     pub(super) probe_sender: mpsc::UnboundedSender<ProbeReport>,
     pub(super) storage: StorageWatch,
+    pub(super) room: RoomWatch,
     pub(super) inbox: Inbox,
     /// Images that are to be looked up again.
     pub(super) doubtful_images: BTreeSet<String>,
@@ -102,6 +104,12 @@ impl Worker {
         self.begin_steps(&desired, &plan.steps, &observed);
         self.run_probes(&plan.probes, &observed);
         let runs = plan.stage == Stage::Syncing;
+        let deferred = plan
+            .resize
+            .pending
+            .as_ref()
+            .is_some_and(|pending| !pending.infeasible);
+        self.room.keep(runs && deferred, &self.records);
         self.storage
             .keep(runs, &self.node, &self.desired.pod, &self.dir, &self.reporter);
         Ok(Next::Wait(plan.wake_at))
@@ -139,7 +147,8 @@ impl Worker {
     }
 
     fn begin_steps(&mut self, desired: &Desired, steps: &[Step], observed: &Observed) {
-        self.tasks.drop_unwanted(steps);
+        let dropped = self.tasks.drop_unwanted(steps);
+        self.tell_of_late_hooks(&dropped, steps);
         for step in steps {
             if self.tasks.admit(step) == Admission::Join {
                 continue;

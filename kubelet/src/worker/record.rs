@@ -153,6 +153,11 @@ impl Records {
         }
     }
 
+    /// Where they are. It is there as long as there is one.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     fn path(&self, uid: &PodUid) -> PathBuf {
         self.directory.join(format!("{uid}{SUFFIX}"))
     }

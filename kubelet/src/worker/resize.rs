@@ -10,7 +10,7 @@ use super::execute::{Done, Failure, Job, blocking, nothing};
 use super::pod::Worker;
 use super::record::Records;
 use crate::identity::PodUid;
-use crate::plan::{PodCgroup, Reason, Requests, Resize};
+use crate::plan::{MemoryCuts, PodCgroup, Reason, Requests, Resize};
 use crate::resources::{overhead_resources, pod_resources};
 use crate::sizes::{Allocation, Sizes};
 
@@ -114,7 +114,13 @@ impl Job {
         let set = blocking(move || -> Result<(), String> {
             if lowers_memory {
                 let used = node.cgroups.memory_usage(&cgroup.path);
-                refuse_below("pod", cgroup.resources.memory_limit, used)?;
+                let refusal = cgroup
+                    .resources
+                    .memory_limit
+                    .and_then(|limit| too_low("pod", limit, used));
+                if let Some(refusal) = refusal {
+                    return Err(format!("cannot decrease memory limits: {refusal}"));
+                }
             }
             node.cgroups.ensure(&cgroup).map_err(|error| error.to_string())
         })
@@ -130,6 +136,37 @@ impl Job {
         Ok(Done::Group(limits))
     }
 
+    /// Refuses a resize by which the kernel would have to kill, before anything of it is done.
+    pub(super) async fn check_cuts(&self, cuts: &MemoryCuts) -> Result<(), Failure> {
+        let mut refusals = Vec::new();
+        if let Some((path, limit)) = cuts.pod.clone() {
+            let node = Arc::clone(&self.node);
+            let used = blocking(move || node.cgroups.memory_usage(&path)).await?;
+            refusals.extend(too_low("pod", limit, used));
+        }
+        let ids: Vec<ContainerId> = cuts.containers.iter().map(|(id, ..)| id.clone()).collect();
+        if !ids.is_empty() {
+            // An engine that does not say leaves it to the kernel.
+            let stats = self.node.engine.container_stats(&ids).await.unwrap_or_default();
+            for (id, name, limit) in &cuts.containers {
+                let own = stats
+                    .iter()
+                    .find(|stats| stats.attributes.as_ref().is_some_and(|of| of.id == id.0));
+                let used = own.and_then(|stats| stats.memory.as_ref()?.usage_bytes.as_ref());
+                let what = format!("container {name:?}");
+                refusals.extend(too_low(&what, *limit, used.map(|bytes| bytes.value)));
+            }
+        }
+        match refusals.as_slice() {
+            [] => Ok(()),
+            [one] => Err(failed(format!("cannot decrease memory limits: {one}"))),
+            several => Err(failed(format!(
+                "cannot decrease memory limits: [{}]",
+                several.join(", ")
+            ))),
+        }
+    }
+
     /// Gives a container other limits.
     pub(super) async fn resize_container(
         &self,
@@ -137,19 +174,8 @@ impl Job {
         name: &str,
         limits: LinuxContainerResources,
         resources: ResourceRequirements,
-        lowers_memory: bool,
     ) -> Result<Done, Failure> {
         let engine = &self.node.engine;
-        if lowers_memory {
-            // An engine that does not say leaves it to the kernel.
-            let stats = engine
-                .container_stats(std::slice::from_ref(&id))
-                .await
-                .unwrap_or_default();
-            let memory = stats.into_iter().find_map(|stats| stats.memory?.usage_bytes);
-            let used = memory.map(|bytes| bytes.value);
-            refuse_below(&format!("container {name:?}"), limits.memory_limit, used).map_err(failed)?;
-        }
         nothing(engine.update_container_resources(&id, limits).await)?;
         self.reporter.container(
             EventReason::Resized,
@@ -165,11 +191,9 @@ fn failed(message: String) -> Failure {
 }
 
 /// The kernel would kill to get below what is in use.
-fn refuse_below(what: &str, limit: Option<i64>, used: Option<u64>) -> Result<(), String> {
-    match (limit.and_then(|limit| u64::try_from(limit).ok()), used) {
-        (Some(limit), Some(used)) if used >= limit => Err(format!(
-            "cannot decrease memory limits: attempting to set {what} memory limit ({limit}) below current usage ({used})"
-        )),
-        _ => Ok(()),
-    }
+fn too_low(what: &str, limit: i64, used: Option<u64>) -> Option<String> {
+    let used = used.filter(|used| u64::try_from(limit).is_ok_and(|limit| *used >= limit))?;
+    Some(format!(
+        "attempting to set {what} memory limit ({limit}) below current usage ({used})"
+    ))
 }

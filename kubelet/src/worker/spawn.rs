@@ -14,6 +14,7 @@ use super::memory::Memory;
 use super::pod::Worker;
 use super::record::{PodRecord, Records};
 use super::reporter::Reporter;
+use super::room::RoomWatch;
 use super::storage::StorageWatch;
 use super::tasks::Tasks;
 use super::{Node, PodHandle, PodState};
@@ -141,6 +142,7 @@ pub fn spawn(
         events,
     };
     let (storage, exceeded) = StorageWatch::new(&desired.pod);
+    let (room, room_changes) = RoomWatch::new();
     if let Some(failure) = rejected {
         let reason = match failure.reason.as_str() {
             admission::SYSCTL_FORBIDDEN => EventReason::SysctlForbidden,
@@ -163,8 +165,10 @@ pub fn spawn(
             commands: Some(command_receiver),
             probes: probe_reports,
             exceeded,
+            room: room_changes,
         },
         storage,
+        room,
         doubtful_images: BTreeSet::new(),
         state,
         reporter,

@@ -69,14 +69,18 @@ impl Tasks {
     }
 
     /// Drops steps that are not planned any more and need not come to an end: a pull for a pod that is deleted.
-    pub(super) fn drop_unwanted(&mut self, planned: &[Step]) {
+    /// Returns what was dropped.
+    pub(super) fn drop_unwanted(&mut self, planned: &[Step]) -> Vec<StepKey> {
+        let mut dropped = Vec::new();
         self.running.retain(|key, running| {
             let keep = !key.is_cancellable() || planned.iter().any(|step| step.key() == *key);
             if !keep {
                 running.task.abort();
+                dropped.push(key.clone());
             }
             keep
         });
+        dropped
     }
 
     /// The kinds of steps that are being done.

@@ -7,7 +7,7 @@ use berth_shim::protocol::{CONFIG_NAME, PauseIds, SandboxConfig};
 use crate::engine::EngineError;
 use crate::local::handlers::Handler;
 use crate::local::{Sandbox, labels, lock, network, privileges, records, user_namespace, users};
-use crate::types::{AppArmorProfile, SandboxSecurity, SeccompProfile};
+use crate::types::{AppArmorProfile, PodSandboxConfig, SandboxSecurity, SeccompProfile};
 
 /// The size of a pod's `/dev/shm`, as the field has it.
 const SHM_SIZE: u64 = 64 << 20;
@@ -39,16 +39,21 @@ fn pause_ids(security: &SandboxSecurity) -> Result<PauseIds, EngineError> {
     })
 }
 
+/// What `uname -n` says in the pod: on the host's network the host's name.
+pub(in crate::local) fn shown_hostname(config: &PodSandboxConfig) -> String {
+    if config.namespaces.host_network || config.hostname.is_empty() {
+        host_name()
+    } else {
+        config.hostname.clone()
+    }
+}
+
 pub(super) fn prepare(sandbox: &Sandbox) -> Result<(), EngineError> {
     let record = lock(&sandbox.record).clone();
     let config = &record.config;
     let namespaces = config.namespaces;
     let place = sandbox.place();
-    let hostname = if namespaces.host_network || config.hostname.is_empty() {
-        host_name()
-    } else {
-        config.hostname.clone()
-    };
+    let hostname = shown_hostname(config);
     let shim = SandboxConfig {
         id: record.id.0.clone(),
         cgroup: place.path,

@@ -5,6 +5,8 @@ mod end;
 mod intent;
 mod state;
 
+pub(super) use directory::shown_hostname;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

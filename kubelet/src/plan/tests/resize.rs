@@ -70,6 +70,22 @@ fn a_container_is_started_anew_where_its_policy_says_so() {
 }
 
 #[test]
+fn a_resize_is_in_progress_until_what_is_started_anew_for_it_runs() {
+    let mut node = Simulator::new(PAIR).disturb(40, Disturbance::Resize(20));
+    node.durations = vec![3];
+    node.run(42);
+    // The one is ended, and the group is not wide enough for its successor yet.
+    assert_eq!(node.running(), ["a"]);
+    assert!(condition(&node, "PodResizeInProgress").is_some());
+    node.run(45);
+    assert_eq!(node.running(), ["a"]);
+    assert!(condition(&node, "PodResizeInProgress").is_some());
+    node.run(100);
+    assert_eq!(node.running(), ["a", "b"]);
+    assert_eq!(condition(&node, "PodResizeInProgress"), None);
+}
+
+#[test]
 fn a_container_that_ends_well_when_it_is_resized_is_started_again() {
     let spec = PAIR.replacen('{', r#"{"restartPolicy":"OnFailure","#, 1);
     let mut node = Simulator::new(&spec)

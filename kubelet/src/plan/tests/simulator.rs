@@ -283,6 +283,7 @@ impl Simulator {
                 .is_some_and(|failure| failure.at == self.now)
         });
         assert_eq!(waits, None, "a step that just failed is tried at once");
+        self.check_resize(&plan);
         if plan.stage != Stage::Gone && self.last_plan.stage != Stage::Removing {
             self.check_status(&plan);
         }
@@ -294,6 +295,38 @@ impl Simulator {
         }
         self.last_plan = plan.clone();
         plan
+    }
+
+    /// A resize is not over before a container runs again that was ended for it.
+    fn check_resize(&self, plan: &Plan) {
+        let Some(sizes) = &self.observed.sizes else { return };
+        let granted = plan.resize.pending.is_none() && plan.resize.allocated.is_none();
+        if !granted || plan.stage != Stage::Syncing || plan.resize.in_progress.is_some() {
+            return;
+        }
+        for name in plan.steps.iter().filter_map(|step| match step {
+            Step::StartContainer(start) => Some(&start.config.name),
+            _ => None,
+        }) {
+            let ended = self
+                .observed
+                .containers
+                .iter()
+                .filter(|record| record.config.name == *name && record.state == ContainerState::Exited);
+            let last = ended.max_by_key(|record| record.config.attempt);
+            let Some((container, _)) = spec::container(&self.desired.pod, name) else {
+                continue;
+            };
+            let wish = crate::sizes::wish(&self.desired.pod, container);
+            assert!(
+                last.is_none_or(|last| {
+                    let had = crate::sizes::actual(Some(sizes), last);
+                    !self.observed.restarts.contains(&last.id)
+                        || crate::sizes::differences(&had, &wish).is_empty()
+                }),
+                "{name} is started anew for a resize that is over"
+            );
+        }
     }
 
     fn check_status(&mut self, plan: &Plan) {

@@ -72,15 +72,10 @@ async fn a_limit_below_what_is_in_use_is_refused_until_it_is_not() {
     bench.engine.use_memory(8 << 20);
     resize(&pod, &SIZED.replace("10Mi", "5Mi"));
     let error = pod.event(EventReason::ResizeError, "").await;
-    assert!(
-        error
-            .message
-            .starts_with("cannot decrease memory limits: attempting to set container")
-            && error
-                .message
-                .ends_with("memory limit (5242880) below current usage (8388608)"),
-        "{}",
-        error.message
+    assert_eq!(
+        error.message,
+        "cannot decrease memory limits: [attempting to set container \"c\" memory limit (5242880) below current usage (8388608), \
+         attempting to set container \"d\" memory limit (5242880) below current usage (8388608)]"
     );
     assert!(bench.engine.order_of(&["update"]).is_empty());
     let status = pod.handle.state.borrow().status.clone();
@@ -132,6 +127,37 @@ async fn a_resize_waits_until_other_pods_leave_room() {
     sleep(Duration::from_secs(100)).await;
     assert!(bench.engine.order_of(&["update"]).is_empty());
     records.remove(&PodUid("other".into())).unwrap();
+    pod.event(EventReason::ResizeCompleted, "").await;
+    assert_eq!(bench.engine.order_of(&["update"]).len(), 2);
+    pod.handle.delete(None);
+    pod.gone().await;
+    bench.assert_clean();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_can_t_be_resized_whole_keeps_all_that_it_has() {
+    let bench = Bench::new();
+    let mut pod = bench.spawn(SIZED);
+    bench
+        .until("d runs", |engine| engine.running("d").is_some())
+        .await;
+    bench.engine.use_memory(8 << 20);
+    // One is to have less than it uses, the other more than it has.
+    let (first, second) = SIZED.split_once("\"d\"").unwrap();
+    let wish = format!(
+        "{}\"d\"{}",
+        first.replace("10Mi", "5Mi"),
+        second.replace("10Mi", "20Mi")
+    );
+    resize(&pod, &wish);
+    let error = pod.event(EventReason::ResizeError, "").await;
+    assert_eq!(
+        error.message,
+        "cannot decrease memory limits: attempting to set container \"c\" memory limit (5242880) below current usage (8388608)"
+    );
+    sleep(Duration::from_secs(100)).await;
+    assert!(bench.engine.order_of(&["update", "stop"]).is_empty());
+    bench.engine.use_memory(1 << 20);
     pod.event(EventReason::ResizeCompleted, "").await;
     assert_eq!(bench.engine.order_of(&["update"]).len(), 2);
     pod.handle.delete(None);

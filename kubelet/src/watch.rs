@@ -10,7 +10,7 @@ use tokio::net::unix::pipe;
 
 /// Directories that are watched. They may come and go.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     /// An inotify descriptor reads as a pipe does.
     inotify: pipe::Receiver,
     directories: Vec<PathBuf>,
@@ -18,7 +18,7 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Nothing is seen before the first [`arm`](Self::arm).
-    pub(super) fn new(directories: Vec<PathBuf>) -> io::Result<Self> {
+    pub(crate) fn new(directories: Vec<PathBuf>) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         Ok(Self {
             inotify: pipe::Receiver::from_owned_fd_unchecked(inotify)?,
@@ -28,7 +28,7 @@ impl Watch {
 
     /// Watches from now on. To be called before each look at what is watched: a directory that is not there yet is
     /// watched for by way of the nearest one above it, and the watch of one that went has gone with it.
-    pub(super) fn arm(&self) -> io::Result<()> {
+    pub(crate) fn arm(&self) -> io::Result<()> {
         self.directories
             .iter()
             .try_for_each(|directory| self.watch(directory))
@@ -54,7 +54,7 @@ impl Watch {
     }
 
     /// Returns when something has changed since [`arm`](Self::arm).
-    pub(super) async fn changed(&self) -> io::Result<()> {
+    pub(crate) async fn changed(&self) -> io::Result<()> {
         let mut events = [0; 4096];
         loop {
             self.inotify.readable().await?;
