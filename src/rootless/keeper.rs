@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -182,6 +183,9 @@ fn mount_own(run: &Path, network: &Network, groups: &Groups) -> Result<(), Strin
     let refused = |doing: &'static str| move |errno: Errno| failed(doing)(errno.into());
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
         .map_err(refused("keep mounts from the machine"))?;
+    // Volumes pass on what is mounted in the node, as on a machine.
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SHARED, none)
+        .map_err(refused("share mounts with pods"))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), flags, none).map_err(refused("mount /proc"))?;
     if let Groups::Given { path, .. } = groups {
@@ -215,7 +219,9 @@ fn listen(run: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(path)?;
+    let listener = UnixListener::bind(&path)?;
+    // The directory is the user's alone, too.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

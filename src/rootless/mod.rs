@@ -16,6 +16,8 @@ use std::sync::OnceLock;
 use berth_cri::cgroups::{Controller, Hierarchies};
 use berth_kubelet::Lacking;
 use berth_kubelet::manifest::{OrdinaryUser, UserGroups};
+// Its text: the user's id and the first port that the user may have, the network, the control groups; a line each.
+use berth_kubelet::standalone::ORDINARY_USER as VARIABLE;
 
 use groups::Groups;
 pub(crate) use join::{Entry, enter};
@@ -23,8 +25,6 @@ pub(crate) use keeper::{KeeperArgs, run as keep};
 
 /// The keeper's socket, in the node's run directory.
 const SOCKET: &str = "keeper.sock";
-/// What a program in the namespaces is told by: the user's id, the first port that the user may have, and the network.
-const VARIABLE: &str = "BERTH_ROOTLESS";
 
 /// How an ordinary user's node reaches the world.
 #[derive(Clone, Debug, PartialEq, Eq)]

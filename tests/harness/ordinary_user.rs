@@ -81,6 +81,11 @@ impl<'a> OrdinaryUser<'a> {
         &self.home
     }
 
+    /// The user's runtime directory, `$XDG_RUNTIME_DIR`.
+    pub fn runtime(&self) -> &Path {
+        &self.runtime
+    }
+
     /// A file in the user's home.
     ///
     /// # Panics
@@ -90,6 +95,14 @@ impl<'a> OrdinaryUser<'a> {
         fs::write(&path, text).expect("a file of the user's");
         chown(&path, Some(ID), Some(ID)).expect("it is given to the user");
         path
+    }
+
+    /// Gives a file to the user.
+    ///
+    /// # Panics
+    /// If it can't be given.
+    pub fn own(&self, path: &Path) {
+        chown(path, Some(ID), Some(ID)).expect("it is given to the user");
     }
 
     /// A command of the user's: `berth SUBCOMMAND …`, at the user's places.

@@ -26,9 +26,11 @@ const PARSERS: [&str; 3] = [
     "/usr/bin/apparmor_parser",
 ];
 
-/// Whether the kernel has AppArmor, and it is on.
+/// Whether the kernel has AppArmor, it is on, and is ours to use: only the machine's root may load profiles, and see which
+/// ones are loaded.
 fn apparmor_is_enabled() -> bool {
-    fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|state| state.starts_with(b"Y"))
+    berth_runtime::is_machines_root()
+        && fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|state| state.starts_with(b"Y"))
 }
 
 /// The profile that a container's programs run under, if any; the engine's own is loaded where it is not.

@@ -116,6 +116,7 @@ impl Finder<'_> {
         self.resources("spec.resources", spec.get("resources"));
         if let Some(security) = spec.get("securityContext") {
             self.ids("spec.securityContext", security);
+            self.app_armor("spec.securityContext", security);
             for (index, group) in items(security.get("supplementalGroups")) {
                 self.id(
                     &format!("spec.securityContext.supplementalGroups[{index}]"),
@@ -135,6 +136,7 @@ impl Finder<'_> {
                 "its devices and the machine's kernel are root's",
             );
             self.ids(&path, security);
+            self.app_armor(&path, security);
         }
         let devices = items(container.get("volumeDevices")).next().is_some();
         self.refuse_if(
@@ -203,6 +205,17 @@ impl Finder<'_> {
                 }
             }
         }
+    }
+
+    fn app_armor(&mut self, path: &str, security: &Node) {
+        let kind = security
+            .get("appArmorProfile")
+            .and_then(|profile| profile.get("type"));
+        self.refuse_if(
+            kind.and_then(Node::text).is_some_and(|kind| kind != "Unconfined"),
+            &format!("{path}.appArmorProfile"),
+            "only root may load profiles, and see which ones are loaded",
+        );
     }
 
     fn ids(&mut self, path: &str, security: &Node) {
@@ -287,7 +300,7 @@ mod tests {
             "{hostPID: false, hostUsers: true, hostNetwork: false}",
             "{containers: [{resources: {requests: {memory: 1Mi}, limits: {ephemeral-storage: 1Gi}}}]}",
             "{containers: [{ports: [{containerPort: 80}, {containerPort: 80, hostPort: 8080}]}]}",
-            "{containers: [{securityContext: {runAsUser: 65536, privileged: false}}]}",
+            "{containers: [{securityContext: {runAsUser: 65536, privileged: false, appArmorProfile: {type: Unconfined}}}]}",
             "{volumes: [{name: a, emptyDir: {medium: Memory}}, {name: b, hostPath: {path: /}}]}",
         ] {
             assert_eq!(paths(spec, USER), [""; 0], "{spec}");
@@ -342,6 +355,14 @@ mod tests {
             (
                 "{containers: [{ports: [{hostPort: 8080, hostIP: '::1'}]}]}",
                 "spec.containers[0].ports[0].hostIP",
+            ),
+            (
+                "{securityContext: {appArmorProfile: {type: RuntimeDefault}}}",
+                "spec.securityContext.appArmorProfile",
+            ),
+            (
+                "{containers: [{securityContext: {appArmorProfile: {type: Localhost, localhostProfile: a}}}]}",
+                "spec.containers[0].securityContext.appArmorProfile",
             ),
             ("{volumes: [{nfs: {path: /}}]}", "spec.volumes[0].nfs"),
             (

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::Path;
 
 use berth_cri::DnsConfig;
-use berth_cri::cgroups::Hierarchies;
+use berth_cri::cgroups::{Hierarchies, is_machines_root};
 
 use super::Host;
 use crate::plan::NodeFacts;
@@ -27,7 +27,7 @@ pub(super) async fn gather(host: &Host) -> NodeFacts {
         cgroup_v2_memory: Hierarchies::get().is_ok_and(Hierarchies::is_unified),
         recursive_read_only: recursive_read_only(host).await,
         restart_backoff: host.restart_backoff,
-        has_app_armor: read("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
+        has_app_armor: is_machines_root() && read("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
         allowed_sysctls: host.allowed_sysctls.clone(),
         without_cgroups: host.without_cgroups,
         lacking: host.lacking,

@@ -26,6 +26,20 @@ pub struct Places {
     pub run_root: PathBuf,
 }
 
+/// By which a program knows that it works for an ordinary user, in namespaces of that user's.
+pub const ORDINARY_USER: &str = "BERTH_ROOTLESS";
+
+/// Root and each user have pods of their own, and see no others'.
+fn of_others() -> &'static str {
+    if std::env::var_os(ORDINARY_USER).is_some() {
+        ", which are yours; root's are listed by `sudo berth ps`"
+    } else if std::env::var("SUDO_UID").is_ok_and(|uid| uid != "0") {
+        ", which are root's; yours are listed without sudo"
+    } else {
+        ""
+    }
+}
+
 /// Why a pod or its log can't be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
@@ -38,7 +52,7 @@ pub enum InspectError {
         source: io::Error,
     },
     /// No such pod.
-    #[error("There is no pod {0}; `berth ps` lists those there are.")]
+    #[error("There is no pod {0}; `berth ps` lists those there are{others}.", others = of_others())]
     NoPod(String),
     /// No such container.
     #[error("Pod {pod} has no container {container}; it has {known}.")]

@@ -43,7 +43,7 @@ pub use daemon::{DaemonError, daemon};
 pub use debug::{DebugContainer, DebugProfile, DebugState};
 pub use events::EventLine;
 pub use forward::{PortPair, forward, parse_ports};
-pub use inspect::{InspectError, Places};
+pub use inspect::{InspectError, ORDINARY_USER, Places};
 pub use jsonpath::JsonPath;
 pub use lock::LockError;
 pub use logs::{LogOptions, PodLogLine};

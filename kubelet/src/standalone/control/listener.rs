@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -74,6 +75,8 @@ fn bind(directory: &Path) -> io::Result<(UnixListener, PathBuf)> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             socket => socket?,
         };
+        // The directory is nobody else's either; both would have to fail.
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
         std::fs::rename(&new, held.join(&own))?;
         return Ok((socket, directory.join(own)));
     }
