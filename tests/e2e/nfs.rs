@@ -53,7 +53,7 @@ impl Server {
             &export
         ]));
         let mountd = Command::new("rpc.mountd")
-            .args(["--foreground", "--no-nfs-version", "3"])
+            .args(["--foreground", "--no-nfs-version", "2", "--no-nfs-version", "3"])
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
