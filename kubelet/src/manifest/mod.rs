@@ -5,6 +5,7 @@
 
 mod claims;
 mod decode;
+mod described;
 mod diagnostic;
 mod explain;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -16,6 +17,7 @@ mod objects;
 mod ordinary_user;
 mod references;
 mod scalar;
+mod shape;
 mod support;
 mod support_claims;
 mod tree;
@@ -39,8 +41,9 @@ use crate::spec;
 use crate::validation::{self, HostPort};
 
 pub use diagnostic::{Diagnostic, ManifestErrors};
-pub use explain::explain;
+pub use explain::{explain, fields_below};
 pub use input::{InputError, read};
+pub(crate) use nearest::nearest;
 pub use ordinary_user::{OrdinaryUser, UserGroups};
 pub use support::without_effect;
 

@@ -1,7 +1,7 @@
 //! Which name was meant.
 
 /// The known name that is nearest to a wrong one, if one is near.
-pub(super) fn nearest(name: &str, known: &[&str]) -> Option<String> {
+pub(crate) fn nearest(name: &str, known: &[&str]) -> Option<String> {
     let allowed = (name.chars().count() / 3).clamp(1, 3);
     let lower = name.to_ascii_lowercase();
     let best = known

@@ -305,7 +305,7 @@ pub(super) fn describe(kind: Kind, path: &str) -> String {
         })
         .collect();
     if said.is_empty() {
-        return "acted on".to_owned();
+        return "works".to_owned();
     }
     said.join("\n    ")
 }
