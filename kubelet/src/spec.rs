@@ -1,6 +1,7 @@
 //! Questions that a Pod's specification answers.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
@@ -141,6 +142,27 @@ pub fn is_ephemeral(pod: &Pod, name: &str) -> bool {
         .as_ref()
         .and_then(|spec| spec.ephemeral_containers.as_deref());
     all.unwrap_or_default().iter().any(|one| one.name == name)
+}
+
+/// A pod as a file says it, with the ephemeral containers that were added to it while it ran.
+pub(crate) fn with_added(pod: Arc<Pod>, before: &Pod) -> Arc<Pod> {
+    let added = before
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.ephemeral_containers.clone());
+    let has_none = |pod: &Pod| {
+        pod.spec
+            .as_ref()
+            .is_some_and(|spec| spec.ephemeral_containers.is_none())
+    };
+    if added.is_none() || !has_none(&pod) {
+        return pod;
+    }
+    let mut pod = pod.as_ref().clone();
+    if let Some(spec) = &mut pod.spec {
+        spec.ephemeral_containers = added;
+    }
+    Arc::new(pod)
 }
 
 /// Every container with its part, init containers first, in the order of the specification.

@@ -65,8 +65,8 @@ pub(crate) struct DebugArgs {
     #[arg(long)]
     arguments_only: bool,
 
-    /// The command and its arguments; without one, that of the image
-    #[arg(last = true, value_name = "COMMAND")]
+    /// The command and its arguments; without one, that of the image. `--` before it is needed only where it begins with a dash
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 
@@ -177,7 +177,12 @@ fn print_log(caller: &Caller, pod: &str, name: &str) -> Result<(), String> {
 fn ended(caller: &Caller, pod: &str, name: &str) -> Result<ExitCode, String> {
     let state = on_this_thread(caller.places().debug_ended(pod, name))?;
     match state.map_err(|error| error.to_string())? {
-        Some(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))),
+        Some((code, why)) => {
+            if let Some(why) = why {
+                eprintln!("berth: container {name} can't be started: {why}");
+            }
+            Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
+        }
         None => Err(format!("How container {name} ended is not known.")),
     }
 }

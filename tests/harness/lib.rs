@@ -22,6 +22,7 @@ mod process;
 mod program;
 mod registry;
 mod running;
+mod terminal;
 mod wait;
 
 pub use cgroup::{Controller, cgroup_directories};
@@ -37,4 +38,5 @@ pub use process::{Process, processes};
 pub use program::program;
 pub use registry::Registry;
 pub use running::{Ended, Running};
+pub use terminal::Terminal;
 pub use wait::{PATIENCE, eventually, eventually_within};

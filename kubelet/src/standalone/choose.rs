@@ -8,12 +8,15 @@ use crate::spec::{self, Role};
 /// kubectl's annotation for the container that is meant where none is named.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
-/// `NAME`, `NAMESPACE/NAME` or `pod/NAME`, as namespace and name; more than one where the text can be read both ways, the
-/// likelier one first.
+/// `NAME`, `NAMESPACE/NAME`, `pod/NAME` or `pod/NAMESPACE/NAME`, as namespace and name; more than one where the text can be
+/// read both ways, the likelier one first.
 pub(super) fn readings(pod: &str) -> Vec<(&str, &str)> {
     match pod.split_once('/') {
         None => vec![("default", pod)],
-        Some((kind @ ("pod" | "pods" | "po"), name)) => vec![(kind, name), ("default", name)],
+        Some((kind @ ("pod" | "pods" | "po"), name)) => match name.split_once('/') {
+            Some(namespaced) => vec![namespaced],
+            None => vec![(kind, name), ("default", name)],
+        },
         Some(namespaced) => vec![namespaced],
     }
 }
@@ -32,11 +35,7 @@ pub struct Chosen {
 /// # Errors
 /// The pod has no such container.
 pub(super) fn container(pod: &Pod, shown: &str, wanted: Option<&str>) -> Result<Chosen, InspectError> {
-    let known = || {
-        let all = spec::all_containers(pod);
-        all.map(|(container, _)| container.name.as_str())
-            .collect::<Vec<_>>()
-    };
+    let known = || names(pod);
     if let Some(wanted) = wanted {
         if spec::container(pod, wanted).is_some() || spec::is_ephemeral(pod, wanted) {
             return Ok(Chosen {
@@ -63,13 +62,22 @@ pub(super) fn container(pod: &Pod, shown: &str, wanted: Option<&str>) -> Result<
     Ok(Chosen { container, notice })
 }
 
+/// All containers: init containers, the others, and those that were added while the pod ran.
+pub(super) fn names(pod: &Pod) -> Vec<String> {
+    let own = spec::all_containers(pod).map(|(container, _)| container.name.clone());
+    let added = spec::ephemeral_containers(pod).into_iter();
+    own.chain(added.map(|(container, _)| container.name)).collect()
+}
+
 fn out_of(pod: &Pod) -> String {
     let mains = spec::containers(pod)
         .iter()
         .map(|container| container.name.clone());
     let inits = spec::all_containers(pod).filter(|(_, role)| *role != Role::Main);
     let inits = inits.map(|(container, _)| format!("{} (init)", container.name));
-    mains.chain(inits).collect::<Vec<_>>().join(", ")
+    let added = spec::ephemeral_containers(pod).into_iter();
+    let added = added.map(|(container, _)| format!("{} (ephem)", container.name));
+    mains.chain(added).chain(inits).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -109,5 +117,6 @@ mod tests {
         assert_eq!(readings("web"), [("default", "web")]);
         assert_eq!(readings("ns/web"), [("ns", "web")]);
         assert_eq!(readings("pod/web"), [("pod", "web"), ("default", "web")]);
+        assert_eq!(readings("pod/ns/web"), [("ns", "web")]);
     }
 }

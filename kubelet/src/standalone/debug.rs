@@ -186,14 +186,22 @@ pub enum DebugState {
 }
 
 impl Places {
-    /// Returns when an ephemeral container has ended, with its code; without one if its pod has ended before.
+    /// Returns when an ephemeral container has ended, with its code, and why it could not even start if it could not; without
+    /// them if its pod has ended before.
     ///
     /// # Errors
     /// There is no such pod, or the records can't be watched.
-    pub async fn debug_ended(&self, pod: &str, name: &str) -> Result<Option<i32>, InspectError> {
+    pub async fn debug_ended(
+        &self,
+        pod: &str,
+        name: &str,
+    ) -> Result<Option<(i32, Option<String>)>, InspectError> {
         self.when(pod, |pod| {
             if let Some(ended) = ephemeral_state(pod, name).and_then(|state| state.terminated.as_ref()) {
-                return Some(Some(ended.exit_code));
+                let reason = ended.reason.as_deref();
+                let never_ran = matches!(reason, Some("ContainerCannotRun" | "StartError"));
+                let why = ended.message.clone().filter(|why| never_ran && !why.is_empty());
+                return Some(Some((ended.exit_code, why)));
             }
             has_ended(pod).then_some(None)
         })

@@ -59,9 +59,7 @@ impl Places {
     ) -> Result<(), InspectError> {
         let (record, status) = self.find(pod)?;
         let containers = if options.all_containers {
-            spec::all_containers(&record.pod)
-                .map(|(container, _)| container.name.clone())
-                .collect()
+            choose::names(&record.pod)
         } else {
             let chosen = choose::container(&record.pod, pod, options.container.as_deref())?;
             chosen.notice.as_deref().map(notice);
@@ -160,6 +158,10 @@ impl Log {
                 pod: self.shown.clone(),
                 container: self.container.clone(),
                 what: if self.options.previous { "previous " } else { "" },
+                why: status
+                    .filter(|_| !self.options.previous)
+                    .and_then(|status| waits_for(status, &self.container))
+                    .map_or_else(String::new, |why| format!(": {}", why.trim_end_matches('.'))),
             }));
         };
         let mut reader = self.reader(attempt);
@@ -341,6 +343,16 @@ fn is_waiting(status: Option<&PodStatus>, container: &str) -> bool {
         .is_some_and(|state| state.waiting.is_some())
 }
 
+/// Why a container has not begun.
+fn waits_for(status: &PodStatus, container: &str) -> Option<String> {
+    let waiting = state(status, container)?.waiting.as_ref()?;
+    let reason = waiting.reason.clone()?;
+    Some(match waiting.message.as_deref() {
+        Some(message) if !message.is_empty() => format!("{reason}: {message}"),
+        _ => reason,
+    })
+}
+
 /// The numbers of `<n>.log` files, the least first.
 fn attempts(directory: &Path) -> Vec<u32> {
     let names = std::fs::read_dir(directory).into_iter().flatten().flatten();
@@ -417,6 +429,15 @@ mod tests {
         let options = LogOptions::default();
         let error = bench.read(options.clone()).await.unwrap_err();
         assert_eq!(error.to_string(), "Container c of pod p has no log yet.");
+        bench.status(
+            serde_json::json!({ "waiting": { "reason": "ImagePullBackOff", "message": "no such tag." } }),
+        );
+        let error = bench.read(options.clone()).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Container c of pod p has no log yet: ImagePullBackOff: no such tag."
+        );
+        bench.status(serde_json::json!({ "running": {} }));
         bench.write(0, &[(0, "old")]);
         bench.write(1, &[(1, "a"), (2, "b"), (3, "c")]);
         assert_eq!(bench.read(options.clone()).await.unwrap(), ["a", "b", "c"]);

@@ -19,7 +19,6 @@ use super::record::{PodRecord, Records};
 use super::reporter::Reporter;
 use super::room::RoomWatch;
 use super::sole::Sole;
-use super::spawn::with_ephemeral;
 use super::storage::StorageWatch;
 use super::tasks::{Admission, Tasks};
 use super::{Command, Node, PodState};
@@ -27,7 +26,7 @@ use crate::plan::{self, Desired, Observed, Plan, ProbeWanted, Stage, Step};
 use crate::prober::ProbeReport;
 use crate::user_ids::{Claims, wants_own};
 use crate::volumes::PodDir;
-use crate::{config, status};
+use crate::{config, spec, status};
 
 /// After the engine could not answer, or a last file could not be removed, the worker tries again after this.
 const RETRY: Duration = Duration::from_secs(1);
@@ -204,7 +203,7 @@ impl Worker {
             Wake::Command(Command::Delete { grace }) => self.delete(grace),
             Wake::Command(Command::Restart { containers }) => self.restart_asked.extend(containers),
             Wake::Command(Command::Change { pod, objects }) => {
-                let pod = with_ephemeral(pod, &self.desired.pod);
+                let pod = spec::with_added(pod, &self.desired.pod);
                 self.desired.objects = objects;
                 self.change(pod);
                 self.refresh_volumes();

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use berth_cri::EngineEvent;
-use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::announce::Announcer;
@@ -125,7 +124,7 @@ pub fn spawn(
     desired.deletion = desired.deletion.or_else(|| record.deletion());
     record.set_deletion(desired.deletion);
     records.save(&record).map_err(failed)?;
-    desired.pod = with_ephemeral(desired.pod, &record.pod);
+    desired.pod = spec::with_added(desired.pod, &record.pod);
     desired.user_ids = user_ids(&node, &desired, &records, &mut record)?;
     let (commands, command_receiver) = mpsc::unbounded_channel();
     let first = PodState {
@@ -228,25 +227,4 @@ fn user_ids(
         source,
     })?;
     Ok(record.user_ids)
-}
-
-/// A pod as a file says it, with the ephemeral containers that were added to it while it ran.
-pub(super) fn with_ephemeral(pod: Arc<Pod>, before: &Pod) -> Arc<Pod> {
-    let added = before
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.ephemeral_containers.clone());
-    let has_none = |pod: &Pod| {
-        pod.spec
-            .as_ref()
-            .is_some_and(|spec| spec.ephemeral_containers.is_none())
-    };
-    if added.is_none() || !has_none(&pod) {
-        return pod;
-    }
-    let mut pod = pod.as_ref().clone();
-    if let Some(spec) = &mut pod.spec {
-        spec.ephemeral_containers = added;
-    }
-    Arc::new(pod)
 }

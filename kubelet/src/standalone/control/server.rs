@@ -18,7 +18,7 @@ use super::wire::Wire;
 use crate::identity::PodUid;
 use crate::plan::Objects;
 use crate::spec;
-use crate::worker::{Node, PodControl};
+use crate::worker::{Node, PodControl, Records};
 
 /// A pod of which nobody takes care, but for what is asked about it, has no control.
 type Pods = BTreeMap<PodUid, (Arc<Pod>, Option<PodControl>)>;
@@ -55,9 +55,21 @@ impl Owned {
         }
     }
 
-    /// Answers for this pod from now on.
+    /// Answers for this pod from now on. What was added to it while it ran stays, though no file says it: that is known
+    /// from before, or from the record of an earlier owner.
     pub(in crate::standalone) fn add(&self, uid: PodUid, pod: Arc<Pod>, control: Option<PodControl>) {
-        self.lock().insert(uid, (pod, control));
+        let mut pods = self.lock();
+        let known = pods.get(&uid).map(|(pod, _)| Arc::clone(pod));
+        let before = known.or_else(|| {
+            // One that can't be read has nothing to say.
+            let record = Records::new(&self.node.kubelet_root).load(&uid).ok()?;
+            record.map(|record| Arc::new(record.pod))
+        });
+        let pod = match before {
+            Some(before) => spec::with_added(pod, &before),
+            None => pod,
+        };
+        pods.insert(uid, (pod, control));
     }
 
     /// Remembers what a pod has of ConfigMaps and Secrets from now on.
