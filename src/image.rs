@@ -10,6 +10,7 @@ mod remove;
 mod text;
 
 use std::fmt;
+use std::io;
 use std::process::ExitCode;
 
 use berth_images::{Image, ImageError, Store};
@@ -32,7 +33,7 @@ enum Command {
     /// List images
     #[command(alias = "list")]
     Ls(list::ListArgs),
-    /// Show all that is known of images, as JSON
+    /// Show all that is known of images
     Inspect(inspect::InspectArgs),
     /// Remove images that no container uses
     Prune(prune::PruneArgs),
@@ -46,6 +47,8 @@ pub(crate) fn run(args: ImageArgs, root: &Root) -> ExitCode {
     match try_run(args.command, root) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Interrupted) => ExitCode::from(130),
+        // Whoever reads has seen enough.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("berth: {failure}");
             ExitCode::FAILURE

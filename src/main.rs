@@ -1,8 +1,13 @@
 //! `berth`: a Kubernetes node in one program. This is its command line; one file for each subcommand.
 
+#[macro_use]
+mod print;
+
 mod builtin_image;
+mod complete;
 mod cri;
 mod daemon;
+mod examples;
 mod explain;
 mod image;
 mod image_gc;
@@ -18,21 +23,28 @@ mod volume;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use root::Root;
 use rootless::Entry;
 
 /// A Kubernetes node in one program.
 #[derive(Parser, Debug)]
-#[command(name = "berth", version, about)]
+#[command(name = "berth", version, about, arg_required_else_help = true)]
 struct Cli {
     /// Keep everything beneath this directory instead of /var/lib, /run and /var/log
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     root: Option<PathBuf>,
 
     /// The cgroup that `kubepods` is made in, relative to the root of each hierarchy
-    #[arg(long, global = true, value_name = "CGROUP", default_value = "/")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "CGROUP",
+        default_value = "/",
+        help_heading = "Global options"
+    )]
     cgroup_root: PathBuf,
 
     #[command(subcommand)]
@@ -68,6 +80,8 @@ enum Command {
     Completion(manual::CompletionArgs),
     Man(manual::ManArgs),
     #[command(hide = true)]
+    Complete(complete::CompleteArgs),
+    #[command(hide = true)]
     RootlessKeeper(rootless::KeeperArgs),
 }
 
@@ -90,6 +104,7 @@ impl Command {
             | Self::Cri(_)
             | Self::Completion(_)
             | Self::Man(_)
+            | Self::Complete(_)
             | Self::RootlessKeeper(_) => Place::Anywhere,
             // Registries and local ports are the machine's.
             Self::Image(_) | Self::PortForward(_) => Place::Node,
@@ -112,7 +127,12 @@ impl Command {
 fn main() -> ExitCode {
     // Plugins and other programs that are run begin with the signals that this one has.
     berth_cri::forget_starters_signals();
-    let cli = Cli::parse();
+    let parsed = command().try_get_matches();
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) if error.kind() == ErrorKind::MissingSubcommand => return help_of_what_was_typed(),
+        Err(error) => error.exit(),
+    };
     match run(cli) {
         Ok(code) => code,
         Err(message) => {
@@ -120,6 +140,23 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Who types `berth` or `berth image` and no more wants to know what there is.
+fn help_of_what_was_typed() -> ExitCode {
+    let mut command = command();
+    command.build();
+    let mut at = &command;
+    for word in std::env::args().skip(1) {
+        at = at.find_subcommand(&word).unwrap_or(at);
+    }
+    eprintln!("{}", at.clone().render_help());
+    ExitCode::from(2)
+}
+
+/// The command line, with what its help and its manual pages show besides options.
+fn command() -> clap::Command {
+    examples::with_examples(Cli::command())
 }
 
 fn run(cli: Cli) -> Result<ExitCode, String> {
@@ -154,8 +191,9 @@ fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Restart(args) => pods::restart(&args, &root, &cli.cgroup_root),
         Command::Stop(args) => pods::stop(&args, &root, &cli.cgroup_root),
         Command::Rm(args) => pods::rm(&args, &root, &cli.cgroup_root),
-        Command::Completion(args) => manual::completion(&args, Cli::command()),
-        Command::Man(args) => manual::man(&args, Cli::command()),
+        Command::Completion(args) => manual::completion(&args, command()),
+        Command::Complete(args) => Ok(complete::complete(&args, &root, command())),
+        Command::Man(args) => manual::man(&args, command()),
         Command::Daemon(args) => daemon::run(&args, &root, &cli.cgroup_root),
         Command::RootlessKeeper(args) => Ok(rootless::keep(&args)),
     }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use berth_images::{Image, ImageError, Store};
+use berth_kubelet::standalone::View;
 use serde_json::{Value, json};
 
 use super::{Failure, required};
@@ -12,6 +13,10 @@ pub(super) struct InspectArgs {
     /// Names, ids, or the beginnings of ids
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
+    /// How to print: json (a list, as docker's), yaml, name, jsonpath=… or custom-columns=…; jsonpath and yaml have one image as
+    /// itself
+    #[arg(short, long, value_name = "FORMAT", default_value = "json")]
+    output: View,
 }
 
 pub(super) fn run(store: &Store, args: &InspectArgs) -> Result<(), Failure> {
@@ -20,7 +25,16 @@ pub(super) fn run(store: &Store, args: &InspectArgs) -> Result<(), Failure> {
         .iter()
         .map(|name| describe(store, &required(store, name)?))
         .collect::<Result<Vec<Value>, Failure>>()?;
-    writeln!(io::stdout(), "{:#}", Value::Array(all))?;
+    if args.output == View::Json {
+        // A bare list, as podman and docker print it.
+        writeln!(io::stdout(), "{:#}", Value::Array(all))?;
+        return Ok(());
+    }
+    let Some(text) = args.output.print("image", &all, true) else {
+        let why = "`berth image inspect` has no table; `berth image ls` has.";
+        return Err(Failure::Configuration(why.to_owned()));
+    };
+    write!(io::stdout(), "{text}")?;
     Ok(())
 }
 
@@ -33,6 +47,7 @@ fn describe(store: &Store, image: &Image) -> Result<Value, Failure> {
         .collect();
     Ok(json!({
         "id": image.id,
+        "name": image.names.first().unwrap_or(&image.id),
         "names": image.names,
         "digests": image.digests,
         "size": image.size,

@@ -32,8 +32,8 @@ pub(crate) struct ExecArgs {
     #[arg(short, long)]
     quiet: bool,
 
-    /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    /// The command and its arguments; `--` before it is needed only where it begins with a dash
+    #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 

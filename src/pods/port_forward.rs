@@ -34,6 +34,15 @@ pub(crate) fn port_forward(
     let caller = caller(root, cgroup_root);
     let pod = args.pod.name();
     let manifest = caller.places().pod(&pod).map_err(|error| error.to_string())?;
+    let phase = manifest
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    if let Some(phase @ ("Succeeded" | "Failed")) = phase {
+        return Err(format!(
+            "Pod {pod} has ended ({phase}), so that nothing listens in it any more."
+        ));
+    }
     let ports = args
         .ports
         .iter()

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use berth_kubelet::standalone::CallError;
 use clap::Args;
 
 use super::{PodArg, caller, on_this_thread};
@@ -35,10 +36,15 @@ pub(crate) fn restart(args: &RestartArgs, root: &Root, cgroup_root: &Path) -> Re
         if !args.containers.is_empty() {
             names.retain(|name| args.containers.contains(name));
         }
+        if names.is_empty() {
+            return Err(CallError::Refused(format!(
+                "No such container of pod {pod} runs, so there is none to start anew."
+            )));
+        }
         caller.restart(&pod, names.clone()).await?;
         names.iter().for_each(|name| println!("{name}"));
         Ok(())
     })?
-    .map_err(|error: berth_kubelet::standalone::CallError| error.to_string())?;
+    .map_err(|error| error.to_string())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use berth_kubelet::standalone::{Caller, Meter, Usage, View, binary_bytes, table};
+use berth_kubelet::standalone::{Caller, Meter, Usage, View, binary_bytes, table, terminal_size};
 use clap::Args;
 
 use super::{caller, in_namespace, on_this_thread};
@@ -78,12 +78,6 @@ fn print(args: &StatsArgs, lines: &[Usage]) -> io::Result<()> {
     if let Some(text) = args.output.print("container", &values, false) {
         return io::stdout().write_all(text.as_bytes());
     }
-    // A terminal shows one table that changes.
-    let clear = if !args.no_stream && io::stdout().is_terminal() {
-        "\x1b[H\x1b[J"
-    } else {
-        ""
-    };
     let header = [
         "POD",
         "CONTAINER",
@@ -95,8 +89,38 @@ fn print(args: &StatsArgs, lines: &[Usage]) -> io::Result<()> {
     ];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     rows.extend(lines.iter().map(row));
-    write!(io::stdout(), "{clear}{}", table(&rows))?;
+    let mut text = table(&rows);
+    if !args.no_stream
+        && io::stdout().is_terminal()
+        && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+    {
+        text = in_place(&text, terminal_size());
+    }
+    io::stdout().write_all(text.as_bytes())?;
     io::stdout().flush()
+}
+
+/// A table that is written over the one before: nothing is erased first, so that nothing flickers, and what does not fit
+/// is left out, so that nothing scrolls.
+fn in_place(table: &str, size: Option<(u16, u16)>) -> String {
+    let (columns, rows) = size.map_or((usize::MAX, usize::MAX), |(columns, rows)| {
+        (usize::from(columns), usize::from(rows).saturating_sub(1).max(2))
+    });
+    let count = table.lines().count();
+    let mut text = "\x1b[H".to_owned();
+    let line = |text: &mut String, line: &str| {
+        text.extend(line.chars().take(columns));
+        text.push_str("\x1b[K\n");
+    };
+    let fits = count <= rows;
+    for one in table.lines().take(if fits { rows } else { rows - 1 }) {
+        line(&mut text, one);
+    }
+    if !fits {
+        line(&mut text, &format!("… and {} more", count - (rows - 1)));
+    }
+    text.push_str("\x1b[J");
+    text
 }
 
 fn row(line: &Usage) -> Vec<String> {
@@ -113,4 +137,22 @@ fn row(line: &Usage) -> Vec<String> {
         line.processes
             .map_or_else(|| "-".to_owned(), |count| count.to_string()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_cut_to_the_window() {
+        let table = "HEAD LONG\none two\nthree\nfour\n";
+        assert_eq!(
+            in_place(table, None),
+            "\x1b[HHEAD LONG\x1b[K\none two\x1b[K\nthree\x1b[K\nfour\x1b[K\n\x1b[J"
+        );
+        assert_eq!(
+            in_place(table, Some((6, 4))),
+            "\x1b[HHEAD L\x1b[K\none tw\x1b[K\n… and \x1b[K\n\x1b[J"
+        );
+    }
 }

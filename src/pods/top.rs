@@ -37,6 +37,9 @@ pub(crate) fn top(args: &TopArgs, root: &Root, cgroup_root: &Path) -> Result<Exi
     let mut containers = containers.map_err(|error: CallError| error.to_string())?;
     containers.retain(|container| args.container.as_ref().is_none_or(|name| container.name == *name));
     let found = processes(&containers);
+    if found.is_empty() {
+        return Err(format!("No container of pod {pod} runs, so it has no processes."));
+    }
     let values: Vec<_> = found
         .iter()
         .filter_map(|one| serde_json::to_value(one).ok())

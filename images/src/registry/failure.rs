@@ -86,7 +86,7 @@ impl Subject {
             next = error.source();
         }
         let why = if refused {
-            format!("nothing listens at {host}. Is the registry's name right, and does it run?")
+            format!("nothing listens at {host}: check the registry's name, and whether it runs")
         } else if tls && !has_roots() {
             format!(
                 "{host} can't be trusted: this machine has no certificate authorities. Install ca-certificates"

@@ -50,7 +50,7 @@ impl Caller {
     async fn decide(&self, pod: &Pod, objects: &Objects) -> Result<(Applied, Objects), CallError> {
         let record = match self.places().find(&name(pod)) {
             Ok((record, _)) => record,
-            Err(InspectError::NoPod(_)) => return Ok((Applied::Created, objects.clone())),
+            Err(InspectError::NoPod(..)) => return Ok((Applied::Created, objects.clone())),
             Err(error) => return Err(error.into()),
         };
         let applied = difference(&record.pod, pod);

@@ -1,16 +1,16 @@
-//! `berth ps` and `berth status`: pods as their records and statuses on disk tell of them, whoever runs them.
+//! Pods as their records and statuses on disk tell of them, whoever runs them.
 
 use std::io;
 use std::path::PathBuf;
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::choose::{self, Chosen};
 use super::control::answers;
 use super::lock::PodLock;
-use super::view::table;
-use crate::duration::short_age;
 use crate::identity::PodUid;
+use crate::manifest::nearest;
 use crate::spec;
 use crate::watch::Watch;
 use crate::worker::{PodRecord, Records};
@@ -51,9 +51,9 @@ pub enum InspectError {
         /// Why.
         source: io::Error,
     },
-    /// No such pod.
-    #[error("There is no pod {0}; `berth ps` lists those there are{others}.", others = of_others())]
-    NoPod(String),
+    /// No such pod, and what to do about that.
+    #[error("There is no pod {0}; {1}")]
+    NoPod(String, String),
     /// No such container.
     #[error("Pod {pod} has no container {container}; it has {known}.")]
     NoContainer {
@@ -65,7 +65,7 @@ pub enum InspectError {
         known: String,
     },
     /// The container has not run so often.
-    #[error("Container {container} of pod {pod} has no {what}log yet.")]
+    #[error("Container {container} of pod {pod} has no {what}log yet{why}.")]
     NoLog {
         /// The pod.
         pod: String,
@@ -73,6 +73,8 @@ pub enum InspectError {
         container: String,
         /// `previous `, or empty.
         what: &'static str,
+        /// What it waits for, after a colon, or empty.
+        why: String,
     },
     /// Changes can't be waited for.
     #[error("The directory {} can't be watched: {source}.", path.display())]
@@ -93,13 +95,21 @@ pub enum InspectError {
 }
 
 impl Places {
-    fn records(&self) -> Result<Vec<(PodRecord, Option<PodStatus>)>, InspectError> {
+    /// All of them, by namespace and name; of one name, the oldest first.
+    pub(super) fn records(&self) -> Result<Vec<(PodRecord, Option<PodStatus>)>, InspectError> {
         let records = Records::new(&self.kubelet_root);
         let failed = |source| InspectError::Records {
             path: self.kubelet_root.clone(),
             source,
         };
-        let list = records.list().map_err(failed)?;
+        let mut list = records.list().map_err(failed)?;
+        list.sort_by(|one, other| {
+            let key = |record: &PodRecord| {
+                let pod = (spec::namespace(&record.pod), spec::name(&record.pod));
+                (pod.0.to_owned(), pod.1.to_owned(), record.admitted_at)
+            };
+            key(one).cmp(&key(other))
+        });
         Ok(list
             .into_iter()
             .map(|record| (records.load_status(&record.uid()), record))
@@ -127,7 +137,7 @@ impl Places {
                 return Ok(records.swap_remove(index));
             }
         }
-        Err(InspectError::NoPod(pod.to_owned()))
+        Err(InspectError::NoPod(pod.to_owned(), hint(pod, &records)))
     }
 
     /// The container of a pod that is meant.
@@ -179,66 +189,6 @@ impl Places {
         }
     }
 
-    /// All pods with their statuses; those that have ended only if `all` are wanted.
-    ///
-    /// # Errors
-    /// The records can't be read.
-    pub fn pods(&self, all: bool) -> Result<Vec<Pod>, InspectError> {
-        let mut pods = Vec::new();
-        for (record, status) in self.records()? {
-            if all || !has_ended(&status.clone().unwrap_or_default()) {
-                pods.push(Pod { status, ..record.pod });
-            }
-        }
-        Ok(pods)
-    }
-
-    /// All pods, a line each; those that have ended only if `all` are wanted. `wide`: with more columns.
-    ///
-    /// # Errors
-    /// The records can't be read.
-    pub fn table(&self, all: bool, wide: bool) -> Result<String, InspectError> {
-        let mut header = ["NAMESPACE", "NAME", "READY", "STATUS", "RESTARTS", "IP", "RUN BY"]
-            .map(str::to_owned)
-            .to_vec();
-        if wide {
-            header.extend(["AGE", "CONTAINERS", "IMAGES"].map(str::to_owned));
-        }
-        let mut rows = vec![header];
-        for (record, status) in self.records()? {
-            let status = status.unwrap_or_default();
-            if all || !has_ended(&status) {
-                let mut row = self.row(&record, &status).to_vec();
-                if wide {
-                    row.extend(more_of(&record));
-                }
-                rows.push(row);
-            }
-        }
-        Ok(table(&rows))
-    }
-
-    fn row(&self, record: &PodRecord, status: &PodStatus) -> [String; 7] {
-        let (namespace, name) = (spec::namespace(&record.pod), spec::name(&record.pod));
-        let containers = long_running(&record.pod, status);
-        let ready = containers.iter().filter(|container| container.ready).count();
-        let restarts: i32 = containers.iter().map(|container| container.restart_count).sum();
-        let owner = self.owner(record);
-        [
-            namespace.to_owned(),
-            name.to_owned(),
-            format!("{ready}/{}", wanted(&record.pod)),
-            word(status),
-            restarts.to_string(),
-            status.pod_ip.clone().unwrap_or_else(|| "-".to_owned()),
-            match owner {
-                Some(pid) if PodLock::daemon(&self.kubelet_root) == Some(pid) => "daemon".to_owned(),
-                Some(pid) => format!("process {pid}"),
-                None => "nobody (berth died)".to_owned(),
-            },
-        ]
-    }
-
     /// The process that runs a pod.
     pub(super) fn owner(&self, record: &PodRecord) -> Option<u32> {
         let (namespace, name) = (spec::namespace(&record.pod), spec::name(&record.pod));
@@ -258,68 +208,64 @@ impl Places {
     /// A pod with its status.
     pub fn pod(&self, pod: &str) -> Result<Pod, InspectError> {
         let (record, status) = self.find(pod)?;
-        Ok(Pod { status, ..record.pod })
+        Ok(shown(record, status))
     }
 }
 
-/// Age, containers and images.
-fn more_of(record: &PodRecord) -> [String; 3] {
-    let now = crate::worker::Clock::system().now();
-    let age = std::time::Duration::from_nanos(now.saturating_sub(record.admitted_at));
-    let containers = spec::containers(&record.pod);
-    let names: Vec<&str> = containers
-        .iter()
-        .map(|container| container.name.as_str())
-        .collect();
-    let images: Vec<&str> = containers
-        .iter()
-        .filter_map(|container| container.image.as_deref())
-        .collect();
-    [short_age(age), names.join(","), images.join(",")]
-}
-
-fn has_ended(status: &PodStatus) -> bool {
-    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
-}
-
-/// The STATUS column as kubectl has it: why a container waits or ended, else the phase.
-fn word(status: &PodStatus) -> String {
-    let states = status
-        .container_statuses
-        .iter()
-        .flatten()
-        .filter_map(|container| container.state.as_ref());
-    let mut reasons = states.rev().filter_map(|state| {
-        let waiting = state.waiting.as_ref().and_then(|waiting| waiting.reason.clone());
-        waiting.or_else(|| state.terminated.as_ref().and_then(|ended| ended.reason.clone()))
-    });
-    let phase = status.phase.clone().unwrap_or_else(|| "Pending".to_owned());
-    reasons.next().or_else(|| status.reason.clone()).unwrap_or(phase)
-}
-
-/// How many containers of a pod are to run at the same time. kubectl counts sidecars, too.
-fn wanted(pod: &Pod) -> usize {
-    let sidecars = spec::init_containers(pod)
-        .iter()
-        .filter(|container| spec::is_sidecar(container));
-    sidecars.count() + spec::containers(pod).len()
-}
-
-/// The statuses of those containers.
-fn long_running<'a>(pod: &Pod, status: &'a PodStatus) -> Vec<&'a ContainerStatus> {
-    let is_sidecar = |name: &str| {
-        spec::init_containers(pod)
-            .iter()
-            .any(|container| container.name == name && spec::is_sidecar(container))
+/// A pod as an API server would show it.
+pub(super) fn shown(record: PodRecord, status: Option<PodStatus>) -> Pod {
+    let deletion = record.deletion();
+    let time = |nanos: u64| {
+        let time = jiff::Timestamp::from_nanosecond(i128::from(nanos));
+        time.ok().map(Time)
     };
-    let sidecars = status
-        .init_container_statuses
-        .iter()
-        .flatten()
-        .filter(|container| is_sidecar(&container.name));
-    sidecars
-        .chain(status.container_statuses.iter().flatten())
-        .collect()
+    let created = time(record.admitted_at);
+    let mut pod = Pod { status, ..record.pod };
+    pod.metadata.creation_timestamp = created;
+    if let Some(deletion) = deletion {
+        pod.metadata.deletion_timestamp = time(deletion.requested_at);
+        let own = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.termination_grace_period_seconds);
+        let asked = deletion
+            .grace
+            .and_then(|grace| i64::try_from(grace.as_secs()).ok());
+        pod.metadata.deletion_grace_period_seconds = asked.or(own);
+    }
+    pod
+}
+
+/// What to do about a pod that is not there: whether it is in another namespace, or has another name.
+fn hint(wanted: &str, records: &[(PodRecord, Option<PodStatus>)]) -> String {
+    let known = || {
+        let all = records.iter().map(|(record, _)| &record.pod);
+        all.map(|pod| (spec::namespace(pod), spec::name(pod)))
+    };
+    let likely = choose::readings(wanted);
+    let elsewhere = known().find(|(_, name)| likely.iter().any(|(_, wanted)| name == wanted));
+    if let Some((namespace, name)) = elsewhere {
+        return format!("there is one in another namespace: {namespace}/{name}.");
+    }
+    let short = |(namespace, name): (&str, &str)| match namespace {
+        "default" => name.to_owned(),
+        _ => format!("{namespace}/{name}"),
+    };
+    let names: Vec<String> = known().map(short).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let beginnings = names.iter().filter(|name| name.starts_with(wanted));
+    let found = match beginnings.collect::<Vec<_>>()[..] {
+        [only] if !wanted.is_empty() => Some((*only).to_owned()),
+        _ => nearest(wanted, &names),
+    };
+    found.map_or_else(
+        || format!("`berth ps -a` lists those there are{}.", of_others()),
+        |name| format!("did you mean {name}?"),
+    )
+}
+
+pub(super) fn has_ended(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
 #[cfg(test)]
@@ -328,43 +274,41 @@ mod tests {
     use crate::testing;
 
     #[test]
-    fn pods_are_found_on_disk() {
+    fn a_pod_that_is_not_there_may_be_another() {
         let dir = tempfile::tempdir().unwrap();
         let places = Places {
             kubelet_root: dir.path().join("kubelet"),
             log_root: dir.path().join("logs"),
             run_root: dir.path().join("run"),
         };
-        assert_eq!(places.table(false, false).unwrap().lines().count(), 1);
-        let pod = testing::pod(r#"{"containers":[{"name":"c","image":"i"}]}"#);
-        let record = PodRecord::new(pod, 1, PathBuf::new());
-        Records::new(&places.kubelet_root).save(&record).unwrap();
-        let table = places.table(false, false).unwrap();
-        let row: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
-        assert_eq!(row[..6], ["default", "p", "0/1", "Pending", "0", "-"]);
-        assert!(matches!(places.pod("other/p"), Err(InspectError::NoPod(_))));
-    }
-
-    #[test]
-    fn sidecars_count_and_other_init_containers_do_not() {
-        let pod = testing::pod(
-            r#"{"initContainers":[{"name":"once","image":"i"},{"name":"side","image":"i","restartPolicy":"Always"}],
-                "containers":[{"name":"c","image":"i"}]}"#,
-        );
-        let ready = |name: &str| ContainerStatus {
-            name: name.into(),
-            ready: true,
-            ..Default::default()
-        };
-        let status = PodStatus {
-            init_container_statuses: Some(vec![ready("once"), ready("side")]),
-            container_statuses: Some(vec![ready("c")]),
-            ..Default::default()
-        };
-        let counted: Vec<&str> = long_running(&pod, &status)
-            .iter()
-            .map(|status| status.name.as_str())
-            .collect();
-        assert_eq!((counted.as_slice(), wanted(&pod)), (["side", "c"].as_slice(), 2));
+        for (namespace, name) in [("default", "frontend"), ("data", "db")] {
+            let mut pod = testing::pod(r#"{"containers":[{"name":"c","image":"i"}]}"#);
+            pod.metadata.namespace = Some(namespace.into());
+            pod.metadata.name = Some(name.into());
+            pod.metadata.uid = Some(format!("uid-{name}"));
+            let record = PodRecord::new(pod, 1, PathBuf::new());
+            Records::new(&places.kubelet_root).save(&record).unwrap();
+        }
+        for (wanted, said) in [
+            (
+                "db",
+                "There is no pod db; there is one in another namespace: data/db.",
+            ),
+            (
+                "pod/db",
+                "There is no pod pod/db; there is one in another namespace: data/db.",
+            ),
+            ("fronted", "There is no pod fronted; did you mean frontend?."),
+            ("fro", "There is no pod fro; did you mean frontend?."),
+            ("data/dc", "There is no pod data/dc; did you mean data/db?."),
+            ("x", "There is no pod x; `berth ps -a` lists those there are."),
+        ] {
+            assert_eq!(
+                places.pod(wanted).unwrap_err().to_string(),
+                said.replace("?.", "?")
+            );
+        }
+        assert!(places.pod("pod/data/db").is_ok());
+        assert!(places.pod("data/db").is_ok());
     }
 }

@@ -36,10 +36,11 @@ struct State {
 }
 
 impl Printer {
-    /// A printer for containers with these names, `(pod, container)`. Colours are used on a terminal, unless the
-    /// environment has a `NO_COLOR` that is not empty.
+    /// A printer for containers with these names, `(pod, container)`. Colours are used on a terminal, unless that is said to
+    /// be a dumb one, or the environment has a `NO_COLOR` that is not empty.
     pub(super) fn new<'a>(containers: impl IntoIterator<Item = (&'a str, &'a str)>, with_pod: bool) -> Self {
-        let allowed = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let allowed = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         let width = containers
             .into_iter()
             .map(|(pod, name)| label(with_pod, pod, name).chars().count())

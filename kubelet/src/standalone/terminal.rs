@@ -34,7 +34,7 @@ impl Drop for Raw {
 }
 
 /// The terminal's size, columns and rows; `None` without a terminal that knows its own.
-pub(super) fn size() -> Option<(u16, u16)> {
+pub fn size() -> Option<(u16, u16)> {
     let of = |size: Winsize| (size.ws_col, size.ws_row);
     let known = termios::tcgetwinsize(io::stdout()).or_else(|_| termios::tcgetwinsize(io::stdin()));
     known

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::jsonpath::{JsonPath, plain};
 use super::show::yaml;
+use crate::defaults::DEFAULT_NAMESPACE;
 
 /// A way to print objects.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,7 +13,7 @@ pub enum View {
     Table,
     /// A table with more columns.
     Wide,
-    /// `kind/name`, a line each.
+    /// `kind/name`, a line each; `kind/namespace/name` where that is not the usual one, so that it can be typed again.
     Name,
     /// Indented JSON.
     Json,
@@ -75,7 +76,10 @@ impl View {
             Self::Name => {
                 let name = |item: &Value| {
                     let name = item.pointer("/metadata/name").or_else(|| item.get("name"));
-                    format!("{kind}/{}\n", name.map(plain).unwrap_or_default())
+                    let namespace = item.pointer("/metadata/namespace").and_then(Value::as_str);
+                    let namespace = namespace.filter(|namespace| *namespace != DEFAULT_NAMESPACE);
+                    let namespace = namespace.map_or_else(String::new, |namespace| format!("{namespace}/"));
+                    format!("{kind}/{namespace}{}\n", name.map(plain).unwrap_or_default())
                 };
                 items.iter().map(name).collect()
             }
@@ -137,6 +141,8 @@ mod tests {
                 .print("pod", &items[..if one { 1 } else { 2 }], one)
         };
         assert_eq!(print("name", false).unwrap(), "pod/a\npod/bb\n");
+        let apart = [json!({ "metadata": { "name": "a", "namespace": "n" } })];
+        assert_eq!(View::Name.print("pod", &apart, false).unwrap(), "pod/n/a\n");
         assert_eq!(
             print("jsonpath={.items[*].metadata.name}", false).unwrap(),
             "a bb"

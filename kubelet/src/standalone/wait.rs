@@ -122,7 +122,7 @@ impl Places {
             watch.arm().map_err(failed)?;
             let found = match self.pod(pod) {
                 Ok(found) => Some(found),
-                Err(InspectError::NoPod(_)) if may_be_absent => None,
+                Err(InspectError::NoPod(..)) if may_be_absent => None,
                 Err(error) => return Err(error),
             };
             if let Some(found) = find(found.as_ref()) {
