@@ -345,6 +345,42 @@ mod tests {
         assert_eq!(volumes[1].config_map.as_ref().unwrap().default_mode, Some(0o644));
     }
 
+    /// The values are those that the API server of Kubernetes 1.36 fills in.
+    #[test]
+    fn of_the_pod_s_own_resources_and_under_old_names() {
+        let mut pod = pod(
+            r#"{"serviceAccount":"robot","resources":{"limits":{"memory":"1Gi"}},
+                "containers":[{"name":"c","image":"i","securityContext":{},
+                  "env":[{"name":"A","valueFrom":{"fileKeyRef":{"volumeName":"v","path":"f","key":"k"}}}],
+                  "resources":{"requests":{"cpu":"0.2501"},"limits":{"memory":"64Mi","hugepages-2Mi":"4Mi"}}}]}"#,
+        );
+        default_pod(&mut pod);
+        let spec = pod.spec.unwrap();
+        assert_eq!(spec.service_account_name.as_deref(), Some("robot"));
+        assert_eq!(spec.service_account, spec.service_account_name);
+        let own = spec.resources.unwrap();
+        let shown = |list: Option<BTreeMap<String, Quantity>>| {
+            let value = |Quantity(text): Quantity| quantity::parse(&text).unwrap().as_milli();
+            let list = list.unwrap().into_iter();
+            list.map(|(name, text)| (name, value(text))).collect::<Vec<_>>()
+        };
+        let kib = |count: i64| count * 1024 * 1000;
+        let pages = ("hugepages-2Mi".to_owned(), kib(4096));
+        let limits = [pages.clone(), ("memory".to_owned(), kib(1 << 20))];
+        assert_eq!(shown(own.limits), limits);
+        let requests = [
+            ("cpu".to_owned(), 251),
+            pages,
+            ("memory".to_owned(), kib(64 << 10)),
+        ];
+        assert_eq!(shown(own.requests), requests);
+        let container = &spec.containers[0];
+        let security = container.security_context.as_ref().unwrap();
+        assert_eq!(security.proc_mount, None);
+        let from = container.env.as_ref().unwrap()[0].value_from.as_ref().unwrap();
+        assert_eq!(from.file_key_ref.as_ref().unwrap().optional, Some(false));
+    }
+
     #[test]
     fn twice_is_as_once() {
         let mut once = pod(
