@@ -44,6 +44,10 @@ impl Server {
         for directory in ["v4recovery", "nfsdcltrack"] {
             fs::create_dir(Path::new("/var/lib/nfs").join(directory)).unwrap();
         }
+        // After its start a server takes nothing but what clients had before, for so long; in seconds, no less are allowed.
+        for file in ["nfsv4leasetime", "nfsv4gracetime"] {
+            fs::write(Path::new("/proc/fs/nfsd").join(file), "10").unwrap();
+        }
         let export = format!("127.0.0.1:{}", exported.display());
         assert!(run(&[
             "exportfs",
@@ -58,8 +62,6 @@ impl Server {
             .spawn()
             .unwrap();
         assert!(run(&["rpc.nfsd", "--no-nfs-version", "3", "--no-udp", "2"]));
-        // Nobody has anything to reclaim.
-        let _ = fs::write("/proc/fs/nfsd/v4_end_grace", "Y");
         Self { exported, mountd }
     }
 
