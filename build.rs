@@ -16,7 +16,7 @@ const PROFILE: &str = "small";
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/helper");
-    let target = env::var("TARGET")?;
+    let target = libc_of_helper(&env::var("TARGET")?)?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let directory = target_directory(&out);
     let status = nested_cargo()?
@@ -43,6 +43,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     )?;
     println!("cargo::rustc-env=BERTH_HELPER={}", helper.display());
     Ok(())
+}
+
+/// Linked with musl where Rust has that. As the program of a probe the helper starts every second in every pod, and of
+/// a program that does nothing two thirds of the time are glibc's: at its start it asks the processor some fifty times what
+/// it is (CPUID), and each time leaves a virtual machine for its host.
+fn libc_of_helper(target: &str) -> Result<String, Box<dyn Error>> {
+    let musl = target.replace("-linux-gnu", "-linux-musl");
+    let asked = Command::new(env::var("RUSTC")?)
+        .args(["--print", "target-libdir", "--target", &musl])
+        .output()?;
+    let directory = String::from_utf8(asked.stdout)?;
+    let is_there = asked.status.success() && Path::new(directory.trim()).is_dir();
+    Ok(if is_there { musl } else { target.to_owned() })
 }
 
 /// One target directory for all profiles of the outer build, so that the helper is compiled once: beside
