@@ -20,6 +20,9 @@ use crate::sys::sendmmsg_descriptor;
 /// Longer messages are cut: a message is a sentence.
 const MAX_MESSAGE: usize = 4096;
 
+/// What fits into a message beside its tag and its code.
+pub(crate) const MAX_ARGUMENTS: usize = MAX_MESSAGE - 2;
+
 /// As many descriptors as a message may bring: more than there are control group hierarchies.
 const MAX_DESCRIPTORS: usize = 32;
 
@@ -51,10 +54,38 @@ pub(crate) enum Message {
     Detach,
     /// Process: this is my pid, made by a process between us.
     Pid(i32),
+    /// Creator, to a launcher: start this.
+    Launch(Launch),
     /// Process: this went wrong, I end.
     Failed(Failure),
     /// The other end is closed.
     End,
+}
+
+/// A command for a launcher to start.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    /// The arguments, the first one included, each ended by a zero byte.
+    pub(crate) arguments: String,
+    /// Its three streams, and what [`GroupBy`] says.
+    pub(crate) files: Vec<OwnedFd>,
+    /// The group of its own.
+    pub(crate) group: GroupBy,
+}
+
+/// How a process comes into a group of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GroupBy {
+    /// There is none.
+    None,
+    /// It begins in the directory that came with the streams.
+    Directory,
+    /// It writes to the file that came with the streams.
+    File,
+}
+
+impl GroupBy {
+    const ALL: [GroupBy; 3] = [GroupBy::None, GroupBy::Directory, GroupBy::File];
 }
 
 /// An error that crosses a process boundary.
@@ -129,6 +160,16 @@ impl Channel {
                 let bytes = pid.to_ne_bytes();
                 return self.send_raw(&[&[b'p', 0], &bytes], &[]);
             }
+            Message::Launch(launch) => {
+                if launch.arguments.len() > MAX_ARGUMENTS {
+                    return Err(Errno::TOOBIG);
+                }
+                let files: Vec<BorrowedFd<'_>> = launch.files.iter().map(AsFd::as_fd).collect();
+                return self.send_raw(
+                    &[&[b'x', launch.group as u8], launch.arguments.as_bytes()],
+                    &files,
+                );
+            }
             Message::Failed(failure) => (b'e', failure.exit_code, failure.text.as_str(), None),
             Message::End => return Ok(()),
         };
@@ -190,6 +231,21 @@ impl Channel {
             // A process that may have no more descriptors gets fewer than were sent.
             return (fds.len() == usize::from(*code))
                 .then_some(Message::Groups(fds))
+                .ok_or(Errno::MFILE);
+        }
+        if *tag == b'x' {
+            let group = GroupBy::ALL
+                .get(usize::from(*code))
+                .copied()
+                .ok_or(Errno::PROTO)?;
+            let expected = if group == GroupBy::None { 3 } else { 4 };
+            let launch = Launch {
+                arguments: text(),
+                files: fds,
+                group,
+            };
+            return (launch.files.len() == expected)
+                .then_some(Message::Launch(launch))
                 .ok_or(Errno::MFILE);
         }
         Ok(match (tag, fds.pop()) {

@@ -97,11 +97,7 @@ pub fn exec(
     };
     let (creator, channel) = Channel::pair().doing(|| "make a socket pair".to_owned())?;
     let affinity = Affinity::new(process)?;
-    let policy = target
-        .spec
-        .linux
-        .as_ref()
-        .and_then(|linux| linux.memory_policy.as_ref());
+    let policy = memory_policy(target)?;
     let is_rootless = !rustix::process::geteuid().is_root();
     let addition = Addition {
         target,
@@ -109,17 +105,19 @@ pub fn exec(
         process,
         affinity: &affinity,
         schedule: Schedule::new(process)?,
-        memory_policy: policy.map(MemoryPolicy::new).transpose()?,
+        memory_policy: policy,
         identity: Identity::new(process)?,
         program: Program::new(process)?,
         entry_files,
         stdio,
         preserve_fds,
         channel,
+        is_launched: false,
     };
     let spawned = {
         let _processors = affinity.begin()?;
         // What is moved into the closure is closed here when it returns in this process.
+        let mut addition = addition;
         let args = CloneArgs {
             flags: 0,
             cgroup: begin_in,
@@ -160,13 +158,19 @@ pub fn exec(
     }
 }
 
+pub(crate) fn memory_policy(target: &ExecTarget<'_>) -> Result<Option<MemoryPolicy>> {
+    let linux = target.spec.linux.as_ref();
+    let policy = linux.and_then(|linux| linux.memory_policy.as_ref());
+    policy.map(MemoryPolicy::new).transpose()
+}
+
 /// Enters what a user has to be in to be let into anything else of the container.
 fn enter_as_user(target: &ExecTarget<'_>) -> Result<()> {
     setns(target.pidfd, CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID)
         .doing(|| format!("join the user namespace of container {}", target.id))
 }
 
-fn assign_resctrl(target: &ExecTarget<'_>, pid: Pid) -> Result<()> {
+pub(crate) fn assign_resctrl(target: &ExecTarget<'_>, pid: Pid) -> Result<()> {
     match target
         .spec
         .linux
@@ -208,7 +212,7 @@ fn accompany(
 }
 
 impl ExecTarget<'_> {
-    fn agent(&self) -> Result<Option<Agent<'_>>> {
+    pub(crate) fn agent(&self) -> Result<Option<Agent<'_>>> {
         let profile = self.spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
         match (profile, self.seccomp) {
             (Some(profile), Some(filter)) => Agent::of(profile, filter, self.bundle),
@@ -233,25 +237,28 @@ impl ExecTarget<'_> {
 }
 
 /// A process to be added.
-struct Addition<'a> {
-    target: &'a ExecTarget<'a>,
+pub(crate) struct Addition<'a> {
+    pub(crate) target: &'a ExecTarget<'a>,
     /// The process between it and the creator has entered that.
-    is_in_user_namespace: bool,
-    process: &'a Process,
-    affinity: &'a Affinity,
-    schedule: Schedule,
-    memory_policy: Option<MemoryPolicy>,
-    identity: Identity,
-    program: Program,
-    entry_files: Vec<OwnedFd>,
-    stdio: Stdio,
-    preserve_fds: u32,
-    channel: Channel,
+    pub(crate) is_in_user_namespace: bool,
+    pub(crate) process: &'a Process,
+    pub(crate) affinity: &'a Affinity,
+    pub(crate) schedule: Schedule,
+    pub(crate) memory_policy: Option<MemoryPolicy>,
+    pub(crate) identity: Identity,
+    pub(crate) program: Program,
+    pub(crate) entry_files: Vec<OwnedFd>,
+    pub(crate) stdio: Stdio,
+    pub(crate) preserve_fds: u32,
+    pub(crate) channel: Channel,
+    /// A launcher has made it, which closed all other descriptors, ignores no signal, is in the container's groups, and has its
+    /// OOM score.
+    pub(crate) is_launched: bool,
 }
 
 impl Addition<'_> {
     /// Runs in the new process. Returns an exit code if the program could not be executed.
-    fn main(mut self) -> i32 {
+    pub(crate) fn main(&mut self) -> i32 {
         let error = match self.prepare() {
             Ok(path) => self.program.execute(&path),
             Err(error) => error,
@@ -261,9 +268,15 @@ impl Addition<'_> {
 
     fn prepare(&mut self) -> Result<std::path::PathBuf> {
         process::die_with_creator()?;
-        close_others(self.preserve_fds, self.descriptors())?;
+        if !self.is_launched {
+            close_others(self.preserve_fds, self.descriptors())?;
+        }
         rustix::process::setsid().doing(|| "start a session".to_owned())?;
-        process::reset_signals();
+        if self.is_launched {
+            process::unblock_signals();
+        } else {
+            process::reset_signals();
+        }
         let labels = Labels::open(self.process)?;
         self.join(&labels)?;
         labels.apply()?;
@@ -273,7 +286,9 @@ impl Addition<'_> {
         // Before the filter, which may deny it. What is opened from here on is close-on-exec by itself.
         process::close_on_exec(self.preserve_fds)?;
         self.take_identity()?;
-        process::expect(&self.channel, &Message::Mapped)?;
+        if !self.is_launched {
+            process::expect(&self.channel, &Message::Mapped)?;
+        }
         process::outlive_creator()?;
         let path = self.program.find()?;
         self.identity.set_limits()?;
@@ -330,7 +345,9 @@ impl Addition<'_> {
         for file in &self.entry_files {
             rustix::io::write(file, ENTER).doing(|| "enter the container's cgroup".to_owned())?;
         }
-        self.affinity.finish()?;
+        if !self.is_launched {
+            self.affinity.finish()?;
+        }
         let root = self.detached_root()?;
         self.join_namespaces()?;
         if self.target.in_user_namespace {

@@ -60,7 +60,8 @@ pub fn forget_starters_signals() {
     sys::default_own_signals();
 }
 
-fn unblock_signals() {
+/// No signal waits any more.
+pub(crate) fn unblock_signals() {
     use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
     // It only fails for an operation that does not exist.
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);

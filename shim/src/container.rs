@@ -16,6 +16,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, waitpid}
 
 use crate::bundle::{self, Bundle};
 use crate::clock;
+use crate::commands::Commands;
 use crate::error::RequestError;
 use crate::log::{LogLimits, LogWriter};
 use crate::oom::OomState;
@@ -61,6 +62,8 @@ pub(crate) struct Container {
     in_resctrl: bool,
     /// Where systemd made its control group.
     unit: Option<Unit>,
+    /// What starts its commands.
+    pub(crate) commands: Commands,
 }
 
 impl Container {
@@ -93,6 +96,7 @@ impl Container {
             life: Life::Created,
             in_resctrl,
             unit,
+            commands: Commands::default(),
         };
         if request.stdin_once {
             container.stdio.close_stdin_with_client();
@@ -124,6 +128,7 @@ impl Container {
             // That runtime's affair.
             in_resctrl: false,
             unit,
+            commands: Commands::default(),
         };
         if request.stdin_once {
             container.stdio.close_stdin_with_client();
@@ -201,6 +206,7 @@ impl Container {
         if let Err(error) = self.process.cgroup().kill_all() {
             eprintln!("What container {} left running can't be killed: {error}", self.id);
         }
+        self.commands = Commands::default();
         let mut record = self.record(exit_code, started_at);
         record.oom_killed = self.oom.was_ever_hit(self.process.cgroup().oom_kill_count().ok());
         self.oom_watch = None;
@@ -304,6 +310,7 @@ impl Container {
     /// error.
     pub(crate) fn delete(&mut self) -> Result<(), RequestError> {
         self.kill_all();
+        self.commands = Commands::default();
         if let Life::Created = self.life {
             self.kill_first();
             self.await_end();

@@ -10,6 +10,7 @@ use berth_runtime::{ExecTarget, Execed, Stdio as RuntimeStdio, oci};
 use crate::bundle::terminal_of;
 use crate::error::RequestError;
 use crate::protocol::Exec;
+use crate::run::Printed;
 use crate::stdio::container_side;
 
 /// A process that was started in a running container.
@@ -23,7 +24,9 @@ pub(crate) struct ExecProcess {
     terminal: Option<OwnedFd>,
     deadline: Option<Instant>,
     timed_out: bool,
-    tree: Option<Subgroup>,
+    pub(crate) tree: Option<Subgroup>,
+    /// What it prints, if it is run to its end, and somebody waits for that.
+    pub(crate) printed: Option<Printed>,
 }
 
 impl ExecProcess {
@@ -68,6 +71,7 @@ impl ExecProcess {
             deadline: Instant::now().checked_add(timeout).filter(|_| !timeout.is_zero()),
             timed_out: false,
             tree,
+            printed: None,
         };
         Ok((exec, pid.as_raw(), master))
     }
@@ -88,7 +92,28 @@ impl ExecProcess {
             deadline,
             timed_out: false,
             tree,
+            printed: None,
         })
+    }
+
+    /// One that is run to its end.
+    pub(crate) fn run(
+        (container, client): (u32, u32),
+        pid: i32,
+        timeout: Duration,
+        tree: Option<Subgroup>,
+        printed: Printed,
+    ) -> Self {
+        Self {
+            container,
+            client,
+            pid: Some(pid),
+            terminal: None,
+            deadline: Instant::now().checked_add(timeout).filter(|_| !timeout.is_zero()),
+            timed_out: false,
+            tree,
+            printed: Some(printed),
+        }
     }
 
     /// Its process id while it has not been reaped.
@@ -96,9 +121,9 @@ impl ExecProcess {
         self.pid
     }
 
-    /// When it is to be killed.
+    /// When it is to be killed, or its output is waited for no more.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.deadline.or_else(|| self.printed.as_ref()?.deadline())
     }
 
     /// Kills what is over its time.
@@ -136,7 +161,9 @@ impl ExecProcess {
 
     /// Whether nothing of it is left; its cgroup is gone then.
     pub(crate) fn is_over(&self) -> bool {
-        self.pid.is_none() && self.tree.as_ref().is_none_or(|tree| tree.remove_if_empty())
+        self.pid.is_none()
+            && self.printed.is_none()
+            && self.tree.as_ref().is_none_or(|tree| tree.remove_if_empty())
     }
 
     /// Sets its terminal's size; `false` without a terminal.

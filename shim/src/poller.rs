@@ -30,6 +30,8 @@ pub(crate) enum Source {
     Sink(u32, u16, Stream),
     /// An attached client typed something.
     Input(u32, u16),
+    /// A command that is run to its end wrote something.
+    Printed(u32, Stream),
 }
 
 impl Source {
@@ -46,6 +48,7 @@ impl Source {
             Self::Stdin(number) => pack(5, 0, 0, number),
             Self::Sink(number, reader, stream) => pack(6, stream.index(), reader, number),
             Self::Input(number, reader) => pack(7, 0, reader, number),
+            Self::Printed(number, stream) => pack(8, stream.index(), 0, number),
         }
     }
 
@@ -67,6 +70,7 @@ impl Source {
             5 => Self::Stdin(number),
             6 => Self::Sink(number, reader, stream),
             7 => Self::Input(number, reader),
+            8 => Self::Printed(number, stream),
             _ => return None,
         })
     }
@@ -218,6 +222,7 @@ mod tests {
             Source::Stdin(2),
             Source::Sink(3, u16::MAX, Stream::Stdout),
             Source::Input(u32::MAX, 9),
+            Source::Printed(4, Stream::Stderr),
         ];
         for source in sources {
             assert_eq!(Source::decode(source.encode()), Some(source));

@@ -31,6 +31,10 @@ impl Shim {
             return None;
         }
         let (request, fds) = self.hand_over(request, fds, Asked { client, seq })?;
+        if let Request::Run(request) = request {
+            let failed = self.run(&request, Asked { client, seq }).err()?;
+            return Some((Err(failed.into()), Vec::new()));
+        }
         Some(match self.dispatch(request, fds, client) {
             Ok((response, fds)) => (Ok(response), fds),
             Err(error) => (Err(error.into()), Vec::new()),
@@ -60,7 +64,8 @@ impl Shim {
             Request::ReopenLog { container } => self.reopen_log(&container).map(done),
             Request::FollowLog { container } => self.follow_log(&container, fds).map(done),
             Request::Update { container, resources } => self.update(&container, resources).map(done),
-            Request::Shutdown => Ok(done(())),
+            // These are answered later.
+            Request::Run(_) | Request::Shutdown => Ok(done(())),
         }
     }
 
@@ -170,7 +175,7 @@ impl Shim {
         container.delete()?;
         self.containers.remove(&number);
         self.execs
-            .retain(|_, exec| exec.container != number || exec.pid().is_some());
+            .retain(|_, exec| exec.container != number || exec.pid().is_some() || exec.printed.is_some());
         Ok(())
     }
 

@@ -132,6 +132,7 @@ impl Shim {
             Source::Input(number, client) => {
                 self.with_container(number, |container| container.stdio.on_input(client));
             }
+            Source::Printed(number, stream) => self.on_printed(number, stream),
         }
     }
 
@@ -178,6 +179,7 @@ impl Shim {
                 eprintln!("An exec that is over its time can't be killed: {error}");
             }
         }
+        self.answer_runs(now);
         let numbers: Vec<u32> = self.containers.keys().copied().collect();
         for number in numbers {
             let due = self.containers.get(&number).and_then(Container::deadline);
@@ -270,6 +272,11 @@ impl Shim {
             return;
         };
         let timed_out = exec.reaped();
+        if let Some(output) = &mut exec.printed {
+            output.ended(exit_code, timed_out);
+            self.answer_runs(Instant::now());
+            return;
+        }
         self.forget_finished_execs();
         self.emit(&Event::ExecExited {
             exec: id.to_owned(),
@@ -288,6 +295,7 @@ impl Shim {
         ShimState {
             pause_pid: self.sandbox.pause_pid(),
             containers: self.containers.values().map(Container::state).collect(),
+            runs_commands: self.handler.is_none(),
         }
     }
 }

@@ -124,6 +124,17 @@ pub(super) fn request(
     terminal: bool,
     timeout: Duration,
 ) -> Result<Exec, EngineError> {
+    check(container, &command)?;
+    Ok(Exec {
+        container: container.id.0.clone(),
+        id: new_id()?,
+        process: process(sandbox, container, command, terminal)?,
+        timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+/// Refuses what can't be run now.
+pub(super) fn check(container: &Container, command: &[String]) -> Result<(), EngineError> {
     if command.is_empty() {
         return Err(EngineError::InvalidArgument(format!(
             "There is no command to run in container {}.",
@@ -136,12 +147,7 @@ pub(super) fn request(
             container.id
         )));
     }
-    Ok(Exec {
-        container: container.id.0.clone(),
-        id: new_id()?,
-        process: process(sandbox, container, command, terminal)?,
-        timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
-    })
+    Ok(())
 }
 
 fn process(

@@ -1,14 +1,17 @@
 //! A command in a container, run to its end: what it prints, and how it ends in time.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_shim::protocol::Request;
+use berth_shim::protocol::{MAX_RUN_OUTPUT, Request, Response, Run};
 use tokio::sync::{oneshot, watch};
 
 use super::exec::{self, DRAIN, End, Streams};
-use super::{Container, Sandbox, lock};
+use super::shim_client::{ShimClient, engine_error};
+use super::{Container, Sandbox, lock, new_id};
 use crate::descriptor::Output;
 use crate::engine::EngineError;
 use crate::types::ExecOutput;
@@ -16,8 +19,117 @@ use crate::types::ExecOutput;
 /// How much later than the shim the engine gives up on a process whose time is over.
 const TIMEOUT_SLACK: Duration = Duration::from_secs(2);
 
-/// Runs a command in a running container.
+/// Runs a command in a running container. One whose output is small is run by the shim: it takes one message each way, where
+/// otherwise it takes two pipes and three messages.
 pub(super) async fn run(
+    sandbox: &Arc<Sandbox>,
+    container: &Container,
+    command: Vec<String>,
+    timeout: Duration,
+    max_output: usize,
+) -> Result<ExecOutput, EngineError> {
+    let client = sandbox.live_shim()?.client;
+    match u64::try_from(max_output) {
+        Ok(limit @ ..=MAX_RUN_OUTPUT) if client.runs_commands() => {
+            exec::check(container, &command)?;
+            run_in_shim(client, container, command, timeout, limit).await
+        }
+        _ => run_on_pipes(sandbox, container, command, timeout, max_output).await,
+    }
+}
+
+async fn run_in_shim(
+    client: ShimClient,
+    container: &Container,
+    args: Vec<String>,
+    timeout: Duration,
+    max_output: u64,
+) -> Result<ExecOutput, EngineError> {
+    let id = new_id()?;
+    let run = Run {
+        container: container.id.0.clone(),
+        id: id.clone(),
+        args,
+        timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+        max_output,
+    };
+    let mut abandoned = Abandoned {
+        client: Some(client.clone()),
+        exec: id,
+    };
+    let call = client.call_with(Request::Run(Box::new(run)), &[]);
+    let reply = if timeout.is_zero() {
+        Ok(call.await)
+    } else {
+        tokio::time::timeout(timeout + TIMEOUT_SLACK, call).await
+    };
+    let Ok(reply) = reply else {
+        // Either what was killed does not die, or it was not killed, because the shim is stopped or hangs.
+        client.call(Request::State).await.map_err(engine_error)?;
+        return Err(too_late(timeout));
+    };
+    abandoned.client = None;
+    match reply.map_err(engine_error)? {
+        (Response::Ran { timed_out: true, .. }, _) => Err(too_late(timeout)),
+        (
+            Response::Ran {
+                exit_code,
+                stdout,
+                stderr,
+                ..
+            },
+            fds,
+        ) => {
+            let file = fds.into_iter().next().map(File::from);
+            Ok(ExecOutput {
+                stdout: part(file.as_ref(), 0, stdout)?,
+                stderr: part(file.as_ref(), stdout, stderr)?,
+                exit_code,
+            })
+        }
+        (other, _) => Err(EngineError::Internal(format!(
+            "The pod's shim answered a command with {other:?}."
+        ))),
+    }
+}
+
+/// So many bytes of what the shim sent along.
+fn part(file: Option<&File>, from: u64, length: u64) -> Result<Vec<u8>, EngineError> {
+    let mut bytes = vec![0; usize::try_from(length.min(MAX_RUN_OUTPUT)).unwrap_or(0)];
+    match file {
+        Some(file) => file.read_exact_at(&mut bytes, from).map_err(exec::no_pipes)?,
+        None if bytes.is_empty() => {}
+        None => {
+            return Err(EngineError::Internal(
+                "A command's output did not come along.".into(),
+            ));
+        }
+    }
+    Ok(bytes)
+}
+
+/// A caller that gives up takes the process along.
+struct Abandoned {
+    client: Option<ShimClient>,
+    exec: String,
+}
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        let Some(client) = self.client.take() else { return };
+        let exec = std::mem::take(&mut self.exec);
+        tokio::spawn(async move { client.call(Request::KillExec { exec }).await });
+    }
+}
+
+fn too_late(timeout: Duration) -> EngineError {
+    EngineError::DeadlineExceeded(format!(
+        "The command did not end within {} s and was killed with everything it had started.",
+        timeout.as_secs_f64()
+    ))
+}
+
+async fn run_on_pipes(
     sandbox: &Arc<Sandbox>,
     container: &Container,
     command: Vec<String>,
@@ -55,10 +167,7 @@ async fn collect(
     let (stdout, stderr, end) = tokio::join!(readers.0, readers.1, end);
     let end = end?;
     if end.timed_out {
-        return Err(EngineError::DeadlineExceeded(format!(
-            "The command did not end within {} s and was killed with everything it had started.",
-            timeout.as_secs_f64()
-        )));
+        return Err(too_late(timeout));
     }
     Ok(ExecOutput {
         stdout: stdout.map_err(exec::no_pipes)?,

@@ -55,6 +55,8 @@ struct Shared {
     blocking: AtomicUsize,
     /// A call was given up because the shim said nothing, and it has said nothing since.
     silent: Arc<AtomicBool>,
+    /// It knows [`Request::Run`].
+    runs_commands: AtomicBool,
     reader: tokio::task::AbortHandle,
 }
 
@@ -109,6 +111,7 @@ impl ShimClient {
             waiting,
             blocking: AtomicUsize::new(0),
             silent,
+            runs_commands: AtomicBool::new(false),
             reader: task.abort_handle(),
         };
         let client = Self {
@@ -116,11 +119,22 @@ impl ShimClient {
         };
         let mut call = client.begin(Request::Subscribe, &[]).await?;
         match call.reply().await?.0 {
-            Response::State(state) => Ok((client, state, receiver)),
+            Response::State(state) => {
+                client
+                    .shared
+                    .runs_commands
+                    .store(state.runs_commands, Ordering::Relaxed);
+                Ok((client, state, receiver))
+            }
             other => Err(unreachable_shim(&format!(
                 "answered a subscription with {other:?}"
             ))),
         }
+    }
+
+    /// Whether the shim runs commands to their ends: [`Request::Run`].
+    pub(crate) fn runs_commands(&self) -> bool {
+        self.shared.runs_commands.load(Ordering::Relaxed)
     }
 
     /// Asks, and waits for the reply.

@@ -63,11 +63,12 @@ pub(crate) async fn run(
     let mut threshold = Threshold::new(&running.probe, running.kind, running.verdict);
     let mut next = Instant::now();
     let mut first = running.verdict.is_none();
+    let mut telling = Telling { reports, told: None };
     loop {
         let outcome = attempt(&running, engine.as_ref()).await;
         let verdict = enter(&mut threshold, &outcome);
         let ended = ends(running.kind, verdict);
-        if reports.send(running.report(outcome, verdict)).is_err() || ended {
+        if !telling.tell(&running, outcome, verdict) || ended {
             return;
         }
         next = (next + period).max(Instant::now());
@@ -77,11 +78,30 @@ pub(crate) async fn run(
         {
             let verdict = enter(&mut threshold, &outcome);
             let ended = ends(running.kind, verdict);
-            if reports.send(running.report(outcome, verdict)).is_err() || ended {
+            if !telling.tell(&running, outcome, verdict) || ended {
                 return;
             }
         }
         sleep_until(next).await;
+    }
+}
+
+/// Who is told of attempts.
+struct Telling {
+    reports: mpsc::UnboundedSender<ProbeReport>,
+    /// The last verdict that was told.
+    told: Option<Option<bool>>,
+}
+
+impl Telling {
+    /// Tells of an attempt that is news: one more success in a row is none, and every second it would wake the pod's worker.
+    /// Returns whether anybody listens.
+    fn tell(&mut self, running: &RunningProbe, outcome: Outcome, verdict: Option<bool>) -> bool {
+        if outcome == Outcome::Success && self.told == Some(verdict) {
+            return !self.reports.is_closed();
+        }
+        self.told = Some(verdict);
+        self.reports.send(running.report(outcome, verdict)).is_ok()
     }
 }
 

@@ -59,6 +59,15 @@ impl Cgroup {
             .collect()
     }
 
+    /// [`Cgroup::entry_files`] of v1's hierarchies alone.
+    ///
+    /// # Errors
+    /// When a file can't be opened.
+    pub fn v1_entry_files(&self) -> Result<Vec<OwnedFd>> {
+        let v1 = self.directories.iter().filter(|d| d.hierarchy.kind == Kind::V1);
+        v1.map(|d| d.open(entry_name(d), OFlag::O_WRONLY)).collect()
+    }
+
     /// Moves a process, with all its threads, into the group.
     ///
     /// # Errors

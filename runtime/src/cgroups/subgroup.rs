@@ -2,6 +2,7 @@
 //! in one hierarchy, that has no limits to divide: the unified one, or v1's freezer.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -21,6 +22,7 @@ const KILL_ROUNDS: usize = 100;
 #[derive(Debug)]
 pub struct Subgroup {
     directory: Directory,
+    was_killed: AtomicBool,
 }
 
 impl Cgroup {
@@ -57,6 +59,7 @@ impl Cgroup {
             openat(parent.fd()?, name, flags, Mode::empty()).map_err(|e| parent.failed("open", name, e))?;
         Ok(Subgroup {
             directory: Directory::held(parent.hierarchy, path, fd),
+            was_killed: AtomicBool::new(false),
         })
     }
 }
@@ -67,6 +70,26 @@ impl Subgroup {
         let hierarchy = self.directory.hierarchy;
         let free = hierarchy.kind == Kind::V2 && !hierarchy.controllers.contains(Controller::Memory);
         free.then(|| self.directory.fd().ok()).flatten()
+    }
+
+    /// The directory for a child to begin in, whatever it is charged there; `None` with v1.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub fn directory(&self) -> Result<Option<BorrowedFd<'_>>> {
+        let is_unified = self.directory.hierarchy.kind == Kind::V2;
+        is_unified.then(|| self.directory.fd()).transpose()
+    }
+
+    /// Whether it is as if just made: no process is in it, and none was killed by it. Linux (6.18, for one) goes on killing
+    /// whoever begins in a group whose `cgroup.kill` was ever written to.
+    pub fn is_unused(&self) -> bool {
+        let is_empty = || {
+            self.directory
+                .read("cgroup.procs")
+                .is_ok_and(|pids| pids.is_empty())
+        };
+        !self.was_killed.load(Ordering::Relaxed) && is_empty()
     }
 
     /// The file to which a process writes [`super::ENTER`] to enter, after it entered the group above.
@@ -91,6 +114,7 @@ impl Subgroup {
     /// When the processes can't be listed or signalled.
     pub fn kill(&self) -> Result<()> {
         let group = &self.directory;
+        self.was_killed.store(true, Ordering::Relaxed);
         if kill_by_switch(group)? {
             return Ok(());
         }

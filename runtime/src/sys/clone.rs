@@ -9,7 +9,8 @@ use nix::unistd::Pid;
 /// How a child is made.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CloneArgs<'a> {
-    /// `CLONE_NEW*` and `CLONE_PARENT`; nothing that shares memory.
+    /// `CLONE_NEW*`, `CLONE_PARENT` and `CLONE_VFORK`, with which this process goes on when the child executes a program or ends;
+    /// nothing that shares memory.
     pub(crate) flags: u64,
     /// The cgroup v2 directory to begin in (`CLONE_INTO_CGROUP`).
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
@@ -31,8 +32,7 @@ const INTO_CGROUP: u64 = 1 << 33;
 
 /// clone(2) flags that a child may not be made with here: they share memory or replace arguments of this function.
 const FORBIDDEN: u64 =
-    (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_THREAD | libc::CLONE_SIGHAND | libc::CLONE_SETTLS)
-        as u64;
+    (libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND | libc::CLONE_SETTLS) as u64;
 
 /// Runs `child` in a copy of this process, which ends with the exit code that it returns.
 ///
