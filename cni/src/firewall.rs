@@ -4,6 +4,8 @@
 //! as a comment, so that they are found and removed whatever their number. Everything goes through `nft -f -`, which
 //! applies a whole script or nothing of it.
 
+mod added;
+
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::fs::File;
@@ -78,7 +80,9 @@ impl Firewall<'_> {
                 self.table
             );
         }
-        self.apply(&script)
+        self.apply(&script)?;
+        added::remember(&self.script, self.table, elements);
+        Ok(())
     }
 
     /// All elements; `None` if there is no table.
@@ -107,10 +111,29 @@ impl Firewall<'_> {
         let present: HashSet<_> = present.iter().map(|e| (&e.set, &e.key)).collect();
         let missing = elements.iter().filter(|e| !present.contains(&(&e.set, &e.key)));
         let missing: Vec<Element> = missing.cloned().collect();
-        match missing.is_empty() {
-            true => Ok(()),
-            false => self.add(&missing),
+        if !missing.is_empty() {
+            self.add(&missing)?;
         }
+        added::remember(&self.script, self.table, elements);
+        Ok(())
+    }
+
+    /// Removes what one attachment has in these sets and returns it.
+    pub(crate) fn remove_of(&self, sets: &[&str], tag: &str) -> Result<Vec<Element>, PluginError> {
+        let known = added::of(&self.script, self.table, sets, tag);
+        if !known.is_empty() && self.apply(&self.deletion(&known)).is_ok() {
+            added::forget(&self.script, self.table, &known);
+            return Ok(known);
+        }
+        self.remove(sets, |of| of == tag)
+    }
+
+    fn deletion(&self, elements: &[Element]) -> String {
+        let mut script = String::new();
+        for Element { set, key, .. } in elements {
+            let _ = writeln!(script, "delete element inet {} {set} {{ {key} }}", self.table);
+        }
+        script
     }
 
     /// Removes the elements of these sets that `of` picks and returns them. The table goes with its last element.
@@ -124,17 +147,14 @@ impl Firewall<'_> {
         };
         let picked = |e: &Element| sets.contains(&e.set.as_str()) && of(&e.tag);
         let (gone, stay): (Vec<_>, Vec<_>) = elements.into_iter().partition(picked);
-        let mut script = String::new();
-        if stay.is_empty() {
-            let _ = writeln!(script, "delete table inet {}", self.table);
-        } else {
-            for Element { set, key, .. } in &gone {
-                let _ = writeln!(script, "delete element inet {} {set} {{ {key} }}", self.table);
-            }
-        }
+        let script = match stay.is_empty() {
+            true => format!("delete table inet {}\n", self.table),
+            false => self.deletion(&gone),
+        };
         if !script.is_empty() {
             self.apply(&script)?;
         }
+        added::forget(&self.script, self.table, &gone);
         Ok(gone)
     }
 

@@ -108,6 +108,20 @@ impl Netlink {
             .collect())
     }
 
+    /// Whether an interface is another one's master. The kernel is asked for its ports only, and for no more than it says at once.
+    pub(crate) fn has_ports(&self, bridge: &Link) -> Result<bool, PluginError> {
+        let mut request = self.handle.link().get();
+        let filter = LinkAttribute::Controller(bridge.index);
+        request.message_mut().attributes.push(filter);
+        let ports = request.execute().try_filter(|message| {
+            let is_port = link(message).master == Some(bridge.index);
+            async move { is_port }
+        });
+        let first = self.ask(Box::pin(ports).try_next());
+        let first = first.map_err(|e| failure(&format!("list the ports of {}", bridge.name), &e))?;
+        Ok(first.is_some())
+    }
+
     /// Makes a bridge, up. One that exists already is left as it is.
     pub(crate) fn add_bridge(&self, name: &str, mac: [u8; 6], mtu: Option<u32>) -> Result<(), PluginError> {
         let mut message = LinkBridge::new(name).address(mac.to_vec());

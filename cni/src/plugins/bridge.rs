@@ -21,7 +21,7 @@ use crate::netns::NetNs;
 use crate::result::{CniResult, Interface, IpConfig, PluginError, Route, code};
 use conf::{Conf, parse};
 use identity::{is_our_name, mac, name_for, port_name};
-use masquerade::{forget_masquerade, masquerade};
+use masquerade::{forget_masquerade, forget_masquerade_of, masquerade};
 
 /// How long the kernel may take to let a port forward; usually it is a matter of milliseconds.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -86,7 +86,7 @@ pub(super) fn del(context: &Context<'_>) -> Result<(), PluginError> {
             &context.call.container_id,
             &context.call.ifname,
         );
-        forget_masquerade(context, &conf, |tag| tag == mine)?;
+        forget_masquerade_of(context, &conf, &mine)?;
         device::remove_if_unused(&netlink, context, &conf)?;
     }
     // The address is free for others only when nothing uses it any more.

@@ -112,11 +112,8 @@ pub(super) fn del(context: &Context<'_>) -> Result<(), PluginError> {
 pub(super) fn check(context: &Context<'_>) -> Result<(), PluginError> {
     let conf: Conf = read_conf(context.conf)?;
     let store = open(context, &conf)?.lock(true)?;
-    let mine = store
-        .reserved()?
-        .into_iter()
-        .filter(|entry| entry.belongs_to(owner(context)));
-    let mine: Vec<IpAddr> = mine.map(|entry| entry.ip).collect();
+    let mine = store.of(owner(context))?;
+    let mine: Vec<IpAddr> = mine.iter().map(|entry| entry.ip).collect();
     let lost = range_sets(&conf)?
         .iter()
         .any(|set| !mine.iter().any(|ip| set.find(*ip).is_some()));
@@ -157,11 +154,8 @@ fn reserve(
     set: &RangeSet,
     wanted: Option<IpAddr>,
 ) -> Result<IpConfig, PluginError> {
-    let reserved = store.reserved()?;
-    if let Some(entry) = reserved
-        .iter()
-        .find(|e| e.belongs_to(owner(context)) && set.find(e.ip).is_some())
-    {
+    let mine = store.of(owner(context))?;
+    if let Some(entry) = mine.iter().find(|e| set.find(e.ip).is_some()) {
         return Err(PluginError::new(
             code::NO_ADDRESS,
             format!(
@@ -170,7 +164,7 @@ fn reserve(
             ),
         ));
     }
-    let used = reserved.iter().map(|entry| entry.ip).collect();
+    let used = store.reserved()?.iter().map(|entry| entry.ip).collect();
     let ip = match wanted {
         Some(ip) => set.take(ip, &used)?,
         None => set.next_free(store.last_reserved(index), &used).ok_or_else(|| {

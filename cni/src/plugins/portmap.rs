@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use super::Context;
 use crate::attachment::PortMapping;
-use crate::firewall::{self, Element, PORT_SETS};
+use crate::firewall::{self, Element, Firewall, PORT_SETS};
 use crate::lock::Lock;
 use crate::netlink::Netlink;
 use crate::result::{CniResult, IpConfig, PluginError, code};
@@ -49,7 +49,7 @@ pub(super) fn del(context: &Context<'_>) -> Result<(), PluginError> {
         &context.call.container_id,
         &context.call.ifname,
     );
-    remove(context, |tag| tag == mine)
+    remove(context, |firewall| firewall.remove_of(&PORT_SETS, &mine))
 }
 
 /// All of them are open.
@@ -94,9 +94,8 @@ pub(super) fn gc(context: &Context<'_>) -> Result<(), PluginError> {
         .iter()
         .map(|(id, ifname)| firewall::tag(network, id, ifname))
         .collect();
-    remove(context, |tag| {
-        tag.starts_with(&prefix) && !valid.iter().any(|v| v == tag)
-    })
+    let is_gone = |tag: &str| tag.starts_with(&prefix) && !valid.iter().any(|v| v == tag);
+    remove(context, |firewall| firewall.remove(&PORT_SETS, is_gone))
 }
 
 /// Whether `nft` is there.
@@ -108,9 +107,12 @@ pub(super) fn status(context: &Context<'_>) -> Result<(), PluginError> {
     })
 }
 
-fn remove(context: &Context<'_>, of: impl Fn(&str) -> bool) -> Result<(), PluginError> {
+fn remove(
+    context: &Context<'_>,
+    remove: impl FnOnce(&Firewall<'_>) -> Result<Vec<Element>, PluginError>,
+) -> Result<(), PluginError> {
     let _lock = context.lock(Lock::exclusive)?;
-    match context.firewall().remove(&PORT_SETS, of) {
+    match remove(&context.firewall()) {
         // Without nft nothing can have been added.
         Err(e) if e.code == code::MISSING_PROGRAM => Ok(()),
         Err(e) => Err(e),

@@ -61,12 +61,7 @@ pub(super) fn remove_if_unused(
     let Some(bridge) = netlink.link(&conf.bridge)?.filter(|link| link.is_bridge) else {
         return Ok(());
     };
-    if is_foreign(context, &bridge)
-        || netlink
-            .links()?
-            .iter()
-            .any(|link| link.master == Some(bridge.index))
-    {
+    if is_foreign(context, &bridge) || netlink.has_ports(&bridge)? {
         return Ok(());
     }
     netlink.delete_link(&bridge)

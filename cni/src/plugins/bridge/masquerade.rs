@@ -27,15 +27,28 @@ pub(super) fn masquerade(context: &Context<'_>, result: &CniResult) -> Vec<Eleme
     .collect()
 }
 
+/// Forgets one attachment.
+pub(super) fn forget_masquerade_of(context: &Context<'_>, conf: &Conf, tag: &str) -> Result<(), PluginError> {
+    forget(conf, || context.firewall().remove_of(&MASQUERADE_SETS, tag))
+}
+
+/// Forgets the attachments whose tags `of` picks.
 pub(super) fn forget_masquerade(
     context: &Context<'_>,
     conf: &Conf,
     of: impl Fn(&str) -> bool,
 ) -> Result<(), PluginError> {
+    forget(conf, || context.firewall().remove(&MASQUERADE_SETS, of))
+}
+
+fn forget(
+    conf: &Conf,
+    remove: impl FnOnce() -> Result<Vec<Element>, PluginError>,
+) -> Result<(), PluginError> {
     if !conf.ip_masq {
         return Ok(());
     }
-    match context.firewall().remove(&MASQUERADE_SETS, of) {
+    match remove() {
         // Without nft nothing can have been added.
         Err(e) if e.code == code::MISSING_PROGRAM => Ok(()),
         result => result.map(drop),

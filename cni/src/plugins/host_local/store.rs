@@ -1,10 +1,13 @@
 //! Reserved addresses on disk, in upstream's layout: `<dir>/<address>` holds the container's id and interface,
 //! `<dir>/last_reserved_ip.<set>` the address that was handed out last, and `<dir>/lock` is locked meanwhile.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
+use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::lock::Lock;
 use crate::result::{PluginError, code};
@@ -28,6 +31,20 @@ pub(super) struct Entry {
     pub(super) ip: IpAddr,
     path: PathBuf,
     text: String,
+}
+
+/// A file that this process has read, which it does not read again for each pod.
+#[derive(Debug)]
+struct Seen {
+    inode: u64,
+    text: String,
+}
+
+/// The files that were read, by directory and address.
+fn seen() -> MutexGuard<'static, HashMap<PathBuf, HashMap<IpAddr, Seen>>> {
+    static SEEN: OnceLock<Mutex<HashMap<PathBuf, HashMap<IpAddr, Seen>>>> = OnceLock::new();
+    let seen = SEEN.get_or_init(Mutex::default);
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Entry {
@@ -63,22 +80,44 @@ impl Store {
 }
 
 impl LockedStore {
-    /// All reserved addresses. An empty file was left by a crash between its making and its writing; under the lock
+    /// All reserved addresses, with the owners that their files had when this process first saw them: a file is never written
+    /// again, but one that others remove and make anew may look like it. Whoever goes by the owner reads it again.
+    ///
+    /// An empty file was left by a crash between its making and its writing; under the lock
     /// nobody is at it any more.
     pub(super) fn reserved(&self) -> Result<Vec<Entry>, PluginError> {
         let mut entries = Vec::new();
         let dir = fs::read_dir(&self.dir).map_err(|e| failure("read", &self.dir, &e))?;
+        let mut all_seen = seen();
+        let mut old = all_seen.remove(&self.dir).unwrap_or_default();
+        let mut new = HashMap::with_capacity(old.len() + 1);
         for entry in dir {
-            let path = entry.map_err(|e| failure("read", &self.dir, &e))?.path();
-            let Some(ip) = path.file_name().and_then(|name| name.to_str()?.parse().ok()) else {
+            let entry = entry.map_err(|e| failure("read", &self.dir, &e))?;
+            let name = entry.file_name();
+            let Some(ip) = name.to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            let text = fs::read_to_string(&path).map_err(|e| failure("read", &path, &e))?;
-            match text.trim().is_empty() {
-                true => remove(&path)?,
-                false => entries.push(Entry { ip, path, text }),
+            let (path, inode) = (entry.path(), entry.ino());
+            let known = old.remove(&ip).filter(|seen| seen.inode == inode);
+            let text = match known {
+                Some(seen) => seen.text,
+                None => fs::read_to_string(&path).map_err(|e| failure("read", &path, &e))?,
+            };
+            if text.trim().is_empty() {
+                remove(&path)?;
+                continue;
             }
+            let text_seen = text.clone();
+            new.insert(
+                ip,
+                Seen {
+                    inode,
+                    text: text_seen,
+                },
+            );
+            entries.push(Entry { ip, path, text });
         }
+        all_seen.insert(self.dir.clone(), new);
         Ok(entries)
     }
 
@@ -88,6 +127,7 @@ impl LockedStore {
         let temporary = self.dir.join("new");
         // After a crash this can be a second name of a reserved address, which must not be written over.
         remove(&temporary)?;
+        self.unsee(ip);
         let written = fs::write(&temporary, format!("{}\r\n{}", owner.0, owner.1))
             .and_then(|()| fs::hard_link(&temporary, &path))
             .and_then(|()| fs::remove_file(&temporary));
@@ -107,10 +147,34 @@ impl LockedStore {
 
     /// Gives all addresses back but those that `keep` says.
     pub(super) fn retain(&self, keep: impl Fn(&Entry) -> bool) -> Result<(), PluginError> {
-        self.reserved()?
-            .iter()
-            .filter(|entry| !keep(entry))
-            .try_for_each(|entry| remove(&entry.path))
+        for entry in self.picked(|entry| !keep(entry))? {
+            self.unsee(entry.ip);
+            remove(&entry.path)?;
+        }
+        Ok(())
+    }
+
+    /// The owner's addresses.
+    pub(super) fn of(&self, owner: (&str, &str)) -> Result<Vec<Entry>, PluginError> {
+        self.picked(|entry| entry.belongs_to(owner))
+    }
+
+    /// The entries that `pick` picks, as they are now.
+    fn picked(&self, pick: impl Fn(&Entry) -> bool) -> Result<Vec<Entry>, PluginError> {
+        let mut picked = self.reserved()?;
+        picked.retain(&pick);
+        for entry in &mut picked {
+            entry.text = fs::read_to_string(&entry.path).map_err(|e| failure("read", &entry.path, &e))?;
+        }
+        picked.retain(&pick);
+        Ok(picked)
+    }
+
+    /// The address's file is about to be another one.
+    fn unsee(&self, ip: IpAddr) {
+        if let Some(files) = seen().get_mut(&self.dir) {
+            files.remove(&ip);
+        }
     }
 
     fn last_path(&self, set: usize) -> PathBuf {
