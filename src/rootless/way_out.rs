@@ -63,7 +63,7 @@ impl WayOut {
 }
 
 /// Removes groups that nobody is in.
-fn remove_below(directory: &Path) {
+pub(super) fn remove_below(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_below(&entry.path());

@@ -8,6 +8,8 @@ use std::process::Command;
 
 use berth_tests::{Node, OrdinaryUser, Running, container, eventually, pod};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -68,7 +70,10 @@ impl Given {
     }
 
     fn remove(self) {
-        fs::remove_dir(self.0.join("berth-callers")).unwrap();
+        // Who was in it last may have ended just now.
+        eventually("nobody is in the callers' group", || {
+            fs::remove_dir(self.0.join("berth-callers")).ok()
+        });
         fs::remove_dir(&self.0).unwrap();
         let _ = umount2(ROOT, MntFlags::MNT_DETACH);
     }
@@ -128,6 +133,50 @@ fn pods_have_groups_in_the_one_that_was_given_to_the_user() {
         .expect_code(0);
     pod.interrupt();
     pod.wait().expect_code(0).expect_no_panic();
+    eventually("the user's node ends", || {
+        node.processes().is_empty().then_some(())
+    });
+    let left = given.groups();
+    assert!(
+        left.iter().all(|group| group.ends_with("/berth-callers")),
+        "left behind: {left:?}"
+    );
+    assert_eq!(user.leftovers(), [""; 0]);
+    given.remove();
+    user.remove();
+    node.finish();
+}
+
+#[test]
+fn a_killed_keeper_s_groups_are_used_again_and_removed() {
+    let node = Node::new();
+    let user = OrdinaryUser::new(&node);
+    let given = Given::new(&node);
+    let manifest = pod(
+        "again",
+        json!({ "containers": [container("main", &["sleep", "inf"], json!({}))] }),
+    );
+    let file = user.file("pod.yaml", &manifest);
+    let command = || user.berth(&["run", &file.display().to_string()]);
+    let pod = given.start(&command());
+    pod.line("main started");
+    let keeper = node
+        .processes()
+        .into_iter()
+        .find(|process| process.command.contains("--first"))
+        .expect("a keeper");
+    kill(Pid::from_raw(keeper.pid), Signal::SIGKILL).unwrap();
+    pod.wait().expect_code(137);
+    eventually("all ends", || {
+        let all = node.processes();
+        all.iter().all(|process| process.state == 'Z').then_some(())
+    });
+    let left = given.groups();
+    assert!(left.iter().any(|group| group.contains("kubepods")), "{left:?}");
+    let pod = given.start(&command());
+    pod.line("main started");
+    pod.interrupt();
+    pod.wait().expect_code(0);
     eventually("the user's node ends", || {
         node.processes().is_empty().then_some(())
     });
