@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::phase::Phase;
 use super::time;
-use crate::plan::{Plan, View};
+use crate::plan::{Plan, Stage, View};
 use crate::{annotations, spec};
 
 /// A condition's value before its time is known.
@@ -69,22 +69,33 @@ pub(super) fn conditions(
         .collect()
 }
 
-/// Of a pod that is to have other resources, until it has them.
+/// Of a pod that is to have other resources, until it has them or is to end.
 fn resizing(plan: &Plan) -> impl Iterator<Item = Condition> {
-    let pending = plan.resize.pending.as_ref().map(|pending| Condition {
-        reason: if pending.infeasible {
-            "Infeasible"
-        } else {
-            "Deferred"
-        },
-        message: pending.message.clone(),
-        ..Condition::met("PodResizePending")
-    });
-    let progress = plan.resize.in_progress.as_ref().map(|progress| Condition {
-        reason: if progress.error.is_some() { "Error" } else { "" },
-        message: progress.error.clone().unwrap_or_default(),
-        ..Condition::met("PodResizeInProgress")
-    });
+    let runs = plan.stage == Stage::Syncing;
+    let pending = plan
+        .resize
+        .pending
+        .as_ref()
+        .filter(|_| runs)
+        .map(|pending| Condition {
+            reason: if pending.infeasible {
+                "Infeasible"
+            } else {
+                "Deferred"
+            },
+            message: pending.message.clone(),
+            ..Condition::met("PodResizePending")
+        });
+    let progress = plan
+        .resize
+        .in_progress
+        .as_ref()
+        .filter(|_| runs)
+        .map(|progress| Condition {
+            reason: if progress.error.is_some() { "Error" } else { "" },
+            message: progress.error.clone().unwrap_or_default(),
+            ..Condition::met("PodResizeInProgress")
+        });
     pending.into_iter().chain(progress)
 }
 

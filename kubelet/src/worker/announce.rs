@@ -49,8 +49,14 @@ impl Announcer {
         }
     }
 
-    /// How far a change of the pod's resources is.
-    pub(super) fn resize(&mut self, reporter: &Reporter, resize: &Resize, generation: Option<i64>) {
+    /// How far a change of the pod's resources is. One that is given up with its pod is not completed.
+    pub(super) fn resize(
+        &mut self,
+        reporter: &Reporter,
+        resize: &Resize,
+        runs: bool,
+        generation: Option<i64>,
+    ) {
         let message = |what: &str, why: &str| {
             let generation = generation.map_or_else(String::new, |number| format!(" (generation {number})"));
             format!("Pod resize {what}{generation}{why}")
@@ -70,7 +76,7 @@ impl Announcer {
             self.pending.clone_from(&resize.pending);
         }
         let resizing = resize.in_progress.is_some();
-        if self.resizing && !resizing && resize.allocated.is_none() {
+        if runs && self.resizing && !resizing && resize.allocated.is_none() {
             reporter.pod(EventReason::ResizeCompleted, message("completed", ""));
         }
         self.resizing = resizing;

@@ -94,7 +94,7 @@ impl Worker {
         let now = self.node.clock.now();
         let plan = plan::plan(&self.desired, &observed, now);
         self.note_failure(&plan);
-        self.note_resize(&plan.resize);
+        self.note_resize(&plan);
         self.publish(&observed, &plan, now);
         if plan.stage == Stage::Gone && self.tasks.is_empty() {
             return Ok(self.finish().await);

@@ -10,7 +10,7 @@ use super::execute::{Done, Failure, Job, blocking, nothing};
 use super::pod::Worker;
 use super::record::Records;
 use crate::identity::PodUid;
-use crate::plan::{MemoryCuts, PodCgroup, Reason, Requests, Resize};
+use crate::plan::{MemoryCuts, Plan, PodCgroup, Reason, Requests, Stage};
 use crate::resources::{overhead_resources, pod_resources};
 use crate::sizes::{Allocation, Sizes};
 
@@ -42,9 +42,10 @@ impl Worker {
     }
 
     /// Enters what the plan gives the pod.
-    pub(super) fn note_resize(&mut self, resize: &Resize) {
+    pub(super) fn note_resize(&mut self, plan: &Plan) {
+        let (resize, runs) = (&plan.resize, plan.stage == Stage::Syncing);
         let generation = self.desired.pod.metadata.generation;
-        self.announcer.resize(&self.reporter, resize, generation);
+        self.announcer.resize(&self.reporter, resize, runs, generation);
         if let (Some(allocated), Some(sizes)) = (&resize.allocated, &mut self.memory.sizes) {
             sizes.allocated.clone_from(allocated);
         }

@@ -164,3 +164,29 @@ async fn a_pod_that_can_t_be_resized_whole_keeps_all_that_it_has() {
     pod.gone().await;
     bench.assert_clean();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_resize_that_is_given_up_with_its_pod_is_not_completed() {
+    let bench = Bench::new();
+    let mut pod = bench.spawn(SIZED);
+    bench
+        .until("d runs", |engine| engine.running("d").is_some())
+        .await;
+    bench.engine.use_memory(8 << 20);
+    resize(&pod, &SIZED.replace("10Mi", "5Mi"));
+    pod.event(EventReason::ResizeError, "").await;
+    let conditions = |pod: &Running| {
+        let status = pod.handle.state.borrow().status.clone();
+        let all = status.conditions.into_iter().flatten();
+        all.filter(|condition| condition.type_.starts_with("PodResize"))
+            .count()
+    };
+    assert_eq!(conditions(&pod), 1);
+    pod.handle.delete(None);
+    while let Some(event) = pod.events.recv().await {
+        assert_ne!(event.reason, EventReason::ResizeCompleted);
+    }
+    assert_eq!(conditions(&pod), 0);
+    pod.gone().await;
+    bench.assert_clean();
+}
