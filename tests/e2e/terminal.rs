@@ -296,9 +296,11 @@ fn a_command_hears_of_the_window_s_size() {
     let mut terminal = Terminal::start(&exec, 99, 33);
     terminal.shows("size is 33 99");
     terminal.resize(71, 21);
-    // Bash runs the trap once its `read` returns.
-    terminal.types("go\r");
-    terminal.shows("21 71");
+    // Bash runs the trap once its `read` returns, and the news may come after that.
+    eventually("the size is heard of", || {
+        terminal.types("go\r");
+        terminal.seen().contains("21 71").then_some(())
+    });
     terminal.types("end\r");
     let (code, seen) = terminal.wait();
     assert_eq!(code, Some(5), "{seen}");
