@@ -280,6 +280,11 @@ impl StepKey {
     pub fn is_cancellable(&self) -> bool {
         matches!(self, Self::PullImage(_) | Self::RunHook(..))
     }
+
+    /// This step gives a pod that runs other resources.
+    pub fn is_resize(&self) -> bool {
+        matches!(self, Self::ResizePod | Self::ResizeContainer(_))
+    }
 }
 
 impl KillReason {

@@ -51,6 +51,7 @@ struct State {
     calls: Vec<(Duration, String)>,
     looks: u32,
     memory_used: u64,
+    statistics_take: Duration,
 }
 
 /// The engine. Clones are the same one.
@@ -186,6 +187,11 @@ impl FakeEngine {
     /// What every container uses of memory, in bytes.
     pub(super) fn use_memory(&self, bytes: u64) {
         self.lock().memory_used = bytes;
+    }
+
+    /// How long it takes to say what containers use.
+    pub(super) fn take_for_statistics(&self, time: Duration) {
+        self.lock().statistics_take = time;
     }
 
     /// Sends an event that says nothing new.
@@ -418,6 +424,8 @@ impl Engine for FakeEngine {
     }
 
     async fn container_stats(&self, ids: &[ContainerId]) -> Result<Vec<v1::ContainerStats>, EngineError> {
+        let time = self.lock().statistics_take;
+        tokio::time::sleep(time).await;
         let memory = v1::MemoryUsage {
             usage_bytes: Some(v1::UInt64Value {
                 value: self.lock().memory_used,

@@ -64,8 +64,7 @@ impl Memory {
 
     /// Another wish is tried at once, whatever became of the last one.
     pub(super) fn forget_failed_resizes(&mut self) {
-        let is_resize = |key: &StepKey| matches!(key, StepKey::ResizePod | StepKey::ResizeContainer(_));
-        self.failures.retain(|key, _| !is_resize(key));
+        self.failures.retain(|key, _| !key.is_resize());
     }
 
     pub(super) fn succeeded(&mut self, key: &StepKey) {

@@ -35,13 +35,12 @@ impl Worker {
             self.doubtful_images.extend(self.memory.images.keys().cloned());
         }
         let now = self.node.clock.now();
-        let resize = |key: &StepKey| matches!(key, StepKey::ResizePod | StepKey::ResizeContainer(_));
         // All steps of a resize look at the memory of the whole pod first.
-        let told = resize(&key) && self.memory.has_failed_so(resize, &message);
+        let told = key.is_resize() && self.memory.has_failed_so(StepKey::is_resize, &message);
         if self.memory.failed(key.clone(), now, reason, message.clone()) {
             let event = match reason {
                 _ if told => return,
-                _ if resize(&key) => EventReason::ResizeError,
+                _ if key.is_resize() => EventReason::ResizeError,
                 plan::Reason::FailedMount => EventReason::FailedMount,
                 plan::Reason::FailedCreatePodSandBox => EventReason::FailedCreatePodSandBox,
                 plan::Reason::FailedSync => EventReason::FailedSync,

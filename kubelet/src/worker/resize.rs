@@ -10,7 +10,7 @@ use super::execute::{Done, Failure, Job, blocking, nothing};
 use super::pod::Worker;
 use super::record::Records;
 use crate::identity::PodUid;
-use crate::plan::{MemoryCuts, Plan, PodCgroup, Reason, Requests, Stage};
+use crate::plan::{MemoryCuts, Plan, PodCgroup, Reason, Requests, Stage, StepKey};
 use crate::resources::{overhead_resources, pod_resources};
 use crate::sizes::{Allocation, Sizes};
 
@@ -30,7 +30,9 @@ impl Worker {
         if allocated == Allocation::of(after) {
             return;
         }
+        // Neither what failed of the last wish nor what of it is being tried is about this one.
         self.memory.forget_failed_resizes();
+        self.tasks.outdate(StepKey::is_resize);
         if self.memory.sizes.is_none() {
             self.memory.sizes = Some(Sizes {
                 allocated,

@@ -21,6 +21,8 @@ struct Running {
     step: Step,
     task: AbortHandle,
     deadline: watch::Sender<UnixNanos>,
+    /// Something else is wanted by now.
+    outdated: bool,
 }
 
 /// What is to be done with a step that was planned.
@@ -64,6 +66,7 @@ impl Tasks {
                 step: step.clone(),
                 task,
                 deadline,
+                outdated: false,
             },
         );
     }
@@ -81,6 +84,13 @@ impl Tasks {
             keep
         });
         dropped
+    }
+
+    /// What fails of these steps from now on says nothing about what is wanted now.
+    pub(super) fn outdate(&mut self, of: impl Fn(&StepKey) -> bool) {
+        for (key, running) in &mut self.running {
+            running.outdated |= of(key);
+        }
     }
 
     /// The kinds of steps that are being done.
@@ -137,7 +147,10 @@ impl Tasks {
             .find(|(_, running)| running.task.id() == id)?
             .0
             .clone();
-        self.running.remove(&key);
-        Some((key, result))
+        let outdated = self.running.remove(&key).is_some_and(|running| running.outdated);
+        match result {
+            Err(_) if outdated => Some((key, Ok(Done::Nothing))),
+            result => Some((key, result)),
+        }
     }
 }

@@ -94,6 +94,33 @@ async fn a_limit_below_what_is_in_use_is_refused_until_it_is_not() {
     bench.assert_clean();
 }
 
+/// What was being tried fails when something else is asked for already: that is no answer to it.
+#[tokio::test(start_paused = true)]
+async fn a_resize_that_something_else_came_after_does_not_fail_that() {
+    let bench = Bench::new();
+    let mut pod = bench.spawn(SIZED);
+    bench
+        .until("d runs", |engine| engine.running("d").is_some())
+        .await;
+    bench.engine.use_memory(8 << 20);
+    bench.engine.take_for_statistics(Duration::from_secs(5));
+    resize(&pod, &SIZED.replace("10Mi", "5Mi"));
+    pod.event(EventReason::ResizeStarted, "").await;
+    sleep(Duration::from_secs(1)).await;
+    resize(&pod, &SIZED.replace("10Mi", "9Mi"));
+    loop {
+        let event = pod.events.recv().await.expect("the worker is gone");
+        assert_ne!(event.reason, EventReason::ResizeError, "{}", event.message);
+        if event.reason == EventReason::ResizeCompleted {
+            break;
+        }
+    }
+    assert_eq!(bench.engine.order_of(&["update"]).len(), 2);
+    pod.handle.delete(None);
+    pod.gone().await;
+    bench.assert_clean();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_resize_waits_until_other_pods_leave_room() {
     let mut bench = Bench::new();
