@@ -78,7 +78,12 @@ impl Launcher {
             channel: theirs,
             is_launched: true,
         };
-        let spawned = sys::spawn(CloneArgs::default(), move || serve(addition))
+        // In each of the container's v1 groups, and so where its kill switch is: a stopped shim can't end its launcher.
+        let args = CloneArgs {
+            flags: 0,
+            cgroup: target.cgroup.begin_in(),
+        };
+        let spawned = sys::spawn(args, move || serve(addition))
             .doing(|| format!("make the launcher of container {}", target.id))?;
         let launcher = Launcher {
             process: spawned,
