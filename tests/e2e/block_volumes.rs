@@ -52,7 +52,7 @@ fn claim(name: &str, path: &Path) -> String {
         "spec": {
             "accessModes": ["ReadWriteOnce"], "capacity": { "storage": "1Mi" }, "volumeMode": "Block",
             "local": { "path": path },
-            "nodeAffinity": { "required": { "nodeSelectorTerms": [] } },
+            "nodeAffinity": { "required": { "nodeSelectorTerms": [{ "matchExpressions": [{ "key": "kubernetes.io/hostname", "operator": "Exists" }] }] } },
         },
     });
     let claim = json!({

@@ -135,7 +135,7 @@ fn a_persistent_volume_is_where_it_says() {
     for name in ["local", "host"] {
         fs::create_dir(node.scratch().join(name)).unwrap();
     }
-    let affinity = json!({ "required": { "nodeSelectorTerms": [] } });
+    let affinity = json!({ "required": { "nodeSelectorTerms": [{ "matchExpressions": [{ "key": "kubernetes.io/hostname", "operator": "Exists" }] }] } });
     let manifest = [
         volume(
             "disk",

@@ -6,7 +6,7 @@ use berth_cri::{ContainerState, ContainerStatus, EngineError, PodSandboxStatus};
 
 use super::event::EventReason;
 use super::pod::Worker;
-use crate::plan::{self, Observed};
+use crate::plan::{self, Observed, StepKey};
 use crate::volumes::{env_files, termination_message};
 use crate::{qos, spec};
 
@@ -14,7 +14,15 @@ impl Worker {
     pub(super) async fn observe(&mut self) -> Result<Observed, EngineError> {
         let uid = &self.desired.uid.0;
         let sandboxes = self.node.engine.list_pod_sandboxes(Some(uid)).await?;
-        let containers = self.node.engine.list_containers(Some(uid)).await?;
+        let mut containers = self.node.engine.list_containers(Some(uid)).await?;
+        let in_flight = self.tasks.keys();
+        for container in &mut containers {
+            // Only the answer to its start tells whether it ended or never ran, and why.
+            let start = StepKey::StartContainer(container.config.name.clone(), container.config.attempt);
+            if container.state == ContainerState::Exited && in_flight.contains(&start) {
+                container.state = ContainerState::Created;
+            }
+        }
         if !self.adopted {
             self.adopted = true;
             self.memory.adopt(&containers);
@@ -26,7 +34,7 @@ impl Worker {
         self.read_termination_messages(&containers);
         self.look_up_images().await;
         let mut observed = self.memory.observed(sandboxes, containers);
-        observed.in_flight = self.tasks.keys();
+        observed.in_flight = in_flight;
         observed.directory_exists = self.dir.exists();
         if observed.volumes_ready {
             observed.env_files = env_files(&self.desired.pod, &self.dir);
