@@ -28,6 +28,8 @@ pub(super) struct Behaviour {
     pub(super) exec_code: i32,
     /// How long commands in them take.
     pub(super) exec_takes: Duration,
+    /// Their program is missing: they end at once, and their start fails a second later.
+    pub(super) cannot_run: bool,
 }
 
 impl Default for Behaviour {
@@ -37,6 +39,7 @@ impl Default for Behaviour {
             stops_after: Some(Duration::ZERO),
             exec_code: 0,
             exec_takes: Duration::ZERO,
+            cannot_run: false,
         }
     }
 }
@@ -360,6 +363,14 @@ impl Engine for FakeEngine {
             state.send(uid, sandbox, EngineEventKind::ContainerStarted(id.clone()));
             name
         };
+        if self.behaviour(&name).cannot_run {
+            self.exit(id, 127);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if let Some(container) = self.lock().containers.iter_mut().find(|c| c.id == *id) {
+                container.reason = "ContainerCannotRun".to_owned();
+            }
+            return Err(EngineError::CannotRun("there is no such program".to_owned()));
+        }
         if let Some((after, code)) = self.behaviour(&name).exits {
             let (engine, id) = (self.clone(), id.clone());
             tokio::spawn(async move {

@@ -267,3 +267,29 @@ async fn a_probe_that_says_nothing_new_makes_nobody_look() {
     pod.gone().await;
     bench.assert_clean();
 }
+
+/// The container has ended before its start has failed.
+#[tokio::test(start_paused = true)]
+async fn a_program_that_is_missing_never_looks_like_one_that_ran() {
+    let bench = Bench::new();
+    let missing = Behaviour {
+        cannot_run: true,
+        ..Behaviour::default()
+    };
+    bench.engine.behave("c", missing);
+    let pod = bench.spawn(r#"{"restartPolicy":"Never","containers":[{"name":"c","image":"i"}]}"#);
+    let mut states = pod.handle.state.clone();
+    let reason = loop {
+        states.changed().await.unwrap();
+        let status = states.borrow_and_update().status.clone();
+        let container = status.container_statuses.into_iter().flatten().next();
+        let terminated = container.and_then(|status| status.state?.terminated);
+        if let Some(terminated) = terminated {
+            break terminated.reason;
+        }
+    };
+    assert_eq!(reason.as_deref(), Some("ContainerCannotRun"));
+    pod.handle.delete(None);
+    pod.gone().await;
+    bench.assert_clean();
+}
