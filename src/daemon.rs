@@ -20,6 +20,7 @@ use crate::pods::{host, on_this_thread, places};
 use crate::preflight;
 use crate::root::{EngineOptions, Root};
 use crate::rootless::Rootless;
+use crate::service_manager;
 
 /// How long a daemon may take to answer after it was started.
 const START: Duration = Duration::from_secs(30);
@@ -96,8 +97,16 @@ fn serve(args: &DaemonArgs, root: &Root, cgroup_root: &Path, log: Log) -> Result
             root.pinned_images(),
             Arc::clone(&log),
         );
+        let of_service = Arc::clone(&log);
+        let ready = move || {
+            if let Err(error) = service_manager::ready() {
+                of_service.say(&format!(
+                    "the service manager can't be told that the daemon is ready: {error}"
+                ));
+            }
+        };
         let say = move |text: &str| log.say(text);
-        let pods = standalone::daemon(host, args.on_demand, say);
+        let pods = standalone::daemon(host, args.on_demand, say, ready);
         tokio::select! {
             ended = pods => ended.map_err(|error| error.to_string()),
             never = gc => match never {},

@@ -18,6 +18,7 @@ mod root;
 mod rootless;
 mod run;
 mod runtime;
+mod service_manager;
 mod volume;
 
 use std::path::PathBuf;

@@ -1,6 +1,8 @@
 //! `berth run --detach`: pods that a daemon runs, which is there as long as they are.
 
 use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
 
 use berth_tests::{Ended, Node, Running, container, eventually, pod};
 use nix::sys::signal::{Signal, kill};
@@ -111,6 +113,48 @@ fn a_killed_daemon_leaves_pods_running_and_the_next_command_takes_over() {
     let service = Running::start(node.berth(["daemon"]), "");
     service.line("started");
     assert!(!berth(&node, &["ps", "-a"]).output.contains("stays"));
+    service.signal(Signal::SIGTERM);
+    service.wait().expect_code(0);
+    finish(node);
+}
+
+/// A service that is started while another daemon has pods waits, and takes them up where they are.
+#[test]
+fn a_service_follows_the_daemon_that_was_faster() {
+    let node = Node::new();
+    detach(&node, &counter("stays")).expect_code(0);
+    until_running(&node, "stays");
+    let id = || {
+        berth(
+            &node,
+            &[
+                "inspect",
+                "stays",
+                "-o",
+                "jsonpath={.status.containerStatuses[0].containerID}",
+            ],
+        )
+        .output
+    };
+    let (before, first) = (id(), daemon(&node).unwrap());
+    let manager = node.scratch().join("notify");
+    let told = UnixDatagram::bind(&manager).unwrap();
+    told.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut command = node.berth(["daemon"]);
+    command.env("NOTIFY_SOCKET", &manager);
+    let service = Running::start(command, "");
+    service.line(&format!("process {first} is the daemon"));
+    let mut words = [0; 64];
+    let count = told.recv(&mut words).unwrap();
+    assert_eq!(&words[..count], b"READY=1");
+    drop(told);
+    kill(first, Signal::SIGTERM).unwrap();
+    eventually("the service has the pod", || {
+        daemon(&node).filter(|now| *now != first).map(|_| ())
+    });
+    until_running(&node, "stays");
+    assert_eq!(id(), before);
+    berth(&node, &["rm", "--force", "stays"]).expect_code(0);
     service.signal(Signal::SIGTERM);
     service.wait().expect_code(0);
     finish(node);

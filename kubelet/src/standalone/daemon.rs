@@ -25,6 +25,9 @@ use crate::worker::{EventRouter, Node, PodHandle, PodRecord, Records, SpawnError
 /// A daemon that was started on demand and gets nothing to run ends after this.
 const FIRST_POD: Duration = Duration::from_secs(10);
 
+/// A service that is not the only daemon looks again after this.
+const LOCK_RETRY: Duration = Duration::from_millis(500);
+
 /// Why there is no daemon.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
@@ -48,7 +51,9 @@ pub enum DaemonError {
 }
 
 /// Runs the pods that are handed to it until a signal ends it; the pods go on then. `on_demand`: it also ends when
-/// nothing is left of its last pod. `say` is told what a log is to say. Returns at once if there is a daemon already.
+/// nothing is left of its last pod. `say` is told what a log is to say; `ready` is called when the daemon is reached.
+///
+/// If there is a daemon already, one on demand returns at once; another waits for that to end, and takes its pods up.
 ///
 /// # Errors
 /// It can't begin.
@@ -56,6 +61,7 @@ pub async fn daemon(
     host: Host,
     on_demand: bool,
     say: impl Fn(&str) + Send + Sync + 'static,
+    ready: impl FnOnce(),
 ) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
@@ -81,11 +87,33 @@ pub async fn daemon(
         source,
     })?;
     let taking = supervisor.taking.lock().await;
-    let Some(lock) = PodLock::take_daemon(&node.kubelet_root)? else {
-        return Ok(());
+    let mut ready = Some(ready);
+    let lock = loop {
+        if let Some(lock) = PodLock::take_daemon(&node.kubelet_root)? {
+            break lock;
+        }
+        if on_demand {
+            return Ok(());
+        }
+        if let Some(ready) = ready.take() {
+            let owner = PodLock::daemon(&node.kubelet_root).map_or_else(String::new, |id| format!(" {id}"));
+            supervisor.say(&format!(
+                "process{owner} is the daemon; its pods are taken over when it ends"
+            ));
+            // Pods can be handed over: to that one.
+            ready();
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOCK_RETRY) => {}
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
     };
     supervisor.take_up().await.map_err(DaemonError::Detached)?;
     drop(taking);
+    if let Some(ready) = ready {
+        ready();
+    }
     let idle = async {
         // Whoever started it brings something.
         let first = counted.wait_for(|count| *count > 0);
