@@ -131,3 +131,26 @@ proptest! {
         }
     }
 }
+
+/// What comes through a link of the layer below is not put where a link of its own layer leads.
+#[test]
+fn a_link_to_a_directory_that_becomes_a_link_leads_nowhere() {
+    let entry = |name, link, flag| Drawn {
+        name,
+        link,
+        flag,
+        mode: 0o644,
+    };
+    let (through, out) = (entry("a/new", "a", b'2'), entry("b/victim", "OUTSIDE", b'2'));
+    for top in [[through.clone(), out.clone()], [out, through]] {
+        let outside = tempfile::tempdir().unwrap();
+        let before = state(outside.path());
+        let store = TestStore::new();
+        let shown = outside.path().to_str().unwrap();
+        let bottom = [entry("b/victim", "", b'5'), entry("a", "b/victim", b'2')];
+        let image = store.layers(vec![archive(&bottom, shown), archive(&top, shown)]);
+        assert!(image.is_ok(), "{image:?}");
+        assert_eq!(state(outside.path()), before);
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+}

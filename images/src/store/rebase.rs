@@ -99,19 +99,19 @@ fn fitted(
 /// Gives the directories of `implicit` in `copy` what the layers below say of them.
 fn fit(copy: &Path, mut implicit: VecDeque<PathBuf>, below: &Below) -> Result<(), ImageError> {
     while let Some(path) = implicit.pop_front() {
+        // A later entry of the layer may have put a link in its place, and that may lead out of the image.
+        if !is_directory(copy, &path)? {
+            continue;
+        }
         match below.find(&path)? {
             Found::Plain => {}
             Found::Directory(source) => copy_metadata(&source, &copy.join(&path))?,
             Found::Link(target) => {
-                for prefix in prefixes(&target) {
-                    let directory = copy.join(&prefix);
-                    if fs::symlink_metadata(&directory).is_err() {
-                        fs::create_dir(&directory)
-                            .map_err(|e| ImageError::io("make the directory", &directory, &e))?;
-                        fs::set_permissions(&directory, fs::Permissions::from_mode(PLAIN_MODE))
-                            .map_err(|e| ImageError::io("set the mode of", &directory, &e))?;
-                        implicit.push_front(prefix);
-                    }
+                make_directories(copy, &target, &mut implicit)?;
+                if !is_directory(copy, &target)? {
+                    // The layer makes something else of what the link leads to. The entry by its own name stays.
+                    remove(&copy.join(&path))?;
+                    continue;
                 }
                 move_into(&copy.join(&path), &copy.join(&target))?;
                 for later in &mut implicit {
@@ -123,6 +123,35 @@ fn fit(copy: &Path, mut implicit: VecDeque<PathBuf>, below: &Below) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Makes what is missing of a directory's path, as far as there are directories on the way.
+fn make_directories(copy: &Path, path: &Path, implicit: &mut VecDeque<PathBuf>) -> Result<(), ImageError> {
+    for prefix in prefixes(path) {
+        let directory = copy.join(&prefix);
+        match stat(&directory)? {
+            Some(metadata) if metadata.is_dir() => {}
+            Some(_) => return Ok(()),
+            None => {
+                fs::create_dir(&directory)
+                    .map_err(|e| ImageError::io("make the directory", &directory, &e))?;
+                fs::set_permissions(&directory, fs::Permissions::from_mode(PLAIN_MODE))
+                    .map_err(|e| ImageError::io("set the mode of", &directory, &e))?;
+                implicit.push_front(prefix);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether `path` is a directory of `copy` that no link leads to.
+fn is_directory(copy: &Path, path: &Path) -> Result<bool, ImageError> {
+    for prefix in prefixes(path) {
+        if !stat(&copy.join(prefix))?.is_some_and(|metadata| metadata.is_dir()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What the layers below say of a directory.
