@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedMutexGuard;
 
-use super::link::{REQUEST_TIMEOUT, within};
+use super::link::ask;
 use super::notes::POD_UID;
 use super::{Inner, Result, lock, view};
 use crate::engine::EngineError;
@@ -48,13 +48,7 @@ impl Inner {
         let message = v1::VersionRequest {
             version: "0.1.0".to_owned(),
         };
-        let call = || async {
-            self.link
-                .runtime()
-                .version(within(REQUEST_TIMEOUT, message.clone()))
-                .await
-        };
-        let reply = self.link.ask("Version", call).await?;
+        let reply = ask!(self.link, "Version", runtime.version(message)).await?;
         if reply.runtime_api_version != "v1" {
             return Err(EngineError::Unavailable(format!(
                 "{} speaks version {:?} of CRI; v1 is needed.",
@@ -70,19 +64,14 @@ impl Inner {
 
     pub(super) async fn status(&self, verbose: bool) -> Result<RuntimeStatus> {
         let message = v1::StatusRequest { verbose };
-        let call = || async { self.link.runtime().status(within(REQUEST_TIMEOUT, message)).await };
-        Ok(view::status(self.link.ask("Status", call).await?))
+        Ok(view::status(
+            ask!(self.link, "Status", runtime.status(message)).await?,
+        ))
     }
 
     pub(super) async fn cgroup_driver(&self) -> Result<CgroupDriver> {
         let message = v1::RuntimeConfigRequest {};
-        let call = || async {
-            self.link
-                .runtime()
-                .runtime_config(within(REQUEST_TIMEOUT, message))
-                .await
-        };
-        let reply = self.link.ask("RuntimeConfig", call).await?;
+        let reply = ask!(self.link, "RuntimeConfig", runtime.runtime_config(message)).await?;
         let linux = reply
             .linux
             .ok_or_else(|| lacking(&self.link.who(), "its cgroup driver"))?;
@@ -97,12 +86,12 @@ impl Inner {
                 }),
             }),
         };
-        let call = || async {
-            self.link
-                .runtime()
-                .update_runtime_config(within(REQUEST_TIMEOUT, message.clone()))
-                .await
-        };
-        self.link.ask("UpdateRuntimeConfig", call).await.map(drop)
+        ask!(
+            self.link,
+            "UpdateRuntimeConfig",
+            runtime.update_runtime_config(message)
+        )
+        .await
+        .map(drop)
     }
 }

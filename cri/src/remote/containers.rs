@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 
 use super::calls::{AT_ONCE, labelled, lacking, there};
-use super::link::{REQUEST_TIMEOUT, within};
+use super::link::{REQUEST_TIMEOUT, ask};
 use super::notes::{self, POD_UID};
 use super::{Inner, Result, features, request, view};
 use crate::engine::EngineError;
@@ -27,13 +27,11 @@ fn seconds(time: Duration) -> i64 {
 impl Inner {
     pub(super) async fn list_containers(&self, filter: v1::ContainerFilter) -> Result<Vec<v1::Container>> {
         let message = v1::ListContainersRequest { filter: Some(filter) };
-        let call = || async {
-            self.link
-                .runtime()
-                .list_containers(within(REQUEST_TIMEOUT, message.clone()))
-                .await
-        };
-        Ok(self.link.ask("ListContainers", call).await?.containers)
+        Ok(
+            ask!(self.link, "ListContainers", runtime.list_containers(message))
+                .await?
+                .containers,
+        )
     }
 
     pub(super) async fn create_container(
@@ -68,13 +66,7 @@ impl Inner {
             config: Some(request::container(&asked)?),
             sandbox_config: Some(request::sandbox(&notes::on_sandbox(pod)?)?),
         };
-        let call = || async {
-            self.link
-                .runtime()
-                .create_container(within(REQUEST_TIMEOUT, message.clone()))
-                .await
-        };
-        let id = match self.link.ask("CreateContainer", call).await {
+        let id = match ask!(self.link, "CreateContainer", runtime.create_container(message)).await {
             Ok(reply) => ContainerId(reply.container_id),
             Err(error) => match self.made_before(sandbox, &config).await {
                 Ok(Some(id)) => id,
@@ -114,13 +106,9 @@ impl Inner {
         let message = v1::StartContainerRequest {
             container_id: id.0.clone(),
         };
-        let call = || async {
-            self.link
-                .runtime()
-                .start_container(within(REQUEST_TIMEOUT, message.clone()))
-                .await
-        };
-        self.link.ask("StartContainer", call).await.map(drop)
+        ask!(self.link, "StartContainer", runtime.start_container(message))
+            .await
+            .map(drop)
     }
 
     pub(super) async fn stop_container(&self, id: &ContainerId, timeout: Duration) -> Result<()> {
@@ -129,14 +117,7 @@ impl Inner {
             container_id: id.0.clone(),
             timeout: seconds(timeout),
         };
-        let call = || async {
-            self.link
-                .runtime()
-                .stop_container(within(limit, message.clone()))
-                .await
-        };
-        self.link
-            .ask_within("StopContainer", Some(limit), call)
+        ask!(self.link, "StopContainer" within Some(limit), runtime.stop_container(message))
             .await
             .map(drop)
     }
@@ -145,13 +126,9 @@ impl Inner {
         let message = v1::RemoveContainerRequest {
             container_id: id.0.clone(),
         };
-        let call = || async {
-            self.link
-                .runtime()
-                .remove_container(within(REQUEST_TIMEOUT, message.clone()))
-                .await
-        };
-        self.link.ask("RemoveContainer", call).await.map(drop)
+        ask!(self.link, "RemoveContainer", runtime.remove_container(message))
+            .await
+            .map(drop)
     }
 
     async fn told_container(
@@ -163,13 +140,7 @@ impl Inner {
             container_id: id.0.clone(),
             verbose,
         };
-        let call = || async {
-            self.link
-                .runtime()
-                .container_status(within(REQUEST_TIMEOUT, message.clone()))
-                .await
-        };
-        let reply = self.link.ask("ContainerStatus", call).await?;
+        let reply = ask!(self.link, "ContainerStatus", runtime.container_status(message)).await?;
         let status = reply
             .status
             .ok_or_else(|| lacking(&self.link.who(), "the container's status"))?;
@@ -250,13 +221,13 @@ impl Inner {
             linux: Some(request::resources(resources)?),
             ..Default::default()
         };
-        let call = || async {
-            self.link
-                .runtime()
-                .update_container_resources(within(REQUEST_TIMEOUT, message.clone()))
-                .await
-        };
-        self.link.ask("UpdateContainerResources", call).await.map(drop)
+        ask!(
+            self.link,
+            "UpdateContainerResources",
+            runtime.update_container_resources(message)
+        )
+        .await
+        .map(drop)
     }
 
     pub(super) async fn exec_sync(
@@ -274,14 +245,7 @@ impl Inner {
             timeout: seconds(timeout),
         };
         let began = Instant::now();
-        let call = || async {
-            let request = match limit {
-                Some(limit) => within(limit, message.clone()),
-                None => tonic::Request::new(message.clone()),
-            };
-            self.link.runtime().exec_sync(request).await
-        };
-        let reply = match self.link.ask_within("ExecSync", limit, call).await {
+        let reply = match ask!(self.link, "ExecSync" within limit, runtime.exec_sync(message)).await {
             // Runtimes have no code of their own for it in all of their versions; the clock has.
             Err(EngineError::Internal(said)) if limit.is_some() && began.elapsed() >= timeout => {
                 return Err(EngineError::DeadlineExceeded(said));
@@ -303,13 +267,13 @@ impl Inner {
         let message = v1::ReopenContainerLogRequest {
             container_id: id.0.clone(),
         };
-        let call = || async {
-            self.link
-                .runtime()
-                .reopen_container_log(within(REQUEST_TIMEOUT, message.clone()))
-                .await
-        };
-        self.link.ask("ReopenContainerLog", call).await.map(drop)
+        ask!(
+            self.link,
+            "ReopenContainerLog",
+            runtime.reopen_container_log(message)
+        )
+        .await
+        .map(drop)
     }
 
     pub(super) async fn checkpoint_container(
@@ -324,9 +288,7 @@ impl Inner {
             timeout: seconds(timeout),
         };
         let limit = (!timeout.is_zero()).then(|| timeout.saturating_add(REQUEST_TIMEOUT));
-        let call = || async { self.link.runtime().checkpoint_container(message.clone()).await };
-        self.link
-            .ask_within("CheckpointContainer", limit, call)
+        ask!(self.link, "CheckpointContainer" within limit, runtime.checkpoint_container(message))
             .await
             .map(drop)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::link::{REQUEST_TIMEOUT, within};
+use super::link::ask;
 use super::{Inner, Result, lock, request, view};
 use crate::engine::EngineError;
 use crate::types::{AuthConfig, Image, ImageFsInfo, ImageId};
@@ -39,8 +39,9 @@ impl Inner {
             sandbox_config: None,
         };
         // An image may be large and a registry slow: there is no limit that would be right.
-        let call = || async { self.link.images().pull_image(message.clone()).await };
-        let reference = self.link.ask_within("PullImage", None, call).await?.image_ref;
+        let reference = ask!(self.link, "PullImage" within None, images.pull_image(message))
+            .await?
+            .image_ref;
         lock(&self.image_ids).clear();
         self.image_id("", &reference).await
     }
@@ -54,13 +55,7 @@ impl Inner {
             image: Some(spec(image)),
             verbose,
         };
-        let call = || async {
-            self.link
-                .images()
-                .image_status(within(REQUEST_TIMEOUT, message.clone()))
-                .await
-        };
-        match self.link.ask("ImageStatus", call).await {
+        match ask!(self.link, "ImageStatus", images.image_status(message)).await {
             Ok(reply) => Ok((reply.image.map(view::image), reply.info.into_iter().collect())),
             Err(EngineError::NotFound(_)) => Ok((None, BTreeMap::new())),
             Err(error) => Err(error),
@@ -69,13 +64,9 @@ impl Inner {
 
     pub(super) async fn list_images(&self) -> Result<Vec<Image>> {
         let message = v1::ListImagesRequest::default();
-        let call = || async {
-            self.link
-                .images()
-                .list_images(within(REQUEST_TIMEOUT, message.clone()))
-                .await
-        };
-        let images = self.link.ask("ListImages", call).await?.images;
+        let images = ask!(self.link, "ListImages", images.list_images(message))
+            .await?
+            .images;
         Ok(images.into_iter().map(view::image).collect())
     }
 
@@ -83,25 +74,17 @@ impl Inner {
         let message = v1::RemoveImageRequest {
             image: Some(spec(image)),
         };
-        let call = || async {
-            self.link
-                .images()
-                .remove_image(within(REQUEST_TIMEOUT, message.clone()))
-                .await
-        };
-        let removed = self.link.ask("RemoveImage", call).await.map(drop);
+        let removed = ask!(self.link, "RemoveImage", images.remove_image(message))
+            .await
+            .map(drop);
         lock(&self.image_ids).clear();
         removed
     }
 
     pub(super) async fn image_fs_info(&self) -> Result<ImageFsInfo> {
         let message = v1::ImageFsInfoRequest {};
-        let call = || async {
-            self.link
-                .images()
-                .image_fs_info(within(REQUEST_TIMEOUT, message))
-                .await
-        };
-        Ok(view::image_fs_info(self.link.ask("ImageFsInfo", call).await?))
+        Ok(view::image_fs_info(
+            ask!(self.link, "ImageFsInfo", images.image_fs_info(message)).await?,
+        ))
     }
 }

@@ -128,28 +128,30 @@ impl Link {
             .max_encoding_message_size(MAX_MESSAGE)
     }
 
-    /// Waits for an answer, as long as most may take.
-    pub(super) async fn ask<T, F>(&self, verb: &str, call: impl Fn() -> F) -> Result<T, EngineError>
-    where
-        F: Future<Output = Result<Response<T>, Status>>,
-    {
-        self.ask_within(verb, Some(REQUEST_TIMEOUT), call).await
-    }
-
     /// Waits for an answer, for ever if there is no limit. A request that never left, because the connection turned out to
-    /// be an old one, is sent again.
-    pub(super) async fn ask_within<T, F>(
+    /// be an old one, is sent again. See [`ask`], which knows the methods.
+    pub(super) async fn send<M, T, F>(
         &self,
         verb: &str,
         limit: Option<Duration>,
-        call: impl Fn() -> F,
+        message: M,
+        call: impl Fn(Request<M>) -> F,
     ) -> Result<T, EngineError>
     where
+        M: Clone,
         F: Future<Output = Result<Response<T>, Status>>,
     {
+        let request = || {
+            let mut request = Request::new(message.clone());
+            if let Some(limit) = limit {
+                // The other side gives up, too, when its time is over.
+                request.set_timeout(limit);
+            }
+            request
+        };
         let work = async {
-            match call().await {
-                Err(status) if failure::never_left(&status) => call().await,
+            match call(request()).await {
+                Err(status) if failure::never_left(&status) => call(request()).await,
                 answer => answer,
             }
         };
@@ -172,12 +174,20 @@ impl Link {
     }
 }
 
-/// A request that the other side gives up on, too, when its time is over.
-pub(super) fn within<T>(limit: Duration, message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(limit);
-    request
+/// A call of the other runtime by its name in messages, its service and its method, as long as most calls may take or
+/// `within` another limit (`Option<Duration>`): `ask!(link, "StopPodSandbox", runtime.stop_pod_sandbox(message)).await`.
+macro_rules! ask {
+    ($link:expr, $verb:literal, $service:ident.$method:ident($message:expr)) => {
+        ask!($link, $verb within Some(crate::remote::link::REQUEST_TIMEOUT), $service.$method($message))
+    };
+    ($link:expr, $verb:literal within $limit:expr, $service:ident.$method:ident($message:expr)) => {
+        $link.send($verb, $limit, $message, |request| {
+            let mut client = $link.$service();
+            async move { client.$method(request).await }
+        })
+    };
 }
+pub(super) use ask;
 
 /// Connects to the socket, with patience.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 
 use super::calls::{AT_ONCE, labelled, lacking, there};
-use super::link::{REQUEST_TIMEOUT, within};
+use super::link::ask;
 use super::notes::{self, POD_UID};
 use super::{Inner, Result, features, lock, request, view};
 use crate::engine::EngineError;
@@ -36,15 +36,7 @@ impl Inner {
             config: Some(request::sandbox(&notes::on_sandbox(config.clone())?)?),
             runtime_handler,
         };
-        let call = || async {
-            self.link
-                .runtime()
-                .run_pod_sandbox(within(RUN_SANDBOX_TIMEOUT, message.clone()))
-                .await
-        };
-        match self
-            .link
-            .ask_within("RunPodSandbox", Some(RUN_SANDBOX_TIMEOUT), call)
+        match ask!(self.link, "RunPodSandbox" within Some(RUN_SANDBOX_TIMEOUT), runtime.run_pod_sandbox(message))
             .await
         {
             Ok(reply) => Ok(SandboxId(reply.pod_sandbox_id)),
@@ -85,13 +77,11 @@ impl Inner {
                 ..Default::default()
             }),
         };
-        let call = || async {
-            self.link
-                .runtime()
-                .list_pod_sandbox(within(REQUEST_TIMEOUT, message.clone()))
-                .await
-        };
-        Ok(self.link.ask("ListPodSandbox", call).await?.items)
+        Ok(
+            ask!(self.link, "ListPodSandbox", runtime.list_pod_sandbox(message))
+                .await?
+                .items,
+        )
     }
 
     pub(super) async fn stop_pod_sandbox(&self, id: &SandboxId) -> Result<()> {
@@ -99,26 +89,18 @@ impl Inner {
         let message = v1::StopPodSandboxRequest {
             pod_sandbox_id: id.0.clone(),
         };
-        let call = || async {
-            self.link
-                .runtime()
-                .stop_pod_sandbox(within(REQUEST_TIMEOUT, message.clone()))
-                .await
-        };
-        self.link.ask("StopPodSandbox", call).await.map(drop)
+        ask!(self.link, "StopPodSandbox", runtime.stop_pod_sandbox(message))
+            .await
+            .map(drop)
     }
 
     pub(super) async fn remove_pod_sandbox(&self, id: &SandboxId) -> Result<()> {
         let message = v1::RemovePodSandboxRequest {
             pod_sandbox_id: id.0.clone(),
         };
-        let call = || async {
-            self.link
-                .runtime()
-                .remove_pod_sandbox(within(REQUEST_TIMEOUT, message.clone()))
-                .await
-        };
-        self.link.ask("RemovePodSandbox", call).await.map(drop)
+        ask!(self.link, "RemovePodSandbox", runtime.remove_pod_sandbox(message))
+            .await
+            .map(drop)
     }
 
     /// A sandbox's status as the runtime tells it.
@@ -131,13 +113,7 @@ impl Inner {
             pod_sandbox_id: id.0.clone(),
             verbose,
         };
-        let call = || async {
-            self.link
-                .runtime()
-                .pod_sandbox_status(within(REQUEST_TIMEOUT, message.clone()))
-                .await
-        };
-        let reply = self.link.ask("PodSandboxStatus", call).await?;
+        let reply = ask!(self.link, "PodSandboxStatus", runtime.pod_sandbox_status(message)).await?;
         let status = reply
             .status
             .ok_or_else(|| lacking(&self.link.who(), "the sandbox's status"))?;
@@ -181,12 +157,12 @@ impl Inner {
             overhead: limits(overhead)?,
             resources: limits(resources)?,
         };
-        let call = || async {
-            self.link
-                .runtime()
-                .update_pod_sandbox_resources(within(REQUEST_TIMEOUT, message.clone()))
-                .await
-        };
-        self.link.ask("UpdatePodSandboxResources", call).await.map(drop)
+        ask!(
+            self.link,
+            "UpdatePodSandboxResources",
+            runtime.update_pod_sandbox_resources(message)
+        )
+        .await
+        .map(drop)
     }
 }

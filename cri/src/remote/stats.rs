@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::link::ask;
 use super::{Inner, Result};
 use crate::engine::EngineError;
 use crate::types::{ContainerId, SandboxId};
@@ -15,8 +16,13 @@ impl Inner {
         if ids.len() >= MANY {
             let wanted: BTreeSet<&str> = ids.iter().map(|id| id.0.as_str()).collect();
             let request = v1::ListContainerStatsRequest::default();
-            let call = || async { self.link.runtime().list_container_stats(request.clone()).await };
-            let mut stats = self.link.ask("ListContainerStats", call).await?.stats;
+            let mut stats = ask!(
+                self.link,
+                "ListContainerStats",
+                runtime.list_container_stats(request)
+            )
+            .await?
+            .stats;
             let id = |stats: &v1::ContainerStats| stats.attributes.as_ref().map(|of| of.id.clone());
             stats.retain(|stats| id(stats).is_some_and(|id| wanted.contains(id.as_str())));
             return Ok(stats);
@@ -26,8 +32,7 @@ impl Inner {
             let request = v1::ContainerStatsRequest {
                 container_id: id.0.clone(),
             };
-            let call = || async { self.link.runtime().container_stats(request.clone()).await };
-            match self.link.ask("ContainerStats", call).await {
+            match ask!(self.link, "ContainerStats", runtime.container_stats(request)).await {
                 Ok(reply) => found.extend(reply.stats),
                 // It has gone meanwhile, and uses nothing.
                 Err(EngineError::NotFound(_)) => {}
@@ -41,8 +46,13 @@ impl Inner {
         if ids.len() >= MANY {
             let wanted: BTreeSet<&str> = ids.iter().map(|id| id.0.as_str()).collect();
             let request = v1::ListPodSandboxStatsRequest::default();
-            let call = || async { self.link.runtime().list_pod_sandbox_stats(request.clone()).await };
-            let mut stats = self.link.ask("ListPodSandboxStats", call).await?.stats;
+            let mut stats = ask!(
+                self.link,
+                "ListPodSandboxStats",
+                runtime.list_pod_sandbox_stats(request)
+            )
+            .await?
+            .stats;
             let id = |stats: &v1::PodSandboxStats| stats.attributes.as_ref().map(|of| of.id.clone());
             stats.retain(|stats| id(stats).is_some_and(|id| wanted.contains(id.as_str())));
             return Ok(stats);
@@ -52,8 +62,7 @@ impl Inner {
             let request = v1::PodSandboxStatsRequest {
                 pod_sandbox_id: id.0.clone(),
             };
-            let call = || async { self.link.runtime().pod_sandbox_stats(request.clone()).await };
-            match self.link.ask("PodSandboxStats", call).await {
+            match ask!(self.link, "PodSandboxStats", runtime.pod_sandbox_stats(request)).await {
                 Ok(reply) => found.extend(reply.stats),
                 Err(EngineError::NotFound(_) | EngineError::FailedPrecondition(_)) => {}
                 Err(error) => return Err(error),
@@ -64,13 +73,23 @@ impl Inner {
 
     pub(super) async fn metric_descriptors(&self) -> Result<Vec<v1::MetricDescriptor>> {
         let request = v1::ListMetricDescriptorsRequest {};
-        let call = || async { self.link.runtime().list_metric_descriptors(request).await };
-        Ok(self.link.ask("ListMetricDescriptors", call).await?.descriptors)
+        Ok(ask!(
+            self.link,
+            "ListMetricDescriptors",
+            runtime.list_metric_descriptors(request)
+        )
+        .await?
+        .descriptors)
     }
 
     pub(super) async fn pod_sandbox_metrics(&self) -> Result<Vec<v1::PodSandboxMetrics>> {
         let request = v1::ListPodSandboxMetricsRequest {};
-        let call = || async { self.link.runtime().list_pod_sandbox_metrics(request).await };
-        Ok(self.link.ask("ListPodSandboxMetrics", call).await?.pod_metrics)
+        Ok(ask!(
+            self.link,
+            "ListPodSandboxMetrics",
+            runtime.list_pod_sandbox_metrics(request)
+        )
+        .await?
+        .pod_metrics)
     }
 }

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::link::{REQUEST_TIMEOUT, within};
+use super::link::ask;
 use super::{Inner, Result};
 use crate::engine::{EngineError, EventStream};
 use crate::session::{Session, StreamOptions};
@@ -70,14 +70,7 @@ pub(super) async fn exec(
             stdout: options.stdout,
             stderr: options.stderr,
         };
-        let call = || async {
-            inner
-                .link
-                .runtime()
-                .exec(within(REQUEST_TIMEOUT, message.clone()))
-                .await
-        };
-        Ok(inner.link.ask("Exec", call).await?.url)
+        Ok(ask!(inner.link, "Exec", runtime.exec(message)).await?.url)
     };
     let connect = |url: String, transport| async move {
         client::session((&url, &inner.trust), options, transport, async { Ok(0) }.boxed()).await
@@ -110,14 +103,7 @@ pub(super) async fn attach(inner: &Arc<Inner>, id: &ContainerId, options: Stream
             stdout: options.stdout,
             stderr: options.stderr,
         };
-        let call = || async {
-            inner
-                .link
-                .runtime()
-                .attach(within(REQUEST_TIMEOUT, message.clone()))
-                .await
-        };
-        Ok(inner.link.ask("Attach", call).await?.url)
+        Ok(ask!(inner.link, "Attach", runtime.attach(message)).await?.url)
     };
     let connect = |url: String, transport| async move {
         let end = end_of(Arc::clone(inner), id.clone(), inner.subscribe());
@@ -157,14 +143,9 @@ pub(super) async fn port_forward(inner: &Arc<Inner>, id: &SandboxId, port: u16) 
             pod_sandbox_id: id.0.clone(),
             port: vec![port.into()],
         };
-        let call = || async {
-            inner
-                .link
-                .runtime()
-                .port_forward(within(REQUEST_TIMEOUT, message.clone()))
-                .await
-        };
-        Ok(inner.link.ask("PortForward", call).await?.url)
+        Ok(ask!(inner.link, "PortForward", runtime.port_forward(message))
+            .await?
+            .url)
     };
     let connect =
         |url: String, transport| async move { client::forward((&url, &inner.trust), port, transport).await };
