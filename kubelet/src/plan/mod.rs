@@ -77,6 +77,9 @@ pub struct Plan {
     pub failure: Option<PodFailure>,
     /// How far a change of the pod's resources is.
     pub resize: Resize,
+    /// Running containers that are to go on. What was begun to end one of them is over: the executor forgets when it was
+    /// first told to end it, and its preStop hook.
+    pub spared: Vec<ContainerId>,
     /// When it failed as a whole, or its work was done.
     pub over_since: Option<UnixNanos>,
 }

@@ -326,6 +326,11 @@ fn keep(view: &View<'_>, container: &Container, role: Role, record: &ContainerSt
         probes::while_stopping(view, container, record, plan);
         return stop_container(view, record, &kill(view, record, reason, grace), plan);
     }
+    // One that was told to end ends, whatever is wanted by now.
+    let stopping = StepKey::StopContainer(record.id.clone());
+    if !view.observed.in_flight.contains(&stopping) {
+        plan.spared.push(record.id.clone());
+    }
     resize::sync_container(view, container, role, record, plan);
     if view.startup(container, record) == Startup::InHook {
         return run_post_start(container, record, plan);

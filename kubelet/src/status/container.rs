@@ -45,9 +45,7 @@ pub(super) fn status(
         image: shown_image(view, container),
         image_id: newest.map(|record| image_id(view, record)).unwrap_or_default(),
         container_id: newest.map(|record| format!("{RUNTIME}://{}", record.id)),
-        restart_count: newest.map_or(0, |record| {
-            i32::try_from(record.config.attempt).unwrap_or(i32::MAX)
-        }),
+        restart_count: restart_count(previous, &container.name, newest),
         ready: is_ready(view, container, role, newest) && !waits,
         started: Some(started),
         state: Some(state),
@@ -80,6 +78,21 @@ fn user(user: &berth_cri::ContainerUser) -> ContainerUser {
             ),
         }),
     }
+}
+
+/// How often it was made anew. What could not be made, or was cut off by the end of a daemon, leaves no record, but was
+/// counted once.
+fn restart_count(previous: Option<&PodStatus>, name: &str, newest: Option<&Record>) -> i32 {
+    let now = newest.map_or(0, |record| {
+        i32::try_from(record.config.attempt).unwrap_or(i32::MAX)
+    });
+    let before = previous.and_then(|previous| {
+        let lists = [&previous.init_container_statuses, &previous.container_statuses];
+        let mut all = lists.into_iter().flatten().flatten();
+        all.find(|status| status.name == name)
+            .map(|status| status.restart_count)
+    });
+    now.max(before.unwrap_or(0))
 }
 
 /// The end before the newest run, as the last status had it: of an init container that has done its work only one record

@@ -41,9 +41,16 @@ impl Memory {
         }
     }
 
-    /// The hooks of containers that run already were run by the daemon that started them.
-    pub(super) fn adopt(&mut self, containers: &[ContainerStatus]) {
-        for container in containers.iter().filter(|c| c.state == ContainerState::Running) {
+    /// The hooks of containers that run already were run by the daemon that started them, as far as its record says: one
+    /// that was cut off with it is run again.
+    pub(super) fn adopt(
+        &mut self,
+        containers: &[ContainerStatus],
+        post_started: Option<&BTreeSet<ContainerId>>,
+    ) {
+        let had_it = |id: &ContainerId| post_started.is_none_or(|all| all.contains(id));
+        let running = containers.iter().filter(|c| c.state == ContainerState::Running);
+        for container in running.filter(|container| had_it(&container.id)) {
             let key = (container.id.clone(), HookKind::PostStart);
             self.hooks.entry(key).or_insert(HookOutcome::Succeeded);
         }
@@ -92,6 +99,16 @@ impl Memory {
     pub(super) fn has_failed_so(&self, kind: impl Fn(&StepKey) -> bool, message: &str) -> bool {
         let mut failures = self.failures.iter();
         failures.any(|(key, failure)| kind(key) && failure.message == message)
+    }
+
+    /// These containers go on: whatever was begun to end one of them is forgotten. Returns whether anything was.
+    pub(super) fn spare(&mut self, containers: &[ContainerId]) -> bool {
+        let mut any = false;
+        for id in containers {
+            any |= self.kill_started.remove(id).is_some();
+            self.hooks.remove(&(id.clone(), HookKind::PreStop));
+        }
+        any
     }
 
     pub(super) fn hook_ended(&mut self, id: ContainerId, kind: HookKind, outcome: HookOutcome) {

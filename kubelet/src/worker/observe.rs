@@ -25,10 +25,13 @@ impl Worker {
         }
         if !self.adopted {
             self.adopted = true;
-            self.memory.adopt(&containers);
+            self.memory.adopt(&containers, self.record.post_started.as_ref());
             self.announcer.adopt(&self.reporter, &sandboxes, &containers);
         }
         self.memory.retain(&containers);
+        if let Some(all) = &mut self.record.post_started {
+            all.retain(|id| containers.iter().any(|container| container.id == *id));
+        }
         self.announcer.containers(&self.reporter, &containers);
         self.note_restarts(&containers);
         self.read_termination_messages(&containers);

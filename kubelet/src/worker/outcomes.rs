@@ -1,10 +1,12 @@
 //! What came of the steps of a plan, and what of it a worker has to remember.
 
+use berth_cri::ContainerId;
+
 use super::event::EventReason;
 use super::execute::Done;
 use super::pod::Worker;
 use crate::defaults::IMMEDIATE_EVICTION_GRACE_PERIOD;
-use crate::plan::{self, DEADLINE_EXCEEDED, HookKind, Plan, PodFailure, Stage, Step, StepKey};
+use crate::plan::{self, DEADLINE_EXCEEDED, HookKind, HookOutcome, Plan, PodFailure, Stage, Step, StepKey};
 
 impl Worker {
     pub(super) fn done(&mut self, done: Done) {
@@ -25,7 +27,12 @@ impl Worker {
             }
             Done::Group(limits) => self.group_is(limits),
             Done::Resized(id, resources) => self.container_has(id, resources),
-            Done::Hook(id, kind, outcome) => self.memory.hook_ended(id, kind, outcome),
+            Done::Hook(id, kind, outcome) => {
+                if (kind, &outcome) == (HookKind::PostStart, &HookOutcome::Succeeded) {
+                    self.note_post_start(id.clone());
+                }
+                self.memory.hook_ended(id, kind, outcome);
+            }
         }
     }
 
@@ -104,6 +111,24 @@ impl Worker {
                 self.reporter
                     .container(EventReason::FailedPreStopHook, name, message);
             }
+        }
+    }
+
+    /// Remembers that a container's postStart hook has done its work, so that the next daemon does not run it again.
+    fn note_post_start(&mut self, id: ContainerId) {
+        let Some(all) = &mut self.record.post_started else {
+            return;
+        };
+        if all.insert(id) {
+            self.save();
+        }
+    }
+
+    /// Forgets that containers were to end which are to go on now.
+    pub(super) fn note_spared(&mut self, plan: &Plan) {
+        if self.memory.spare(&plan.spared) {
+            self.record.kill_started.clone_from(&self.memory.kill_started);
+            self.save();
         }
     }
 

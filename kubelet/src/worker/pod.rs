@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use berth_cri::{EngineError, UnixNanos};
+use k8s_openapi::api::core::v1::PodStatus;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
@@ -51,6 +52,8 @@ pub(super) struct Worker {
     pub(super) announcer: Announcer,
     /// The pod was looked at once.
     pub(super) adopted: bool,
+    /// The status that an earlier daemon left, until there is a newer one.
+    pub(super) recalled: Option<PodStatus>,
     /// Containers that are to be started anew, by name, until the next look tells which ones these are.
     pub(super) restart_asked: BTreeSet<String>,
     /// Volumes are being set up with objects that are others by now.
@@ -95,6 +98,7 @@ impl Worker {
         let plan = plan::plan(&self.desired, &observed, now);
         self.note_failure(&plan);
         self.note_resize(&plan);
+        self.note_spared(&plan);
         self.publish(&observed, &plan, now);
         if plan.stage == Stage::Gone && self.tasks.is_empty() {
             return Ok(self.finish().await);
@@ -122,7 +126,9 @@ impl Worker {
         let status = if frozen {
             last.status.clone()
         } else {
-            status::pod_status(&self.desired, observed, plan, Some(&last.status), now)
+            let recalled = self.recalled.take();
+            let previous = recalled.as_ref().unwrap_or(&last.status);
+            status::pod_status(&self.desired, observed, plan, Some(previous), now)
         };
         if !frozen {
             self.announcer.status(&self.reporter, &status);

@@ -43,6 +43,10 @@ pub struct PodRecord {
     /// Containers that somebody wants to be started anew.
     #[serde(default)]
     pub restarts: BTreeSet<ContainerId>,
+    /// Containers whose postStart hook has done its work: an adopted container that is not among them gets it (again).
+    /// `None` in records of versions that did not keep it, where each is taken to have had it.
+    #[serde(default)]
+    pub post_started: Option<BTreeSet<ContainerId>>,
     /// Its ids on the node, if they are its own (`hostUsers: false`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_ids: Option<UserIds>,
@@ -80,6 +84,7 @@ impl PodRecord {
             probes: BTreeMap::new(),
             kill_started: BTreeMap::new(),
             restarts: BTreeSet::new(),
+            post_started: Some(BTreeSet::new()),
             user_ids: None,
             sizes: None,
             failed: None,

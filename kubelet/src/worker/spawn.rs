@@ -150,6 +150,7 @@ pub fn spawn(
         reporter.pod(reason, failure.message);
     }
     let worker = Worker {
+        recalled: records.load_status(&desired.uid),
         dir: PodDir::new(&node.kubelet_root, &desired.uid),
         memory: Memory::recall(&record),
         node,

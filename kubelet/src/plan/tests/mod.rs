@@ -2,5 +2,6 @@
 
 mod properties;
 mod resize;
+mod rules;
 mod scenarios;
 mod simulator;

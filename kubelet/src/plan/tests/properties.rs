@@ -139,7 +139,7 @@ fn to_json(index: usize, of: &Container) -> Value {
 }
 
 /// A pod of these containers (kind 0: init, 1: sidecar, 2: main), with at least one main one.
-fn simulator(containers: &[Container], policy: &str, deadline: Option<u64>) -> Simulator {
+fn simulator(containers: &[Container], policy: &str, deadline: Option<u64>, grace: u64) -> Simulator {
     let mut lists = (Vec::new(), Vec::new());
     let mut all = containers.to_vec();
     if let Some(last) = all.last_mut() {
@@ -150,6 +150,7 @@ fn simulator(containers: &[Container], policy: &str, deadline: Option<u64>) -> S
         list.push(to_json(index, one));
     }
     let mut spec = json!({"restartPolicy": policy, "initContainers": lists.0, "containers": lists.1});
+    spec["terminationGracePeriodSeconds"] = json!(grace);
     if let Some(deadline) = deadline {
         spec["activeDeadlineSeconds"] = json!(deadline);
     }
@@ -165,7 +166,7 @@ fn policies() -> impl Strategy<Value = &'static str> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig { max_shrink_time: 20_000, ..ProptestConfig::with_cases(400) })]
 
     /// Whatever happens, every rule holds all the way, and a deleted pod leaves nothing.
     #[test]
@@ -175,19 +176,23 @@ proptest! {
         deadline in prop::option::weighted(0.3, 1_u64..100),
         disturbances in prop::collection::vec(disturbance(), 0..5),
         durations in prop::collection::vec(0_u64..4, 1..5),
+        (hooks_hang, grace) in (any::<bool>(), prop_oneof![Just(30_u64), 0_u64..40]),
         failing in prop::collection::btree_map(
             prop_oneof![
                 Just("SetUpVolumes"), Just("PullImage"), Just("RunSandbox"), Just("StartContainer"), Just("StopContainer"),
                 Just("ResizePod"), Just("ResizeContainer"), Just("StopSandbox"), Just("RemoveSandbox"), Just("RemoveContainer"), Just("TearDownVolumes"), Just("RemoveCgroup"),
             ].prop_map(str::to_owned),
-            1_u32..3,
+            1_u32..4,
             0..3,
         ),
+        failed_starts in 0_u32..3,
     ) {
-        let mut node = simulator(&containers, policy, deadline);
+        let mut node = simulator(&containers, policy, deadline, grace);
         node.disturbances = disturbances;
+        node.hooks_hang = hooks_hang;
         node.durations = durations;
         node.failing = failing;
+        node.failed_starts = failed_starts;
         node.run(2_000);
         node.disturbances.push((node.second() + 1, Disturbance::Delete(None)));
         let plan = node.run(1_000_000);
@@ -211,6 +216,7 @@ proptest! {
             any::<bool>().prop_map(Disturbance::Readiness),
         ]), 0..4),
         durations in prop::collection::vec(0_u64..4, 1..5),
+        hooks_hang in any::<bool>(),
     ) {
         let mut containers = containers;
         for one in &mut containers {
@@ -223,7 +229,8 @@ proptest! {
             let good = Run { ends: (one.kind == 0).then_some((1, 0)), ..Run::default() };
             one.runs.push(good);
         }
-        let mut node = simulator(&containers, policy, None);
+        let mut node = simulator(&containers, policy, None, 30);
+        node.hooks_hang = hooks_hang;
         if let Some(main) = containers.len().checked_sub(1) {
             node.runs.get_mut(&format!("c{main}")).unwrap().last_mut().unwrap().ends = None;
         }

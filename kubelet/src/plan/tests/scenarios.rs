@@ -405,6 +405,62 @@ fn a_lost_sandbox_is_made_anew() {
     assert_eq!((node.order_of(&["sandbox"]).len(), node.phase()), (1, "Failed"));
 }
 
+/// The sandbox of a pod that is deleted goes before its second container was ever made: that is no loss.
+#[test]
+fn a_deleted_pod_has_not_lost_its_sandbox() {
+    let spec = r#"{"restartPolicy":"Never","containers":[{"name":"c","image":"i:1"},
+        {"name":"d","image":"j:1","imagePullPolicy":"Never"}]}"#;
+    let mut node = Simulator::new(spec)
+        .disturb(10, Disturbance::Delete(None))
+        .fail("RemoveSandbox", 1);
+    let plan = node.run(15);
+    assert_eq!((plan.stage, plan.failure), (Stage::Removing, None));
+    let status = node.status.clone().unwrap();
+    assert_eq!((node.phase(), status.reason), ("Failed", None));
+    assert_eq!(node.run(100).stage, Stage::Gone);
+}
+
+/// Nothing but the plan ends a hook that hangs, and it does so once the time is over that there was at the beginning.
+#[test]
+fn a_hook_that_hangs_gets_no_more_time_than_at_the_beginning() {
+    let spec = r#"{"terminationGracePeriodSeconds":10,"containers":[{"name":"c","image":"i:1",
+        "lifecycle":{"preStop":{"exec":{"command":["x"]}}},"livenessProbe":{"exec":{"command":["x"]}}}]}"#;
+    let sick = Run {
+        liveness_fails_after: Some(5),
+        stops_in: 60,
+        ..Run::default()
+    };
+    let mut node = Simulator::new(spec)
+        .runs("c", &[sick, Run::default()])
+        .disturb(9, Disturbance::Readiness(false));
+    node.hooks_hang = true;
+    node.run(100);
+    assert_eq!(node.seconds_of("end c 137"), [17]);
+}
+
+/// A container that is not to end any more after all gets all of its time, and its hook, when it does.
+#[test]
+fn a_container_that_was_spared_ends_like_any_other() {
+    let spec = r#"{"terminationGracePeriodSeconds":10,"containers":[{"name":"c","image":"i:1",
+        "resources":{"limits":{"cpu":"1","memory":"10Mi"}},
+        "resizePolicy":[{"resourceName":"memory","restartPolicy":"RestartContainer"}],
+        "lifecycle":{"preStop":{"exec":{"command":["x"]}}},"livenessProbe":{"exec":{"command":["x"]}}}]}"#;
+    let sick = Run {
+        liveness_fails_after: Some(60),
+        ..Run::default()
+    };
+    let mut node = Simulator::new(spec)
+        .runs("c", &[sick, Run::default()])
+        .disturb(5, Disturbance::Resize(20))
+        // It had 1 CPU and 10 MiB.
+        .disturb(8, Disturbance::Resize(10));
+    node.durations = vec![4];
+    node.run(100);
+    let (killed, hook) = (node.seconds_of("stop c"), node.seconds_of("PreStop c"));
+    assert_eq!((killed.len(), hook.len()), (1, 1), "{:#?}", node.log);
+    assert!(killed[0] >= 60);
+}
+
 #[test]
 fn a_restarted_daemon_touches_nothing() {
     let spec =

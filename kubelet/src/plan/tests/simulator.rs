@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus, ResourceRequirements};
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use super::rules::Seen;
 use crate::defaulting::default_pod;
 use crate::identity::PodUid;
 use crate::plan::*;
@@ -53,6 +54,10 @@ fn resize_all(pod: &mut Pod, to: u32) {
 }
 
 pub(super) const SECOND: u64 = 1_000_000_000;
+
+/// No story takes more looks than this, nor more at one time: one that does goes round in circles.
+const MOST_LOOKS: usize = 5_000;
+const MOST_AT_ONCE: usize = 300;
 
 /// What one run of a container does.
 #[derive(Clone, Copy, Debug)]
@@ -109,8 +114,8 @@ pub(super) enum Disturbance {
     ClockJump(i64),
 }
 
-struct Task {
-    step: Step,
+pub(super) struct Task {
+    pub(super) step: Step,
     ends_at: UnixNanos,
 }
 
@@ -128,10 +133,16 @@ pub(super) struct Simulator {
     pub(super) failing: BTreeMap<String, u32>,
     /// How long a step takes: cycled through.
     pub(super) durations: Vec<u64>,
-    tasks: Vec<Task>,
-    begun: UnixNanos,
+    /// preStop hooks end neither by themselves nor at their deadline: only the plan ends them.
+    pub(super) hooks_hang: bool,
+    pub(super) tasks: Vec<Task>,
+    pub(super) begun: UnixNanos,
+    /// What [`rules`](super::rules) remember.
+    pub(super) seen: Seen,
+    /// Containers whose postStart hook did its work, as the pod's record keeps them.
+    post_started: BTreeSet<ContainerId>,
     steps_done: usize,
-    failed_starts: u32,
+    pub(super) failed_starts: u32,
     /// Main containers that ran, by how often.
     pub(super) starts: BTreeMap<String, u32>,
     last_plan: Plan,
@@ -179,7 +190,10 @@ impl Simulator {
             disturbances: Vec::new(),
             failing: BTreeMap::new(),
             durations: vec![0],
+            hooks_hang: false,
             tasks: Vec::new(),
+            seen: Seen::default(),
+            post_started: BTreeSet::new(),
             begun,
             steps_done: 0,
             failed_starts: 0,
@@ -246,7 +260,16 @@ impl Simulator {
 
     /// Goes on until nothing more can happen, or until `limit` seconds have passed. Returns the last plan.
     pub(super) fn run(&mut self, limit: u64) -> Plan {
-        for _ in 0..20_000 {
+        let mut at_once = (self.now, 0);
+        for _ in 0..MOST_LOOKS {
+            at_once = if at_once.0 == self.now {
+                (self.now, at_once.1 + 1)
+            } else {
+                (self.now, 0)
+            };
+            if at_once.1 > MOST_AT_ONCE {
+                break;
+            }
             let plan = self.look();
             self.begin(&plan);
             let Some(next) = self.next_event(&plan) else {
@@ -284,11 +307,16 @@ impl Simulator {
         });
         assert_eq!(waits, None, "a step that just failed is tried at once");
         self.check_resize(&plan);
+        self.check_rules(&plan);
         if plan.stage != Stage::Gone && self.last_plan.stage != Stage::Removing {
             self.check_status(&plan);
         }
         if let (Some(failure), Some(at), None) = (&plan.failure, plan.over_since, &self.observed.failed) {
             self.observed.failed = Some((at, failure.clone()));
+        }
+        for id in &plan.spared {
+            self.observed.kill_started.remove(id);
+            self.observed.hooks.remove(&(id.clone(), HookKind::PreStop));
         }
         if let (Some(allocated), Some(sizes)) = (&plan.resize.allocated, &mut self.observed.sizes) {
             sizes.allocated.clone_from(allocated);
@@ -358,6 +386,7 @@ impl Simulator {
                 .flatten()
                 .any(|condition| condition.type_ == kind && condition.status == "True")
         };
+        self.check_containers(&status);
         if ready("Ready") {
             assert!(
                 status
@@ -396,6 +425,7 @@ impl Simulator {
                 Some(_) => continue,
                 None => {}
             }
+            self.check_end(plan, step);
             if let Step::StopContainer { id, .. }
             | Step::RunHook {
                 id,
@@ -646,6 +676,10 @@ impl Simulator {
                 let stops_in = Duration::from_secs(self.behaviour(id).stops_in);
                 u64::try_from(stops_in.min(*timeout).as_nanos()).unwrap()
             }
+            Step::RunHook {
+                kind: HookKind::PreStop,
+                ..
+            } if self.hooks_hang => 1_000_000 * SECOND,
             Step::RunHook { deadline, .. } if *deadline != 0 => usual.min(deadline - self.now),
             _ => usual,
         }
@@ -777,9 +811,12 @@ impl Simulator {
                     .desired
                     .deletion
                     .map_or(self.now, |deletion| deletion.requested_at);
+                // As the worker has it: who asks again can only shorten it.
+                let before = self.desired.deletion.and_then(|deletion| deletion.grace);
+                let graces = before.into_iter().chain(grace.map(Duration::from_secs));
                 self.desired.deletion = Some(Deletion {
                     requested_at,
-                    grace: grace.map(Duration::from_secs),
+                    grace: graces.min(),
                 });
             }
             Disturbance::RestartDaemon => self.restart_daemon(),
@@ -810,18 +847,25 @@ impl Simulator {
         }
     }
 
-    /// Only the engine's records, the pod's directory and the image store outlive the daemon.
+    /// Only the engine's records, the pod's record, its directory and the image store outlive the daemon.
     fn restart_daemon(&mut self) {
         self.note("daemon".to_owned());
         self.tasks.clear();
-        let adopted =
-            |record: &ContainerStatus| ((record.id.clone(), HookKind::PostStart), HookOutcome::Succeeded);
-        let hooks = self.observed.containers.iter().map(adopted).collect();
+        let adopted = |id: &ContainerId| ((id.clone(), HookKind::PostStart), HookOutcome::Succeeded);
+        let hooks = self.post_started.iter().map(adopted).collect();
+        let good = |verdict: Option<bool>| verdict.filter(|good| *good);
+        let mut probes = std::mem::take(&mut self.observed.probes);
+        for results in probes.values_mut() {
+            // What failed has to fail again.
+            (results.startup, results.liveness) = (good(results.startup), good(results.liveness));
+        }
         let images = std::mem::take(&mut self.observed.images).into_iter();
         self.observed = Observed {
             admitted_at: self.observed.admitted_at,
             failed: self.observed.failed.take(),
             restarts: std::mem::take(&mut self.observed.restarts),
+            kill_started: std::mem::take(&mut self.observed.kill_started),
+            probes,
             sizes: self.observed.sizes.take(),
             others: self.observed.others,
             sandboxes: std::mem::take(&mut self.observed.sandboxes),
@@ -958,6 +1002,9 @@ impl Simulator {
                 } else {
                     HookOutcome::Failed("no".into())
                 };
+                if (kind, &outcome) == (HookKind::PostStart, &HookOutcome::Succeeded) {
+                    self.post_started.insert(id.clone());
+                }
                 self.observed.hooks.insert((id, kind), outcome);
             }
             Step::StopContainer {

@@ -100,3 +100,86 @@ async fn there_is_one_worker_for_a_uid() {
     again.handle.delete(None);
     again.gone().await;
 }
+
+/// A postStart hook that is cut off with its daemon is run again by the next one, and one that has done its work is not.
+#[tokio::test(start_paused = true)]
+async fn a_post_start_hook_that_was_cut_off_is_run_again() {
+    let bench = Bench::new();
+    let slow = Behaviour {
+        exec_takes: Duration::from_secs(10),
+        ..Behaviour::default()
+    };
+    bench.engine.behave("c", slow);
+    let spec = r#"{"containers":[{"name":"c","image":"i","lifecycle":{"postStart":{"exec":{"command":["hook"]}}}}]}"#;
+    let first = bench.spawn(spec);
+    let hooks = |engine: &FakeEngine| engine.order_of(&["exec"]).len();
+    bench.until("the hook", |engine| hooks(engine) == 1).await;
+    first.handle.break_off().await;
+    let mut second = bench.spawn(spec);
+    second.event(EventReason::Ready, "c").await;
+    assert_eq!(hooks(&bench.engine), 2);
+    second.handle.break_off().await;
+    let mut third = bench.spawn(spec);
+    third.event(EventReason::Ready, "c").await;
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(hooks(&bench.engine), 2);
+    assert_eq!(bench.engine.order_of(&["start"]), ["start c-0"]);
+    third.handle.delete(None);
+    third.gone().await;
+    bench.assert_clean();
+}
+
+/// What a status remembers of the one before it, it remembers of the one that an earlier daemon wrote.
+#[tokio::test(start_paused = true)]
+async fn a_status_goes_on_where_the_last_daemon_s_ended() {
+    let bench = Bench::new();
+    let spec = r#"{"containers":[{"name":"c","image":"i"}]}"#;
+    let mut first = bench.spawn(spec);
+    first.event(EventReason::Ready, "c").await;
+    sleep(Duration::from_secs(50)).await;
+    let conditions = |pod: &Running| pod.handle.state.borrow().status.conditions.clone().unwrap();
+    let before = conditions(&first);
+    first.handle.break_off().await;
+    let mut second = bench.spawn(spec);
+    second.event(EventReason::Ready, "c").await;
+    assert_eq!(conditions(&second), before);
+    second.handle.delete(None);
+    second.gone().await;
+    bench.assert_clean();
+}
+
+/// A container whose end was begun by a daemon that is no more, and is not wanted any more, has all its time when its
+/// end is wanted again.
+#[tokio::test(start_paused = true)]
+async fn an_end_that_was_cut_off_takes_no_time_from_the_next() {
+    let bench = Bench::new();
+    let slow = Behaviour {
+        exec_takes: Duration::from_secs(20),
+        ..Behaviour::default()
+    };
+    bench.engine.behave("c", slow);
+    let spec = r#"{"terminationGracePeriodSeconds":30,"containers":[{"name":"c","image":"i",
+        "lifecycle":{"preStop":{"exec":{"command":["bye"]}}},
+        "livenessProbe":{"tcpSocket":{"host":"127.0.0.1","port":1},"periodSeconds":10,"failureThreshold":3}}]}"#;
+    let first = bench.spawn(spec);
+    bench
+        .until("the hook", |engine| !engine.seconds_of("exec").is_empty())
+        .await;
+    sleep(Duration::from_secs(5)).await;
+    first.handle.break_off().await;
+    sleep(Duration::from_secs(100)).await;
+    let second = bench.spawn(spec);
+    // The probe has to fail anew, and the hook has the time that it takes.
+    bench
+        .until("its stop", |engine| !engine.seconds_of("stop c-0").is_empty())
+        .await;
+    let (hooks, stop) = (
+        bench.engine.seconds_of("exec"),
+        bench.engine.seconds_of("stop c-0"),
+    );
+    assert_eq!(hooks.len(), 2, "{:?}", bench.engine.calls());
+    assert!(stop[0] >= hooks[1] + 20, "{:?}", bench.engine.calls());
+    second.handle.delete(Some(Duration::ZERO));
+    second.gone().await;
+    bench.assert_clean();
+}
