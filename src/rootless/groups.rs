@@ -8,7 +8,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use berth_cri::cgroups::OUTSIDE_PODS;
 use berth_cri::cgroups::systemd::Scope;
@@ -16,7 +15,7 @@ use nix::unistd::Pid;
 use rustix::fs::{Access, access};
 use rustix::process::geteuid;
 
-use super::way_out::remove_below;
+use super::way_out;
 
 /// Where cgroup v2 is mounted, on machines that have it alone.
 pub(super) const ROOT: &str = "/sys/fs/cgroup";
@@ -28,8 +27,6 @@ const CONTROLLERS: [&str; 6] = ["cpuset", "cpu", "io", "memory", "pids", "hugetl
 const SLICE: &str = "app.slice";
 /// How often processes are looked for that began while others were moved.
 const ROUNDS: usize = 100;
-/// How long killed processes may take to end.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// statfs(2)'s type.
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
 
@@ -168,7 +165,8 @@ fn take(own: &str, keeper: u32, run: &Path) -> io::Result<String> {
     let directory = below_root(own);
     let path = format!("{}/{}", own.trim_end_matches('/'), name(run));
     let (node, callers) = (below_root(&path), directory.join(CALLERS));
-    clear(&node)?;
+    // What a killed keeper left: a group that passes controllers on takes no process.
+    way_out::remove(&node, || fs::remove_dir(&node))?;
     for made in [&node, &callers] {
         match fs::create_dir(made) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -185,21 +183,6 @@ fn take(own: &str, keeper: u32, run: &Path) -> io::Result<String> {
         }
     }
     Ok(path)
-}
-
-/// Removes what a killed keeper left: a group that passes controllers on takes no process. Those that were in it have been
-/// killed, and end now.
-fn clear(node: &Path) -> io::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        remove_below(node);
-        match fs::remove_dir(node) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) if Instant::now() > deadline => return Err(error),
-            Err(_) => std::thread::sleep(Duration::from_millis(10)),
-            Ok(()) => return Ok(()),
-        }
-    }
 }
 
 /// The same for each node, so that what a killed one left is found.

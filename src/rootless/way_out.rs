@@ -2,14 +2,19 @@
 //! of its cgroup namespace only files that were opened before lead out.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use berth_cri::cgroups::OUTSIDE_PODS;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, unlinkat};
 
 use super::groups::{CALLERS, ROOT, below_root};
+
+/// How long processes may take to end that have closed their files, or were killed.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Leaves the root of the node's groups, which is to pass controllers on, for a group below it.
 pub(super) fn step_aside(path: &str) -> io::Result<()> {
@@ -56,14 +61,56 @@ impl WayOut {
     /// Leaves the node's group and removes it. What can't be removed is there for the next keeper.
     pub(super) fn take(mut self) {
         if self.door.write_all(b"0").is_ok() {
-            remove_below(Path::new(ROOT));
-            let _ = unlinkat(&self.above, self.name.as_str(), AtFlags::REMOVEDIR);
+            // Commands are in it too, and a process that ends closes its connection before it leaves its group.
+            let _ = remove(Path::new(ROOT), || {
+                Ok(unlinkat(&self.above, self.name.as_str(), AtFlags::REMOVEDIR)?)
+            });
+        }
+    }
+}
+
+/// Removes a group, the last step by `itself`, and those below it, once all that is in them has ended.
+///
+/// # Errors
+/// Somebody is in it for longer than ending takes, or it is not the user's.
+pub(super) fn remove(directory: &Path, itself: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    match File::open(directory.join("cgroup.events")) {
+        Ok(mut events) => wait_until_empty(&mut events, deadline)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    remove_below(directory);
+    match itself() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Returns when a group and those below it have no process any more, which its `cgroup.events` tells.
+fn wait_until_empty(events: &mut File, deadline: Instant) -> io::Result<()> {
+    loop {
+        let mut text = String::new();
+        events.rewind()?;
+        events.read_to_string(&mut text)?;
+        if text.lines().any(|line| line == "populated 0") {
+            return Ok(());
+        }
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        if remaining.is_zero() {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        let patience = Timespec::try_from(remaining).map_err(io::Error::other)?;
+        // Whatever comes of it, what the file says is looked at again.
+        match poll(&mut [PollFd::new(events, PollFlags::PRI)], Some(&patience)) {
+            Err(rustix::io::Errno::INTR) => {}
+            polled => drop(polled?),
         }
     }
 }
 
 /// Removes groups that nobody is in.
-pub(super) fn remove_below(directory: &Path) {
+fn remove_below(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_below(&entry.path());

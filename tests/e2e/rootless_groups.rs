@@ -82,7 +82,6 @@ impl Given {
 }
 
 #[test]
-#[ignore = "fails now and then: a group of the keeper is left behind"]
 fn pods_have_groups_in_the_one_that_was_given_to_the_user() {
     let node = Node::new();
     let user = OrdinaryUser::new(&node);
@@ -155,7 +154,6 @@ fn pods_have_groups_in_the_one_that_was_given_to_the_user() {
 }
 
 #[test]
-#[ignore = "fails now and then: a group of the keeper is left behind"]
 fn a_killed_keeper_s_groups_are_used_again_and_removed() {
     let node = Node::new();
     let user = OrdinaryUser::new(&node);
@@ -200,7 +198,6 @@ fn a_killed_keeper_s_groups_are_used_again_and_removed() {
 }
 
 #[test]
-#[ignore = "fails now and then: a group of the keeper is left behind"]
 fn limits_without_their_controller_are_refused_by_name() {
     let node = Node::new();
     let user = OrdinaryUser::new(&node);
@@ -225,6 +222,49 @@ fn limits_without_their_controller_are_refused_by_name() {
     eventually("the user's node ends", || {
         node.processes().is_empty().then_some(())
     });
+    given.remove();
+    user.remove();
+    node.finish();
+}
+
+#[test]
+fn a_process_that_ends_after_its_node_leaves_no_group_behind() {
+    let node = Node::new();
+    let user = OrdinaryUser::new(&node);
+    let given = Given::new(&node);
+    let manifest = pod(
+        "brief",
+        json!({ "containers": [container("main", &["sleep", "inf"], json!({}))] }),
+    );
+    let file = user.file("pod.yaml", &manifest);
+    let pod = given.start(&user.berth(&["run", &file.display().to_string()]));
+    pod.line("main started");
+    let groups = given.groups();
+    let nodes = groups.iter().find(|group| group.ends_with("/berth-node"));
+    // As a command is that has closed its connection, and takes its time to end.
+    let mut late = Command::new("sleep");
+    let mut late = late.arg("600").spawn().unwrap();
+    fs::write(format!("{}/cgroup.procs", nodes.unwrap()), late.id().to_string()).unwrap();
+    pod.interrupt();
+    pod.wait().expect_code(0);
+    let keepers = || {
+        let all = node.processes();
+        all.into_iter()
+            .find(|process| process.command.contains("--first"))
+    };
+    eventually("the keeper has left its own group", || {
+        let group = fs::read_to_string(format!("/proc/{}/cgroup", keepers().expect("a keeper").pid));
+        group.ok()?.contains("/berth-callers").then_some(())
+    });
+    late.kill().unwrap();
+    late.wait().unwrap();
+    eventually("the user's node ends", || keepers().is_none().then_some(()));
+    let left = given.groups();
+    assert!(
+        left.iter().all(|group| group.ends_with("/berth-callers")),
+        "left behind: {left:?}"
+    );
+    assert_eq!(user.leftovers(), [""; 0]);
     given.remove();
     user.remove();
     node.finish();
