@@ -21,7 +21,7 @@ const RESTART_BACKOFF: &str = "berth.dev/restart-backoff";
 
 /// Whether a container is killed as a whole when it has no memory left (cgroup v2): `true`, which is the default, or
 /// `false`.
-const MEMORY_OOM_GROUP: &str = "berth.dev/memory-oom-group";
+pub(crate) const MEMORY_OOM_GROUP: &str = "berth.dev/memory-oom-group";
 /// Conditions of the pod beside the node's own, for its readiness gates: `example.com/loaded=True,warm=False`.
 const CONDITIONS: &str = "berth.dev/conditions";
 /// All of them.
@@ -93,6 +93,11 @@ pub fn probe_period(pod: &Pod, container: &str, kind: ProbeKind) -> Option<Durat
         .filter(fits)
         .max_by_key(|period| (period.container.is_some(), period.kind.is_some()))?;
     Some(best.period)
+}
+
+/// Two pods have other periods of probes.
+pub(crate) fn probe_periods_differ(one: &Pod, other: &Pod) -> bool {
+    value(one, PROBE_PERIOD) != value(other, PROBE_PERIOD)
 }
 
 /// The pauses between two runs of the pod's containers: the node's, but for what an annotation says.

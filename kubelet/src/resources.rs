@@ -42,6 +42,12 @@ pub fn milli_cpu_to_quota(milli: i64) -> Option<i64> {
     Some(i64::try_from(quota).unwrap_or(i64::MAX))
 }
 
+/// Thousandths of a CPU of a quota in a period of [`QUOTA_PERIOD`].
+pub fn quota_to_milli_cpu(quota: i64) -> i64 {
+    let period = i64::try_from(QUOTA_PERIOD).unwrap_or(i64::MAX);
+    quota.saturating_mul(1000) / period
+}
+
 /// A container's limits for the engine.
 pub fn container_resources(
     pod: &Pod,

@@ -7,7 +7,9 @@ use berth_cri::{
     ContainerConfig, ContainerId, LinuxContainerResources, MountPropagation, PodSandboxConfig, SandboxId,
     UnixNanos,
 };
-use k8s_openapi::api::core::v1::{LifecycleHandler, ResourceRequirements};
+use k8s_openapi::api::core::v1::{LifecycleHandler, Pod, ResourceRequirements};
+
+use crate::spec::{self, RestartPolicy, Role};
 
 /// One thing to do. All steps of a plan may be done at the same time. Each is idempotent, and joinable by its
 /// [`StepKey`]: a step that is planned again while it is being done is not begun twice, unless the new one
@@ -288,16 +290,24 @@ impl StepKey {
 }
 
 impl KillReason {
-    /// A sentence for the container's `Killing` event.
-    pub fn message(&self, container: &str) -> String {
+    /// A sentence for the `Killing` event of a container of this pod, in upstream's words.
+    pub fn message(&self, pod: &Pod, container: &str) -> String {
+        let found = spec::container(pod, container);
+        let (kind, then) = match found {
+            Some((_, Role::Init | Role::Sidecar)) => ("Init container", ""),
+            Some((of, role)) if spec::restart_policy(pod, of, role) == RestartPolicy::Never => {
+                ("Container", "")
+            }
+            _ => ("Container", ", will be restarted"),
+        };
         match self {
             Self::PodDeleted | Self::PodFailed | Self::PodCompleted => {
                 format!("Stopping container {container}")
             }
             Self::Restart => format!("Restarting container {container}"),
             Self::Resize => format!("Container {container} resize requires restart"),
-            Self::LivenessProbe => format!("Container {container} failed liveness probe, will be restarted"),
-            Self::StartupProbe => format!("Container {container} failed startup probe, will be restarted"),
+            Self::LivenessProbe => format!("{kind} {container} failed liveness probe{then}"),
+            Self::StartupProbe => format!("{kind} {container} failed startup probe{then}"),
             Self::PostStartHook(why) => format!("FailedPostStartHook: container {container}: {why}"),
             Self::RestartAllContainers => {
                 format!("Container {container} is restarted with all containers of the pod")

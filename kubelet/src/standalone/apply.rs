@@ -1,16 +1,15 @@
 //! `berth apply`: a pod as a file says, with as little disturbance as can be.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use serde_json::Value;
 
 use super::control::{CallError, Caller};
+use super::difference::difference;
 use super::inspect::{InspectError, Places};
 use super::{detached, objects};
 use crate::plan::Objects;
-use crate::{qos, refers, spec};
+use crate::{refers, spec};
 
 /// How long a change of resources is waited for. One that starts containers anew may take longer.
 const SETTLING: Duration = Duration::from_secs(10);
@@ -174,172 +173,4 @@ fn unsettled(status: Option<&PodStatus>, generation: i64) -> Option<Unsettled> {
 
 fn name(pod: &Pod) -> String {
     format!("{}/{}", spec::namespace(pod), spec::name(pod))
-}
-
-/// What differs, and whether that can be changed in place. The pods are defaulted.
-fn difference(before: &Pod, after: &Pod) -> Applied {
-    let value = |pod: &Pod| {
-        let mut pod = pod.clone();
-        pod.status = None;
-        pod.metadata.uid = None;
-        pod.metadata.generation = None;
-        // Added to the pod while it ran, and no part of what a file says.
-        if let Some(spec) = &mut pod.spec {
-            spec.ephemeral_containers = None;
-        }
-        serde_json::to_value(pod).unwrap_or(Value::Null)
-    };
-    let mut fields = BTreeSet::new();
-    collect(&value(before), &value(after), "", &mut fields);
-    if fields.is_empty() {
-        return Applied::Unchanged;
-    }
-    let same_class = qos::qos_class(before) == qos::qos_class(after);
-    let in_place = fields.iter().all(|field| {
-        let is_resource = field.contains(".resources.");
-        can_change(field) && (!is_resource || (same_class && is_there(&value(after), field)))
-    });
-    let fields = fields.into_iter().collect();
-    if in_place {
-        Applied::Configured(fields)
-    } else {
-        Applied::Replaced(fields)
-    }
-}
-
-/// Of `resources`, what a running pod can have another value of.
-const RESOURCES: [&str; 4] = ["limits.cpu", "limits.memory", "requests.cpu", "requests.memory"];
-
-/// Fields that a running pod can have another value of.
-fn can_change(field: &str) -> bool {
-    let container = field
-        .strip_prefix("spec.containers[")
-        .or_else(|| field.strip_prefix("spec.initContainers["))
-        .and_then(|rest| rest.split_once("]."))
-        .map(|(_, field)| field);
-    match container {
-        Some("image") => true,
-        Some(field) => field
-            .strip_prefix("resources.")
-            .is_some_and(|resource| RESOURCES.contains(&resource)),
-        None => {
-            let own = field.strip_prefix("spec.resources.");
-            if let Some(resource) = own {
-                return RESOURCES.contains(&resource);
-            }
-            ["metadata.labels", "metadata.annotations"]
-                .iter()
-                .any(|map| field == *map || field.strip_prefix(map).is_some_and(|rest| rest.starts_with('.')))
-                || matches!(
-                    field,
-                    "spec.terminationGracePeriodSeconds" | "spec.activeDeadlineSeconds"
-                )
-        }
-    }
-}
-
-/// As upstream, a request or limit can't be taken away from a pod that runs.
-fn is_there(pod: &Value, field: &str) -> bool {
-    let pointer = field.replace(['.', '['], "/").replace(']', "");
-    pod.pointer(&format!("/{pointer}")).is_some()
-}
-
-/// The paths at which two values differ.
-fn collect(before: &Value, after: &Value, path: &str, fields: &mut BTreeSet<String>) {
-    match (before, after) {
-        (Value::Object(one), Value::Object(other)) => {
-            for key in one.keys().chain(other.keys()) {
-                let path = if path.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{path}.{key}")
-                };
-                let (one, other) = (one.get(key), other.get(key));
-                match (one, other) {
-                    (Some(one), Some(other)) => collect(one, other, &path, fields),
-                    // What is new in a map or gone from it is told by its own name.
-                    (Some(Value::Object(only)), None) | (None, Some(Value::Object(only)))
-                        if !only.is_empty() =>
-                    {
-                        let empty = Value::Object(serde_json::Map::new());
-                        collect(&Value::Object(only.clone()), &empty, &path, fields);
-                    }
-                    _ => drop(fields.insert(path)),
-                }
-            }
-        }
-        (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
-            for (index, (one, other)) in one.iter().zip(other).enumerate() {
-                collect(one, other, &format!("{path}[{index}]"), fields);
-            }
-        }
-        _ if before != after => drop(fields.insert(path.to_owned())),
-        _ => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing;
-
-    const BEFORE: &str = r#"{"containers":[{"name":"c","image":"i","resources":{"limits":{"cpu":"1","memory":"64Mi"},
-        "requests":{"cpu":"1","memory":"64Mi"}}}],"terminationGracePeriodSeconds":5}"#;
-
-    fn compared(after: &str) -> Applied {
-        difference(&testing::pod(BEFORE), &testing::pod(after))
-    }
-
-    #[test]
-    fn what_can_be_changed_in_place_is() {
-        assert_eq!(compared(BEFORE), Applied::Unchanged);
-        let fields = |fields: &[&str]| fields.iter().map(|&field| field.to_owned()).collect::<Vec<_>>();
-        assert_eq!(
-            compared(&BEFORE.replace("\"i\"", "\"j\"").replace(":5", ":6")),
-            Applied::Configured(fields(&[
-                "spec.containers[0].image",
-                "spec.terminationGracePeriodSeconds"
-            ]))
-        );
-        assert_eq!(
-            compared(&BEFORE.replace("64Mi", "65Mi")),
-            Applied::Configured(fields(&[
-                "spec.containers[0].resources.limits.memory",
-                "spec.containers[0].resources.requests.memory"
-            ]))
-        );
-        // Another QoS class is another group.
-        let request = BEFORE.replace(
-            r#""requests":{"cpu":"1","memory":"64Mi"}"#,
-            r#""requests":{"cpu":"500m","memory":"64Mi"}"#,
-        );
-        assert!(matches!(compared(&request), Applied::Replaced(_)));
-        let unlimited = BEFORE.replace(r#""cpu":"1","memory""#, r#""memory""#);
-        assert!(matches!(compared(&unlimited), Applied::Replaced(_)));
-        assert_eq!(
-            compared(&BEFORE.replace(r#""image":"i""#, r#""image":"i","command":["x"]"#)),
-            Applied::Replaced(fields(&["spec.containers[0].command"]))
-        );
-        assert!(matches!(
-            compared(&BEFORE.replace(
-                r#"{"containers":["#,
-                r#"{"containers":[{"name":"d","image":"i"},"#
-            )),
-            Applied::Replaced(_)
-        ));
-    }
-
-    #[test]
-    fn labels_change_whoever_shows_them() {
-        let spec = BEFORE.replace(
-            r#"{"containers""#,
-            r#"{"volumes":[{"name":"v","downwardAPI":{"items":[{"path":"l","fieldRef":{"fieldPath":"metadata.labels"}}]}}],"containers""#,
-        );
-        let mut labelled = testing::pod(&spec);
-        labelled.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
-        assert_eq!(
-            difference(&testing::pod(&spec), &labelled),
-            Applied::Configured(vec!["metadata.labels.a".to_owned()])
-        );
-    }
 }

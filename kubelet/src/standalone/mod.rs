@@ -7,6 +7,7 @@ mod copy;
 mod daemon;
 mod debug;
 mod detached;
+mod difference;
 mod events;
 mod facts;
 mod file_user;

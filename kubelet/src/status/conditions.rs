@@ -258,7 +258,7 @@ fn go_list(names: &[&str]) -> String {
 fn timed(view: &View<'_>, condition: Condition, previous: Option<&PodStatus>) -> PodCondition {
     let status = if condition.met { "True" } else { "False" };
     let filled = |text: String| (!text.is_empty()).then_some(text);
-    PodCondition {
+    let new = PodCondition {
         type_: condition.kind.to_owned(),
         status: status.to_owned(),
         reason: filled(condition.reason.to_owned()),
@@ -266,5 +266,34 @@ fn timed(view: &View<'_>, condition: Condition, previous: Option<&PodStatus>) ->
         last_transition_time: since(condition.kind, status, previous).or_else(|| time(view.now)),
         last_probe_time: None,
         observed_generation: view.desired.pod.metadata.generation,
+    };
+    match condition.kind {
+        "PodResizePending" | "PodResizeInProgress" => probed(view, new, previous),
+        _ => new,
+    }
+}
+
+/// The conditions of a resize say when they were found so, and another reason is a change.
+fn probed(view: &View<'_>, new: PodCondition, previous: Option<&PodStatus>) -> PodCondition {
+    let before = previous.and_then(|previous| previous.conditions.as_ref());
+    let known = before
+        .into_iter()
+        .flatten()
+        .find(|known| known.type_ == new.type_ && known.reason == new.reason);
+    let Some(known) = known else {
+        return PodCondition {
+            last_transition_time: time(view.now),
+            last_probe_time: time(view.now),
+            ..new
+        };
+    };
+    let same = known.message == new.message && known.observed_generation == new.observed_generation;
+    PodCondition {
+        last_probe_time: known
+            .last_probe_time
+            .clone()
+            .filter(|_| same)
+            .or_else(|| time(view.now)),
+        ..new
     }
 }

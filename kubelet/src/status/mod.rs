@@ -72,7 +72,7 @@ pub fn pod_status(
         qos_class: Some(qos::qos_class(pod).to_string()),
         observed_generation: generation,
         allocated_resources: resources::requests(pod),
-        resources: resources::of_pod(pod),
+        resources: resources::of_pod(pod, observed.sizes.as_ref()),
         ..PodStatus::default()
     }
 }

@@ -6,14 +6,30 @@ use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::quantity::{Form, Value};
-use crate::resources::{pod_limits, pod_requests};
+use crate::resources::{milli_cpu_to_quota, pod_limits, pod_requests, quota_to_milli_cpu};
+use crate::sizes::Sizes;
 use crate::spec;
 
-/// `status.resources`.
-pub(super) fn of_pod(pod: &Pod) -> Option<ResourceRequirements> {
+/// `status.resources`: while the pod is resized its limits are those that its group still has.
+pub(super) fn of_pod(pod: &Pod, sizes: Option<&Sizes>) -> Option<ResourceRequirements> {
+    let has = |resource: &str, given: Value| {
+        let group = &sizes?.group;
+        match resource {
+            // The smallest quota there is stands for less, too.
+            "cpu" if group.cpu_quota != milli_cpu_to_quota(given.as_milli()) => group
+                .cpu_quota
+                .map(|quota| Value::milli(quota_to_milli_cpu(quota))),
+            "memory" => group.memory_limit.map(Value::units),
+            _ => None,
+        }
+    };
+    let limits = |resource: &str| {
+        let given = pod_limits(pod, resource);
+        has(resource, given).filter(|_| !given.is_zero()).unwrap_or(given)
+    };
     let resources = ResourceRequirements {
         requests: requests(pod),
-        limits: sums(pod, |resource| pod_limits(pod, resource)),
+        limits: sums(pod, limits),
         ..ResourceRequirements::default()
     };
     (resources != ResourceRequirements::default()).then_some(resources)

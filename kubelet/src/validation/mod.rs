@@ -24,7 +24,7 @@ pub use pod::{HostPort, ports_of_host, validate_pod};
 
 pub(crate) use names::sysctl as sysctl_name_problem;
 pub(crate) use security::is_namespaced_sysctl;
-pub(crate) use security_annotations::annotated_profile;
+pub(crate) use security_annotations::{APP_ARMOR_ANNOTATION, annotated_profile};
 
 use error::Errors;
 

@@ -6,8 +6,8 @@ use super::Errors;
 use super::security::apparmor;
 use crate::spec;
 
-/// What comes before the container's name.
-const PREFIX: &str = "container.apparmor.security.beta.kubernetes.io/";
+/// What comes before the container's name in the annotation that names its AppArmor profile.
+pub(crate) const APP_ARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 /// What named seccomp profiles: the pod's, and before a container's name.
 const SECCOMP: [&str; 2] = [
     "seccomp.security.alpha.kubernetes.io/pod",
@@ -38,7 +38,8 @@ pub(crate) fn annotated_profile(pod: &Pod, container: &str) -> Option<AppArmorPr
 /// What a pod's annotations say of the profile of a container.
 fn annotation_of<'a>(pod: &'a Pod, container: &str) -> Option<&'a str> {
     let all = pod.metadata.annotations.as_ref()?;
-    all.get(&format!("{PREFIX}{container}")).map(String::as_str)
+    all.get(&format!("{APP_ARMOR_ANNOTATION}{container}"))
+        .map(String::as_str)
 }
 
 pub(super) fn annotations(pod: &Pod, errors: &mut Errors) {
@@ -51,7 +52,7 @@ pub(super) fn annotations(pod: &Pod, errors: &mut Errors) {
             let why = "no kubelet has read it since Kubernetes 1.27: use `securityContext.seccompProfile`";
             errors.forbidden(&path, why);
         }
-        let Some(container) = name.strip_prefix(PREFIX) else {
+        let Some(container) = name.strip_prefix(APP_ARMOR_ANNOTATION) else {
             continue;
         };
         if !names.contains(&container) {

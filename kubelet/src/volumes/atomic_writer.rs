@@ -144,14 +144,14 @@ fn generation_name() -> String {
 }
 
 fn write_generation(generation: &Path, payload: &Payload) -> io::Result<()> {
-    std::fs::create_dir(generation)?;
-    set_mode(generation, 0o755)?;
+    let group = payload.values().find_map(|content| content.group);
+    make_directory(generation, group)?;
     for (path, content) in payload {
         let mut directory = generation.to_owned();
         for name in path.parent().into_iter().flat_map(Path::components) {
             directory.push(name);
-            match std::fs::create_dir(&directory) {
-                Ok(()) => set_mode(&directory, 0o755)?,
+            match make_directory(&directory, group) {
+                Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -159,6 +159,15 @@ fn write_generation(generation: &Path, payload: &Payload) -> io::Result<()> {
         write_file(&generation.join(path), content)?;
     }
     Ok(())
+}
+
+/// With the pod's group (`fsGroup`) it is that one's, and so is what is made in it, as upstream.
+fn make_directory(path: &Path, group: Option<u32>) -> io::Result<()> {
+    std::fs::create_dir(path)?;
+    if group.is_some() {
+        std::os::unix::fs::chown(path, None, group)?;
+    }
+    set_mode(path, if group.is_some() { 0o2755 } else { 0o755 })
 }
 
 fn write_file(path: &Path, content: &FileContent) -> io::Result<()> {
@@ -327,6 +336,20 @@ mod tests {
         let metadata = fs::metadata(dir.path().join("a")).unwrap();
         assert_eq!(metadata.permissions().mode() & 0o7777, 0o400);
         assert_eq!(std::os::unix::fs::MetadataExt::gid(&metadata), 4321);
+    }
+
+    #[test]
+    fn directories_are_the_group_s_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut want = payload(&[("a/b/c", "1")]);
+        want.values_mut().for_each(|content| content.group = Some(4321));
+        write(dir.path(), &want).unwrap();
+        for path in ["..data", "a", "a/b"] {
+            let metadata = fs::metadata(dir.path().join(path)).unwrap();
+            let gid = std::os::unix::fs::MetadataExt::gid(&metadata);
+            let mode = metadata.permissions().mode() & 0o7777;
+            assert_eq!((gid, mode), (4321, 0o2755), "{path}");
+        }
     }
 
     #[test]

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use berth_cri::{ContainerState, ContainerStatus};
 use k8s_openapi::api::core::v1::{EphemeralContainer, Pod};
+use tokio::task::AbortHandle;
 
 use super::event::EventReason;
 use super::pod::Worker;
 use crate::plan::{Deletion, StepKey};
-use crate::spec;
+use crate::{annotations, spec};
 
 impl Worker {
     pub(super) fn delete(&mut self, grace: Option<Duration>) {
@@ -60,6 +61,12 @@ impl Worker {
             if image(&self.desired.pod, &container.name) != container.image {
                 self.restart_asked.insert(container.name.clone());
             }
+        }
+        if annotations::probe_periods_differ(&self.desired.pod, &pod) {
+            // They begin anew, with what they have said so far.
+            std::mem::take(&mut self.probes)
+                .values()
+                .for_each(AbortHandle::abort);
         }
         self.note_wish(&pod);
         self.record.pod = pod.as_ref().clone();

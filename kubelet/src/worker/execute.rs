@@ -86,8 +86,11 @@ impl Job {
                 reason,
                 ..
             } => {
-                self.reporter
-                    .container(EventReason::Killing, &name, reason.message(&name));
+                self.reporter.container(
+                    EventReason::Killing,
+                    &name,
+                    reason.message(&self.desired.pod, &name),
+                );
                 nothing(self.node.engine.stop_container(&id, timeout).await)
             }
             Step::RemoveContainer { id, .. } => self.remove_container(&id).await,

@@ -68,6 +68,11 @@ fn container() -> impl Strategy<Value = Container> {
     })
 }
 
+/// Most happens while a pod starts.
+fn time() -> impl Strategy<Value = u64> {
+    prop_oneof![2 => 0_u64..15, 1 => 0_u64..120]
+}
+
 fn disturbance() -> impl Strategy<Value = (u64, Disturbance)> {
     let kind = prop_oneof![
         2 => prop::option::of(0_u64..40).prop_map(Disturbance::Delete),
@@ -78,7 +83,7 @@ fn disturbance() -> impl Strategy<Value = (u64, Disturbance)> {
         1 => Just(Disturbance::Restart),
         1 => any::<bool>().prop_map(Disturbance::Readiness),
     ];
-    (0_u64..120, kind)
+    (time(), kind)
 }
 
 fn to_json(index: usize, of: &Container) -> Value {
@@ -207,7 +212,7 @@ proptest! {
     fn every_pod_comes_to_rest(
         containers in prop::collection::vec(container(), 1..6),
         policy in policies(),
-        disturbances in prop::collection::vec((0_u64..120, prop_oneof![
+        disturbances in prop::collection::vec((time(), prop_oneof![
             Just(Disturbance::RestartDaemon),
             Just(Disturbance::LoseSandbox),
             (-400_i64..400).prop_map(Disturbance::ClockJump),

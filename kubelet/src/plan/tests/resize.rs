@@ -232,3 +232,33 @@ fn containers_without_limits_have_those_of_their_pod() {
         None
     );
 }
+
+#[test]
+fn a_container_that_is_never_started_again_is_resized_as_it_runs() {
+    let spec = PAIR.replacen('{', r#"{"restartPolicy":"Never","#, 1);
+    let mut node = Simulator::new(&spec).disturb(10, Disturbance::Resize(20));
+    node.run(100);
+    assert_eq!(node.order_of(&["start", "stop"]), ["start a 0", "start b 0"]);
+    assert_eq!(node.stale(), Vec::<String>::new());
+}
+
+#[test]
+fn a_status_says_what_the_group_has_and_since_when_it_is_not_what_was_asked_for() {
+    let mut node = Simulator::new(ONE)
+        .fail("ResizePod", 2)
+        .disturb(10, Disturbance::Resize(20));
+    let limit = |node: &Simulator| {
+        let status = node.status.clone().unwrap();
+        status.resources.unwrap().limits.unwrap()["memory"].0.clone()
+    };
+    node.run(12);
+    assert_eq!(limit(&node), "10Mi");
+    let first = condition(&node, "PodResizeInProgress").unwrap();
+    assert_eq!(first.last_probe_time, first.last_transition_time);
+    assert!(first.last_probe_time.is_some());
+    node.run(15);
+    // It fails again, which is nothing new.
+    assert_eq!(condition(&node, "PodResizeInProgress").unwrap(), first);
+    node.run(100);
+    assert_eq!(limit(&node), "20Mi");
+}

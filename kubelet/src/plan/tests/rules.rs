@@ -106,6 +106,16 @@ impl Simulator {
             !over || plan.stage != Stage::Syncing,
             "a pod that is out of time goes on"
         );
+        let deadline = self.observed.admitted_at + nanos(limit);
+        let deleted_before = self
+            .desired
+            .deletion
+            .is_some_and(|deletion| deletion.requested_at <= deadline);
+        assert!(
+            !deleted_before || self.observed.failed.is_some() || plan.failure.is_none(),
+            "a pod that was deleted in time is out of time: {:?}",
+            plan.failure
+        );
     }
 
     /// What has ended holds nothing; and the end that somebody wants is no failure.

@@ -1,7 +1,7 @@
 //! What comes in which order, and when.
 
 use super::simulator::{Disturbance, Run, Simulator};
-use crate::plan::{Reason, Stage};
+use crate::plan::{KillReason, Reason, Stage};
 
 const ONE: &str = r#"{"containers":[{"name":"c","image":"i:1"}]}"#;
 
@@ -683,4 +683,70 @@ fn a_clock_that_is_set_back_brings_no_pod_to_life_again() {
     let plan = node.run(100);
     assert_eq!((plan.stage, node.phase()), (Stage::Terminated, "Failed"));
     assert_eq!(node.seconds_of("start c").len(), 1);
+}
+
+/// Of two rules that fit, the first one counts: `a` alone is started anew.
+#[test]
+fn a_later_rule_that_fits_as_well_counts_for_nothing() {
+    let rule =
+        |action: &str| format!(r#"{{"action":"{action}","exitCodes":{{"operator":"In","values":[1]}}}}"#);
+    let rules = format!("{},{}", rule("Restart"), rule("RestartAllContainers"));
+    let mut node =
+        Simulator::new(&ruled("Never", "Never", &rules)).runs("a", &[Run::ends(1, 1), Run::default()]);
+    node.run(30);
+    assert_eq!(node.order_of(&["start"]), ["start a 0", "start b 0", "start a 1"]);
+}
+
+/// A container that could not be made leaves no record, but was counted.
+#[test]
+fn a_restart_that_fails_is_counted() {
+    let mut node = Simulator::new(&policy("Always")).runs("c", &[Run::ends(5, 1), Run::default()]);
+    node.durations = vec![1];
+    node.run(5);
+    node.failing.insert("StartContainer".to_owned(), 1);
+    // The third failure of a start leaves nothing.
+    node.failed_starts = 2;
+    let count = |node: &Simulator| {
+        node.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0].restart_count
+    };
+    for second in 6..15 {
+        node.run(second);
+        if second > 8 {
+            assert_eq!(count(&node), 1, "{second}: {:#?}", node.log);
+        }
+    }
+    node.run(60);
+    assert_eq!((count(&node), node.running()), (1, vec!["c"]));
+}
+
+/// One whose end was asked for before its time was over was not too late.
+#[test]
+fn a_pod_that_is_deleted_in_time_is_not_out_of_time() {
+    let spec = r#"{"activeDeadlineSeconds":20,"containers":[{"name":"c","image":"i:1"}]}"#;
+    let slow = Run {
+        stops_in: 25,
+        ..Run::default()
+    };
+    let mut node = Simulator::new(spec)
+        .runs("c", &[slow])
+        .disturb(15, Disturbance::Delete(None))
+        .fail("RemoveSandbox", 1);
+    let plan = node.run(45);
+    assert_eq!((plan.stage, plan.failure), (Stage::Removing, None));
+}
+
+/// Upstream says of a container that a probe ends whether it comes back, and of an init container only that it is one.
+#[test]
+fn the_words_for_an_end_are_upstream_s() {
+    let pod = crate::testing::pod(
+        r#"{"initContainers":[{"name":"s","image":"i","restartPolicy":"Always"}],
+            "containers":[{"name":"c","image":"i"},{"name":"n","image":"i","restartPolicy":"Never"}]}"#,
+    );
+    for (name, words) in [
+        ("s", "Init container s failed liveness probe"),
+        ("c", "Container c failed liveness probe, will be restarted"),
+        ("n", "Container n failed liveness probe"),
+    ] {
+        assert_eq!(KillReason::LivenessProbe.message(&pod, name), words);
+    }
 }

@@ -183,3 +183,39 @@ async fn an_end_that_was_cut_off_takes_no_time_from_the_next() {
     second.gone().await;
     bench.assert_clean();
 }
+
+/// The time that a container has to end in began with the daemon that told it to, whoever goes on with it.
+#[tokio::test(start_paused = true)]
+async fn an_end_that_goes_on_has_the_time_that_is_left() {
+    let bench = Bench::new();
+    let slow = Behaviour {
+        exec_takes: Duration::from_secs(25),
+        ..Behaviour::default()
+    };
+    bench.engine.behave("c", slow);
+    let spec = r#"{"terminationGracePeriodSeconds":30,"containers":[{"name":"c","image":"i",
+        "lifecycle":{"preStop":{"exec":{"command":["bye"]}}}}]}"#;
+    let first = bench.spawn(spec);
+    bench
+        .until("it runs", |engine| engine.running("c").is_some())
+        .await;
+    first.handle.control().restart(vec!["c".to_owned()]);
+    bench
+        .until("the hook", |engine| !engine.seconds_of("exec").is_empty())
+        .await;
+    sleep(Duration::from_secs(15)).await;
+    first.handle.break_off().await;
+    let second = bench.spawn(spec);
+    bench
+        .until("its stop", |engine| !engine.seconds_of("stop c-0").is_empty())
+        .await;
+    let (hooks, stop) = (
+        bench.engine.seconds_of("exec"),
+        bench.engine.seconds_of("stop c-0"),
+    );
+    assert_eq!(hooks.len(), 2, "{:?}", bench.engine.calls());
+    assert!(stop[0] < hooks[0] + 35, "{:?}", bench.engine.calls());
+    second.handle.delete(Some(Duration::ZERO));
+    second.gone().await;
+    bench.assert_clean();
+}
