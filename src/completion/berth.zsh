@@ -1,14 +1,21 @@
 #compdef berth
 # zsh completion for berth: this file as _berth in a directory of $fpath, or `source <(berth completion zsh)`.
 _berth() {
-    local -a words_of described
+    local -a whole whole_about open open_about
     local word about
     while IFS=$'\t' read -r word about; do
-        words_of+=("$word")
-        described+=("${word}${about:+  -- $about}")
+        # What ends so goes on without a space: web:/path, jsonpath={...}.
+        if [[ $word == *[:=] ]]; then
+            open+=("$word")
+            open_about+=("${word}${about:+  -- $about}")
+        else
+            whole+=("$word")
+            whole_about+=("${word}${about:+  -- $about}")
+        fi
     done < <("${words[1]}" complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)
-    if (( ${#words_of} )); then
-        compadd -l -d described -a words_of
+    if (( ${#whole} + ${#open} )); then
+        compadd -l -d whole_about -a whole
+        compadd -l -S '' -d open_about -a open
     else
         _files
     fi

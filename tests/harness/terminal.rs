@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::{Winsize, openpty};
 use nix::unistd::ttyname;
 
@@ -34,6 +35,10 @@ impl Terminal {
             ws_ypixel: 0,
         };
         let pty = openpty(Some(&size), None).expect("a terminal");
+        // A daemon that the program starts must not keep it.
+        for end in [&pty.master, &pty.slave] {
+            fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).expect("a terminal");
+        }
         let slave = File::from(pty.slave);
         let stream = || Stdio::from(slave.try_clone().expect("the terminal again"));
         // In a session of its own, so that Ctrl-C and changes of the size reach it.

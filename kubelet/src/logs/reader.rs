@@ -23,17 +23,17 @@ pub enum Start {
 
 /// Reads a container's log, line by line, and goes on to the next file where one was rotated away.
 ///
-/// It never loses a line between two files: a file is left only when a later one exists, and it is read to its end once
-/// more after that was seen, because its writer had moved on by then.
+/// It never loses a line between two files: a file is left only when a later one exists, and it stays open until there
+/// is a third. A runtime that reopens a log may have lines in hand that it still writes to the old file when the new
+/// one is there already: containerd's writer is a task of its own for each file, and nobody waits for the old one.
 #[derive(Debug)]
 pub struct LogReader {
     live: PathBuf,
     from: Start,
-    current: Option<LogFile>,
-    /// Bytes of a record whose newline has not come yet.
-    unfinished: Vec<u8>,
-    joiner: LineJoiner,
-    ready: VecDeque<LogLine>,
+    /// The file before the current one, to which late lines may come.
+    left: Option<OpenLog>,
+    current: Option<OpenLog>,
+    lines: Lines,
 }
 
 impl LogReader {
@@ -42,10 +42,9 @@ impl LogReader {
         LogReader {
             live: live.into(),
             from,
+            left: None,
             current: None,
-            unfinished: Vec::new(),
-            joiner: LineJoiner::default(),
-            ready: VecDeque::new(),
+            lines: Lines::default(),
         }
     }
 
@@ -56,34 +55,41 @@ impl LogReader {
 
     /// The next line, or `None` if there is none for now.
     pub fn next_line(&mut self) -> io::Result<Option<LogLine>> {
-        while self.ready.is_empty() {
+        while self.lines.ready.is_empty() {
+            if let Some(left) = &mut self.left
+                && left.read_chunk(&mut self.lines)? > 0
+            {
+                continue;
+            }
             if !self.open()? {
                 return Ok(None);
             }
-            if self.read_chunk()? > 0 {
-                continue;
-            }
-            let Some(current) = &self.current else {
+            let Some(current) = &mut self.current else {
                 return Ok(None);
             };
-            let Some(next) = current.next(&self.live)? else {
+            if current.read_chunk(&mut self.lines)? > 0 {
+                continue;
+            }
+            let Some(next) = current.log.next(&self.live)? else {
                 return Ok(None);
             };
             // The writer may have written its last lines between our read and the rotation.
-            while self.read_chunk()? > 0 {}
-            self.current = Some(next);
+            while current.read_chunk(&mut self.lines)? > 0 {}
+            let left = self.current.replace(OpenLog::new(next));
+            if let Some(mut before) = std::mem::replace(&mut self.left, left) {
+                before.give_up(&mut self.lines);
+            }
         }
-        Ok(self.ready.pop_front())
+        Ok(self.lines.ready.pop_front())
     }
 
     /// What is left when the log is complete: lines that were never ended.
     pub fn finish(&mut self) -> Vec<LogLine> {
-        let unfinished = std::mem::take(&mut self.unfinished);
-        let mut lines: Vec<LogLine> = self.ready.drain(..).collect();
-        if !unfinished.is_empty() {
-            lines.extend(self.joiner.push(&unfinished));
+        for log in [&mut self.left, &mut self.current].into_iter().flatten() {
+            log.give_up(&mut self.lines);
         }
-        lines.extend(self.joiner.finish());
+        let mut lines: Vec<LogLine> = self.lines.ready.drain(..).collect();
+        lines.extend(self.lines.joiner.finish());
         lines
     }
 
@@ -93,7 +99,8 @@ impl LogReader {
                 Start::Oldest => files::oldest(&self.live)?,
                 Start::Live => LogFile::open_live(&self.live)?,
                 Start::End => LogFile::open_live_at_end(&self.live)?,
-            };
+            }
+            .map(OpenLog::new);
             if self.from == Start::End {
                 // Files that come later are new from their beginning.
                 self.from = Start::Oldest;
@@ -101,14 +108,36 @@ impl LogReader {
         }
         Ok(self.current.is_some())
     }
+}
 
-    fn read_chunk(&mut self) -> io::Result<usize> {
-        let Some(current) = &mut self.current else {
-            return Ok(0);
-        };
+/// Lines that were read and not taken yet, and parts of lines.
+#[derive(Debug, Default)]
+struct Lines {
+    joiner: LineJoiner,
+    ready: VecDeque<LogLine>,
+}
+
+/// A log file and how far it was read.
+#[derive(Debug)]
+struct OpenLog {
+    log: LogFile,
+    /// Bytes of a record whose newline has not come yet.
+    unfinished: Vec<u8>,
+}
+
+impl OpenLog {
+    fn new(log: LogFile) -> Self {
+        OpenLog {
+            log,
+            unfinished: Vec::new(),
+        }
+    }
+
+    /// How many bytes were read; 0 at the end.
+    fn read_chunk(&mut self, lines: &mut Lines) -> io::Result<usize> {
         let start = self.unfinished.len();
         self.unfinished.resize(start + CHUNK, 0);
-        let read = current.file.read(&mut self.unfinished[start..]);
+        let read = self.log.file.read(&mut self.unfinished[start..]);
         self.unfinished.truncate(start + *read.as_ref().unwrap_or(&0));
         let read = read?;
         let Some(last) = self.unfinished[start..].iter().rposition(|&b| b == b'\n') else {
@@ -117,9 +146,17 @@ impl LogReader {
         let rest = self.unfinished.split_off(start + last + 1);
         let records = std::mem::replace(&mut self.unfinished, rest);
         for record in records[..records.len() - 1].split(|&b| b == b'\n') {
-            self.ready.extend(self.joiner.push(record));
+            lines.ready.extend(lines.joiner.push(record));
         }
         Ok(read)
+    }
+
+    /// Takes a record that was never ended as it is.
+    fn give_up(&mut self, lines: &mut Lines) {
+        let unfinished = std::mem::take(&mut self.unfinished);
+        if !unfinished.is_empty() {
+            lines.ready.extend(lines.joiner.push(&unfinished));
+        }
     }
 }
 
@@ -190,6 +227,28 @@ mod tests {
         assert_eq!(drain(&mut reader), ["b", "c", "d"]);
         log.line("e");
         assert_eq!(drain(&mut reader), ["e"]);
+    }
+
+    #[test]
+    fn lines_that_come_late_to_a_rotated_file_are_read() {
+        let mut log = Log::new();
+        log.line("a");
+        let mut reader = LogReader::new(log.path(), Start::Live);
+        assert_eq!(drain(&mut reader), ["a"]);
+        let mut old = fs::File::options().append(true).open(log.path()).unwrap();
+        log.rotate();
+        log.line("c");
+        assert_eq!(drain(&mut reader), ["c"]);
+        writeln!(old, "{T} stdout F b").unwrap();
+        write!(old, "{T} stdout F half").unwrap();
+        log.line("d");
+        assert_eq!(drain(&mut reader), ["b", "d"]);
+        writeln!(old, " a line").unwrap();
+        assert_eq!(drain(&mut reader), ["half a line"]);
+        write!(old, "{T} stdout F never ended").unwrap();
+        log.rotate();
+        log.line("e");
+        assert_eq!(drain(&mut reader), ["never ended", "e"]);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! `berth logs`: what containers have written, and what they go on to write.
 
-use std::collections::VecDeque;
+mod begin;
+mod late;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +10,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerState, PodStatus};
 use tokio::sync::mpsc;
 
+use self::begin::Begin;
+use self::late::LateLines;
 use super::choose;
 use super::inspect::{InspectError, Places};
 use crate::logs::{LogLine, LogReader, Start};
@@ -192,10 +196,13 @@ impl Log {
             Watch::new(vec![self.directory.clone(), self.records_directory.clone()]).map_err(failed)?;
         let mut begin = Begin::new(&self.options);
         let mut current: Option<(u32, LogReader)> = None;
+        // One whose end came before we looked has written all.
+        let mut late = LateLines::NoneExpected;
         loop {
             watch.arm().map_err(failed)?;
             // Looked at before the log is read: what was written before is in it.
-            let over = self.is_over();
+            let ended = self.is_over();
+            let over = ended && !late.may_come();
             let all = attempts(&self.directory);
             let (attempt, reader) = match &mut current {
                 Some((attempt, reader)) => (*attempt, reader),
@@ -204,9 +211,10 @@ impl Log {
                         let (_, reader) = current.insert((last, self.reader(last)));
                         (last, reader)
                     }
-                    None if over => return Ok(()),
+                    None if ended => return Ok(()),
                     None => {
                         watch.changed().await.map_err(failed)?;
+                        late = LateLines::Expected;
                         continue;
                     }
                 },
@@ -240,7 +248,11 @@ impl Log {
                 Some(&next) => current = Some((next, self.reader(next))),
                 None if over => return Ok(()),
                 None => tokio::select! {
-                    changed = watch.changed() => changed.map_err(failed)?,
+                    changed = watch.changed() => {
+                        changed.map_err(failed)?;
+                        late.expect(ended);
+                    }
+                    () = late.quiet(ended) => {}
                     () = sender.closed() => return Ok(()),
                 },
             }
@@ -288,43 +300,6 @@ impl Log {
         };
         let ended = state(&status, &self.container).and_then(|state| state.terminated.as_ref());
         ended.is_some_and(|ended| !spec::restarts(&self.record.pod, container, role, ended.exit_code))
-    }
-}
-
-/// What is there at first, of which not all may be wanted.
-struct Begin {
-    lines: VecDeque<LogLine>,
-    tail: Option<usize>,
-    since: Option<Timestamp>,
-}
-
-impl Begin {
-    fn new(options: &LogOptions) -> Self {
-        Self {
-            lines: VecDeque::new(),
-            tail: options.tail,
-            since: options.since,
-        }
-    }
-
-    /// Takes a line; gives it back if it can be told already that it is wanted.
-    fn push(&mut self, line: LogLine) -> Option<LogLine> {
-        let is_early = |since| line.time.parse::<Timestamp>().is_ok_and(|time| time < since);
-        if self.since.is_some_and(is_early) {
-            return None;
-        }
-        let Some(tail) = self.tail else { return Some(line) };
-        self.lines.push_back(line);
-        if self.lines.len() > tail {
-            self.lines.pop_front();
-        }
-        None
-    }
-
-    /// The last lines of what was there. What is pushed from now on is wanted.
-    fn end(&mut self) -> impl Iterator<Item = LogLine> + use<> {
-        self.tail = None;
-        std::mem::take(&mut self.lines).into_iter()
     }
 }
 
