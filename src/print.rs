@@ -20,10 +20,12 @@ macro_rules! println {
     }};
 }
 
-/// As the standard library's; a reader that has gone is not missed.
+/// As the standard library's; a reader that has gone is not missed. What is said may have words of a registry, a runtime or a
+/// container in it, which are not to move the cursor.
 macro_rules! eprintln {
     ($($text:tt)*) => {{
         use std::io::Write as _;
-        let _ = std::writeln!(std::io::stderr(), $($text)*);
+        let text = std::format!($($text)*);
+        let _ = std::writeln!(std::io::stderr(), "{}", berth_kubelet::harmless::lines(&text));
     }};
 }

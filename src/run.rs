@@ -14,7 +14,7 @@ use berth_kubelet::standalone::{self, Format, Host, Taken, Workload};
 use clap::Args;
 
 use crate::builtin_image;
-use crate::pods::{caller, host_with, on_this_thread};
+use crate::pods::{caller, host_with, on_this_thread, show_first_pulls};
 use crate::preflight;
 use crate::root::{EngineOptions, Root};
 use crate::rootless::Rootless;
@@ -32,7 +32,8 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     lenient: bool,
 
-    /// Hand the pods to the daemon and return; `berth logs -f` shows them, `berth stop` ends them
+    /// Hand the pods to the daemon and return, on a terminal once their images are here; `berth logs -f` shows them, `berth stop`
+    /// ends them
     #[arg(
         short,
         long,
@@ -125,13 +126,20 @@ pub(crate) fn run(args: &RunArgs, root: &Root, cgroup_root: &Path) -> Result<Exi
 /// Hands the pods to the daemon.
 fn detach(root: &Root, cgroup_root: &Path, manifest: Manifest) -> Result<ExitCode, String> {
     let caller = caller(root, cgroup_root);
-    let pods = manifest.pods.into_iter().map(|(_, pod)| pod).collect();
-    let taken = on_this_thread(async { caller.run(pods, &manifest.objects).await })?;
-    for Taken { pod, unchanged } in taken.map_err(|error| error.to_string())? {
-        let name = pod.strip_prefix("default/").unwrap_or(&pod);
-        println!("pod/{name} {}", if unchanged { "unchanged" } else { "created" });
-    }
-    Ok(ExitCode::SUCCESS)
+    let pods: Vec<_> = manifest.pods.into_iter().map(|(_, pod)| pod).collect();
+    on_this_thread(async {
+        let workload = Workload {
+            pods,
+            objects: manifest.objects,
+        };
+        let taken = caller.run(workload.pods.clone(), &workload.objects).await;
+        for Taken { pod, unchanged } in taken.map_err(|error| error.to_string())? {
+            let name = pod.strip_prefix("default/").unwrap_or(&pod);
+            println!("pod/{name} {}", if unchanged { "unchanged" } else { "created" });
+        }
+        show_first_pulls(root, &caller, &workload).await;
+        Ok(ExitCode::SUCCESS)
+    })?
 }
 
 async fn run_pods(

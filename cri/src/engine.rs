@@ -42,8 +42,13 @@ pub enum EngineError {
     #[error("{0}")]
     InvalidImageName(String),
     /// The container's program is missing or can't be executed (`ContainerCannotRun`).
-    #[error("{0}")]
-    CannotRun(String),
+    #[error("{message}")]
+    CannotRun {
+        /// What a shell would end with: 127 if there is no such program, 126 if it can't be executed.
+        exit_code: u8,
+        /// Which program, and why.
+        message: String,
+    },
     /// The machine lacks something: root, a kernel feature, a program, a free port, space on a disk.
     #[error("{0}")]
     Unavailable(String),
@@ -243,6 +248,12 @@ pub trait Engine: Send + Sync + 'static {
     async fn container_stats(&self, ids: &[ContainerId]) -> Result<Vec<v1::ContainerStats>, EngineError> {
         let _ = ids;
         Err(cannot("container_stats"))
+    }
+
+    /// How many processes each of these containers has; `None` where that is not known, as of another runtime's: CRI has no
+    /// such number.
+    async fn container_processes(&self, ids: &[ContainerId]) -> Result<Vec<Option<u64>>, EngineError> {
+        Ok(vec![None; ids.len()])
     }
 
     /// What the sandboxes use, of those that are given.

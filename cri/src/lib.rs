@@ -3,6 +3,7 @@
 //! [`Engine`] is what a kubelet needs of a container runtime, in the shape and with the names of CRI v1. Operations are
 //! idempotent and can be joined: the key is (pod UID, name, attempt), never a name alone.
 
+mod cannot_run;
 mod cdi;
 pub mod descriptor;
 mod engine;

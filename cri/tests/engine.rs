@@ -164,7 +164,7 @@ fn a_missing_program_is_told_from_a_failing_one() {
         let id = engine.create_container(&sandbox, missing).await.unwrap();
         let error = engine.start_container(&id).await.unwrap_err();
         assert!(
-            matches!(&error, EngineError::CannotRun(why) if why.contains("/no/such/program")),
+            matches!(&error, EngineError::CannotRun { message, .. } if message.contains("/no/such/program")),
             "{error:?}"
         );
         let status = engine.container_status(&id).await.unwrap();
@@ -210,7 +210,10 @@ fn a_command_in_a_container_tells_what_it_prints_and_ends_in_time() {
         let missing = engine
             .exec_sync(&id, vec!["/no/such/program".into()], PATIENCE, 100)
             .await;
-        assert!(matches!(missing, Err(EngineError::CannotRun(_))), "{missing:?}");
+        assert!(
+            matches!(missing, Err(EngineError::CannotRun { .. })),
+            "{missing:?}"
+        );
         engine.remove_pod_sandbox(&sandbox).await.unwrap();
     });
     bench.finish();

@@ -174,7 +174,10 @@ fn a_container_of_runc_lives_as_any_other() {
         let missing = engine
             .exec_sync(&id, vec!["/no/such/program".into()], PATIENCE, 100)
             .await;
-        assert!(matches!(missing, Err(EngineError::CannotRun(_))), "{missing:?}");
+        assert!(
+            matches!(missing, Err(EngineError::CannotRun { .. })),
+            "{missing:?}"
+        );
 
         let stats = engine.container_stats(std::slice::from_ref(&id)).await.unwrap();
         assert!(stats[0].memory.as_ref().unwrap().working_set_bytes.is_some());

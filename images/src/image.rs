@@ -1,6 +1,7 @@
 //! An image as the store knows it.
 
 use oci_spec::image::ImageConfiguration;
+use serde::{Deserialize, Serialize};
 
 use crate::error::ImageError;
 use crate::store::Record;
@@ -69,7 +70,8 @@ pub struct PullProgress {
 }
 
 /// What is happening to a layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum LayerState {
     /// It waits for a free slot, or for another pull that fetches it already.
     Waiting,

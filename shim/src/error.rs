@@ -81,6 +81,10 @@ impl From<RequestError> for Failure {
     fn from(error: RequestError) -> Self {
         Self {
             code: error.code(),
+            exit_code: match &error {
+                RequestError::Runtime(berth_runtime::Error::CannotRun { exit_code, .. }) => Some(*exit_code),
+                _ => None,
+            },
             message: error.to_string(),
         }
     }

@@ -387,6 +387,9 @@ pub struct Failure {
     pub code: FailureCode,
     /// A sentence for people.
     pub message: String,
+    /// Of a program that can't run, what a shell would end with: 127 if it is missing, 126 if it can't be executed.
+    #[serde(default)]
+    pub exit_code: Option<u8>,
 }
 
 /// The kinds of failure that a caller treats differently.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use berth_images::{ImportSource, Reference, Store};
 
-use super::progress::Bars;
+use super::progress::Progress;
 use super::{Failure, announce};
 
 #[derive(Debug, clap::Args)]
@@ -27,7 +27,7 @@ pub(super) fn run(store: &Store, args: ImportArgs) -> Result<(), Failure> {
     } else {
         ImportSource::Path(args.path)
     };
-    let bars = Bars::new(args.quiet);
+    let bars = Progress::new(args.quiet);
     bars.say(&format!("importing {source}"));
     let images = store.import(source, name.as_ref(), &|at| bars.update(&at))?;
     bars.finish();

@@ -2,7 +2,7 @@
 
 use berth_images::{ImageError, Reference, Store};
 
-use super::progress::Bars;
+use super::progress::Progress;
 use super::{Failure, announce};
 
 #[derive(Debug, clap::Args)]
@@ -37,7 +37,7 @@ pub(super) fn run(store: &Store, args: &PullArgs) -> Result<(), Failure> {
 
 async fn pull_all(store: &Store, references: &[Reference], quiet: bool) -> Result<(), Failure> {
     for reference in references {
-        let bars = Bars::new(quiet);
+        let bars = Progress::new(quiet);
         bars.say(&format!("pulling {reference}"));
         let image = store.pull(reference, &|at| bars.update(&at)).await?;
         bars.finish();

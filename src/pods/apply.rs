@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use berth_kubelet::standalone::{Applied, AppliedObject};
+use berth_kubelet::standalone::{Applied, AppliedObject, Workload};
 use clap::Args;
 
-use super::{caller, on_this_thread};
+use super::{caller, on_this_thread, show_first_pulls};
 use crate::preflight;
 use crate::root::Root;
 use crate::run::{load_any, make_claims};
@@ -61,6 +61,7 @@ pub(crate) fn apply(args: &ApplyArgs, root: &Root, cgroup_root: &Path) -> Result
     let caller = caller(root, cgroup_root);
     on_this_thread(async {
         let mut failed = false;
+        let mut begun = Workload::default();
         for (_, pod) in &manifest.pods {
             let name = format!("pod/{}", pod.metadata.name.as_deref().unwrap_or_default());
             let applied = if args.dry_run {
@@ -77,6 +78,9 @@ pub(crate) fn apply(args: &ApplyArgs, root: &Root, cgroup_root: &Path) -> Result
             };
             let (applied, unsettled) = applied.map_err(|error| error.to_string())?;
             println!("{name} {}", said(&applied, args.dry_run));
+            if !args.dry_run && matches!(applied, Applied::Created | Applied::Replaced(_)) {
+                begun.pods.push(pod.clone());
+            }
             if let Some(unsettled) = unsettled {
                 eprintln!("{name}: {}", unsettled.message);
                 failed |= unsettled.failed;
@@ -87,6 +91,7 @@ pub(crate) fn apply(args: &ApplyArgs, root: &Root, cgroup_root: &Path) -> Result
         for (name, applied) in applied.map_err(|error| error.to_string())? {
             failed |= !tell(&name, &applied, args.dry_run);
         }
+        show_first_pulls(root, &caller, &begun).await;
         Ok(if failed {
             ExitCode::FAILURE
         } else {

@@ -1,5 +1,6 @@
 //! `berth debug`: an ephemeral container in a pod that runs.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -7,7 +8,7 @@ use std::process::ExitCode;
 use berth_kubelet::defaulting::default_pull_policy;
 use berth_kubelet::logs::Stream;
 use berth_kubelet::standalone::{
-    self, Caller, DebugContainer, DebugProfile, DebugState, LogOptions, PodLogLine,
+    self, Bars, Caller, DebugContainer, DebugProfile, DebugState, LogOptions, PodLogLine,
 };
 use clap::Args;
 
@@ -81,6 +82,7 @@ pub(crate) fn debug(args: &DebugArgs, root: &Root, cgroup_root: &Path) -> Result
     let pod = args.pod.name();
     let container = container(args)?;
     let name = container.name.clone();
+    let images = BTreeSet::from([container.image.clone()]);
     let say = |text: &str| {
         if !args.quiet {
             eprintln!("{text}");
@@ -94,11 +96,19 @@ pub(crate) fn debug(args: &DebugArgs, root: &Root, cgroup_root: &Path) -> Result
     if !(args.attach || args.stdin) {
         return Ok(ExitCode::SUCCESS);
     }
-    let begun = on_this_thread(caller.places().debug_begun(&pod, &name, |reason| {
-        if reason != "ContainerCreating" {
-            say(&format!("warning: container {name}: {reason}"));
+    let bars = Bars::on_terminal().filter(|_| !args.quiet);
+    let begun = on_this_thread(async {
+        let begun = caller.places().debug_begun(&pod, &name, |reason| {
+            if reason != "ContainerCreating" {
+                let warn = || say(&format!("warning: container {name}: {reason}"));
+                bars.as_ref().map_or_else(warn, |bars| bars.around(warn));
+            }
+        });
+        match &bars {
+            Some(bars) => caller.with_pulls(&pod, images, bars, begun).await,
+            None => begun.await,
         }
-    }))?;
+    })?;
     let begun = begun.map_err(|error| error.to_string())?;
     let begun = begun.map_err(|reason| format!("Container {name} can't be started: {reason}."))?;
     if args.stdin && begun == DebugState::Running {

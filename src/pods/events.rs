@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use berth_kubelet::harmless;
 use berth_kubelet::standalone::{EventLine, short_age};
 use clap::Args;
 use jiff::Timestamp;
@@ -77,8 +78,8 @@ fn row(event: &EventLine, follow: bool) -> String {
         .as_deref()
         .map_or_else(String::new, |name| format!("/{name}"));
     let object = format!("pod/{}{container}", event.pod);
-    format!(
+    harmless::line(&format!(
         "{when:<10} {:<8} {:<24} {object:<32} {}",
         event.kind, event.reason, event.message
-    )
+    ))
 }

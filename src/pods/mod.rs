@@ -11,6 +11,7 @@ mod inspect;
 mod logs;
 mod port_forward;
 mod ps;
+mod pulls;
 mod restart;
 mod stats;
 mod status;
@@ -32,6 +33,7 @@ pub(crate) use inspect::{InspectArgs, inspect};
 pub(crate) use logs::{LogsArgs, logs};
 pub(crate) use port_forward::{PortForwardArgs, port_forward};
 pub(crate) use ps::{PsArgs, ps};
+pub(crate) use pulls::show_first_pulls;
 pub(crate) use restart::{RestartArgs, restart};
 pub(crate) use stats::{StatsArgs, stats};
 pub(crate) use status::{StatusArgs, status};
@@ -78,15 +80,15 @@ pub(crate) fn on_this_thread<F: Future>(future: F) -> Result<F::Output, String> 
     Ok(runtime.block_on(future))
 }
 
-/// What a command that has gone through a container's streams ends with: the code of what ran there; 126 if it can't be
-/// executed there.
+/// What a command that has gone through a container's streams ends with: the code of what ran there; as a
+/// shell's, 127 if there is no such program and 126 if it can't be executed there.
 fn exit_code(finished: Result<Finished, CallError>) -> Result<u8, String> {
     match finished {
         Ok(Finished::Exited(code)) => Ok(u8::try_from(code).unwrap_or(u8::MAX)),
         Ok(Finished::Interrupted(signal)) => Ok(128 + signal),
-        Err(CallError::CannotRun(message)) => {
+        Err(CallError::CannotRun { exit_code, message }) => {
             eprintln!("berth: {message}");
-            Ok(126)
+            Ok(exit_code)
         }
         Err(CallError::Lost) => {
             Err("Who runs the pod has ended, so that how the command ends can't be known.".into())

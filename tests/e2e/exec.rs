@@ -42,11 +42,21 @@ fn a_command_ends_with_its_own_code_and_its_own_streams() {
         .expect_code(7)
         .expect_output(&["alas"]);
     berth(&node, &["exec", "web", "--", "no-such-program"])
-        .expect_code(126)
+        .expect_code(127)
         .expect_output(&[
             "Defaulted container \"main\" out of: main, reader",
             "no-such-program",
         ]);
+    for (program, code) in [
+        ("/no/such", 127),
+        ("/bin", 126),
+        ("/etc/passwd/x", 127),
+        ("/etc/hosts", 126),
+    ] {
+        berth(&node, &["exec", "web", "-c", "main", "--", program])
+            .expect_code(code)
+            .expect_output(&[program]);
+    }
     berth(&node, &["exec", "web", "-c", "none", "--", "true"])
         .expect_code(1)
         .expect_output(&["Pod web has no container none; it has main, reader."]);

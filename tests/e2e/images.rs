@@ -320,7 +320,8 @@ fn a_daemon_removes_unused_images_when_the_disk_gets_full() {
         command.args(more);
         Running::start(command, "")
     };
-    let names = || image(&node, &["ls", "-o", "name"]).expect_code(0).output;
+    // A line for each.
+    let names = || format!("{}\n", image(&node, &["ls", "-o", "name"]).expect_code(0).output);
     // All of them are too young for it.
     let young = daemon(&[]);
     young.line("only 0 of");

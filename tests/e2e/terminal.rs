@@ -88,6 +88,10 @@ fn a_reader_that_has_gone_is_no_failure() {
 fn usage_is_drawn_over_itself_within_the_window() {
     let node = Node::new();
     run_detached(&node, &sleeper("web", json!({})), "web");
+    // A container's own processes, not the pod's.
+    let stats: Value = serde_json::from_str(&berth(&node, &["stats", "-o", "json"]).output).unwrap();
+    let counts: Vec<_> = (0..2).map(|at| stats["items"][at]["processes"].clone()).collect();
+    assert_eq!(counts, [1, 1], "{stats}");
     let terminal = Terminal::start(&node.berth(["stats"]), 100, 30);
     terminal.shows("default/web   side");
     terminal.resize(40, 2);
@@ -229,15 +233,6 @@ fn what_comes_next_is_completed() {
     // Files are the shell's.
     assert!(next(&["run", ""]).is_empty());
     assert!(next(&["exec", "web", "--", ""]).is_empty());
-    // bash itself takes it.
-    let script = "source <(\"$BERTH\" completion bash); COMP_LINE=\"$BERTH port\"; COMP_POINT=${#COMP_LINE}; _berth; echo \"${COMPREPLY[@]}\"";
-    let mut bash = Command::new("bash");
-    bash.args(["-c", script])
-        .env("BERTH", node.berth([""; 0]).get_program());
-    Running::start(bash, "")
-        .wait()
-        .expect_code(0)
-        .expect_output(&["port-forward"]);
     end(node);
 }
 

@@ -261,6 +261,10 @@ impl Engine for LocalEngine {
         usage::containers(&self.inner, ids).await
     }
 
+    async fn container_processes(&self, ids: &[ContainerId]) -> Result<Vec<Option<u64>>, EngineError> {
+        usage::processes(&self.inner, ids).await
+    }
+
     async fn pod_sandbox_stats(&self, ids: &[SandboxId]) -> Result<Vec<v1::PodSandboxStats>, EngineError> {
         usage::sandboxes(&self.inner, ids).await
     }

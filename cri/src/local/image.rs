@@ -23,6 +23,7 @@ pub(super) async fn pull(
             layer: at.layer,
             done: at.done,
             total: at.total,
+            state: at.state,
         });
     };
     let credentials = auth.map(|auth| credentials(auth, &reference)).transpose()?;

@@ -27,6 +27,7 @@ use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 
+use crate::cannot_run;
 use crate::engine::EngineError;
 
 /// A connection to a shim. Cheap to clone; the connection closes when the last one is dropped.
@@ -408,7 +409,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub(crate) fn engine_error(failure: Failure) -> EngineError {
     let message = failure.message;
     match failure.code {
-        FailureCode::CannotRun => EngineError::CannotRun(message),
+        FailureCode::CannotRun => EngineError::CannotRun {
+            exit_code: failure.exit_code.unwrap_or(cannot_run::NOT_EXECUTABLE),
+            message,
+        },
         FailureCode::Invalid => EngineError::InvalidArgument(message),
         FailureCode::WrongState => EngineError::FailedPrecondition(message),
         FailureCode::NotFound => EngineError::NotFound(message),
@@ -419,6 +423,7 @@ pub(crate) fn engine_error(failure: Failure) -> EngineError {
 fn unreachable_shim(what: &str) -> Failure {
     Failure {
         code: FailureCode::Internal,
+        exit_code: None,
         message: format!("The pod's shim {what}."),
     }
 }
@@ -426,6 +431,7 @@ fn unreachable_shim(what: &str) -> Failure {
 fn invalid(message: &str) -> Failure {
     Failure {
         code: FailureCode::Invalid,
+        exit_code: None,
         message: message.to_owned(),
     }
 }

@@ -5,6 +5,7 @@ use std::error::Error;
 use tonic::{Code, Status};
 
 use super::link::Link;
+use crate::cannot_run;
 use crate::engine::EngineError;
 use crate::server::failure::{CANNOT_RUN, KIND};
 
@@ -42,7 +43,10 @@ pub(super) fn error(link: &Link, verb: &str, status: &Status) -> EngineError {
             sentence(status.message())
         )),
         _ if verb == "PullImage" => EngineError::ImagePull(said),
-        _ if cannot_run(status) => EngineError::CannotRun(said),
+        _ if cannot_run(status) => EngineError::CannotRun {
+            exit_code: cannot_run::exit_code(status.message()).unwrap_or(cannot_run::NOT_EXECUTABLE),
+            message: said,
+        },
         Code::Unavailable | Code::ResourceExhausted => EngineError::Unavailable(said),
         _ => EngineError::Internal(said),
     }
@@ -118,11 +122,14 @@ mod tests {
         assert!(matches!(of("X", Code::Unavailable), EngineError::Unavailable(_)));
         let words = "exec: \"x\": executable file not found in $PATH: unknown";
         let missing = error(&link, "ExecSync", &Status::new(Code::Unknown, words));
-        assert!(matches!(missing, EngineError::CannotRun(_)));
-        let sent = crate::server::failure::status(EngineError::CannotRun("No program.".to_owned()));
+        assert!(matches!(missing, EngineError::CannotRun { exit_code: 127, .. }));
+        let sent = crate::server::failure::status(EngineError::CannotRun {
+            exit_code: 126,
+            message: "No program.".to_owned(),
+        });
         assert!(matches!(
             error(&link, "ExecSync", &sent),
-            EngineError::CannotRun(_)
+            EngineError::CannotRun { exit_code: 126, .. }
         ));
         assert_eq!(
             of("X", Code::Unknown).to_string(),

@@ -20,10 +20,10 @@ pub(crate) fn status(error: EngineError) -> Status {
         EngineError::Unimplemented(_) => Code::Unimplemented,
         EngineError::Unavailable(_) => Code::Unavailable,
         // The kubelet takes any other code for the reason that the verb itself stands for.
-        EngineError::ImagePull(_) | EngineError::CannotRun(_) | EngineError::Internal(_) => Code::Unknown,
+        EngineError::ImagePull(_) | EngineError::CannotRun { .. } | EngineError::Internal(_) => Code::Unknown,
     };
     let mut metadata = MetadataMap::new();
-    if matches!(error, EngineError::CannotRun(_)) {
+    if matches!(error, EngineError::CannotRun { .. }) {
         metadata.insert(KIND, MetadataValue::from_static(CANNOT_RUN));
     }
     Status::with_metadata(code, shortened(error.to_string()), metadata)

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+pub use berth_images::LayerState;
+
 use super::{ImageId, UnixNanos};
 
 /// An image in the store.
@@ -69,4 +71,6 @@ pub struct PullProgress {
     pub done: u64,
     /// Bytes of the layer.
     pub total: u64,
+    /// What is happening to it.
+    pub state: LayerState,
 }

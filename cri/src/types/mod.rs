@@ -15,7 +15,7 @@ use std::path::PathBuf;
 pub use berth_shim::protocol::{IdMapping, UserNamespace};
 use serde::{Deserialize, Serialize};
 
-pub use image::{AuthConfig, FilesystemUsage, Image, ImageFsInfo, PullProgress};
+pub use image::{AuthConfig, FilesystemUsage, Image, ImageFsInfo, LayerState, PullProgress};
 pub use limits::LinuxContainerResources;
 pub use mount::{Device, ImageMount, Mount, MountPropagation};
 pub use node::{CgroupDriver, RuntimeCondition, RuntimeHandler, RuntimeStatus, RuntimeVersion};

@@ -132,7 +132,10 @@ pub(crate) async fn commands_are_run_in_time(place: Place<'_>) {
     let late = run(&["sleep", "1000"], Duration::from_millis(300), 10).await;
     assert!(matches!(late, Err(EngineError::DeadlineExceeded(_))), "{late:?}");
     let missing = run(&["no-such-program"], minute, 10).await;
-    assert!(matches!(missing, Err(EngineError::CannotRun(_))), "{missing:?}");
+    assert!(
+        matches!(missing, Err(EngineError::CannotRun { .. })),
+        "{missing:?}"
+    );
     engine.stop_container(&id, Duration::from_secs(0)).await.unwrap();
     assert_eq!(engine.container_status(&id).await.unwrap().exit_code, 137);
 }

@@ -96,11 +96,15 @@ fn what_can_not_be_run_or_streamed_is_refused() {
         engine.start_container(&id).await.unwrap();
         assert!(matches!(
             exec(&["/no/such"], ALL).await,
-            EngineError::CannotRun(_)
+            EngineError::CannotRun { exit_code: 127, .. }
         ));
         assert!(matches!(
             exec(&["/no/such"], TERMINAL).await,
-            EngineError::CannotRun(_)
+            EngineError::CannotRun { exit_code: 127, .. }
+        ));
+        assert!(matches!(
+            exec(&["/bin"], ALL).await,
+            EngineError::CannotRun { exit_code: 126, .. }
         ));
         assert!(matches!(exec(&[], ALL).await, EngineError::InvalidArgument(_)));
         let both = StreamOptions { tty: true, ..ALL };

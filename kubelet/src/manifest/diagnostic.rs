@@ -49,15 +49,7 @@ fn printable(text: &str) -> String {
         let end: String = text.chars().skip(count - LONGEST / 2).collect();
         return printable(&format!("{begin} … {end}"));
     }
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
+    crate::harmless::line(text)
 }
 
 /// Everything that is wrong with the manifests, in the order of the files and lines.

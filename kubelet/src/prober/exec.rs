@@ -20,7 +20,7 @@ pub(super) async fn attempt(
             Outcome::Failure(format!("command {command:?} timed out after {timeout:?}"))
         }
         // The command is not there or can't be executed: that is the container's doing.
-        Err(EngineError::CannotRun(message)) => Outcome::Failure(message),
+        Err(EngineError::CannotRun { message, .. }) => Outcome::Failure(message),
         Err(error) => Outcome::Error(error.to_string()),
     }
 }

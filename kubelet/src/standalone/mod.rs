@@ -1,6 +1,8 @@
 //! Pods without an API server: `berth run` and the commands that look after what it left.
 
 mod apply;
+mod bars;
+mod begun;
 mod choose;
 mod control;
 mod copy;
@@ -36,6 +38,7 @@ mod wait;
 
 pub use crate::duration::{parse_duration, short_age};
 pub use apply::Applied;
+pub use bars::Bars;
 pub use choose::Chosen;
 pub use control::{
     CallError, Caller, ContainerSummary, ContainerUsage, Forwarder, PodUsage, RootOf, Streams, TakeOver,

@@ -10,10 +10,13 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::bars::Bars;
 use crate::logs::Stream;
 
 /// So many lines of containers may wait to be written.
 const ROOM: usize = 1024;
+/// So many are written at once.
+const BATCH: usize = 256;
 /// At the end, a reader that takes nothing for so long is given up.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -34,16 +37,28 @@ struct Line {
 }
 
 impl Output {
-    /// Starts to write to standard output and standard error.
-    pub(super) fn start() -> Self {
+    /// Starts to write to standard output and standard error, where these bars may be drawn.
+    pub(super) fn start(bars: Option<Arc<Bars>>) -> Self {
         let (lines, receiver) = mpsc::channel();
         let (end, ended) = mpsc::channel();
         let written = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&written);
         std::thread::spawn(move || {
-            for line in receiver {
-                write(&line);
-                count.fetch_add(1, Ordering::Relaxed);
+            while let Ok(line) = receiver.recv() {
+                let several = || {
+                    // The bars are drawn anew afterwards, which takes longer than a line.
+                    for line in std::iter::once(line).chain(receiver.try_iter().take(BATCH)) {
+                        write(&line);
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                };
+                match &bars {
+                    Some(bars) => bars.around(several),
+                    None => several(),
+                }
+            }
+            if let Some(bars) = &bars {
+                bars.clear();
             }
             // Nobody may be waiting for it.
             let _ = end.send(());

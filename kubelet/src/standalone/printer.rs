@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::bars::Bars;
 use super::output::Output;
+use crate::harmless;
 use crate::logs::{LogLine, Stream};
 use crate::worker::{EventReason, PodEvent};
 
@@ -14,6 +16,7 @@ const DIM: u8 = 2;
 const RED: u8 = 31;
 const GREEN: u8 = 32;
 const YELLOW: u8 = 33;
+const ESCAPE: u8 = 0x1b;
 
 /// Writes whole lines to standard output and standard error.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub(super) struct Printer {
     stderr_colour: bool,
     state: Mutex<State>,
     output: Output,
+    /// How images come; `None` where that is not drawn.
+    pub(super) bars: Option<Arc<Bars>>,
 }
 
 #[derive(Debug, Default)]
@@ -45,13 +50,15 @@ impl Printer {
             .into_iter()
             .map(|(pod, name)| label(with_pod, pod, name).chars().count())
             .max();
+        let bars = Bars::on_terminal();
         Printer {
             with_pod,
             width: width.unwrap_or(0),
             stdout_colour: allowed && io::stdout().is_terminal(),
             stderr_colour: allowed && io::stderr().is_terminal(),
             state: Mutex::default(),
-            output: Output::start(),
+            output: Output::start(bars.clone()),
+            bars,
         }
     }
 
@@ -64,7 +71,12 @@ impl Printer {
             Stream::Stdout => self.stdout_colour,
             Stream::Stderr => self.stderr_colour,
         };
-        let bytes = joined(&painted(with_colour, colour, &prefix), &printable(&line.text));
+        let mut text = printable(&line.text);
+        if with_colour && text.contains(&ESCAPE) {
+            // A colour that a program leaves on is not for the lines of others.
+            text.extend_from_slice(b"\x1b[0m");
+        }
+        let bytes = joined(&painted(with_colour, colour, &prefix), &text);
         self.output.log(line.stream, bytes).await;
     }
 
@@ -105,9 +117,11 @@ impl Printer {
     }
 
     fn say(&self, colour: Option<u8>, text: &str) {
+        // It may have words of a registry or of a container in it.
+        let text = harmless::lines(text);
         let text = match colour {
-            Some(colour) => painted(self.stderr_colour, colour, text),
-            None => text.to_owned(),
+            Some(colour) => painted(self.stderr_colour, colour, &text),
+            None => text,
         };
         self.output.say(format!("{text}\n").into_bytes());
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use berth_cri::Engine;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::control::{Listener, Owned};
 use super::inspect::{InspectError, Places};
@@ -21,6 +21,7 @@ use crate::admission::AllowedSysctls;
 use crate::backoff::Backoff;
 use crate::identity::PodUid;
 use crate::plan::{Deletion, Desired, Objects};
+use crate::pulls::Pulls;
 use crate::spec;
 use crate::worker::{
     Clock, EventRouter, HostCgroups, NoCgroups, Node, PodCgroups, PodControl, PodRecord, PodState, Records,
@@ -153,10 +154,15 @@ struct Standalone {
     router: EventRouter,
     printer: Arc<Printer>,
     patience: watch::Receiver<Patience>,
+    /// Draws how images come.
+    drawing: Option<JoinHandle<()>>,
 }
 
 impl Drop for Standalone {
     fn drop(&mut self) {
+        if let Some(drawing) = &self.drawing {
+            drawing.abort();
+        }
         self.printer.finish();
     }
 }
@@ -172,6 +178,10 @@ impl Standalone {
         let objects = Arc::new(workload.objects.clone());
         let run_root = host.run_root.clone();
         let node = Arc::new(node(host).await);
+        let drawing = printer.bars.clone().map(|bars| {
+            let coming = node.pulls.watch();
+            tokio::spawn(async move { bars.follow(coming).await })
+        });
         let owned = Arc::new(Owned::new(Arc::clone(&node), None));
         // Before any lock is taken: a pod's lock leads here.
         let _listener =
@@ -188,6 +198,7 @@ impl Standalone {
             router,
             printer,
             patience,
+            drawing,
         })
     }
 
@@ -330,7 +341,7 @@ pub(super) async fn node(host: Host) -> Node {
         kubelet_root: host.kubelet_root,
         facts: Arc::new(facts),
         clock: Clock::system(),
-        pull_progress: Arc::new(|_| {}),
+        pulls: Pulls::default(),
         workers: Workers::default(),
     }
 }

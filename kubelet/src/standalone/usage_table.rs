@@ -26,7 +26,7 @@ pub struct Usage {
     pub received: Option<u64>,
     /// Bytes that its pod sent.
     pub sent: Option<u64>,
-    /// Processes of its pod.
+    /// Its processes; `None` where its runtime does not tell.
     pub processes: Option<u64>,
 }
 
@@ -59,8 +59,8 @@ impl Meter {
             name,
             received,
             sent,
-            processes,
             containers,
+            ..
         } = pod;
         let line = |container: ContainerUsage| Usage {
             namespace: namespace.clone(),
@@ -72,7 +72,7 @@ impl Meter {
             layer: container.layer,
             received,
             sent,
-            processes,
+            processes: container.processes,
         };
         containers.into_iter().map(line).collect()
     }

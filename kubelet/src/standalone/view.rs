@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::jsonpath::{JsonPath, plain};
 use super::show::yaml;
 use crate::defaults::DEFAULT_NAMESPACE;
+use crate::harmless;
 
 /// A way to print objects.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,8 +103,11 @@ impl View {
     }
 }
 
-/// Rows with columns that are as wide as their widest cell.
+/// Rows with columns that are as wide as their widest cell. What a cell says is shown, whoever said it: a terminal does not
+/// obey it.
 pub fn table(rows: &[Vec<String>]) -> String {
+    let harmless = |row: &Vec<String>| row.iter().map(|cell| harmless::line(cell)).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(harmless).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
@@ -111,7 +115,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let cells: Vec<String> = row
             .iter()
             .zip(&widths)
@@ -154,6 +158,12 @@ mod tests {
         );
         assert!(print("json", false).unwrap().contains("\"kind\": \"List\""));
         assert!(print("yaml", true).unwrap().starts_with("metadata:\n  name: a\n"));
+        let hostile = [json!({ "n": "\u{1b}]0;title\u{7}" })];
+        let shown = "custom-columns=N:.n"
+            .parse::<View>()
+            .unwrap()
+            .print("pod", &hostile, false);
+        assert_eq!(shown.unwrap(), "N\n\\u{1b}]0;title\\u{7}\n");
         assert_eq!(print("wide", false), None);
         assert!("xml".parse::<View>().is_err());
         assert!("custom-columns=A".parse::<View>().is_err());

@@ -153,8 +153,10 @@ impl Job {
             tries.push(None);
         }
         let mut outcome = Ok(());
+        let pull = Arc::new(self.node.pulls.begin(image));
         for auth in tries {
-            let progress = Arc::clone(&self.node.pull_progress);
+            let pull = Arc::clone(&pull);
+            let progress = Arc::new(move |at| pull.update(at));
             outcome = self.node.engine.pull_image(image, auth, progress).await.map(drop);
             if !matches!(outcome, Err(EngineError::ImagePull(_))) {
                 break;

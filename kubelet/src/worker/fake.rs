@@ -379,7 +379,10 @@ impl Engine for FakeEngine {
             if let Some(container) = self.lock().containers.iter_mut().find(|c| c.id == *id) {
                 container.reason = "ContainerCannotRun".to_owned();
             }
-            return Err(EngineError::CannotRun("there is no such program".to_owned()));
+            return Err(EngineError::CannotRun {
+                exit_code: 127,
+                message: "there is no such program".to_owned(),
+            });
         }
         if let Some((after, code)) = self.behaviour(&name).exits {
             let (engine, id) = (self.clone(), id.clone());

@@ -35,7 +35,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_cri::{Engine, PullProgress};
+use berth_cri::Engine;
 use k8s_openapi::api::core::v1::{EphemeralContainer, Pod, PodStatus};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -48,6 +48,7 @@ pub use router::EventRouter;
 pub use sole::Workers;
 
 use crate::plan::{NodeFacts, Objects, Stage};
+use crate::pulls::Pulls;
 
 /// What all workers of a node share.
 pub struct Node {
@@ -63,8 +64,8 @@ pub struct Node {
     pub cgroups: Arc<dyn PodCgroups>,
     /// What tells the time.
     pub clock: Clock,
-    /// Is told how far image pulls are.
-    pub pull_progress: Arc<dyn Fn(PullProgress) + Send + Sync>,
+    /// How far image pulls are.
+    pub pulls: Pulls,
     /// The pods that have a worker.
     pub workers: Workers,
 }

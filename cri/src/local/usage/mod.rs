@@ -58,6 +58,20 @@ pub(super) async fn containers(
     .await
 }
 
+/// How many processes containers have; `None` of one that does not run.
+pub(super) async fn processes(
+    inner: &Arc<Inner>,
+    ids: &[ContainerId],
+) -> Result<Vec<Option<u64>>, EngineError> {
+    let found: Vec<_> = ids.iter().map(|id| inner.container(id).ok()).collect();
+    let count = |(sandbox, container): Pair| {
+        let runs = matches!(*container.run.borrow(), RunState::Running { .. });
+        let place = runs.then(|| sandbox.place_of(&container.id).path)?;
+        Reading::of(&place, true)?.processes
+    };
+    blocking(move || found.into_iter().map(|pair| pair.and_then(count)).collect()).await
+}
+
 /// What sandboxes use, of those that are ready: others use nothing.
 pub(super) async fn sandboxes(
     inner: &Arc<Inner>,

@@ -11,6 +11,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::remote_command::{Connection, Streams, open};
 use super::{Failure, Transport, Trust};
+use crate::cannot_run;
 use crate::descriptor::{Reader, Writer};
 use crate::engine::EngineError;
 use crate::session::{Session, StreamOptions, TerminalSize};
@@ -255,9 +256,11 @@ fn parse(text: &[u8]) -> Result<Option<i32>, EngineError> {
         }
     }
     let said = status["message"].as_str().unwrap_or("nothing that makes sense");
-    Err(EngineError::Internal(format!(
-        "The streaming server says: {said}"
-    )))
+    let message = format!("The streaming server says: {said}");
+    Err(match cannot_run::exit_code(said) {
+        Some(exit_code) => EngineError::CannotRun { exit_code, message },
+        None => EngineError::Internal(message),
+    })
 }
 
 #[cfg(test)]
@@ -276,6 +279,15 @@ mod tests {
         let why = EngineError::Internal("no such program".to_owned());
         let error = parse(&Outcome::Failed("error executing", why).json()).unwrap_err();
         assert!(error.to_string().contains("no such program"), "{error}");
+        let why = EngineError::CannotRun {
+            exit_code: 126,
+            message: "exec \"/x\": permission denied.".to_owned(),
+        };
+        let error = parse(&Outcome::Failed("error executing", why).json()).unwrap_err();
+        assert!(
+            matches!(error, EngineError::CannotRun { exit_code: 126, .. }),
+            "{error:?}"
+        );
     }
 
     #[test]

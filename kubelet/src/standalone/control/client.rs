@@ -1,5 +1,6 @@
 //! The asking end.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::net::TcpStream;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::super::debug::DebugContainer;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::super::inspect::{InspectError, Places};
@@ -25,11 +27,14 @@ use super::server::{Owned, serve};
 use super::wire::Wire;
 use crate::identity::PodUid;
 use crate::plan::Objects;
+use crate::pulls::Coming;
 use crate::spec;
 use crate::worker::PodRecord;
 
 /// How long a pod may be between two owners, in steps of a tenth of a second.
 const HANDOVERS: u32 = 50;
+/// What a shell ends with if a program can't be executed.
+const NOT_EXECUTABLE: u8 = 126;
 
 /// Why something could not be asked, or was not done.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +46,13 @@ pub enum CallError {
     #[error(transparent)]
     Lock(#[from] LockError),
     /// The command can't be executed in the container.
-    #[error("{0}")]
-    CannotRun(String),
+    #[error("{message}")]
+    CannotRun {
+        /// What a shell would end with: 127 if there is no such program, 126 if it is none that can be executed.
+        exit_code: u8,
+        /// Which program, and why.
+        message: String,
+    },
     /// It was refused.
     #[error("{0}")]
     Refused(String),
@@ -52,6 +62,9 @@ pub enum CallError {
     /// The process that runs the pod is not to be reached.
     #[error("The process that runs the pod can't be reached: {0}.")]
     Io(#[from] io::Error),
+    /// The process that runs the pod is of another version of berth.
+    #[error("{0}")]
+    OtherVersion(String),
     /// Nobody runs the pod, and this process can't look after it.
     #[error("{0}")]
     Unavailable(String),
@@ -60,7 +73,11 @@ pub enum CallError {
 impl From<Refusal> for CallError {
     fn from(refusal: Refusal) -> Self {
         match refusal.kind {
-            RefusalKind::CannotRun => Self::CannotRun(refusal.message),
+            RefusalKind::CannotRun => Self::CannotRun {
+                exit_code: refusal.exit_code.unwrap_or(NOT_EXECUTABLE),
+                message: refusal.message,
+            },
+            RefusalKind::NotUnderstood => Self::OtherVersion(refusal.message),
             RefusalKind::NotMine => Self::Lost,
             RefusalKind::Other => Self::Refused(refusal.message),
         }
@@ -296,7 +313,7 @@ impl Caller {
             return Ok(false);
         };
         let uid = record.uid();
-        question(wire, Request::Delete { uid, grace }, None).await?;
+        self.put(wire, Request::Delete { uid, grace }, None).await?;
         Ok(true)
     }
 
@@ -334,13 +351,66 @@ impl Caller {
             return Ok(None);
         };
         let request = Request::Objects { uid: record.uid() };
-        match question(wire, request, None).await.map(|call| call.answer) {
+        match self.put(wire, request, None).await.map(|call| call.answer) {
             Ok(Answer::Objects(workload)) => Ok(Some(workload.into_parts().1)),
             // It has ended or handed the pod on, right now.
             Err(CallError::Lost) => Ok(None),
             Ok(_) => Err(CallError::Lost),
             Err(error) => Err(error),
         }
+    }
+
+    /// How these images come in the process that runs a pod.
+    ///
+    /// # Errors
+    /// It can't be asked.
+    pub(in crate::standalone) async fn pulls(
+        &self,
+        pod: &str,
+        images: BTreeSet<String>,
+    ) -> Result<watch::Receiver<Coming>, CallError> {
+        let call = self.ask(pod, |uid| Request::Pulls { uid }).await?;
+        let (sender, receiver) = watch::channel(Coming::default());
+        tokio::spawn(async move {
+            while let Ok(Some((mut coming, _))) = call.wire.receive::<Coming>().await {
+                coming.retain(|image| images.contains(image));
+                sender.send_if_modified(|known| {
+                    let is_new = *known != coming;
+                    *known = coming;
+                    is_new
+                });
+                if sender.is_closed() {
+                    return;
+                }
+            }
+        });
+        Ok(receiver)
+    }
+
+    /// Puts a question to a process.
+    async fn put(&self, wire: Wire, request: Request, here: Option<Here>) -> Result<Call, CallError> {
+        let pid = wire.peer();
+        question(wire, request, here).await.map_err(|error| match error {
+            CallError::OtherVersion(why) => self.other_version(pid, &why),
+            error => error,
+        })
+    }
+
+    /// What there is to do about a process that does not understand this program, or the other way round.
+    fn other_version(&self, pid: Option<u32>, why: &str) -> CallError {
+        let is_daemon = pid.is_some() && pid == PodLock::daemon(&self.places.kubelet_root);
+        let pid = pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
+        let way_out = if is_daemon {
+            format!(
+                "Restart the daemon: `systemctl restart berth` where it is a service, else `kill {pid}`, and the next command \
+                 starts it again. Its pods go on meanwhile."
+            )
+        } else {
+            "End it, and run the pod again with this program.".to_owned()
+        };
+        CallError::OtherVersion(format!(
+            "Process {pid}, which runs the pod, is of another version of berth than this program: {why} {way_out}"
+        ))
     }
 
     /// Makes a running pod what is given.
@@ -376,7 +446,7 @@ impl Caller {
                 workload: Box::new(workload.clone()),
             };
             let asked = match wire {
-                Ok(wire) => question(wire, request, None).await,
+                Ok(wire) => self.put(wire, request, None).await,
                 Err(error) => Err(error.into()),
             };
             match asked.map(|call| call.answer) {
@@ -413,9 +483,9 @@ impl Caller {
             let (record, _) = self.places.find(pod)?;
             let request = request(record.uid());
             let asked = match self.owner(&record).await? {
-                Some(wire) => question(wire, request, None).await,
+                Some(wire) => self.put(wire, request, None).await,
                 None => match self.take(&record).await {
-                    Ok((wire, here)) => question(wire, request, Some(here)).await,
+                    Ok((wire, here)) => self.put(wire, request, Some(here)).await,
                     Err(error) => Err(error),
                 },
             };
@@ -467,14 +537,18 @@ async fn question(wire: Wire, request: Request, here: Option<Here>) -> Result<Ca
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
         _ => {}
     }
-    match wire.receive::<Reply>().await? {
-        Some((reply, fds)) => Ok(Call {
+    match wire.receive::<Reply>().await {
+        Ok(Some((reply, fds))) => Ok(Call {
             answer: reply?,
             wire,
             fds,
             _here: here,
         }),
-        None => Err(CallError::Lost),
+        Ok(None) => Err(CallError::Lost),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(CallError::OtherVersion(format!(
+            "Its answer can't be read: {error}."
+        ))),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::identity::PodUid;
 use crate::plan::Objects;
 
-/// The one question of a connection.
+/// The one question of a connection. What one has in it that the other end does not know is refused, not overlooked: the two
+/// may be of different versions.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) enum Request {
     /// Start a command. The answer is [`Answer::Session`] with the descriptors of its streams; afterwards the asker may
     /// send [`Resize`], and gets an [`Ended`].
@@ -55,6 +56,11 @@ pub(super) enum Request {
         /// Without pods: the ConfigMaps and Secrets that it has from now on.
         objects: Box<SentWorkload>,
     },
+    /// How images come in the process that runs this pod. The answer is [`Answer::Done`], and then a [`Coming`] whenever it has
+    /// changed.
+    ///
+    /// [`Coming`]: crate::pulls::Coming
+    Pulls { uid: PodUid },
     /// Take pods on. Only the daemon does.
     Run { workload: Box<SentWorkload> },
 }
@@ -155,6 +161,9 @@ pub struct ContainerUsage {
     pub memory: Option<u64>,
     /// Its limit of memory in bytes, if it has one.
     pub memory_limit: Option<i64>,
+    /// Its processes.
+    #[serde(default)]
+    pub processes: Option<u64>,
     /// Bytes of its writable layer.
     pub layer: Option<u64>,
 }
@@ -211,6 +220,9 @@ impl SentWorkload {
 pub(super) struct Refusal {
     pub(super) kind: RefusalKind,
     pub(super) message: String,
+    /// Of a command that can't be executed, what a shell would end with.
+    #[serde(default)]
+    pub(super) exit_code: Option<u8>,
 }
 
 /// What a program makes of a refusal.
@@ -221,6 +233,8 @@ pub(super) enum RefusalKind {
     CannotRun,
     /// This process does not run the pod (any more).
     NotMine,
+    /// This process does not know the question.
+    NotUnderstood,
     /// Anything else.
     Other,
 }
@@ -230,19 +244,21 @@ impl Refusal {
         Self {
             kind: RefusalKind::Other,
             message: message.into(),
+            exit_code: None,
         }
     }
 }
 
 impl From<EngineError> for Refusal {
     fn from(error: EngineError) -> Self {
-        let kind = match error {
-            EngineError::CannotRun(_) => RefusalKind::CannotRun,
-            _ => RefusalKind::Other,
+        let (kind, exit_code) = match error {
+            EngineError::CannotRun { exit_code, .. } => (RefusalKind::CannotRun, Some(exit_code)),
+            _ => (RefusalKind::Other, None),
         };
         Self {
             kind,
             message: error.to_string(),
+            exit_code,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use berth_cri::{ContainerState, ContainerStatus, Session, StreamOptions, TerminalSize};
@@ -134,6 +135,7 @@ fn not_mine() -> Refusal {
     Refusal {
         kind: RefusalKind::NotMine,
         message: "The pod has been handed to another process meanwhile; try again.".to_owned(),
+        exit_code: None,
     }
 }
 
@@ -146,7 +148,10 @@ pub(super) async fn serve(owned: Arc<Owned>, wire: Wire) {
         Ok(Some((request, _))) => request,
         Ok(None) => return,
         Err(error) => {
-            let reply: Reply = Err(Refusal::other(format!("The question can't be read: {error}.")));
+            let reply: Reply = Err(Refusal {
+                kind: RefusalKind::NotUnderstood,
+                ..Refusal::other(format!("The question can't be read: {error}."))
+            });
             // Who asks in another language may not understand that either.
             let _ = wire.send(&reply, &[]).await;
             return;
@@ -159,6 +164,7 @@ pub(super) async fn serve(owned: Arc<Owned>, wire: Wire) {
 async fn answer(owned: &Owned, wire: &Wire, request: Request) -> io::Result<()> {
     let reply = match request {
         Request::Exec { .. } | Request::Attach { .. } => return session(owned, wire, request).await,
+        Request::Pulls { uid } => return pulls(owned, wire, &uid).await,
         Request::PortForward { uid, port } => match connect(owned, &uid, port).await {
             Ok(stream) => return wire.send(&Reply::Ok(Answer::Descriptor), &[stream.as_fd()]).await,
             Err(refusal) => Err(refusal),
@@ -195,6 +201,33 @@ async fn answer(owned: &Owned, wire: &Wire, request: Request) -> io::Result<()> 
         },
     };
     wire.send(&reply, &[]).await
+}
+
+/// From one look at what comes to the next.
+const FRAME: Duration = Duration::from_millis(100);
+
+/// Tells how images come until who asked has gone.
+async fn pulls(owned: &Owned, wire: &Wire, uid: &PodUid) -> io::Result<()> {
+    if let Err(refusal) = owned.pod(uid) {
+        return wire.send(&Reply::Err(refusal), &[]).await;
+    }
+    wire.send(&Reply::Ok(Answer::Done), &[]).await?;
+    let mut coming = owned.node.pulls.watch();
+    let tell = async {
+        loop {
+            let now = coming.borrow_and_update().clone();
+            wire.send(&now, &[]).await?;
+            tokio::time::sleep(FRAME).await;
+            if coming.changed().await.is_err() {
+                return Ok(());
+            }
+        }
+    };
+    tokio::select! {
+        told = tell => told,
+        // Nothing is asked any more.
+        _ = wire.receive::<()>() => Ok(()),
+    }
 }
 
 /// A command, or a container's own streams: the descriptors are handed over, and what comes over the connection is the

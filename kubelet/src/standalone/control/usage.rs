@@ -1,5 +1,7 @@
 //! What pods use, as the engine reads it from the kernel.
 
+use std::iter::repeat;
+
 use berth_cri::{ContainerState, ContainerStatus, SandboxId, v1};
 
 use super::protocol::{ContainerUsage, PodUsage, Refusal};
@@ -27,6 +29,7 @@ async fn of_pod(owned: &Owned, uid: &PodUid) -> Result<PodUsage, Refusal> {
     containers.retain(|container| container.state == ContainerState::Running);
     let ids: Vec<_> = containers.iter().map(|container| container.id.clone()).collect();
     let stats = engine.container_stats(&ids).await?;
+    let processes = engine.container_processes(&ids).await?;
     let sandboxes = engine.list_pod_sandboxes(Some(&uid.0)).await?;
     let ready: Vec<SandboxId> = sandboxes
         .into_iter()
@@ -36,14 +39,18 @@ async fn of_pod(owned: &Owned, uid: &PodUid) -> Result<PodUsage, Refusal> {
     let of_sandbox = engine.pod_sandbox_stats(&ready).await?.pop();
     let linux = of_sandbox.and_then(|stats| stats.linux).unwrap_or_default();
     let network = linux.network.and_then(|network| network.default_interface);
-    let processes = linux.process.and_then(|process| process.process_count);
+    let of_pod = linux.process.and_then(|process| process.process_count);
     Ok(PodUsage {
         received: network.as_ref().and_then(|network| number(network.rx_bytes)),
         sent: network.as_ref().and_then(|network| number(network.tx_bytes)),
-        processes: number(processes),
+        processes: number(of_pod),
         containers: containers
             .iter()
-            .map(|container| of_container(container, &stats))
+            .zip(processes.into_iter().chain(repeat(None)))
+            .map(|(container, processes)| ContainerUsage {
+                processes,
+                ..of_container(container, &stats)
+            })
             .collect(),
         ..PodUsage::default()
     })
@@ -67,6 +74,7 @@ fn of_container(container: &ContainerStatus, all: &[v1::ContainerStats]) -> Cont
         memory: number(memory.usage_bytes),
         memory_limit: container.config.resources.memory_limit.filter(|limit| *limit > 0),
         layer: stats.writable_layer.and_then(|layer| number(layer.used_bytes)),
+        processes: None,
     }
 }
 

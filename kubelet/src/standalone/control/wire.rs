@@ -54,6 +54,12 @@ impl Wire {
             .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own.as_raw())
     }
 
+    /// The process at the other end.
+    pub(super) fn peer(&self) -> Option<u32> {
+        let pid = self.0.peer_cred().ok()?.pid()?;
+        u32::try_from(pid).ok()
+    }
+
     /// Sends a message with descriptors, which the caller keeps.
     pub(super) async fn send(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let body = serde_json::to_vec(message)?;

@@ -76,7 +76,7 @@ async fn there_is_one_worker_for_a_uid() {
             facts: Arc::clone(&bench.node.facts),
             cgroups: Arc::clone(&bench.node.cgroups),
             clock: bench.node.clock.clone(),
-            pull_progress: Arc::new(|_| {}),
+            pulls: Pulls::default(),
             workers,
         };
         let (_, engine_events) = mpsc::unbounded_channel();

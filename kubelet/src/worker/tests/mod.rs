@@ -18,6 +18,7 @@ use super::fake::{Behaviour, FakeCgroups, FakeEngine};
 use super::*;
 use crate::identity::PodUid;
 use crate::plan::{Desired, Objects};
+use crate::pulls::Pulls;
 
 struct Bench {
     root: tempfile::TempDir,
@@ -47,7 +48,7 @@ impl Bench {
             }),
             cgroups: Arc::clone(&cgroups) as Arc<dyn PodCgroups>,
             clock,
-            pull_progress: Arc::new(|_| {}),
+            pulls: Pulls::default(),
             workers: Workers::default(),
         });
         let router = EventRouter::start(&engine);

@@ -1,0 +1,154 @@
+//! Showing how the images of pods come that somebody else runs.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::bars::Bars;
+use super::control::{CallError, Caller};
+use super::run::Workload;
+use crate::pulls::Coming;
+use crate::spec;
+
+/// Who hands a pod over waits so long for an image to begin to come, or the next one.
+const QUIET: Duration = Duration::from_secs(2);
+
+impl Caller {
+    /// Runs `until`, and draws how these images come to the pod meanwhile. Whatever goes wrong with the drawing is nobody's
+    /// concern.
+    pub async fn with_pulls<T>(
+        &self,
+        pod: &str,
+        images: BTreeSet<String>,
+        bars: &Bars,
+        until: impl Future<Output = T>,
+    ) -> T {
+        let drawn = async {
+            if let Ok(coming) = self.pulls(pod, images).await {
+                bars.follow(coming).await;
+            }
+            std::future::pending().await
+        };
+        let done = tokio::select! {
+            done = until => done,
+            never = drawn => never,
+        };
+        bars.clear();
+        done
+    }
+
+    /// Draws how the images of pods come that were just handed over, until each pod has begun or nothing comes.
+    ///
+    /// # Errors
+    /// Who runs them can't be asked.
+    pub async fn show_first_pulls(
+        &self,
+        workload: &Workload,
+        images: BTreeSet<String>,
+        bars: &Bars,
+    ) -> Result<(), CallError> {
+        let name = |pod: &Pod| format!("{}/{}", spec::namespace(pod), spec::name(pod));
+        let pods: Vec<String> = workload.pods.iter().map(name).collect();
+        let Some(first) = pods.first() else {
+            return Ok(());
+        };
+        let coming = self.pulls(first, images).await?;
+        let begun = async {
+            for pod in &pods {
+                // One that has gone has begun.
+                let _ = self.places().when(pod, |pod| has_begun(pod).then_some(())).await;
+            }
+        };
+        tokio::select! {
+            () = begun => {}
+            () = nothing_comes(coming.clone()) => {}
+            () = bars.follow(coming) => {}
+        }
+        bars.clear();
+        Ok(())
+    }
+}
+
+impl Workload {
+    /// Images that a registry will be asked for, as not all of them are here.
+    pub fn to_pull(&self, is_here: impl Fn(&str) -> bool) -> BTreeSet<String> {
+        let containers = self.pods.iter().flat_map(spec::all_containers);
+        containers
+            .filter_map(|(container, _)| {
+                let image = container.image.as_deref()?;
+                let asks = match container.image_pull_policy.as_deref() {
+                    Some("Always") => true,
+                    Some("Never") => false,
+                    _ => !is_here(image),
+                };
+                asks.then(|| image.to_owned())
+            })
+            .collect()
+    }
+}
+
+async fn nothing_comes(mut coming: watch::Receiver<Coming>) {
+    loop {
+        let nothing = coming.borrow_and_update().is_empty();
+        let next = coming.changed();
+        let ended = if nothing {
+            timeout(QUIET, next).await.map_or(true, |next| next.is_err())
+        } else {
+            next.await.is_err()
+        };
+        if ended {
+            return;
+        }
+    }
+}
+
+/// A container has run, or can't for another reason than that it is being made.
+fn has_begun(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return false };
+    if status.phase.as_deref() != Some("Pending") {
+        return true;
+    }
+    let init = status.init_container_statuses.iter().flatten();
+    let is_further = |container: &ContainerStatus| {
+        container.state.as_ref().is_some_and(|state| {
+            let reason = state
+                .waiting
+                .as_ref()
+                .and_then(|waiting| waiting.reason.as_deref());
+            state.running.is_some()
+                || state.terminated.is_some()
+                || reason.is_some_and(|reason| !matches!(reason, "ContainerCreating" | "PodInitializing"))
+        })
+    };
+    init.chain(status.container_statuses.iter().flatten())
+        .any(is_further)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_has_begun_when_it_is_more_than_being_made() {
+        let of = |phase: &str, state: serde_json::Value| -> Pod {
+            serde_json::from_value(serde_json::json!({ "metadata": {}, "status": { "phase": phase,
+                "containerStatuses": [{ "name": "c", "image": "i", "imageID": "", "ready": false,
+                    "restartCount": 0, "state": state }] } }))
+            .unwrap()
+        };
+        let waits = |reason: &str| serde_json::json!({ "waiting": { "reason": reason } });
+        for (pod, begun) in [
+            (Pod::default(), false),
+            (of("Pending", waits("ContainerCreating")), false),
+            (of("Pending", waits("PodInitializing")), false),
+            (of("Pending", waits("ErrImagePull")), true),
+            (of("Pending", serde_json::json!({ "running": {} })), true),
+            (of("Running", waits("CrashLoopBackOff")), true),
+        ] {
+            assert_eq!(has_begun(&pod), begun, "{pod:?}");
+        }
+    }
+}
