@@ -84,6 +84,10 @@ enum Command {
     Complete(complete::CompleteArgs),
     #[command(hide = true)]
     RootlessKeeper(rootless::KeeperArgs),
+    #[command(hide = true)]
+    RootlessNetwork(rootless::GuardArgs),
+    #[command(hide = true)]
+    RootlessRelay(rootless::RelayArgs),
 }
 
 /// Where a command works.
@@ -106,7 +110,9 @@ impl Command {
             | Self::Completion(_)
             | Self::Man(_)
             | Self::Complete(_)
-            | Self::RootlessKeeper(_) => Place::Anywhere,
+            | Self::RootlessKeeper(_)
+            | Self::RootlessNetwork(_)
+            | Self::RootlessRelay(_) => Place::Anywhere,
             // Registries and local ports are the machine's.
             Self::Image(_) | Self::PortForward(_) => Place::Node,
             _ => Place::Network,
@@ -197,5 +203,7 @@ fn run(cli: Cli) -> Result<ExitCode, String> {
         Command::Man(args) => manual::man(&args, command()),
         Command::Daemon(args) => daemon::run(&args, &root, &cli.cgroup_root),
         Command::RootlessKeeper(args) => Ok(rootless::keep(&args)),
+        Command::RootlessNetwork(args) => Ok(rootless::guard(&args)),
+        Command::RootlessRelay(args) => Ok(rootless::relay(&args)),
     }
 }

@@ -13,12 +13,15 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::FlockOperation;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::geteuid;
 
+use super::notifications::Notifications;
 use super::{Groups, Network, Rootless, SOCKET, VARIABLE, ids, network};
 use crate::root::Root;
+use crate::service_manager::SOCKET as SERVICE_MANAGER;
 
 /// Where a system keeps root's programs, which an ordinary user's `PATH` may leave out: `nft` is one.
 const ROOTS_PROGRAMS: [&str; 2] = ["/usr/sbin", "/sbin"];
@@ -70,6 +73,15 @@ pub(crate) fn enter(root: &Root, entry: Entry) -> Result<Option<ExitCode>, Strin
         .args(std::env::args_os().skip(1))
         .env(VARIABLE, here.text())
         .env("PATH", search_path());
+    // The manager's socket may be one of this network namespace's.
+    let notifications = match entry.starts_pods {
+        true => Notifications::take(&root.run)
+            .map_err(|error| format!("The service manager that started berth can't be reached: {error}."))?,
+        false => None,
+    };
+    if let Some(notifications) = &notifications {
+        command.env(SERVICE_MANAGER, notifications.path());
+    }
     // Before the first child: it ends, and is sent to, what must not be missed.
     let signals = Signals::take().map_err(|error| format!("Signals can't be taken: {error}."))?;
     join(&keeper, entry.network)
@@ -82,7 +94,7 @@ pub(crate) fn enter(root: &Root, entry: Entry) -> Result<Option<ExitCode>, Strin
         .spawn()
         .map_err(|error| format!("berth can't run itself in the namespaces of your node: {error}."))?;
     let status = signals
-        .pass_on_to(child)
+        .pass_on_to(child, notifications.as_ref())
         .map_err(|error| format!("The command can't be waited for: {error}."))?;
     Ok(Some(exit_code(status)))
 }
@@ -207,10 +219,7 @@ fn start(run: &Path) -> Result<(), String> {
         let first = first
             .parse()
             .map_err(|_| "The keeper's pid is no number.".to_owned())?;
-        let network = match network::connect(first, run, life) {
-            Ok(()) => Network::Slirp4netns,
-            Err(why) => Network::Alone(why),
-        };
+        let network = network::connect(first, run, life)?;
         tell(&control, &network.line())?;
         hear(&mut control, "ready").map(drop)
     })();
@@ -263,9 +272,25 @@ impl Signals {
     }
 
     /// Waits for a child. What the terminal sends has reached it already, as it is of this process's group.
-    fn pass_on_to(&self, mut child: Child) -> io::Result<ExitStatus> {
+    /// What it says to a service manager is passed on meanwhile.
+    fn pass_on_to(&self, mut child: Child, notifications: Option<&Notifications>) -> io::Result<ExitStatus> {
         let pid = Pid::from_raw(child.id().cast_signed());
         loop {
+            if let Some(notifications) = notifications {
+                let mut watched = [
+                    PollFd::new(&self.0, PollFlags::IN),
+                    PollFd::new(notifications, PollFlags::IN),
+                ];
+                match poll(&mut watched, None) {
+                    Err(rustix::io::Errno::INTR) => continue,
+                    polled => drop(polled?),
+                }
+                let [signal, _] = &watched;
+                notifications.pass_on();
+                if signal.revents().is_empty() {
+                    continue;
+                }
+            }
             let Some(got) = self.0.read_signal()? else {
                 continue;
             };

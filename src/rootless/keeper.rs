@@ -194,12 +194,12 @@ fn mount_own(run: &Path, network: &Network, groups: &Groups) -> Result<(), Strin
         mount(Some(&own), groups::ROOT, none, MsFlags::MS_BIND, none)
             .map_err(refused("mount your control group"))?;
     }
-    if *network != Network::Slirp4netns {
+    let Some(name_server) = network::name_server(network) else {
         return Ok(());
-    }
+    };
     let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let own = run.join("resolv.conf");
-    fs::write(&own, network::resolv_conf(&host)).map_err(failed("write resolv.conf"))?;
+    fs::write(&own, network::resolv_conf(&host, name_server)).map_err(failed("write resolv.conf"))?;
     let bound = mount(Some(&own), "/etc/resolv.conf", none, MsFlags::MS_BIND, none);
     // The mount keeps the file.
     fs::remove_file(&own).map_err(failed("remove a file"))?;

@@ -8,6 +8,9 @@ mod ids;
 mod join;
 mod keeper;
 mod network;
+mod notifications;
+mod pasta;
+mod relay;
 mod way_out;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +25,8 @@ use berth_kubelet::standalone::ORDINARY_USER as VARIABLE;
 use groups::Groups;
 pub(crate) use join::{Entry, enter};
 pub(crate) use keeper::{KeeperArgs, run as keep};
+pub(crate) use pasta::{GuardArgs, guard};
+pub(crate) use relay::{RelayArgs, run as relay};
 
 /// The keeper's socket, in the node's run directory.
 const SOCKET: &str = "keeper.sock";
@@ -29,6 +34,8 @@ const SOCKET: &str = "keeper.sock";
 /// How an ordinary user's node reaches the world.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Network {
+    /// By pasta.
+    Pasta,
     /// By slirp4netns.
     Slirp4netns,
     /// Not at all, and why.
@@ -38,6 +45,7 @@ enum Network {
 impl Network {
     fn line(&self) -> String {
         match self {
+            Self::Pasta => "pasta".to_owned(),
             Self::Slirp4netns => "slirp4netns".to_owned(),
             Self::Alone(why) => format!("alone {why}"),
         }
@@ -46,6 +54,7 @@ impl Network {
     fn parse(line: &str) -> Self {
         match line.strip_prefix("alone ") {
             Some(why) => Self::Alone(why.to_owned()),
+            None if line == "pasta" => Self::Pasta,
             None => Self::Slirp4netns,
         }
     }
@@ -151,7 +160,7 @@ impl Rootless {
     /// Why nothing leads out of the node, if that is so.
     pub(crate) fn alone(&self) -> Option<&str> {
         match &self.network {
-            Network::Slirp4netns => None,
+            Network::Pasta | Network::Slirp4netns => None,
             Network::Alone(why) => Some(why),
         }
     }
@@ -165,9 +174,9 @@ fn number_of_ids(map: &str) -> u32 {
         .fold(0, u32::saturating_add)
 }
 
-/// Where slirp4netns is asked to forward ports.
+/// Where slirp4netns, or the relay beside pasta, is asked to forward ports.
 pub(crate) fn api_socket(run: &Path) -> PathBuf {
-    run.join("slirp4netns.sock")
+    run.join("ports.sock")
 }
 
 #[cfg(test)]
@@ -177,6 +186,7 @@ mod tests {
     #[test]
     fn what_is_told_is_understood() {
         for network in [
+            Network::Pasta,
             Network::Slirp4netns,
             Network::Alone("slirp4netns is not installed".to_owned()),
         ] {

@@ -241,7 +241,7 @@ fn what_takes_root_is_refused_by_name() {
 }
 
 #[test]
-fn without_slirp4netns_a_node_is_alone_and_says_so() {
+fn without_pasta_and_slirp4netns_a_node_is_alone_and_says_so() {
     as_user(|node, user| {
         let programs = user.home().join("programs");
         fs::create_dir(&programs).unwrap();
@@ -257,12 +257,13 @@ fn without_slirp4netns_a_node_is_alone_and_says_so() {
         berth(&["run", &file.display().to_string()]).expect_output(&[
             "warning: your pods reach each other and nothing else",
             "slirp4netns is not installed",
+            "pasta is not installed",
             "main started",
         ]);
         let file = user.file("port.yaml", &web(18084));
         berth(&["run", &file.display().to_string()])
             .expect_code(1)
-            .expect_output(&["ports[0].hostPort", "slirp4netns"]);
+            .expect_output(&["ports[0].hostPort", "pasta or slirp4netns"]);
         eventually("the user's node ends", || {
             node.processes().is_empty().then_some(())
         });

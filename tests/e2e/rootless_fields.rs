@@ -280,10 +280,7 @@ fn others_reach_neither_sockets_nor_pods() {
         assert!(sockets.len() >= 3, "{sockets:?}");
         // Each is in a directory that others can't enter, and has no rights for them itself, or is the user's network's, whose
         // program makes it.
-        for socket in sockets
-            .iter()
-            .filter(|socket| !socket.ends_with("slirp4netns.sock"))
-        {
+        for socket in sockets.iter().filter(|socket| !socket.ends_with("ports.sock")) {
             assert_eq!(
                 mode(socket) & 0o077,
                 0,

@@ -107,21 +107,27 @@ impl<'a> OrdinaryUser<'a> {
 
     /// A command of the user's: `berth SUBCOMMAND …`, at the user's places.
     pub fn berth(&self, arguments: &[&str]) -> Command {
-        self.berth_in(&std::env::var("PATH").unwrap_or_default(), arguments)
+        self.berth_with(&[], arguments)
     }
 
     /// The same with another search path.
     pub fn berth_in(&self, path: &str, arguments: &[&str]) -> Command {
+        self.berth_with(&[("PATH", path)], arguments)
+    }
+
+    /// The same with more in its environment.
+    pub fn berth_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Command {
         let mut command = Command::new("setpriv");
         command
             .args(["--reuid", &ID.to_string(), "--regid", &ID.to_string()])
             .args(["--init-groups", "--inh-caps=-all", "env", "-i"])
-            .arg(format!("PATH={path}"))
+            .arg(format!("PATH={}", std::env::var("PATH").unwrap_or_default()))
             .arg(format!("HOME={}", self.home.display()))
             .arg(format!("USER={NAME}"))
             .arg(format!("XDG_RUNTIME_DIR={}", self.runtime.display()))
             .arg(format!("BERTH_TEST_NODE={}", self.node.marker()))
             .arg("NO_COLOR=1")
+            .args(variables.iter().map(|(name, value)| format!("{name}={value}")))
             .arg(program("berth"))
             .args(arguments)
             .current_dir(&self.home);

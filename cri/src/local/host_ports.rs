@@ -1,4 +1,4 @@
-//! Host ports where the node's network is not the machine's: slirp4netns(1), which connects the two, is asked to forward the
+//! Host ports where the node's network is not the machine's: slirp4netns(1) or what stands in for its API is asked to forward the
 //! machine's ports to the node, where they are mapped to pods as ever.
 
 use std::io;
@@ -88,7 +88,7 @@ fn request(mapping: &PortMapping) -> Result<Value, EngineError> {
         Protocol::Udp => "udp",
         Protocol::Sctp => {
             return Err(EngineError::InvalidArgument(format!(
-                "Port {} of the machine can't be forwarded: slirp4netns forwards TCP and UDP, not SCTP.",
+                "Port {} of the machine can't be forwarded: TCP and UDP are forwarded to an ordinary user's node, SCTP is not.",
                 mapping.host_port
             )));
         }
@@ -97,7 +97,7 @@ fn request(mapping: &PortMapping) -> Result<Value, EngineError> {
         None => "0.0.0.0".to_owned(),
         Some(address) => address.to_string(),
     };
-    // Without an address of the node's it is the one that slirp4netns gave it.
+    // Without an address of the node's it is whichever the node has.
     Ok(json!({ "execute": "add_hostfwd", "arguments": {
         "proto": proto,
         "host_addr": address,
@@ -111,7 +111,8 @@ fn refusal(mapping: &PortMapping, answer: &Value) -> String {
     format!(
         "Port {} of the machine can't be had: something listens on it, or only root may ({}).",
         mapping.host_port,
-        said.unwrap_or("slirp4netns said nothing").trim_end_matches('.')
+        said.unwrap_or("what forwards ports said nothing")
+            .trim_end_matches('.')
     )
 }
 

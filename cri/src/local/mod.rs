@@ -88,7 +88,8 @@ pub struct EngineConfig {
     pub handlers: BTreeMap<String, HandlerConfig>,
     /// The handler of pods that name none.
     pub default_handler: String,
-    /// Where slirp4netns is asked to forward ports of the machine, where that has another network than the engine.
+    /// Where slirp4netns, or who speaks as it does, is asked to forward ports of the machine, where that has another network
+    /// than the engine.
     pub port_forwarder: Option<PathBuf>,
 }
 

@@ -160,7 +160,7 @@ impl Finder<'_> {
         if !self.user.forwards_ports {
             self.refuse(
                 &path_of("hostPort"),
-                "ports of the machine are forwarded by slirp4netns, which can't be used here",
+                "ports of the machine are forwarded with pasta or slirp4netns, neither of which can be used here",
             );
         } else if number < first {
             let why = format!(
@@ -171,12 +171,12 @@ impl Finder<'_> {
         self.refuse_if(
             field("protocol") == Some("SCTP"),
             &path_of("protocol"),
-            "slirp4netns forwards TCP and UDP",
+            "only TCP and UDP are forwarded to an ordinary user's pods",
         );
         self.refuse_if(
             field("hostIP").is_some_and(|address| address.contains(':')),
             &path_of("hostIP"),
-            "slirp4netns forwards addresses of IPv4",
+            "only addresses of IPv4 are forwarded to an ordinary user's pods",
         );
     }
 
