@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use berth_kubelet::harmless;
-use berth_kubelet::standalone::{EventLine, short_age};
+use berth_kubelet::standalone::{EventLine, View, short_age};
 use clap::Args;
 use jiff::Timestamp;
 
@@ -25,44 +25,52 @@ pub(crate) struct EventsArgs {
     #[arg(short, long, visible_short_alias = 'w', visible_alias = "watch")]
     follow: bool,
 
-    /// A table, or a line of JSON for each event
+    /// table, json (a line for each event), yaml, jsonpath=… or custom-columns=…
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    output: Output,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    Table,
-    Json,
+    output: View,
 }
 
 /// Prints events.
 pub(crate) fn events(args: &EventsArgs, root: &Root) -> Result<ExitCode, String> {
+    if args.output == View::Name {
+        return Err(
+            "Events have no names; `berth events -o jsonpath={.items[*].reason}` prints a part of each."
+                .to_owned(),
+        );
+    }
     let pod = args
         .pod
         .as_deref()
         .map(|pod| in_namespace(pod, args.namespace.as_deref()));
-    if args.output == Output::Table {
+    let is_table = matches!(args.output, View::Table | View::Wide);
+    if is_table {
         println!(
             "{:<10} {:<8} {:<24} {:<32} MESSAGE",
             "LAST SEEN", "TYPE", "REASON", "OBJECT"
         );
     }
+    // A list is one when all of it is there.
+    let mut list = Vec::new();
     let print = |event: EventLine| {
-        let written = match args.output {
-            Output::Table => writeln!(io::stdout(), "{}", row(&event, args.follow)),
-            Output::Json => writeln!(
-                io::stdout(),
-                "{}",
-                serde_json::to_string(&event).unwrap_or_default()
-            ),
+        let value = || serde_json::to_value(&event).unwrap_or_default();
+        let text = match &args.output {
+            View::Table | View::Wide => format!("{}\n", row(&event, args.follow)),
+            View::Json => format!("{}\n", value()),
+            view if args.follow => view.print("event", &[value()], true).unwrap_or_default(),
+            _ => {
+                list.push(value());
+                return true;
+            }
         };
         // A reader that has seen enough is no failure.
-        written.is_ok()
+        io::stdout().write_all(text.as_bytes()).is_ok()
     };
     let places = places(root);
     on_this_thread(async { places.events(pod.as_deref(), args.follow, print).await })?
         .map_err(|error| error.to_string())?;
+    if !is_table && args.output != View::Json && !args.follow {
+        print!("{}", args.output.print("event", &list, false).unwrap_or_default());
+    }
     Ok(ExitCode::SUCCESS)
 }
 

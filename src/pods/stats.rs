@@ -71,10 +71,14 @@ async fn look(args: &StatsArgs, caller: &Caller, meter: &mut Meter) -> Result<Ve
 }
 
 fn print(args: &StatsArgs, lines: &[Usage]) -> io::Result<()> {
-    let values: Vec<_> = lines
-        .iter()
-        .filter_map(|line| serde_json::to_value(line).ok())
-        .collect();
+    let value = |line: &Usage| match args.output {
+        // As it is named to other commands: a pod's name, and then a container's.
+        View::Name => Some(serde_json::json!({
+            "metadata": { "namespace": line.namespace, "name": format!("{}/{}", line.pod, line.container) },
+        })),
+        _ => serde_json::to_value(line).ok(),
+    };
+    let values: Vec<_> = lines.iter().filter_map(value).collect();
     if let Some(text) = args.output.print("container", &values, false) {
         return io::stdout().write_all(text.as_bytes());
     }

@@ -92,6 +92,19 @@ fn a_damaged_layer_is_refused_and_leaves_nothing() {
 }
 
 #[test]
+fn the_image_inside_berth_needs_no_registry_whatever_the_policy() {
+    let node = Node::new();
+    // As it is without a policy, for a tag that is `latest`.
+    let main = json!({ "name": "main", "image": berth_tests::HELPER, "imagePullPolicy": "Always", "command": ["true"] });
+    let manifest = pod(
+        "always",
+        json!({ "restartPolicy": "Never", "containers": [main] }),
+    );
+    node.run(&manifest).wait().expect_code(0);
+    node.finish();
+}
+
+#[test]
 fn two_pods_pull_an_image_once() {
     let node = Node::new();
     let registry = Registry::start(&node);

@@ -48,6 +48,15 @@ fn pods_are_shown_in_every_format() {
     assert_eq!(json["items"][0]["metadata"]["name"], "gated");
     assert!(show(&["image", "ls", "-o", "name"]).contains("image/"));
     assert!(show(&["top", "gated"]).contains("sleep inf"));
+    assert_eq!(show(&["stats", "-o", "name"]), "container/gated/main");
+    assert!(show(&["events", "-o", "yaml"]).starts_with("apiVersion: v1\nitems:\n- "));
+    assert!(show(&["events", "-o", "jsonpath={.items[*].reason}"]).contains("Started"));
+    for line in show(&["events", "-o", "json"]).lines() {
+        assert_eq!(serde_json::from_str::<Value>(line).unwrap()["pod"], "gated");
+    }
+    berth(&node, &["events", "-o", "name"])
+        .expect_code(1)
+        .expect_output(&["Events have no names"]);
     let stats: Value = serde_json::from_str(&show(&["stats", "-o", "json"])).unwrap();
     let line = &stats["items"][0];
     assert_eq!(

@@ -10,6 +10,9 @@ use super::spec::ImageDefaults;
 use crate::engine::EngineError;
 use crate::types::{AuthConfig, ContainerId, Image, ImageId, PullProgress};
 
+/// Where berth's own images say that they are from.
+const BUILT_IN_REGISTRY: &str = "berth.local";
+
 /// Fetches an image, or finds that it is there already.
 pub(super) async fn pull(
     store: &Store,
@@ -18,6 +21,12 @@ pub(super) async fn pull(
     progress: Arc<dyn Fn(PullProgress) + Send + Sync>,
 ) -> Result<ImageId, EngineError> {
     let reference: Reference = image.parse().map_err(from_images)?;
+    // What comes with berth comes from no registry, so `imagePullPolicy: Always`, the default of `:latest`, finds it here.
+    if reference.registry() == BUILT_IN_REGISTRY
+        && let Some(found) = store.find(image).map_err(from_images)?
+    {
+        return Ok(ImageId(found.id));
+    }
     let report = move |at: berth_images::PullProgress| {
         progress(PullProgress {
             layer: at.layer,

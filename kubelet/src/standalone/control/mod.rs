@@ -5,6 +5,7 @@
 //! of a command's pipes or terminal, of a forwarded connection, of a container's root. The bytes themselves never pass
 //! through the process that runs the pod, so a slow reader costs it nothing.
 
+mod call;
 mod client;
 mod listener;
 mod protocol;
@@ -12,7 +13,8 @@ mod server;
 mod usage;
 mod wire;
 
-pub use client::{CallError, Caller, Forwarder, RootOf, Streams, TakeOver};
+pub use call::{RootOf, Streams};
+pub use client::{CallError, Caller, Forwarder, TakeOver};
 pub(super) use listener::{Listener, answers};
 pub(super) use protocol::SentWorkload;
 pub use protocol::{ContainerSummary, ContainerUsage, PodUsage, Taken};
