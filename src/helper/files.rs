@@ -54,6 +54,23 @@ pub(crate) fn fill(mut args: Args) -> Outcome {
     Ok(0)
 }
 
+/// `alone FILE`: locks the file until the process ends, or, if another process has it locked, adds a line to it and fails.
+pub(crate) fn alone(mut args: Args) -> Outcome {
+    let path: String = args.word("FILE")?;
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(&path)
+        .map_err(|error| named(&path, &error))?;
+    if file.try_lock().is_err() {
+        append_line(&path, "there was another one")?;
+        return Err(format!("there is another process with {path}").into());
+    }
+    // The lock goes with the descriptor.
+    std::mem::forget(file);
+    Ok(0)
+}
+
 /// `append FILE TEXT…`
 pub(crate) fn append(mut args: Args) -> Outcome {
     let path: String = args.word("FILE")?;

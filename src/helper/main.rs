@@ -65,6 +65,7 @@ fn perform(mut argv: Vec<String>) -> u8 {
 fn dispatch(verb: &str, args: Args) -> Outcome {
     match verb {
         "allocate" => load::allocate(args),
+        "alone" => files::alone(args),
         "append" => files::append(args),
         "attempt" => attack::attempt(args),
         "caps" => show::caps(args),

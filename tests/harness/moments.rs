@@ -34,9 +34,14 @@ impl Moments {
 
     /// How long to wait until the next kill: at most `longest`.
     pub fn next(&mut self, longest: Duration) -> Duration {
+        longest.mul_f64(self.choose(10_000) as f64 / 10_000.0)
+    }
+
+    /// A number below `count`.
+    pub fn choose(&mut self, count: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        longest.mul_f64((self.0 % 10_000) as f64 / 10_000.0)
+        self.0 % count
     }
 }
