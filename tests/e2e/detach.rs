@@ -199,3 +199,29 @@ fn running_pods_are_removed_by_force_only() {
     follower.wait();
     finish(node);
 }
+
+/// A daemon that begins while another process has a pod for a moment takes it up later, and does not end before.
+#[test]
+fn a_daemon_waits_for_a_pod_that_another_process_has() {
+    let node = Node::new();
+    detach(&node, &counter("held")).expect_code(0);
+    until_running(&node, "held");
+    let first = daemon(&node).unwrap();
+    kill(first, Signal::SIGKILL).unwrap();
+    let lock = node
+        .root()
+        .join("var/lib/berth/kubelet/pod-locks/default_held.lock");
+    let held = fs::File::options().write(true).open(lock).unwrap();
+    eventually("the killed daemon has let it go", || held.try_lock().ok());
+    berth(&node, &["daemon", "--background"]).expect_code(0);
+    let log = node.root().join("var/log/berth/daemon.log");
+    eventually("the daemon waits", || {
+        let said = fs::read_to_string(&log).unwrap_or_default();
+        said.contains("another process has pod").then_some(())
+    });
+    assert_ne!(daemon(&node).unwrap(), first);
+    drop(held);
+    until_running(&node, "held");
+    berth(&node, &["stop", "held"]).expect_code(0);
+    finish(node);
+}

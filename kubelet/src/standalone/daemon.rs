@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::control::{Listener, Owned, SentWorkload, Taken, Taker};
-use super::detached::Detached;
+use super::detached::{Detached, Found};
 use super::journal::Journal;
 use super::lock::{LockError, PodLock};
 use super::run::{Host, ending, node};
@@ -169,32 +169,71 @@ impl Supervisor {
     async fn take_up(self: &Arc<Self>) -> io::Result<()> {
         let (found, damaged) = self.detached.list()?;
         damaged.iter().for_each(|sentence| self.say(sentence));
-        let records = Records::new(&self.node.kubelet_root);
         for one in found {
-            let record = records.load(&one.uid)?;
-            if record.is_none() && one.ending {
-                // Nothing was left of it when the last daemon ended.
-                self.detached.remove(&one.uid);
-                continue;
-            }
-            let (pods, objects) = one.workload.into_parts();
-            let Some(pod) = record
-                .as_ref()
-                .map(|record| record.pod.clone())
-                .or_else(|| pods.into_iter().next())
-            else {
-                continue;
-            };
-            let name = format!("{}/{}", spec::namespace(&pod), spec::name(&pod));
-            let desired = match record {
-                Some(record) if one.ending => ending(&self.node, record, None),
-                _ => self.desired(pod, Arc::new(objects)),
-            };
-            if let Err(error) = self.lock_and_supervise(desired) {
-                self.say(&format!("{name}: {error}"));
+            let uid = one.uid.clone();
+            if self.take_one(one)? == Hold::Another {
+                self.count.send_modify(|count| *count += 1);
+                tokio::spawn(Arc::clone(self).take_later(uid));
             }
         }
         Ok(())
+    }
+
+    /// Takes up one pod that an earlier daemon had.
+    fn take_one(self: &Arc<Self>, one: Found) -> io::Result<Hold> {
+        let record = Records::new(&self.node.kubelet_root).load(&one.uid)?;
+        if record.is_none() && one.ending {
+            // Nothing was left of it when the last daemon ended.
+            self.detached.remove(&one.uid);
+            return Ok(Hold::Done);
+        }
+        let (pods, objects) = one.workload.into_parts();
+        let Some(pod) = record
+            .as_ref()
+            .map(|record| record.pod.clone())
+            .or_else(|| pods.into_iter().next())
+        else {
+            return Ok(Hold::Done);
+        };
+        let (namespace, name) = (spec::namespace(&pod).to_owned(), spec::name(&pod).to_owned());
+        let desired = match record {
+            Some(record) if one.ending => ending(&self.node, record, None),
+            _ => self.desired(pod, Arc::new(objects)),
+        };
+        let taken = match PodLock::take(&self.node.kubelet_root, &namespace, &name) {
+            Ok(lock) => self.supervise(desired, lock).map_err(|error| error.to_string()),
+            // It was brought meanwhile.
+            Err(LockError::Taken { owner, .. }) if owner == std::process::id().to_string() => Ok(()),
+            Err(LockError::Taken { .. }) => return Ok(Hold::Another),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = taken {
+            self.say(&format!("{namespace}/{name}: {error}"));
+        }
+        Ok(Hold::Done)
+    }
+
+    /// Takes up a pod as soon as the process that has it is done with it: a command that looks into it, a daemon that is
+    /// being killed. Nobody else would.
+    async fn take_later(self: Arc<Self>, uid: PodUid) {
+        self.say(&format!(
+            "another process has pod {uid}; it is taken over when that ends"
+        ));
+        loop {
+            tokio::time::sleep(LOCK_RETRY).await;
+            let _taking = self.taking.lock().await;
+            let found = self.detached.list().map(|(all, _)| all);
+            let tried = found.and_then(|all| {
+                let one = all.into_iter().find(|one| one.uid == uid);
+                one.map_or(Ok(Hold::Done), |one| self.take_one(one))
+            });
+            match tried {
+                Ok(Hold::Another) => {}
+                Ok(Hold::Done) => break,
+                Err(error) => self.say(&format!("pod {uid} can't be taken up: {error}")),
+            }
+        }
+        self.count.send_modify(|count| *count -= 1);
     }
 
     fn desired(&self, pod: Pod, objects: Arc<Objects>) -> Desired {
@@ -206,13 +245,6 @@ impl Supervisor {
             user_ids: None,
             deletion: None,
         }
-    }
-
-    fn lock_and_supervise(self: &Arc<Self>, desired: Desired) -> Result<(), String> {
-        let (namespace, name) = (spec::namespace(&desired.pod), spec::name(&desired.pod));
-        let lock =
-            PodLock::take(&self.node.kubelet_root, namespace, name).map_err(|error| error.to_string())?;
-        self.supervise(desired, lock).map_err(|error| error.to_string())
     }
 
     /// Runs a pod until nothing of it is left.
@@ -340,6 +372,15 @@ impl Supervisor {
         self.detached.remove(&uid);
         Ok(())
     }
+}
+
+/// Who has a pod that is to be taken up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    /// Another process.
+    Another,
+    /// There is nothing left to be done for it.
+    Done,
 }
 
 enum Fate {
