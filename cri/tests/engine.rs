@@ -303,6 +303,27 @@ fn two_engines_do_not_own_one_sandbox() {
     bench.finish();
 }
 
+/// An engine that is asked for one pod never says that there is nothing of it while another one, which may just be ending,
+/// still has its sandbox: the pod would be made a second time.
+#[test]
+fn a_pod_of_an_engine_that_is_ending_is_waited_for() {
+    let mut bench = Bench::new();
+    let config = bench.sandbox("ending");
+    let sandbox = bench.run(async |engine| engine.run_pod_sandbox(config).await.unwrap());
+    let (runtime, other) = start(bench.node.root());
+    let seen = runtime.block_on(other.list_pod_sandboxes(Some("ending")));
+    let error = seen.unwrap_err().to_string();
+    assert!(error.contains("belongs to another process"), "{error}");
+    bench.kill();
+    runtime.block_on(async {
+        let seen = other.list_pod_sandboxes(Some("ending")).await.unwrap();
+        assert_eq!(seen.len(), 1, "{seen:?}");
+        other.remove_pod_sandbox(&sandbox).await.unwrap();
+    });
+    bench.running = Some((runtime, other));
+    bench.finish();
+}
+
 #[test]
 fn a_killed_shim_takes_its_containers_along() {
     let bench = Bench::new();

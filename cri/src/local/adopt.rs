@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedMutexGuard;
 
@@ -20,11 +20,25 @@ use crate::types::SandboxId;
 /// How long the shims of a dead engine's sandboxes are waited for, all together. A shim answers in a millisecond; one that
 /// is stopped, or hangs, is no reason to leave the other pods alone.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How often a sandbox that another engine has is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Takes over what is on disk of a pod (or of all), once: later sandboxes are this engine's own. A sandbox whose shim does not
 /// answer is not ready, and its containers are in an unknown state, until it does.
+///
+/// Who asks for one pod has it to itself: an engine that still has a sandbox of it is just ending, and is waited for. Without
+/// that sandbox the pod would be made a second time.
 pub(super) async fn adopt(inner: &Arc<Inner>, pod_uid: Option<&str>) -> Result<(), EngineError> {
-    begin(inner, pod_uid)?;
+    let begun = Instant::now();
+    while let Some(id) = begin(inner, pod_uid)? {
+        if begun.elapsed() > PATIENCE {
+            return Err(EngineError::Unavailable(format!(
+                "Sandbox {id} of the pod belongs to another process: end that one first."
+            )));
+        }
+        // The kernel tells nobody when a lock of another process is free, except who waits for it for ever.
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
     let all = async {
         for sandbox in inner.sandboxes_of(pod_uid) {
             // The sender is the sandbox's own, so that there is always one.
@@ -36,24 +50,29 @@ pub(super) async fn adopt(inner: &Arc<Inner>, pod_uid: Option<&str>) -> Result<(
     Ok(())
 }
 
-fn begin(inner: &Arc<Inner>, pod_uid: Option<&str>) -> Result<(), EngineError> {
+/// Returns a sandbox of the pod that another engine has, if there is one.
+fn begin(inner: &Arc<Inner>, pod_uid: Option<&str>) -> Result<Option<SandboxId>, EngineError> {
     let mut adopted = lock(&inner.adopted);
     let scope = pod_uid.map(str::to_owned);
     if adopted.contains(&None) || adopted.contains(&scope) {
-        return Ok(());
+        return Ok(None);
     }
+    let mut another = None;
     for id in on_disk(inner)? {
         // What is wrong with one pod is no reason to leave the others alone.
-        match load(inner, id, pod_uid) {
-            Ok(Some((sandbox, changing))) => {
+        match load(inner, id.clone(), pod_uid) {
+            Ok(Load::Taken(sandbox, changing)) => {
                 tokio::spawn(take_over(Arc::clone(inner), sandbox, changing));
             }
-            Ok(None) => {}
+            Ok(Load::Another) if pod_uid.is_some() => another = Some(id),
+            Ok(Load::Another | Load::Nothing) => {}
             Err(error) => tracing::error!("{error}"),
         }
     }
-    adopted.insert(scope);
-    Ok(())
+    if another.is_none() {
+        adopted.insert(scope);
+    }
+    Ok(another)
 }
 
 fn on_disk(inner: &Inner) -> Result<Vec<SandboxId>, EngineError> {
@@ -71,13 +90,20 @@ fn on_disk(inner: &Inner) -> Result<Vec<SandboxId>, EngineError> {
         .collect())
 }
 
-/// A sandbox that was on disk, and the right to change it.
-type Loaded = (Arc<Sandbox>, OwnedMutexGuard<()>);
+/// What a sandbox on disk is to this engine.
+enum Load {
+    /// It is this engine's own from now on; with it comes the right to change it.
+    Taken(Arc<Sandbox>, OwnedMutexGuard<()>),
+    /// Another engine has it.
+    Another,
+    /// It is known already, of another pod, or just going.
+    Nothing,
+}
 
 /// Makes a sandbox that is on disk this engine's own, unless it is another one's, or of another pod.
-fn load(inner: &Inner, id: SandboxId, pod_uid: Option<&str>) -> Result<Option<Loaded>, EngineError> {
+fn load(inner: &Inner, id: SandboxId, pod_uid: Option<&str>) -> Result<Load, EngineError> {
     if lock(&inner.sandboxes).contains_key(&id) {
-        return Ok(None);
+        return Ok(Load::Nothing);
     }
     let dirs = inner.dirs(&id);
     let unreadable = |error: io::Error| {
@@ -88,20 +114,20 @@ fn load(inner: &Inner, id: SandboxId, pod_uid: Option<&str>) -> Result<Option<Lo
     };
     let belongs = |record: &SandboxRecord| pod_uid.is_none_or(|uid| record.config.uid == uid);
     match records::read::<SandboxRecord>(&dirs.record()).map_err(unreadable)? {
-        Some(record) if !belongs(&record) => return Ok(None),
+        Some(record) if !belongs(&record) => return Ok(Load::Nothing),
         Some(_) => {}
         // A kill between the directory and the record, or between the record's removal and the directory's.
-        None => return erase_empty(&dirs).map(|()| None),
+        None => return erase_empty(&dirs).map(|()| Load::Nothing),
     }
     let lock_file = match sandbox::take_lock(&dirs) {
         Ok(lock_file) => lock_file,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Load::Another),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Load::Nothing),
         Err(error) => return Err(unreadable(error)),
     };
     // Read again under the lock: the owner before may have changed it, or removed it.
     let Some(record) = records::read::<SandboxRecord>(&dirs.record()).map_err(unreadable)? else {
-        return Ok(None);
+        return Ok(Load::Nothing);
     };
     let sandbox = Arc::new(Sandbox::new(dirs, lock_file, record));
     load_containers(&sandbox)?;
@@ -112,7 +138,7 @@ fn load(inner: &Inner, id: SandboxId, pod_uid: Option<&str>) -> Result<Option<Lo
         .store(phase == SandboxPhase::Creating, Ordering::Release);
     let changing = sandbox::first_change(&sandbox)?;
     lock(&inner.sandboxes).insert(sandbox.id.clone(), Arc::clone(&sandbox));
-    Ok(Some((sandbox, changing)))
+    Ok(Load::Taken(sandbox, changing))
 }
 
 fn erase_empty(dirs: &records::SandboxDirs) -> Result<(), EngineError> {
