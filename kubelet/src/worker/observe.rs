@@ -76,7 +76,7 @@ impl Worker {
             }
             // An engine that can't say has said that it is not there: the pull tells why.
             let present = self.node.engine.image_status(image).await.ok().flatten();
-            if present.is_some() && known.is_none() {
+            if present.is_some() && known.is_none() && !self.is_always_pulled(image) {
                 let message = format!("Container image \"{image}\" already present on machine");
                 self.reporter.pod(EventReason::Pulled, message);
             }
@@ -85,6 +85,19 @@ impl Worker {
                 .images
                 .insert(image.clone(), plan::ImageState { present, pulled_at });
         }
+    }
+
+    /// That it is here settles nothing for such an image: what the registry has is asked for all the same.
+    fn is_always_pulled(&self, image: &str) -> bool {
+        let ephemeral = spec::ephemeral_containers(&self.desired.pod);
+        let ephemeral = ephemeral.iter().map(|(container, _)| container);
+        let mut all = spec::all_containers(&self.desired.pod)
+            .map(|(container, _)| container)
+            .chain(ephemeral);
+        all.any(|container| {
+            container.image.as_deref() == Some(image)
+                && container.image_pull_policy.as_deref() == Some("Always")
+        })
     }
 }
 

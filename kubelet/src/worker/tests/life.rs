@@ -293,3 +293,20 @@ async fn a_program_that_is_missing_never_looks_like_one_that_ran() {
     pod.gone().await;
     bench.assert_clean();
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_is_asked_for_anyway_is_not_said_to_be_here() {
+    for (policy, said) in [
+        ("Always", "Successfully pulled image"),
+        ("IfNotPresent", "already present on machine"),
+    ] {
+        let bench = Bench::new();
+        let spec = format!(r#"{{"containers":[{{"name":"c","image":"i","imagePullPolicy":"{policy}"}}]}}"#);
+        let mut pod = bench.spawn(&spec);
+        let first = pod.event(EventReason::Pulled, "").await;
+        assert!(first.message.contains(said), "{policy}: {}", first.message);
+        pod.handle.delete(None);
+        pod.gone().await;
+        bench.assert_clean();
+    }
+}
