@@ -79,5 +79,6 @@ vm:
 	hack/vm/service
 	hack/vm/rootless
 	hack/vm/rootless --systemd
+	hack/vm/rootless-reboot
 	hack/vm/checkpoint
 	hack/vm/checkpoint-pods
