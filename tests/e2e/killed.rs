@@ -225,7 +225,8 @@ fn until_ready(node: &Node, journal: &Journal) {
         // Any command that asks for the pod starts a daemon, which then has it.
         if !has_daemon {
             let asked = berth(node, &["exec", "killed", "-c", "web", "--", "true"]);
-            has_daemon = asked.code() == Some(0);
+            let lives = daemon(node).is_some_and(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok());
+            has_daemon = asked.code() == Some(0) && lives;
         }
         let status = status(node).unwrap_or_default();
         let web = &status["containerStatuses"][0];
