@@ -14,7 +14,7 @@ use crate::conf::{self, NetConfList};
 use crate::error::CniError;
 use crate::firewall::short_hash;
 use crate::lock::Lock;
-use crate::netlink::Netlink;
+use crate::netlink::{Netlink, UsedRoute};
 use crate::result::PluginError;
 
 /// Subnets to choose from, the first one that is free. They keep away from what others use by default: 10.42/16 and
@@ -117,11 +117,18 @@ impl DefaultNetwork {
         let remembered: Option<Memory> = recall(&path)?;
         let unavailable = |e: PluginError| CniError::Unavailable(e.msg);
         let netlink = Netlink::open().map_err(unavailable)?;
-        let bridge = netlink.link(&self.bridge).map_err(unavailable)?;
-        let memory = match remembered.filter(|m| bridge.is_some() && m.bridge == self.bridge) {
+        let bridge = || netlink.link(&self.bridge).map_err(unavailable);
+        let mut remembered = remembered.filter(|memory| memory.bridge == self.bridge);
+        let memory = match remembered.take_if(|_| matches!(bridge(), Ok(Some(_)))) {
             Some(memory) => memory,
             None => {
-                let memory = self.decide(state_dir, &netlink, bridge.map(|link| link.index))?;
+                let routes = netlink.routes().map_err(unavailable)?;
+                // Whoever was told of the network before may have made the bridge meanwhile: its routes are no others'.
+                let bridge = bridge()?;
+                let memory = match remembered.filter(|_| bridge.is_some()) {
+                    Some(memory) => memory,
+                    None => self.decide(state_dir, &netlink, &routes, bridge.map(|link| link.index))?,
+                };
                 remember(&path, &memory)?;
                 memory
             }
@@ -129,9 +136,14 @@ impl DefaultNetwork {
         self.conf_list(&memory, state_dir)
     }
 
-    fn decide(&self, state_dir: &Path, netlink: &Netlink, bridge: Option<u32>) -> Result<Memory, CniError> {
+    fn decide(
+        &self,
+        state_dir: &Path,
+        netlink: &Netlink,
+        routes: &[UsedRoute],
+        bridge: Option<u32>,
+    ) -> Result<Memory, CniError> {
         let unavailable = |e: PluginError| CniError::Unavailable(e.msg);
-        let routes = netlink.routes().map_err(unavailable)?;
         let foreign = routes
             .iter()
             .filter(|r| r.interface.is_none() || r.interface != bridge);

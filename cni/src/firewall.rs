@@ -5,6 +5,7 @@
 //! applies a whole script or nothing of it.
 
 mod added;
+mod batch;
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -12,7 +13,6 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -63,15 +63,10 @@ impl Element {
     }
 }
 
-/// Held while `nft` works on a table, so that it works for this process once at a time. Those who wait for their turn here sleep;
-/// at the script's file, which is for what killed processes left behind, they would look again and again, hundreds of them when as
-/// many pods come at once.
-static TURN: Mutex<()> = Mutex::new(());
-
 impl Firewall<'_> {
     /// Adds elements, and the table if it is not there yet, all or nothing.
     pub(crate) fn add(&self, elements: &[Element]) -> Result<(), PluginError> {
-        let mut script = self.skeleton();
+        let mut script = String::new();
         for Element { set, key, data, tag } in elements {
             let data = data.as_ref().map(|data| format!(" : {data}")).unwrap_or_default();
             let _ = writeln!(
@@ -80,14 +75,14 @@ impl Firewall<'_> {
                 self.table
             );
         }
-        self.apply(&script)?;
+        self.apply(true, script)?;
         added::remember(&self.script, self.table, elements);
         Ok(())
     }
 
     /// All elements; `None` if there is no table.
     pub(crate) fn list(&self) -> Result<Option<Vec<Element>>, PluginError> {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = batch::turn();
         let output = nft(&["-j", "list", "table", "inet", self.table], self.input("")?)?;
         drop(turn);
         if !output.status.success() {
@@ -121,11 +116,18 @@ impl Firewall<'_> {
     /// Removes what one attachment has in these sets and returns it.
     pub(crate) fn remove_of(&self, sets: &[&str], tag: &str) -> Result<Vec<Element>, PluginError> {
         let known = added::of(&self.script, self.table, sets, tag);
-        if !known.is_empty() && self.apply(&self.deletion(&known)).is_ok() {
+        if !known.is_empty() && self.apply(false, self.deletion(&known)).is_ok() {
             added::forget(&self.script, self.table, &known);
             return Ok(known);
         }
         self.remove(sets, |of| of == tag)
+    }
+
+    /// Removes what one attachment has in these sets, if this process has added it and knows of other elements, so that the table
+    /// stays whoever else removes some meanwhile. Returns whether that was so.
+    pub(crate) fn remove_beside_others(&self, sets: &[&str], tag: &str) -> bool {
+        let known = added::take_beside_others(&self.script, self.table, sets, tag);
+        known.is_some_and(|known| self.apply(false, self.deletion(&known)).is_ok())
     }
 
     fn deletion(&self, elements: &[Element]) -> String {
@@ -152,15 +154,28 @@ impl Firewall<'_> {
             false => self.deletion(&gone),
         };
         if !script.is_empty() {
-            self.apply(&script)?;
+            self.apply(false, script)?;
         }
         added::forget(&self.script, self.table, &gone);
         Ok(gone)
     }
 
-    fn apply(&self, script: &str) -> Result<(), PluginError> {
-        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let output = nft(&["-f", "-"], self.input(script)?)?;
+    /// Has `nft` do what a script says, or nothing of it; with the table and its rules first, if they are `needed`. Scripts that
+    /// come while it works for others are done together by its next run.
+    fn apply(&self, needed: bool, script: String) -> Result<(), PluginError> {
+        let place = batch::Place::new(&self.script, self.table);
+        batch::apply(&place, batch::Script { needed, text: script }, |scripts| {
+            self.run(scripts)
+        })
+    }
+
+    fn run(&self, scripts: &[batch::Script]) -> Result<(), PluginError> {
+        let mut text = String::new();
+        if scripts.iter().any(|script| script.needed) {
+            text = self.skeleton();
+        }
+        text.extend(scripts.iter().map(|script| script.text.as_str()));
+        let output = nft(&["-f", "-"], self.input(&text)?)?;
         match output.status.success() {
             true => Ok(()),
             false => Err(refused(&output)),

@@ -13,9 +13,10 @@ use futures_util::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
-    BridgePortState, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVeth, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, BridgePortState, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind,
+    InfoPortData, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
+use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourState};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteScope, RouteType,
 };
@@ -229,6 +230,46 @@ impl Netlink {
         let message = LinkBridgePort::new(port.index).hairpin(true).build();
         self.ask(self.handle.link().set_port(message).execute())
             .map_err(|e| failure(&format!("set hairpin mode on {}", port.name), &e))
+    }
+
+    /// Tells the kernel which MAC address an address has behind an interface, as if it had asked and been answered some time
+    /// ago: it looks whether that is true while it uses it. So nobody else on the wire is asked.
+    pub(crate) fn suggest_neighbour(
+        &self,
+        link: &Link,
+        address: IpAddr,
+        mac: &[u8],
+    ) -> Result<(), PluginError> {
+        let neighbours = self.handle.neighbours();
+        let request = neighbours
+            .add(link.index, address)
+            .link_layer_address(mac)
+            .state(NeighbourState::Stale)
+            .replace();
+        self.ask(request.execute())
+            .map_err(|e| failure(&format!("remember the neighbour {address} at {}", link.name), &e))
+    }
+
+    /// Tells a bridge which of its ports leads to a MAC address, as if it had seen a frame from there: else it sends what is
+    /// first said to it out of all of them.
+    pub(crate) fn suggest_port(&self, port: &Link, mac: &[u8]) -> Result<(), PluginError> {
+        let neighbours = self.handle.neighbours();
+        let request = neighbours
+            .add_bridge(port.index, mac)
+            .flags(NeighbourFlags::Controller)
+            .state(NeighbourState::Reachable)
+            .replace();
+        self.ask(request.execute())
+            .map_err(|e| failure(&format!("remember what is behind {}", port.name), &e))
+    }
+
+    /// Keeps the kernel from giving an interface an IPv6 address that it has made up (IN6_ADDR_GEN_MODE_NONE). Not by
+    /// `/proc/sys`, where a look-up gets longer with each namespace that was looked into.
+    pub(crate) fn make_up_no_address(&self, link: &Link) -> Result<(), PluginError> {
+        let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        let message = LinkUnspec::new_with_index(link.index)
+            .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]));
+        self.set(message.build(), link, "make up no address for")
     }
 
     pub(crate) fn set_up(&self, link: &Link) -> Result<(), PluginError> {

@@ -63,6 +63,26 @@ pub(super) fn of(script: &Path, table: &str, sets: &[&str], tag: &str) -> Vec<El
     }
 }
 
+/// The same, no longer known from now on; `None` if nothing is, or that may be the last of the table.
+pub(super) fn take_beside_others(
+    script: &Path,
+    table: &str,
+    sets: &[&str],
+    tag: &str,
+) -> Option<Vec<Element>> {
+    let mut tables = tables();
+    let tags = tables.get_mut(&(script.to_owned(), table.to_owned()))?;
+    if tags.len() < 2 {
+        return None;
+    }
+    let known = tags.remove(tag)?;
+    let (taken, rest): (Vec<_>, Vec<_>) = known.into_iter().partition(|e| sets.contains(&e.set.as_str()));
+    if !rest.is_empty() {
+        tags.insert(tag.to_owned(), rest);
+    }
+    (!taken.is_empty()).then_some(taken)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,5 +105,23 @@ mod tests {
         assert_eq!(of(script, "t", &["masq4", "port4"], "a"), first[1..]);
         forget(script, "t", &first);
         assert_eq!(of(script, "t", &["masq4"], "b"), []);
+    }
+
+    #[test]
+    fn of_those_who_go_at_once_one_is_the_last() {
+        let script = Path::new("/another-script-of-this-test");
+        let element = |set: &str, tag: &str| Element::new(set, "1".to_owned(), tag);
+        let all = [
+            element("masq4", "a"),
+            element("port4", "a"),
+            element("masq4", "b"),
+        ];
+        remember(script, "t", &all);
+        let take = |sets: &[&str], tag| take_beside_others(script, "t", sets, tag);
+        assert_eq!(take(&["masq4"], "c"), None);
+        assert_eq!(take(&["masq4"], "a"), Some(all[..1].to_vec()));
+        assert_eq!(take(&["masq4"], "a"), None, "it was taken");
+        assert_eq!(take(&["masq4", "port4"], "a"), Some(all[1..2].to_vec()));
+        assert_eq!(take(&["masq4"], "b"), None, "it is the last");
     }
 }

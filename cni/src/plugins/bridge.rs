@@ -5,6 +5,7 @@ mod device;
 mod identity;
 mod ipam;
 mod masquerade;
+mod ports;
 mod sandbox;
 
 use std::net::IpAddr;
@@ -14,11 +15,12 @@ use ipnet::IpNet;
 
 use super::{Context, loopback, read_conf};
 use crate::attachment::Dns;
-use crate::firewall::{self, Element};
+use crate::firewall::{self, Element, MASQUERADE_SETS};
 use crate::lock::Lock;
-use crate::netlink::{Link, Netlink, Veth};
+use crate::netlink::{Link, Netlink, Veth, parse_mac};
 use crate::netns::NetNs;
 use crate::result::{CniResult, Interface, IpConfig, PluginError, Route, code};
+use crate::sysctl;
 use conf::{Conf, parse};
 use identity::{is_our_name, mac, name_for, port_name};
 use masquerade::{forget_masquerade, forget_masquerade_of, masquerade};
@@ -43,8 +45,11 @@ pub(super) fn add(context: &Context<'_>) -> Result<CniResult, PluginError> {
         }
         (bridge, port)
     };
-    let inner = sandbox::configure(context, &sandbox, &result)?;
-    Netlink::open()?.wait_forwarding(&port, PATIENCE)?;
+    let gateway = parse_mac(&bridge.mac).filter(|_| conf.is_gateway);
+    let inner = sandbox::configure(context, &sandbox, &result, gateway)?;
+    let netlink = Netlink::open()?;
+    netlink.wait_forwarding(&port, PATIENCE)?;
+    introduce(&netlink, &conf, &result, (&bridge, &port, &inner));
     for ip in &mut result.ips {
         ip.interface = Some(2);
     }
@@ -75,22 +80,42 @@ pub(super) fn add(context: &Context<'_>) -> Result<CniResult, PluginError> {
 /// gone, or be another one by now.
 pub(super) fn del(context: &Context<'_>) -> Result<(), PluginError> {
     let conf: Conf = read_conf(context.conf)?;
-    {
+    if !leave(context, &conf)? {
         let _lock = context.lock(Lock::exclusive)?;
         let netlink = Netlink::open()?;
         if let Some(port) = netlink.link(&port_name(context))? {
             detach(context, &netlink, port)?;
         }
-        let mine = firewall::tag(
-            &context.common.name,
-            &context.call.container_id,
-            &context.call.ifname,
-        );
-        forget_masquerade_of(context, &conf, &mine)?;
+        ports::gone(context, &conf, &port_name(context));
+        forget_masquerade_of(context, &conf, &tag(context))?;
         device::remove_if_unused(&netlink, context, &conf)?;
     }
     // The address is free for others only when nothing uses it any more.
     ipam::del(context, &conf)
+}
+
+/// Detaches a sandbox that others stay behind, at the same time as others do: nothing that all have in common is to be looked
+/// at. Returns whether that could be done.
+fn leave(context: &Context<'_>, conf: &Conf) -> Result<bool, PluginError> {
+    let name = port_name(context);
+    // Who goes last waits for this one, and then finds nothing of it.
+    let _lock = context.lock(Lock::shared)?;
+    if !ports::gone(context, conf, &name) {
+        return Ok(false);
+    }
+    let netlink = Netlink::open()?;
+    if let Some(port) = netlink.link(&name)? {
+        detach(context, &netlink, port)?;
+    }
+    Ok(!conf.ip_masq
+        || context
+            .firewall()
+            .remove_beside_others(&MASQUERADE_SETS, &tag(context)))
+}
+
+fn tag(context: &Context<'_>) -> String {
+    let call = context.call;
+    firewall::tag(&context.common.name, &call.container_id, &call.ifname)
 }
 
 /// All that ADD made is there.
@@ -155,6 +180,7 @@ pub(super) fn gc(context: &Context<'_>) -> Result<(), PluginError> {
         {
             if is_our_name(&port.name) && !names.contains(&port.name) {
                 netlink.delete_link(port)?;
+                ports::gone(context, &conf, &port.name);
             }
         }
     }
@@ -220,6 +246,23 @@ fn default_route(gateway: IpAddr) -> IpNet {
     }
 }
 
+/// What is first sent to a pod would be asked for at, and sent to, all other pods of the bridge; the kernel is told beforehand.
+/// Where it takes no advice, it finds out by itself.
+fn introduce(
+    netlink: &Netlink,
+    conf: &Conf,
+    result: &CniResult,
+    (bridge, port, inner): (&Link, &Link, &Link),
+) {
+    let Some(mac) = parse_mac(&inner.mac) else { return };
+    let _ = netlink.suggest_port(port, &mac);
+    if conf.is_gateway {
+        for ip in &result.ips {
+            let _ = netlink.suggest_neighbour(bridge, ip.address.addr(), &mac);
+        }
+    }
+}
+
 /// Makes the veth pair. One of that name is from an attachment that was interrupted.
 fn attach(
     netlink: &Netlink,
@@ -245,6 +288,9 @@ fn attach(
     if conf.hairpin_mode {
         netlink.set_hairpin(&port)?;
     }
+    // A port needs no address, and the kernel's list of routes no entries of each; but it can do with them.
+    let _ = sysctl::set_if_present(&format!("ipv6/conf/{name}/disable_ipv6"), "1");
+    ports::made(context, conf, &name);
     Ok(port)
 }
 

@@ -154,7 +154,10 @@ fn reserve(
     set: &RangeSet,
     wanted: Option<IpAddr>,
 ) -> Result<IpConfig, PluginError> {
-    let mine = store.of(owner(context))?;
+    let mine = match store.known(owner(context))? {
+        Some(known) => known,
+        None => store.of(owner(context))?,
+    };
     if let Some(entry) = mine.iter().find(|e| set.find(e.ip).is_some()) {
         return Err(PluginError::new(
             code::NO_ADDRESS,
@@ -164,10 +167,10 @@ fn reserve(
             ),
         ));
     }
-    let used = store.reserved()?.iter().map(|entry| entry.ip).collect();
+    let used = |ip| store.is_taken(ip);
     let ip = match wanted {
-        Some(ip) => set.take(ip, &used)?,
-        None => set.next_free(store.last_reserved(index), &used).ok_or_else(|| {
+        Some(ip) => set.take(ip, used)?,
+        None => set.next_free(store.last_reserved(index), used).ok_or_else(|| {
             PluginError::new(
                 code::NO_ADDRESS,
                 format!(

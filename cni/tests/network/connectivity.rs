@@ -282,3 +282,21 @@ fn retransmitted() -> u64 {
         .parse()
         .unwrap()
 }
+
+/// What is said to all pods of a bridge costs each of them: with hundreds, that is most of what a pod's coming takes.
+#[test]
+fn a_pod_that_comes_asks_nobody() {
+    on_a_host(|host| {
+        let network = host.network();
+        let pod = host.pod("pod");
+        let ip = pod.join(&network);
+        // Nothing was sent yet: who is where was told beforehand.
+        let known = sh(&format!("ip neigh show {ip}"));
+        assert!(known.contains(" lladdr "), "{known}");
+        let gateway = pod.run(|| sh("ip neigh show dev eth0"));
+        assert!(gateway.contains(" lladdr "), "{gateway}");
+        // Nor does the kernel make up an address, and ask whether it is somebody's.
+        assert_eq!(pod.run(|| sh("ip -6 -o addr show dev eth0")), "");
+        pod.leave(&network);
+    });
+}

@@ -4,6 +4,7 @@ use ipnet::IpNet;
 
 use super::Conf;
 use super::identity::bridge_mac;
+use super::ports;
 use crate::netlink::{Link, Netlink};
 use crate::plugins::Context;
 use crate::result::{CniResult, PluginError, code};
@@ -55,7 +56,7 @@ pub(super) fn remove_if_unused(
     context: &Context<'_>,
     conf: &Conf,
 ) -> Result<(), PluginError> {
-    if !context.common.berth.ephemeral {
+    if !context.common.berth.ephemeral || ports::any(context, conf) {
         return Ok(());
     }
     let Some(bridge) = netlink.link(&conf.bridge)?.filter(|link| link.is_bridge) else {

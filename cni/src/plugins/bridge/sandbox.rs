@@ -6,11 +6,12 @@ use crate::plugins::{Context, loopback};
 use crate::result::{CniResult, PluginError, code};
 use crate::sysctl;
 
-/// Gives the interface its addresses and routes.
+/// Gives the interface its addresses and routes. `gateway` is the gateway's MAC address, where it is the bridge's.
 pub(super) fn configure(
     context: &Context<'_>,
     sandbox: &NetNs,
     result: &CniResult,
+    gateway: Option<[u8; 6]>,
 ) -> Result<Link, PluginError> {
     let ifname = &context.call.ifname;
     let inside = || {
@@ -18,6 +19,10 @@ pub(super) fn configure(
         let link = interface(&netlink, ifname)?;
         if result.ips.iter().any(|ip| ip.address.addr().is_ipv6()) {
             sysctl::set_if_present(&format!("ipv6/conf/{ifname}/disable_ipv6"), "0")?;
+        } else {
+            // The kernel would give the interface an address that nobody asked for, and tell all other pods of it. Where that
+            // can't be changed, it does.
+            let _ = netlink.make_up_no_address(&link);
         }
         netlink.set_up(&link)?;
         for ip in &result.ips {
@@ -25,6 +30,12 @@ pub(super) fn configure(
         }
         for route in &result.routes {
             netlink.add_route(&link, route)?;
+        }
+        if let Some(mac) = gateway {
+            for ip in result.ips.iter().filter_map(|ip| ip.gateway) {
+                // If the kernel takes no advice, it asks all on the wire for it.
+                let _ = netlink.suggest_neighbour(&link, ip, &mac);
+            }
         }
         Ok(link)
     };

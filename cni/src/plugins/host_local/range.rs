@@ -1,6 +1,5 @@
 //! Ranges of addresses, and which address is next.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -133,10 +132,10 @@ impl RangeSet {
     }
 
     /// The given address, if it can be handed out.
-    pub(super) fn take(&self, ip: IpAddr, used: &HashSet<IpAddr>) -> Result<IpAddr, PluginError> {
+    pub(super) fn take(&self, ip: IpAddr, used: impl Fn(IpAddr) -> bool) -> Result<IpAddr, PluginError> {
         let problem = match self.find(ip) {
             Some(range) if range.gateway == Some(ip) => "is the gateway's",
-            _ if used.contains(&ip) => "is taken by another container",
+            _ if used(ip) => "is taken by another container",
             _ => return Ok(ip),
         };
         Err(PluginError::new(
@@ -147,12 +146,12 @@ impl RangeSet {
 
     /// The first free address after the last one that was handed out, going round, so that an address rests as long
     /// as possible before it is used again.
-    pub(super) fn next_free(&self, last: Option<IpAddr>, used: &HashSet<IpAddr>) -> Option<IpAddr> {
+    pub(super) fn next_free(&self, last: Option<IpAddr>, used: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
         let position = last.and_then(|ip| self.0.iter().position(|range| range.contains(ip)));
         let after = position.and_then(|i| {
             let range = &self.0[i];
             let next = to_number(last?).checked_add(1)?;
-            first_free(range, next, to_number(range.end), used)
+            first_free(range, next, to_number(range.end), &used)
         });
         let rest = || {
             let from = position.map_or(0, |i| i + 1);
@@ -164,18 +163,18 @@ impl RangeSet {
                 &self.0[i],
                 to_number(self.0[i].start),
                 to_number(self.0[i].end),
-                used,
+                &used,
             )
         };
         after.or_else(|| rest().find_map(whole))
     }
 }
 
-fn first_free(range: &Range, from: u128, to: u128, used: &HashSet<IpAddr>) -> Option<IpAddr> {
+fn first_free(range: &Range, from: u128, to: u128, used: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
     let mut number = from;
     while number <= to {
         let ip = from_number(number, range.subnet);
-        if range.gateway != Some(ip) && !used.contains(&ip) {
+        if range.gateway != Some(ip) && !used(ip) {
             return Some(ip);
         }
         number = number.checked_add(1)?;
@@ -215,6 +214,8 @@ fn from_number(number: u128, family: IpNet) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -267,10 +268,10 @@ mod tests {
             ),
         ];
         for (subnet, last, used, expected) in table {
-            let used = used.into_iter().map(ip).collect();
+            let used: HashSet<IpAddr> = used.into_iter().map(ip).collect();
             let next = set(&[(subnet, None, None)])
                 .unwrap()
-                .next_free(last.map(ip), &used);
+                .next_free(last.map(ip), |ip| used.contains(&ip));
             assert_eq!(next, expected.map(ip), "{subnet} after {last:?}");
         }
     }
@@ -311,7 +312,7 @@ mod tests {
             let (mut used, mut last) = (HashSet::new(), None);
             for step in steps {
                 match step {
-                    None => match set.next_free(last, &used) {
+                    None => match set.next_free(last, |ip| used.contains(&ip)) {
                         Some(ip) => {
                             prop_assert!(set.find(ip).is_some() && ip != "10.0.1.1".parse::<IpAddr>().unwrap());
                             prop_assert!(used.insert(ip), "{} twice", ip);
