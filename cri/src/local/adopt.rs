@@ -102,7 +102,7 @@ enum Load {
 
 /// Makes a sandbox that is on disk this engine's own, unless it is another one's, or of another pod.
 fn load(inner: &Inner, id: SandboxId, pod_uid: Option<&str>) -> Result<Load, EngineError> {
-    if lock(&inner.sandboxes).contains_key(&id) {
+    if lock(&inner.sandboxes).contains(&id) {
         return Ok(Load::Nothing);
     }
     let dirs = inner.dirs(&id);
@@ -137,7 +137,7 @@ fn load(inner: &Inner, id: SandboxId, pod_uid: Option<&str>) -> Result<Load, Eng
         .making
         .store(phase == SandboxPhase::Creating, Ordering::Release);
     let changing = sandbox::first_change(&sandbox)?;
-    lock(&inner.sandboxes).insert(sandbox.id.clone(), Arc::clone(&sandbox));
+    lock(&inner.sandboxes).insert(Arc::clone(&sandbox));
     Ok(Load::Taken(sandbox, changing))
 }
 

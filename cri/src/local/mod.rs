@@ -30,6 +30,7 @@ mod plugins;
 mod port_forward;
 mod privileges;
 mod records;
+mod registry;
 mod relabel;
 mod resources;
 mod sandbox;
@@ -43,7 +44,7 @@ mod usage;
 mod user_namespace;
 mod users;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -130,7 +131,7 @@ struct Inner {
     images: Store,
     network: berth_cni::Network,
     bounding: BTreeSet<String>,
-    sandboxes: Mutex<HashMap<SandboxId, Arc<Sandbox>>>,
+    sandboxes: Mutex<registry::Registry>,
     /// Held by whoever looks for cgroups above a sandbox's own, or takes one away.
     parents: Mutex<()>,
     /// Held from the look whether a pod has a sandbox until it has.
@@ -285,12 +286,12 @@ impl Inner {
 
     /// Whether the sandbox was not removed meanwhile.
     fn has(&self, sandbox: &Sandbox) -> bool {
-        lock(&self.sandboxes).contains_key(&sandbox.id)
+        lock(&self.sandboxes).contains(&sandbox.id)
     }
 
     fn container(&self, id: &ContainerId) -> Result<(Arc<Sandbox>, Arc<Container>), EngineError> {
-        let sandboxes: Vec<_> = lock(&self.sandboxes).values().cloned().collect();
-        let found = sandboxes.into_iter().find_map(|sandbox| {
+        let sandbox = lock(&self.sandboxes).of_container(id);
+        let found = sandbox.and_then(|sandbox| {
             let container = lock(&sandbox.containers).get(id).cloned();
             let container = container.filter(|container| container.is_made());
             container.map(|container| (sandbox, container))
@@ -300,8 +301,10 @@ impl Inner {
 
     /// The sandboxes of a pod, the oldest first; of every pod without a UID.
     fn sandboxes_of(&self, pod_uid: Option<&str>) -> Vec<Arc<Sandbox>> {
-        let mut sandboxes: Vec<_> = lock(&self.sandboxes).values().cloned().collect();
-        sandboxes.retain(|sandbox| pod_uid.is_none_or(|uid| lock(&sandbox.record).config.uid == uid));
+        let mut sandboxes = match pod_uid {
+            Some(uid) => lock(&self.sandboxes).of_pod(uid),
+            None => lock(&self.sandboxes).all(),
+        };
         sandboxes.sort_by_key(|sandbox| {
             let record = lock(&sandbox.record);
             (record.created_at, record.config.attempt)

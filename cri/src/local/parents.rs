@@ -44,7 +44,7 @@ fn forget(path: &Path) {
 }
 
 fn hand_over(inner: &Inner, sandbox: &Sandbox, path: &Path) {
-    let others: Vec<_> = lock(&inner.sandboxes).values().cloned().collect();
+    let others = lock(&inner.sandboxes).all();
     let uses = |other: &Sandbox| lock(&other.record).config.cgroup_parent.starts_with(path);
     let heir = others.iter().find(|other| other.id != sandbox.id && uses(other));
     let Some(heir) = heir else { return };

@@ -24,7 +24,7 @@ impl LocalEngine {
     /// The socket can't be listened on, the plugins can't be listed, or NRI is served already.
     pub async fn serve_nri(&self, config: NriConfig) -> Result<(), EngineError> {
         let inner = &self.inner;
-        let sandboxes: Vec<_> = lock(&inner.sandboxes).values().cloned().collect();
+        let sandboxes = lock(&inner.sandboxes).all();
         let (mut pods, mut containers) = (Vec::new(), Vec::new());
         for sandbox in sandboxes {
             let (phase, ips) = {

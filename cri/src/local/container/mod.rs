@@ -150,6 +150,7 @@ fn record_intent(
     })?;
     let container = Arc::new(Container::new(record));
     lock(&sandbox.containers).insert(container.id.clone(), Arc::clone(&container));
+    lock(&inner.sandboxes).has_container(sandbox, &container.id);
     Ok(container)
 }
 

@@ -79,6 +79,7 @@ fn erase(inner: &Inner, sandbox: &Sandbox, container: &Container) -> Result<(), 
     image::release(&inner.images, &container.id)?;
     records::remove_tree(&directory).map_err(failed)?;
     lock(&sandbox.containers).remove(&container.id);
+    lock(&inner.sandboxes).lost_container(&container.id);
     container.log.complete();
     events::tell(
         inner,

@@ -100,7 +100,7 @@ pub(in crate::local) fn erase(inner: &Inner, sandbox: &Sandbox) -> Result<(), En
             sandbox.id
         ))
     })?;
-    lock(&inner.sandboxes).remove(&sandbox.id);
+    lock(&inner.sandboxes).remove(sandbox);
     events::tell(inner, sandbox, EngineEventKind::SandboxRemoved);
     Ok(())
 }

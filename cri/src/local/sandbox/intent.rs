@@ -48,7 +48,7 @@ pub(super) fn record_intent(
     let sandbox = Arc::new(Sandbox::new(dirs, lock_file, record));
     sandbox.making.store(true, Ordering::Release);
     let changing = first_change(&sandbox)?;
-    lock(&inner.sandboxes).insert(id, Arc::clone(&sandbox));
+    lock(&inner.sandboxes).insert(Arc::clone(&sandbox));
     Ok((sandbox, changing))
 }
 
@@ -65,7 +65,7 @@ fn selinux(
     config: &PodSandboxConfig,
     id: &SandboxId,
 ) -> Result<Option<SelinuxLabels>, EngineError> {
-    let sandboxes: Vec<_> = lock(&inner.sandboxes).values().cloned().collect();
+    let sandboxes = lock(&inner.sandboxes).all();
     let level = |sandbox: &Arc<Sandbox>| {
         let record = lock(&sandbox.record);
         let labels = record.selinux.as_ref()?;

@@ -113,7 +113,7 @@ fn find(inner: &Inner, ids: &[ContainerId]) -> Vec<Pair> {
     if let [id] = ids {
         return inner.container(id).into_iter().collect();
     }
-    let sandboxes: Vec<_> = lock(&inner.sandboxes).values().cloned().collect();
+    let sandboxes = lock(&inner.sandboxes).all();
     let mut all: HashMap<ContainerId, Pair> = sandboxes
         .iter()
         .flat_map(|sandbox| pairs(sandbox, sandbox.all_containers()))
