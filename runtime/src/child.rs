@@ -295,8 +295,9 @@ fn enter_cgroup(setup: &Setup<'_>, entry_files: Vec<OwnedFd>, attached: &mut Att
         rustix::io::write(file, ENTER).doing(|| "enter the container's cgroup".to_owned())?;
     }
     forget_processors();
+    let outside = mount::groups_outside(&setup.mounts);
     setup.namespaces.enter_cgroup()?;
-    mount::attach_cgroups(&setup.root, &setup.mounts, setup.namespaces, attached)
+    mount::attach_cgroups(&setup.root, &setup.mounts, setup.namespaces, &outside, attached)
 }
 
 fn finish_root(setup: &Setup<'_>, attached: &Attached) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, symlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, fstatfs, mkdirat, openat, statat, symlinkat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
     fsmount, fsopen,
@@ -16,6 +16,11 @@ use crate::error::Doing;
 use crate::namespaces::Namespaces;
 use crate::{Error, Result, mountinfo};
 
+/// The inode of the machine's own cgroup namespace (`PROC_CGROUP_INIT_INO`).
+const FIRST_NAMESPACE: u64 = 0xEFFF_FFFB;
+/// The inode of a hierarchy's root; a mount of a part of it has another one.
+const WHOLE: u64 = 1;
+
 /// One line of `/proc/self/cgroup`: a hierarchy and this process's group in it.
 struct Membership<'a> {
     /// The v1 controllers, `name=…` for a hierarchy without, or nothing for the unified one.
@@ -24,17 +29,31 @@ struct Membership<'a> {
     group: &'a str,
 }
 
+/// The process's groups as the host names them, if the spec wants to have them mounted: for a process that is in its own group
+/// already, and not yet in a cgroup namespace of its own.
+pub(crate) fn groups_outside(mounts: &[Prepared]) -> String {
+    let wanted = mounts.iter().any(|mount| matches!(mount.source, Source::Cgroup));
+    // In another namespace than the machine's own, the names say nothing of where the groups are in a whole hierarchy.
+    let is_first = |namespace: Stat| namespace.st_ino == FIRST_NAMESPACE;
+    if !wanted || !statat(CWD, c"/proc/self/ns/cgroup", AtFlags::empty()).is_ok_and(is_first) {
+        return String::new();
+    }
+    // Without them, the hierarchies are mounted anew.
+    std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default()
+}
+
 /// Mounts the control groups where the spec wants them, and what lies below them. The process must be in its own group
 /// already, and in its cgroup namespace if it gets one.
 pub(crate) fn attach_cgroups(
     root: impl AsFd,
     mounts: &[Prepared],
     namespaces: &Namespaces,
+    outside: &str,
     attached: &mut Attached,
 ) -> Result<()> {
     for (mount, late) in in_order(mounts) {
         match mount.source {
-            Source::Cgroup => show(&root, &mount.destination, &mount.options, attached)?,
+            Source::Cgroup => show(&root, &mount.destination, &mount.options, outside, attached)?,
             _ if late => attach_one(&root, mount, namespaces, attached)?,
             _ => {}
         }
@@ -42,7 +61,13 @@ pub(crate) fn attach_cgroups(
     Ok(())
 }
 
-fn show(root: &impl AsFd, destination: &Path, options: &Options, attached: &mut Attached) -> Result<()> {
+fn show(
+    root: &impl AsFd,
+    destination: &Path,
+    options: &Options,
+    outside: &str,
+    attached: &mut Attached,
+) -> Result<()> {
     if let Some(option) = options.data.first() {
         let field = format!("mounts[{}].options", destination.display());
         return Err(Error::invalid(
@@ -51,7 +76,13 @@ fn show(root: &impl AsFd, destination: &Path, options: &Options, attached: &mut 
         ));
     }
     let text = std::fs::read_to_string("/proc/self/cgroup").doing(|| "read /proc/self/cgroup".to_owned())?;
-    mount_hierarchies(root, destination, options, &parse(&text), attached)
+    mount_hierarchies(
+        root,
+        destination,
+        options,
+        (&parse(&text), &parse(outside)),
+        attached,
+    )
 }
 
 fn parse(text: &str) -> Vec<Membership<'_>> {
@@ -71,13 +102,13 @@ fn mount_hierarchies(
     root: &impl AsFd,
     destination: &Path,
     options: &Options,
-    memberships: &[Membership<'_>],
+    (memberships, outside): (&[Membership<'_>], &[Membership<'_>]),
     attached: &mut Attached,
 ) -> Result<()> {
     if let [only] = memberships
         && only.controllers.is_empty()
     {
-        let view = View::open(only)?;
+        let view = View::open(only, None)?;
         attach(&view.mount, root, destination)?;
         view.finish(only, options)?;
         return propagate(&view.mount, destination, options);
@@ -90,7 +121,8 @@ fn mount_hierarchies(
         .iter()
         .filter(|m| !(has_unified && m.controllers.starts_with("name=")))
     {
-        attach_hierarchy(&holder, membership, options)?;
+        let group = outside.iter().find(|m| m.controllers == membership.controllers);
+        attach_hierarchy(&holder, membership, group, options)?;
     }
     propagate(&holder, destination, options)?;
     if (options.set | options.set_recursive) & libc::MOUNT_ATTR_RDONLY != 0 {
@@ -109,13 +141,18 @@ fn holder_options(options: &Options) -> Options {
     }
 }
 
-fn attach_hierarchy(holder: &OwnedFd, membership: &Membership<'_>, options: &Options) -> Result<()> {
+fn attach_hierarchy(
+    holder: &OwnedFd,
+    membership: &Membership<'_>,
+    outside: Option<&Membership<'_>>,
+    options: &Options,
+) -> Result<()> {
     let name = match membership.controllers {
         "" => "unified",
         named => named.strip_prefix("name=").unwrap_or(named),
     };
     let doing = || format!("mount the {name} cgroup hierarchy");
-    let view = View::open(membership)?;
+    let view = View::open(membership, outside)?;
     mkdirat(holder, name, Mode::from_raw_mode(0o755)).doing(doing)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let place = openat(holder, name, flags, Mode::empty()).doing(doing)?;
@@ -159,7 +196,10 @@ struct View {
 }
 
 impl View {
-    fn open(membership: &Membership<'_>) -> Result<View> {
+    fn open(membership: &Membership<'_>, outside: Option<&Membership<'_>>) -> Result<View> {
+        if let Some(mount) = outside.and_then(usual_view) {
+            return Ok(View { mount, own: true });
+        }
         match open_hierarchy(membership) {
             // A user namespace that shares the host's cgroup namespace may not mount the hierarchy.
             Err(Error::System { doing, source }) if source.raw_os_error() == Some(libc::EPERM) => {
@@ -184,6 +224,20 @@ impl View {
         let tree = clone_tree(&self.mount, Path::new(own), false).doing(doing)?;
         attach_to(&tree, &self.mount).doing(doing)
     }
+}
+
+/// The container's own group of a v1 hierarchy, of the host's mount at its usual place; `None` where it is not there. Mounting
+/// such a hierarchy once more, the kernel looks at each group of the unified one, and there are some for each pod.
+fn usual_view(outside: &Membership<'_>) -> Option<OwnedFd> {
+    let hierarchy = Path::new("/sys/fs/cgroup").join(outside.controllers);
+    let is_whole = statat(CWD, &hierarchy, AtFlags::empty()).is_ok_and(|root| root.st_ino == WHOLE);
+    let group = outside.group.strip_prefix('/')?;
+    if outside.controllers.is_empty() || group.is_empty() || !is_whole {
+        return None;
+    }
+    let mount = clone_tree(CWD, &hierarchy.join(group), false).ok()?;
+    let kind = fstatfs(&mount).ok()?.f_type;
+    (kind == libc::CGROUP_SUPER_MAGIC).then_some(mount)
 }
 
 /// The container's own group, of the host's mount of the hierarchy.

@@ -18,7 +18,7 @@ mod source;
 mod target;
 
 pub(crate) use attach::{Attached, attach_all, attach_to, set_propagation};
-pub(crate) use cgroup::attach_cgroups;
+pub(crate) use cgroup::{attach_cgroups, groups_outside};
 pub use elsewhere::Elsewhere;
 pub(crate) use empty::empty_directory;
 #[cfg(test)]
