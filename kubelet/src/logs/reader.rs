@@ -8,7 +8,7 @@ use super::files::{self, LogFile};
 use super::line::{LineJoiner, LogLine};
 
 /// How much is read at once.
-const CHUNK: usize = 64 << 10;
+const CHUNK: usize = 16 << 10;
 
 /// Where a reader begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,10 +136,10 @@ impl OpenLog {
     /// How many bytes were read; 0 at the end.
     fn read_chunk(&mut self, lines: &mut Lines) -> io::Result<usize> {
         let start = self.unfinished.len();
-        self.unfinished.resize(start + CHUNK, 0);
-        let read = self.log.file.read(&mut self.unfinished[start..]);
-        self.unfinished.truncate(start + *read.as_ref().unwrap_or(&0));
-        let read = read?;
+        // Not in what is kept: a log that is followed, and says nothing, would keep as much for ever.
+        let mut chunk = [0; CHUNK];
+        let read = self.log.file.read(&mut chunk)?;
+        self.unfinished.extend_from_slice(&chunk[..read]);
         let Some(last) = self.unfinished[start..].iter().rposition(|&b| b == b'\n') else {
             return Ok(read);
         };

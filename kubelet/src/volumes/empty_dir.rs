@@ -169,7 +169,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let spec = r#"{"securityContext":{"fsGroup":4242},"containers":[{"name":"c","image":"i"}]}"#;
         with_context(spec, root.path(), |context| {
-            context.dir.create().unwrap();
+            context.dir.create(context.pod).unwrap();
             for medium in [None, Some("Memory".to_owned())] {
                 let name = medium.as_deref().unwrap_or("disk").to_lowercase();
                 let source = EmptyDirVolumeSource {
@@ -239,7 +239,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let spec = spec(&format!(r#""hugepages-{kib}Ki":"{kib}Ki""#));
         let found = with_context(&spec, dir.path(), |context| {
-            context.dir.create().unwrap();
+            context.dir.create(context.pod).unwrap();
             let source = EmptyDirVolumeSource {
                 medium: Some("HugePages".into()),
                 size_limit: None,

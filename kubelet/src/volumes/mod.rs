@@ -101,7 +101,7 @@ impl Context<'_> {
 pub fn set_up(context: &Context<'_>) -> Result<(), VolumeError> {
     context
         .dir
-        .create()
+        .create(context.pod)
         .map_err(VolumeError::io("make the directory", context.dir.path()))?;
     context.volumes().iter().try_for_each(|volume| {
         set_up_volume(context, volume).map_err(|source| VolumeError::SetUp {

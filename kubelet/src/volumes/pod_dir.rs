@@ -5,8 +5,11 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use k8s_openapi::api::core::v1::Pod;
+
 use super::mounts;
 use crate::identity::PodUid;
+use crate::spec;
 
 /// A pod's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,13 +36,17 @@ impl PodDir {
         self.path.is_dir()
     }
 
-    /// Makes it, for root only, or finds it made. It is a shared mount of itself: a pod's shim has a mount namespace of
-    /// its own and must see volumes that are mounted after its start. So it must be there before the sandbox is.
-    pub fn create(&self) -> io::Result<()> {
+    /// Makes it, for root only, or finds it made. For a pod whose containers pass mounts on, or hear of those that come later,
+    /// it is a shared mount of itself, and must be there before the sandbox is. For all others it is none: each mount of the
+    /// host is copied for each process that gets mounts of its own, so that a mount for each pod costs all other pods.
+    pub fn create(&self, pod: &Pod) -> io::Result<()> {
         static CREATION: Mutex<()> = Mutex::new(());
         let _one_at_a_time = CREATION.lock().unwrap_or_else(PoisonError::into_inner);
         make_private_dirs(&self.path)?;
-        mounts::share(&self.path)
+        match passes_mounts(pod) {
+            true => mounts::share(&self.path),
+            false => Ok(()),
+        }
     }
 
     /// The directory of a volume of a plugin, `kubernetes.io/empty-dir` for example.
@@ -143,6 +150,19 @@ impl PodDir {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a container of the pod is to pass mounts on to others, or to hear of theirs.
+fn passes_mounts(pod: &Pod) -> bool {
+    let ephemeral = spec::ephemeral_containers(pod);
+    let mut containers = spec::all_containers(pod)
+        .map(|(container, _)| container)
+        .chain(ephemeral.iter().map(|(container, _)| container));
+    containers.any(|container| {
+        let mounts = container.volume_mounts.iter().flatten();
+        let mut propagations = mounts.filter_map(|mount| mount.mount_propagation.as_deref());
+        propagations.any(|propagation| propagation != "None")
+    })
 }
 
 /// Makes a directory and its parents for root only.

@@ -4,21 +4,17 @@
 //! that were missing are made on the way; a list on disk, written before they are made, says which ones are ours, and
 //! they go with the last pod. Groups that somebody else made, a kubelet for example, are never removed.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use berth_cri::LinuxContainerResources;
 use berth_cri::cgroups::{Cgroup, CgroupError, Controller, Hierarchies};
-use nix::fcntl::{Flock, FlockArg};
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::cgroup_list::{Change, List, Locked};
 use crate::plan::PodCgroup;
 use crate::qos;
-use crate::volumes::make_private_dirs;
 
 /// Why a pod's cgroup can't be made or removed.
 #[derive(Debug, thiserror::Error)]
@@ -74,14 +70,14 @@ impl PodCgroups for NoCgroups {
 /// The machine's cgroups.
 #[derive(Clone, Debug)]
 pub struct HostCgroups {
-    directory: PathBuf,
+    list: List,
 }
 
 impl HostCgroups {
     /// The list of groups that are ours is kept in `kubelet_root`.
     pub fn new(kubelet_root: &Path) -> Self {
         HostCgroups {
-            directory: kubelet_root.to_owned(),
+            list: List::new(kubelet_root),
         }
     }
 }
@@ -89,16 +85,17 @@ impl HostCgroups {
 impl PodCgroups for HostCgroups {
     fn ensure(&self, cgroup: &PodCgroup) -> Result<(), PodCgroupError> {
         let path = text(&cgroup.path)?;
-        let mut list = List::lock(&self.directory)?;
+        let mut list = self.list.lock()?;
+        let mut changes = Vec::new();
         for parent in parents(&cgroup.path) {
             if Cgroup::open(text(parent)?)?.is_none() {
-                list.ours.insert(parent.to_owned());
+                changes.push(Change::Ours(parent.to_owned()));
             }
         }
-        list.requests.insert(cgroup.path.clone(), cgroup.milli_cpu);
-        list.save()?;
+        changes.push(Change::Requests(cgroup.path.clone(), cgroup.milli_cpu));
+        list.note(changes)?;
         let group = Cgroup::create(path)?;
-        list.set_tier_shares(&cgroup.path)?;
+        set_tier_shares(&list, &cgroup.path)?;
         Ok(group.apply(&serde_json::from_value(oci_resources(&cgroup.resources))?)?)
     }
 
@@ -140,17 +137,38 @@ impl HostCgroups {
 
     /// Removes what is empty above a group that is gone.
     fn forget(&self, path: &Path) -> Result<(), PodCgroupError> {
-        let mut list = List::lock(&self.directory)?;
+        let mut list = self.list.lock()?;
+        let mut changes = Vec::new();
         for parent in parents(path) {
-            if !list.ours.contains(parent) || !remove_empty(parent)? {
+            if !list.is_ours(parent) || !remove_empty(parent)? {
                 break;
             }
-            list.ours.remove(parent);
+            changes.push(Change::NotOurs(parent.to_owned()));
         }
-        list.requests.remove(path);
-        list.set_tier_shares(path)?;
-        Ok(list.save()?)
+        changes.push(Change::Gone(path.to_owned()));
+        list.note(changes)?;
+        set_tier_shares(&list, path)
     }
+}
+
+/// Gives the tiers above a pod their share of the CPU, where they are ours.
+fn set_tier_shares(list: &Locked<'_>, pod: &Path) -> Result<(), PodCgroupError> {
+    // An ordinary user may have been given groups without it.
+    if !Hierarchies::get()?.supports(Controller::Cpu) {
+        return Ok(());
+    }
+    for tier in parents(pod).filter(|tier| list.is_ours(tier)) {
+        let shares = qos::tier_shares(tier, list.requested_in(tier));
+        let (Some(shares), Some(group)) = (shares, Cgroup::open(text(tier)?)?) else {
+            continue;
+        };
+        let resources = LinuxContainerResources {
+            cpu_shares: Some(shares),
+            ..LinuxContainerResources::default()
+        };
+        group.apply(&serde_json::from_value(oci_resources(&resources))?)?;
+    }
+    Ok(())
 }
 
 fn text(path: &Path) -> Result<&str, PodCgroupError> {
@@ -158,7 +176,7 @@ fn text(path: &Path) -> Result<&str, PodCgroupError> {
 }
 
 /// The groups above one, the nearest first, without the root.
-fn parents(path: &Path) -> impl Iterator<Item = &Path> {
+pub(super) fn parents(path: &Path) -> impl Iterator<Item = &Path> {
     path.ancestors()
         .skip(1)
         .filter(|parent| !parent.as_os_str().is_empty() && *parent != Path::new("/"))
@@ -220,80 +238,4 @@ fn oci_resources(resources: &LinuxContainerResources) -> Value {
         oci["unified"] = json!(resources.unified);
     }
     oci
-}
-
-/// What the groups above pods depend on, kept on disk and locked while it changes: several programs may share them.
-struct List {
-    path: PathBuf,
-    _lock: Flock<File>,
-    /// The groups above pods that berth made.
-    ours: BTreeSet<PathBuf>,
-    /// Thousandths of a CPU that each pod requests, by its group.
-    requests: BTreeMap<PathBuf, i64>,
-}
-
-/// The list as it is on disk.
-#[derive(Default, Serialize, Deserialize)]
-struct Listed {
-    ours: BTreeSet<PathBuf>,
-    requests: BTreeMap<PathBuf, i64>,
-}
-
-impl List {
-    fn lock(directory: &Path) -> io::Result<Self> {
-        make_private_dirs(directory)?;
-        // The directory itself is locked: a lock file could not be removed without a race.
-        let file = File::open(directory)?;
-        let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| io::Error::from(errno))?;
-        let path = directory.join("cgroups.json");
-        let Listed { ours, requests } = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Listed::default(),
-            Err(error) => return Err(error),
-        };
-        Ok(List {
-            path,
-            _lock: lock,
-            ours,
-            requests,
-        })
-    }
-
-    /// Gives the tiers above a pod their share of the CPU, where they are ours.
-    fn set_tier_shares(&self, pod: &Path) -> Result<(), PodCgroupError> {
-        // An ordinary user may have been given groups without it.
-        if !Hierarchies::get()?.supports(Controller::Cpu) {
-            return Ok(());
-        }
-        for tier in parents(pod).filter(|tier| self.ours.contains(*tier)) {
-            let pods = self.requests.iter().filter(|(pod, _)| pod.starts_with(tier));
-            let requested = pods.map(|(_, milli_cpu)| milli_cpu).sum();
-            let (Some(shares), Some(group)) = (qos::tier_shares(tier, requested), Cgroup::open(text(tier)?)?)
-            else {
-                continue;
-            };
-            let resources = LinuxContainerResources {
-                cpu_shares: Some(shares),
-                ..LinuxContainerResources::default()
-            };
-            group.apply(&serde_json::from_value(oci_resources(&resources))?)?;
-        }
-        Ok(())
-    }
-
-    fn save(&self) -> io::Result<()> {
-        if self.ours.is_empty() && self.requests.is_empty() {
-            return match std::fs::remove_file(&self.path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            };
-        }
-        let new = self.path.with_extension("new");
-        let listed = Listed {
-            ours: self.ours.clone(),
-            requests: self.requests.clone(),
-        };
-        File::create(&new)?.write_all(&serde_json::to_vec(&listed)?)?;
-        std::fs::rename(&new, &self.path)
-    }
 }

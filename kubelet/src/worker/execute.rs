@@ -180,13 +180,14 @@ impl Job {
     async fn run_sandbox(&self, config: PodSandboxConfig, cgroup: PodCgroup) -> Result<Done, Failure> {
         let failed = |message: String| (Reason::FailedCreatePodSandBox, message);
         let limits = cgroup.resources.clone();
-        let (node, dir, logs) = (
+        let (node, dir, pod, logs) = (
             Arc::clone(&self.node),
             self.dir.clone(),
+            self.desired.pod.clone(),
             config.log_directory.clone(),
         );
         let prepared = blocking(move || -> Result<(), String> {
-            dir.create().map_err(|error| {
+            dir.create(&pod).map_err(|error| {
                 format!("can't make the pod's directory {}: {error}", dir.path().display())
             })?;
             std::fs::create_dir_all(&logs)

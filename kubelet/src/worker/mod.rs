@@ -6,6 +6,7 @@
 
 mod announce;
 mod cgroup;
+mod cgroup_list;
 mod clock;
 mod commands;
 mod event;
