@@ -56,11 +56,13 @@ advisories:
 programs:
 	cargo build --workspace --bins --tests
 
-# Unit tests, and black-box tests on this machine's kernel.
+# Unit tests, and black-box tests on this machine's kernel. Most of them wait for something: with one test for each
+# processor, half of the processors' time would be nobody's.
+NEXTEST := cargo nextest run --test-threads $(shell echo $$((2 * $$(nproc))))
 tests: programs
-	cargo nextest run --workspace
+	$(NEXTEST) --workspace
 ifneq ($(OCI_TRIPLE),$(TRIPLE))
-	cargo nextest run --package berth-runtime --package berth-oci --package berth-shim --target $(OCI_TRIPLE)
+	$(NEXTEST) --package berth-runtime --package berth-oci --package berth-shim --target $(OCI_TRIPLE)
 endif
 
 # Readers of input from outside, for a fixed number of executions: no time, so that a run is like another.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener, UdpSocket};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -76,6 +76,9 @@ fn tell(at: (Ipv4Addr, u16), word: &'static str) {
         for mut stream in listener.incoming().flatten() {
             let _ = stream.read(&mut [0; 1024]);
             let _ = write!(stream, "HTTP/1.0 200 OK\r\n\r\n{word}");
+            // To the end: what is left unread resets the connection, and the answer is lost.
+            let _ = stream.shutdown(Shutdown::Write);
+            let _ = stream.read_to_end(&mut Vec::new());
         }
     });
 }
