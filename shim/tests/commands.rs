@@ -178,7 +178,7 @@ fn a_command_can_not_tell_how_it_was_started() {
         for kind in cgroup ipc mnt net pid user uts; do busybox readlink /proc/self/ns/$kind; done
         cat /proc/self/oom_score_adj /proc/self/limits
         busybox ls -l /proc/self/fd | busybox sed 's/.* //; s/pipe:.*/pipe/; s,/proc/[0-9]*/fd,fds,'
-        busybox env; pwd; busybox id; busybox mkdir made; busybox tty; busybox ls /proc | busybox grep -c '^[0-9]'";
+        busybox env; pwd; busybox id; busybox mkdir made; busybox tty; set -- /proc/[0-9]*; echo $#";
     let mut wanted = shell(&mut client, "first", script);
     assert!(wanted.stdout.contains("uid=1000 gid=2000"), "{wanted:?}");
     assert!(wanted.stdout.contains("\n321\n"), "{wanted:?}");

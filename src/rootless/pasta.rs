@@ -5,14 +5,16 @@
 //! the node, and a relay (see [`super::relay`]) for names and for ports.
 
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
 
 /// The node's address, which is the name server's of its pods.
 pub(super) const ADDRESS: &str = "10.0.2.100";
@@ -107,8 +109,15 @@ struct Guarded {
     keeper: Pid,
     /// Readable when the keeper has ended.
     kept: OwnedFd,
-    pasta: OwnedFd,
+    pasta: Pasta,
     relay: Child,
+}
+
+/// One that runs in the background.
+struct Pasta {
+    pid: Pid,
+    /// Readable when it has ended.
+    ended: OwnedFd,
 }
 
 fn begin(args: &GuardArgs) -> Result<Guarded, String> {
@@ -120,13 +129,14 @@ fn begin(args: &GuardArgs) -> Result<Guarded, String> {
     // pasta goes to the background once it is connected; then it is this process's to wait for.
     rustix::process::set_child_subreaper(Some(keeper)).map_err(|errno| failed(errno.into()))?;
     let pasta = start(keeper)?;
-    let relay = relay(args).inspect_err(|_| end(&pasta))?;
-    let guarded = Guarded {
+    let relay = relay(args).inspect_err(|_| pasta.end())?;
+    let mut guarded = Guarded {
         keeper,
         kept,
         pasta,
         relay,
     };
+    guarded.name_heir();
     let told = io::stdout().write_all(READY.as_bytes());
     told.and_then(|()| {
         let null = std::fs::File::options().write(true).open("/dev/null")?;
@@ -142,7 +152,7 @@ impl Guarded {
         loop {
             let mut watched = [
                 PollFd::new(&self.kept, PollFlags::IN),
-                PollFd::new(&self.pasta, PollFlags::IN),
+                PollFd::new(&self.pasta.ended, PollFlags::IN),
             ];
             match poll(&mut watched, None) {
                 Err(rustix::io::Errno::INTR) => continue,
@@ -154,17 +164,29 @@ impl Guarded {
                 break;
             }
             // It is the pasta that has ended.
-            reap(&self.pasta);
+            self.pasta.reap();
             match start(self.keeper) {
-                Ok(pasta) => self.pasta = pasta,
+                Ok(pasta) => {
+                    self.pasta = pasta;
+                    self.name_heir();
+                }
                 Err(_) if self.has_ended_within(PAUSE) => break,
                 Err(_) => {}
             }
         }
-        end(&self.pasta);
+        self.pasta.end();
         // It may have ended by itself, with the keeper.
         let _ = self.relay.kill();
         let _ = self.relay.wait();
+    }
+
+    /// Tells the relay which pasta is to end with this process, however that ends: in a user namespace of its own, pasta does
+    /// not get the signal of a parent's death that it may have asked for.
+    fn name_heir(&mut self) {
+        if let Some(relay) = &mut self.relay.stdin {
+            // A relay that has ended ends nothing, and is no reason to leave the pods without a way out.
+            let _ = writeln!(relay, "{}", self.pasta.pid.as_raw_nonzero());
+        }
     }
 
     fn has_ended_within(&self, pause: Duration) -> bool {
@@ -176,21 +198,22 @@ impl Guarded {
     }
 }
 
-fn end(pasta: &OwnedFd) {
-    // One that has ended needs no signal.
-    let _ = pidfd_send_signal(pasta, Signal::KILL);
-    reap(pasta);
-}
+impl Pasta {
+    fn end(&self) {
+        // One that has ended needs no signal.
+        let _ = pidfd_send_signal(&self.ended, Signal::KILL);
+        self.reap();
+    }
 
-fn reap(pasta: &OwnedFd) {
-    use std::os::fd::AsFd;
-    let id = rustix::process::WaitId::PidFd(pasta.as_fd());
-    let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
+    fn reap(&self) {
+        let id = WaitId::PidFd(self.ended.as_fd());
+        let _ = waitid(id, WaitIdOptions::EXITED);
+    }
 }
 
 /// Starts pasta, and returns when the node is connected. Nothing is mapped to the machine's loopback, and no port of either
 /// side to the other.
-fn start(keeper: Pid) -> Result<OwnedFd, String> {
+fn start(keeper: Pid) -> Result<Pasta, String> {
     let failed = |error: io::Error| format!("pasta can't be started: {error}");
     let of_keeper = |name: &str| format!("/proc/{}/ns/{name}", keeper.as_raw_nonzero());
     let before = children().map_err(failed)?;
@@ -222,7 +245,8 @@ fn start(keeper: Pid) -> Result<OwnedFd, String> {
     let in_background = after.into_iter().find(|child| !before.contains(child));
     let pid = in_background.and_then(Pid::from_raw);
     let pid = pid.ok_or("pasta can't be used: it ended at once")?;
-    pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| failed(errno.into()))
+    let ended = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| failed(errno.into()))?;
+    Ok(Pasta { pid, ended })
 }
 
 /// This process's, which has one thread.
@@ -253,7 +277,7 @@ fn relay(args: &GuardArgs) -> Result<Child, String> {
     let mut relay = Command::new(program)
         .args(["rootless-relay", "--keeper", &args.keeper.to_string(), "--run"])
         .arg(&args.run)
-        // It ends when this process does.
+        // It ends when this process does, and ends what it was told of here.
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

@@ -9,7 +9,7 @@ mod sides;
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,9 +17,11 @@ use std::time::Duration;
 
 use clap::Args;
 use nix::sched::{CloneFlags, setns};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::pipe;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::AbortHandle;
 
@@ -45,7 +47,7 @@ pub(crate) struct RelayArgs {
     keeper: i32,
 }
 
-/// Runs the relay until who started it ends.
+/// Runs the relay until who started it ends. Then the pasta ends, too, that it was told of last, by pid, on standard input.
 pub(crate) fn run(args: &RelayArgs) -> ExitCode {
     let failed = |error: io::Error| error.to_string();
     let outcome = Side::node(args.keeper).map_err(failed).and_then(|node| {
@@ -89,6 +91,12 @@ fn listen(args: &RelayArgs) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// A process that its parent has told of, and has not waited for.
+fn held(pid: &str) -> Option<OwnedFd> {
+    let pid = Pid::from_raw(pid.parse().ok()?)?;
+    pidfd_open(pid, PidfdFlags::empty()).ok()
+}
+
 /// Into the user namespace, which gives the right to the network namespace. There may be one thread only.
 fn enter_user_namespace(keeper: i32) -> io::Result<()> {
     let file = std::fs::File::open(format!("/proc/{keeper}/ns/user"))?;
@@ -127,15 +135,26 @@ impl Relay {
     }
 
     async fn serve(&mut self, listener: &UnixListener) -> Result<(), String> {
-        let mut starter = tokio::net::unix::pipe::Receiver::from_owned_fd(
+        let starter = pipe::Receiver::from_owned_fd(
             rustix::io::dup(rustix::stdio::stdin()).map_err(|errno| errno.to_string())?,
         )
         .map_err(|error| error.to_string())?;
-        let mut nothing = [0];
+        let mut starter = BufReader::new(starter).lines();
+        let mut pasta = None;
         loop {
             let stream = tokio::select! {
                 accepted = listener.accept() => accepted.map_err(|error| error.to_string())?.0,
-                _ = starter.read(&mut nothing) => return Ok(()),
+                line = starter.next_line() => match line {
+                    Ok(Some(pid)) => {
+                        pasta = held(&pid);
+                        continue;
+                    }
+                    _ => {
+                        // One that has ended needs no signal.
+                        let _ = pasta.map(|pasta| pidfd_send_signal(pasta, Signal::KILL));
+                        return Ok(());
+                    }
+                },
             };
             // Who goes away without hearing the answer has ended.
             let _ = tokio::time::timeout(PATIENCE, self.answer(stream)).await;

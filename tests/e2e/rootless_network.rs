@@ -206,6 +206,30 @@ fn pasta_connects_pods_with_the_world() {
 }
 
 #[test]
+fn pasta_ends_with_its_killed_guard() {
+    on_wire(|node, user| {
+        let main = container("main", &["sleep", "inf"], json!({}));
+        let file = user.file("pod.yaml", &pod("brief", json!({ "containers": [main] })));
+        let command = user.berth_with(&[(CHOICE, "pasta")], &["run", &file.display().to_string()]);
+        let pod = Running::start(command, "");
+        pod.line("pod is ready");
+        assert!(way_out(node, "pasta").is_some());
+        let all = node.processes();
+        let guard = all
+            .iter()
+            .find(|process| process.command.contains(" rootless-network "))
+            .expect("a guard");
+        kill(Pid::from_raw(guard.pid), Signal::SIGKILL).unwrap();
+        eventually("neither pasta nor its relay is there", || {
+            let relay = |process: &berth_tests::Process| process.command.contains(" rootless-relay ");
+            (way_out(node, "pasta").is_none() && !node.processes().iter().any(relay)).then_some(())
+        });
+        pod.interrupt();
+        pod.wait().expect_code(0).expect_no_panic();
+    });
+}
+
+#[test]
 fn with_pasta_a_port_of_a_pod_is_free_for_the_next_one() {
     on_wire(|_, user| {
         let file = user.file("pod.yaml", &server());
