@@ -29,7 +29,9 @@ oci:
 	cargo rustc --profile small --package berth-oci --bin berth-oci --target $(OCI_TRIPLE) \
 		-- -C llvm-args=-enable-machine-outliner=always
 
-test: setup check programs tests engines fuzz vm
+# The virtual machines have one processor's worth of work: what is fuzzed is built beside it.
+test: setup check programs tests engines
+	$(MAKE) --no-print-directory --jobs 2 fuzz vm
 
 # Debian packages and the test runner, if they are missing.
 setup:
