@@ -19,7 +19,9 @@ pub(crate) fn ready_image<'a>(
     plan: &mut Plan,
 ) -> Result<&'a Image, Waiting> {
     // A pull for an earlier attempt does not count for this one.
-    let wanted_since = last_ended(view, container).map_or(1, |record| record.finished_at.max(1));
+    let ended_at = last_ended(view, container).map_or(1, |record| record.finished_at.max(1));
+    // An end that is still to come: the clock was set back. Until it is there, no pull would ever be late enough.
+    let wanted_since = if ended_at > view.now { 1 } else { ended_at };
     let own = Wanted {
         name: container.image.as_deref().unwrap_or_default(),
         policy: container.image_pull_policy.as_deref(),

@@ -8,6 +8,7 @@ mod desired;
 mod images;
 mod observed;
 mod outcome;
+mod post_start;
 mod probes;
 mod reason;
 mod resize;

@@ -42,9 +42,9 @@ pub struct Observed {
     /// When the executor was first told to end a container (a preStop [`Step::RunHook`](super::Step) or a
     /// [`Step::StopContainer`](super::Step)); the grace period counts from here.
     pub kill_started: BTreeMap<ContainerId, UnixNanos>,
-    /// Containers that somebody wants to be started anew: they are stopped, and their successors come whatever the
-    /// restart policy says.
-    pub restarts: BTreeSet<ContainerId>,
+    /// Containers that somebody wants to be started anew, and since when: they are stopped, and their successors come
+    /// whatever the restart policy says. 0 is since before this daemon.
+    pub restarts: BTreeMap<ContainerId, UnixNanos>,
     /// The pod has failed as a whole: when, and why. It stays so, whatever the clock says later.
     pub failed: Option<(UnixNanos, PodFailure)>,
     /// The pod's resources, if they were changed since it was taken on.

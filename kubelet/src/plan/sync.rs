@@ -11,7 +11,8 @@ use super::termination::{
 };
 use super::view::{Startup, View, has_ended, is_running, round_of};
 use super::{
-    HookKind, HookOutcome, KillReason, Plan, PodCgroup, Reason, Stage, Step, StepKey, Waiting, probes, resize,
+    HookKind, HookOutcome, KillReason, Plan, PodCgroup, Reason, Stage, Step, StepKey, Waiting, post_start,
+    probes, resize,
 };
 use crate::backoff::after;
 use crate::config::to_sandbox_config;
@@ -323,6 +324,9 @@ fn keep(view: &View<'_>, container: &Container, role: Role, record: &ContainerSt
         if reason == KillReason::Resize {
             resize::note_restart(plan);
         }
+        if post_start::go_on(view, container, record, &reason, plan) {
+            return;
+        }
         probes::while_stopping(view, container, record, plan);
         return stop_container(view, record, &kill(view, record, reason, grace), plan);
     }
@@ -333,25 +337,9 @@ fn keep(view: &View<'_>, container: &Container, role: Role, record: &ContainerSt
     }
     resize::sync_container(view, container, role, record, plan);
     if view.startup(container, record) == Startup::InHook {
-        return run_post_start(container, record, plan);
+        return post_start::run(container, record, plan);
     }
     probes::while_running(view, container, record, plan);
-}
-
-fn run_post_start(container: &Container, record: &ContainerStatus, plan: &mut Plan) {
-    let handler = container
-        .lifecycle
-        .as_ref()
-        .and_then(|lifecycle| lifecycle.post_start.clone());
-    if let Some(handler) = handler {
-        plan.steps.push(Step::RunHook {
-            id: record.id.clone(),
-            name: record.config.name.clone(),
-            kind: HookKind::PostStart,
-            handler,
-            deadline: 0,
-        });
-    }
 }
 
 fn kill_reason(

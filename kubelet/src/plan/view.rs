@@ -116,7 +116,7 @@ impl<'a> View<'a> {
 
     /// Somebody wants this container to be started anew.
     pub(crate) fn is_restarted(&self, record: &ContainerStatus) -> bool {
-        self.observed.restarts.contains(&record.id)
+        self.observed.restarts.contains_key(&record.id)
     }
 
     /// The next number of a container's attempt.

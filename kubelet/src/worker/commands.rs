@@ -33,7 +33,7 @@ impl Worker {
 
     /// Whoever asks for a restart means the containers that run now, or are just being started.
     pub(super) fn note_restarts(&mut self, containers: &[ContainerStatus]) {
-        if self.restart_asked.is_empty() && self.memory.restarts == self.record.restarts {
+        if self.restart_asked.is_empty() && self.memory.restarts.keys().eq(&self.record.restarts) {
             return;
         }
         let being_started = |name: &String| {
@@ -46,11 +46,17 @@ impl Worker {
         let meant = containers
             .iter()
             .filter(|c| c.state == ContainerState::Running && asked.contains(&c.config.name));
-        self.memory
-            .restarts
-            .extend(meant.map(|container| container.id.clone()));
-        if self.record.restarts != self.memory.restarts {
-            self.record.restarts.clone_from(&self.memory.restarts);
+        let now = self.node.clock.now();
+        for container in meant {
+            self.memory.restarts.entry(container.id.clone()).or_insert(now);
+        }
+        self.keep_restarts();
+    }
+
+    /// Enters into the record which containers are to be started anew.
+    pub(super) fn keep_restarts(&mut self) {
+        if !self.memory.restarts.keys().eq(&self.record.restarts) {
+            self.record.restarts = self.memory.to_restart();
             self.save();
         }
     }

@@ -20,7 +20,8 @@ pub(super) struct Memory {
     pub(super) probes: BTreeMap<ContainerId, ProbeResults>,
     hooks: BTreeMap<(ContainerId, HookKind), HookOutcome>,
     pub(super) kill_started: BTreeMap<ContainerId, UnixNanos>,
-    pub(super) restarts: BTreeSet<ContainerId>,
+    /// Containers that somebody wants to be started anew, and since when.
+    pub(super) restarts: BTreeMap<ContainerId, UnixNanos>,
     pub(super) failed: Option<(UnixNanos, PodFailure)>,
     pub(super) sizes: Option<Sizes>,
     failures: BTreeMap<StepKey, StepFailure>,
@@ -34,7 +35,7 @@ impl Memory {
             admitted_at: record.admitted_at,
             probes: record.probes(),
             kill_started: record.kill_started.clone(),
-            restarts: record.restarts.clone(),
+            restarts: record.restarts.iter().map(|id| (id.clone(), 0)).collect(),
             failed: record.failed.clone(),
             sizes: record.sizes.clone(),
             ..Memory::default()
@@ -62,11 +63,16 @@ impl Memory {
         self.probes.retain(|id, _| there.contains(id));
         self.hooks.retain(|(id, _), _| there.contains(id));
         self.kill_started.retain(|id, _| there.contains(id));
-        self.restarts.retain(|id| there.contains(id));
+        self.restarts.retain(|id, _| there.contains(id));
         self.termination_messages.retain(|id, _| there.contains(id));
         if let Some(sizes) = &mut self.sizes {
             sizes.containers.retain(|id, _| there.contains(id));
         }
+    }
+
+    /// Containers that somebody wants to be started anew, as the record keeps them.
+    pub(super) fn to_restart(&self) -> BTreeSet<ContainerId> {
+        self.restarts.keys().cloned().collect()
     }
 
     /// Another wish is tried at once, whatever became of the last one.

@@ -104,12 +104,20 @@ impl Worker {
     /// Hooks that did not end in the grace period, so that their containers are told to end now.
     pub(super) fn tell_of_late_hooks(&self, dropped: &[StepKey], steps: &[Step]) {
         for step in steps {
-            if let Step::StopContainer { id, name, .. } = step
-                && dropped.contains(&StepKey::RunHook(id.clone(), HookKind::PreStop))
-            {
-                let message = "PreStop hook failed: it did not end within the grace period";
-                self.reporter
-                    .container(EventReason::FailedPreStopHook, name, message);
+            let Step::StopContainer { id, name, reason, .. } = step else {
+                continue;
+            };
+            let is_dropped = |kind| dropped.contains(&StepKey::RunHook(id.clone(), kind));
+            let tell = |event, hook: &str| {
+                let message = format!("{hook} hook failed: it did not end within the grace period");
+                self.reporter.container(event, name, message);
+            };
+            if is_dropped(HookKind::PreStop) {
+                tell(EventReason::FailedPreStopHook, "PreStop");
+            }
+            // For any other cause its end is not waited for.
+            if is_dropped(HookKind::PostStart) && *reason == plan::KillReason::Restart {
+                tell(EventReason::FailedPostStartHook, "PostStart");
             }
         }
     }
@@ -150,11 +158,11 @@ impl Worker {
                 ..
             }
         );
-        if resized && self.memory.restarts.insert(id.clone()) {
-            self.record.restarts.clone_from(&self.memory.restarts);
-            self.save();
-        }
         let now = self.node.clock.now();
+        if resized {
+            self.memory.restarts.entry(id.clone()).or_insert(now);
+            self.keep_restarts();
+        }
         self.memory.kill_started.entry(id.clone()).or_insert(now);
         if self.record.kill_started != self.memory.kill_started {
             self.record.kill_started.clone_from(&self.memory.kill_started);

@@ -1,5 +1,6 @@
 //! The plan against a simulated node: tables of what comes in which order, and rules that hold for any pod.
 
+mod clock;
 mod properties;
 mod resize;
 mod rules;

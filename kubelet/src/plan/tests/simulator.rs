@@ -349,7 +349,7 @@ impl Simulator {
             assert!(
                 last.is_none_or(|last| {
                     let had = crate::sizes::actual(Some(sizes), last);
-                    !self.observed.restarts.contains(&last.id)
+                    !self.observed.restarts.contains_key(&last.id)
                         || crate::sizes::differences(&had, &wish).is_empty()
                 }),
                 "{name} is started anew for a resize that is over"
@@ -441,7 +441,7 @@ impl Simulator {
                 ..
             } = step
             {
-                self.observed.restarts.insert(id.clone());
+                self.observed.restarts.entry(id.clone()).or_insert(self.now);
             }
             if let Step::StartContainer(start) = step {
                 self.begin_container(start);
@@ -557,7 +557,7 @@ impl Simulator {
         if let Some(last) = last.filter(|last| role == Role::Main && last.state == ContainerState::Exited) {
             assert!(
                 round_of(last) < start_round(start)
-                    || self.observed.restarts.contains(&last.id)
+                    || self.observed.restarts.contains_key(&last.id)
                     || spec::restarts(&self.desired.pod, container, role, last.exit_code),
                 "{name} is restarted against its policy"
             );
@@ -616,7 +616,7 @@ impl Simulator {
         let for_another = round_of(&last) < start_round(start)
             && spec::restart_rule(container, last.exit_code)
                 != Some(spec::RestartAction::RestartAllContainers);
-        let asked = self.observed.restarts.contains(&last.id);
+        let asked = self.observed.restarts.contains_key(&last.id);
         let (pause, next) = match in_a_row {
             _ if asked => (0, 0),
             _ if for_another => (0, in_a_row),
@@ -823,7 +823,7 @@ impl Simulator {
             Disturbance::Restart => {
                 let running = self.observed.containers.iter();
                 let running = running.filter(|record| record.state == ContainerState::Running);
-                let ids: Vec<_> = running.map(|record| record.id.clone()).collect();
+                let ids: Vec<_> = running.map(|record| (record.id.clone(), self.now)).collect();
                 self.observed.restarts.extend(ids);
             }
             Disturbance::Resize(to) => self.change(|pod| resize_all(pod, to)),
@@ -1089,7 +1089,7 @@ impl Simulator {
         let asked = self
             .observed
             .restarts
-            .iter()
+            .keys()
             .any(|id| id.0.starts_with(&format!("{name}-")));
         let never = !asked
             && spec::restart_policy(&self.desired.pod, container, role) == RestartPolicy::Never

@@ -27,9 +27,7 @@ async fn an_ephemeral_container_is_added_to_a_pod_that_runs() {
     for name in ["start c", "start look"] {
         assert_eq!(bench.engine.seconds_of(name).len(), 1, "{name}");
     }
-    pod.handle.delete(None);
-    pod.gone().await;
-    bench.assert_clean();
+    bench.end(pod).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -55,9 +53,7 @@ async fn who_asks_for_a_restart_gets_one_whatever_the_policy_says() {
     let starts = bench.engine.seconds_of("start c");
     assert!(starts[3] < 60, "no back-off: {starts:?}");
     assert_eq!(bench.engine.seconds_of("start d").len(), 1);
-    pod.handle.delete(None);
-    pod.gone().await;
-    bench.assert_clean();
+    bench.end(pod).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,7 +89,5 @@ async fn another_image_starts_its_container_anew_and_labels_start_none() {
             engine.running("c").is_some() && engine.image_of("c").as_deref() == Some("k")
         })
         .await;
-    pod.handle.delete(None);
-    pod.gone().await;
-    bench.assert_clean();
+    bench.end(pod).await;
 }

@@ -21,9 +21,7 @@ async fn a_new_worker_adopts_what_a_dead_one_left() {
         bench.engine.order_of(&["start", "sandbox"]),
         ["sandbox 0", "start c-0"]
     );
-    second.handle.delete(None);
-    second.gone().await;
-    bench.assert_clean();
+    bench.end(second).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,9 +90,7 @@ async fn there_is_one_worker_for_a_uid() {
         error.to_string().contains("give it another metadata.uid"),
         "{error}"
     );
-    pod.handle.delete(None);
-    pod.gone().await;
-    bench.assert_clean();
+    bench.end(pod).await;
     // Its end makes room.
     let again = bench.spawn(spec);
     again.handle.delete(None);
@@ -124,9 +120,7 @@ async fn a_post_start_hook_that_was_cut_off_is_run_again() {
     sleep(Duration::from_secs(100)).await;
     assert_eq!(hooks(&bench.engine), 2);
     assert_eq!(bench.engine.order_of(&["start"]), ["start c-0"]);
-    third.handle.delete(None);
-    third.gone().await;
-    bench.assert_clean();
+    bench.end(third).await;
 }
 
 /// What a status remembers of the one before it, it remembers of the one that an earlier daemon wrote.
@@ -143,79 +137,71 @@ async fn a_status_goes_on_where_the_last_daemon_s_ended() {
     let mut second = bench.spawn(spec);
     second.event(EventReason::Ready, "c").await;
     assert_eq!(conditions(&second), before);
-    second.handle.delete(None);
-    second.gone().await;
-    bench.assert_clean();
+    bench.end(second).await;
+}
+
+/// When the hook of a container that is ended began, and began again after it was cut off, and when the container was told
+/// to end then.
+struct CutOff {
+    hooks: [u64; 2],
+    stop: u64,
+}
+
+impl CutOff {
+    /// Has a pod with a grace period of 30 s and a preStop hook of `takes` seconds, and such `more` of its container; `wants`
+    /// its end. The daemon dies `after` seconds of the hook, and the next one comes `pause` seconds later.
+    async fn see(takes: u64, more: &str, wants: impl FnOnce(&Running), after: u64, pause: u64) -> Self {
+        let bench = Bench::new();
+        let slow = Behaviour {
+            exec_takes: Duration::from_secs(takes),
+            ..Behaviour::default()
+        };
+        bench.engine.behave("c", slow);
+        let spec = format!(
+            r#"{{"terminationGracePeriodSeconds":30,"containers":[{{"name":"c","image":"i",
+                "lifecycle":{{"preStop":{{"exec":{{"command":["bye"]}}}}}}{more}}}]}}"#
+        );
+        let first = bench.spawn(&spec);
+        bench
+            .until("it runs", |engine| engine.running("c").is_some())
+            .await;
+        wants(&first);
+        bench
+            .until("the hook", |engine| !engine.seconds_of("exec").is_empty())
+            .await;
+        sleep(Duration::from_secs(after)).await;
+        first.handle.break_off().await;
+        sleep(Duration::from_secs(pause)).await;
+        let second = bench.spawn(&spec);
+        bench
+            .until("its stop", |engine| !engine.seconds_of("stop c-0").is_empty())
+            .await;
+        let (hooks, stop) = (
+            bench.engine.seconds_of("exec"),
+            bench.engine.seconds_of("stop c-0"),
+        );
+        second.handle.delete(Some(Duration::ZERO));
+        second.gone().await;
+        bench.assert_clean();
+        let hooks = hooks.try_into().expect("the hook ran twice");
+        Self { hooks, stop: stop[0] }
+    }
 }
 
 /// A container whose end was begun by a daemon that is no more, and is not wanted any more, has all its time when its
 /// end is wanted again.
 #[tokio::test(start_paused = true)]
 async fn an_end_that_was_cut_off_takes_no_time_from_the_next() {
-    let bench = Bench::new();
-    let slow = Behaviour {
-        exec_takes: Duration::from_secs(20),
-        ..Behaviour::default()
-    };
-    bench.engine.behave("c", slow);
-    let spec = r#"{"terminationGracePeriodSeconds":30,"containers":[{"name":"c","image":"i",
-        "lifecycle":{"preStop":{"exec":{"command":["bye"]}}},
-        "livenessProbe":{"tcpSocket":{"host":"127.0.0.1","port":1},"periodSeconds":10,"failureThreshold":3}}]}"#;
-    let first = bench.spawn(spec);
-    bench
-        .until("the hook", |engine| !engine.seconds_of("exec").is_empty())
-        .await;
-    sleep(Duration::from_secs(5)).await;
-    first.handle.break_off().await;
-    sleep(Duration::from_secs(100)).await;
-    let second = bench.spawn(spec);
+    let probe = r#","livenessProbe":{"tcpSocket":{"host":"127.0.0.1","port":1},"periodSeconds":10,"failureThreshold":3}"#;
     // The probe has to fail anew, and the hook has the time that it takes.
-    bench
-        .until("its stop", |engine| !engine.seconds_of("stop c-0").is_empty())
-        .await;
-    let (hooks, stop) = (
-        bench.engine.seconds_of("exec"),
-        bench.engine.seconds_of("stop c-0"),
-    );
-    assert_eq!(hooks.len(), 2, "{:?}", bench.engine.calls());
-    assert!(stop[0] >= hooks[1] + 20, "{:?}", bench.engine.calls());
-    second.handle.delete(Some(Duration::ZERO));
-    second.gone().await;
-    bench.assert_clean();
+    let CutOff { hooks, stop } = CutOff::see(20, probe, |_| {}, 5, 100).await;
+    assert!(stop >= hooks[1] + 20, "{hooks:?} {stop}");
 }
 
 /// The time that a container has to end in began with the daemon that told it to, whoever goes on with it.
 #[tokio::test(start_paused = true)]
 async fn an_end_that_goes_on_has_the_time_that_is_left() {
-    let bench = Bench::new();
-    let slow = Behaviour {
-        exec_takes: Duration::from_secs(25),
-        ..Behaviour::default()
-    };
-    bench.engine.behave("c", slow);
-    let spec = r#"{"terminationGracePeriodSeconds":30,"containers":[{"name":"c","image":"i",
-        "lifecycle":{"preStop":{"exec":{"command":["bye"]}}}}]}"#;
-    let first = bench.spawn(spec);
-    bench
-        .until("it runs", |engine| engine.running("c").is_some())
-        .await;
-    first.handle.control().restart(vec!["c".to_owned()]);
-    bench
-        .until("the hook", |engine| !engine.seconds_of("exec").is_empty())
-        .await;
-    sleep(Duration::from_secs(15)).await;
-    first.handle.break_off().await;
-    let second = bench.spawn(spec);
-    bench
-        .until("its stop", |engine| !engine.seconds_of("stop c-0").is_empty())
-        .await;
-    let (hooks, stop) = (
-        bench.engine.seconds_of("exec"),
-        bench.engine.seconds_of("stop c-0"),
-    );
-    assert_eq!(hooks.len(), 2, "{:?}", bench.engine.calls());
-    assert!(stop[0] < hooks[0] + 35, "{:?}", bench.engine.calls());
-    second.handle.delete(Some(Duration::ZERO));
-    second.gone().await;
-    bench.assert_clean();
+    let restart = |pod: &Running| pod.handle.control().restart(vec!["c".to_owned()]);
+    let CutOff { hooks, stop } = CutOff::see(25, "", restart, 15, 0).await;
+    assert!(stop < hooks[0] + 35, "{hooks:?} {stop}");
 }

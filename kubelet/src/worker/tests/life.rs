@@ -137,9 +137,7 @@ async fn readiness_flips_with_its_probe_and_liveness_restarts() {
         .await;
     sleep(Duration::from_secs(60)).await;
     assert_eq!(bench.engine.seconds_of("start d").len(), 2);
-    pod.handle.delete(None);
-    pod.gone().await;
-    bench.assert_clean();
+    bench.end(pod).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -174,9 +172,7 @@ async fn a_lost_sandbox_is_made_anew() {
         .until("c again", |engine| engine.running("c").is_some())
         .await;
     assert_eq!(bench.engine.order_of(&["sandbox"]), ["sandbox 0", "sandbox 1"]);
-    pod.handle.delete(None);
-    pod.gone().await;
-    bench.assert_clean();
+    bench.end(pod).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -189,9 +185,7 @@ async fn a_deleted_pod_waits_for_no_pull_and_no_post_start_hook() {
             .until("begun", |engine| !engine.seconds_of("sandbox").is_empty())
             .await;
         sleep(Duration::from_secs(5)).await;
-        pod.handle.delete(None);
-        pod.gone().await;
-        bench.assert_clean();
+        bench.end(pod).await;
     }
 }
 
@@ -238,9 +232,7 @@ async fn a_pod_that_takes_more_than_it_may_is_evicted() {
     );
     sleep(Duration::from_secs(60)).await;
     assert!(bench.engine.running("c").is_none());
-    again.handle.delete(None);
-    again.gone().await;
-    bench.assert_clean();
+    bench.end(again).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -263,9 +255,7 @@ async fn a_probe_that_says_nothing_new_makes_nobody_look() {
     bench.engine.behave("c", failing);
     pod.event(EventReason::NotReady, "").await;
     assert!(bench.engine.looks() > looks);
-    pod.handle.delete(None);
-    pod.gone().await;
-    bench.assert_clean();
+    bench.end(pod).await;
 }
 
 /// The container has ended before its start has failed.
@@ -289,9 +279,7 @@ async fn a_program_that_is_missing_never_looks_like_one_that_ran() {
         }
     };
     assert_eq!(reason.as_deref(), Some("ContainerCannotRun"));
-    pod.handle.delete(None);
-    pod.gone().await;
-    bench.assert_clean();
+    bench.end(pod).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -305,8 +293,6 @@ async fn an_image_that_is_asked_for_anyway_is_not_said_to_be_here() {
         let mut pod = bench.spawn(&spec);
         let first = pod.event(EventReason::Pulled, "").await;
         assert!(first.message.contains(said), "{policy}: {}", first.message);
-        pod.handle.delete(None);
-        pod.gone().await;
-        bench.assert_clean();
+        bench.end(pod).await;
     }
 }

@@ -4,6 +4,7 @@ mod changes;
 mod daemon;
 mod life;
 mod pauses;
+mod post_start;
 mod random;
 mod resize;
 
@@ -77,6 +78,13 @@ impl Bench {
         let mut handle = spawn(Arc::clone(&self.node), desired, engine_events, sender).unwrap();
         handle.release_logs();
         Running { handle, events }
+    }
+
+    /// Ends the last pod.
+    async fn end(&self, pod: Running) {
+        pod.handle.delete(None);
+        pod.gone().await;
+        self.assert_clean();
     }
 
     /// Nothing of any pod may be left.

@@ -12,9 +12,7 @@ async fn a_crash_loop_waits_longer_and_longer() {
         .await;
     let starts = bench.engine.seconds_of("start c");
     assert_eq!(starts, [0, 0, 10, 30, 70, 150, 310, 610, 910]);
-    pod.handle.delete(None);
-    pod.gone().await;
-    bench.assert_clean();
+    bench.end(pod).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -26,9 +24,7 @@ async fn a_container_that_ran_long_is_restarted_at_once() {
         .until("three starts", |engine| engine.seconds_of("start c").len() >= 3)
         .await;
     assert_eq!(bench.engine.seconds_of("start c"), [0, 601, 1202]);
-    pod.handle.delete(None);
-    pod.gone().await;
-    bench.assert_clean();
+    bench.end(pod).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -41,7 +37,5 @@ async fn a_missing_image_is_tried_again_after_longer_and_longer_pauses() {
         .until("four pulls", |engine| engine.seconds_of("pull").len() >= 4)
         .await;
     assert_eq!(bench.engine.seconds_of("pull"), [0, 10, 30, 70]);
-    pod.handle.delete(None);
-    pod.gone().await;
-    bench.assert_clean();
+    bench.end(pod).await;
 }

@@ -60,9 +60,7 @@ fn random_events_never_start_a_container_twice() {
                     }
                 }
             }
-            pod.handle.delete(None);
-            pod.gone().await;
-            bench.assert_clean();
+            bench.end(pod).await;
         });
     });
 }

@@ -57,9 +57,7 @@ async fn other_resources_come_in_place_or_with_a_restart_and_outlive_the_daemon(
         .until("c has it", |engine| engine.order_of(&["update"]).len() == 3)
         .await;
     assert_eq!(bench.engine.seconds_of("start c").len(), 1);
-    pod.handle.delete(None);
-    pod.gone().await;
-    bench.assert_clean();
+    bench.end(pod).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,9 +87,7 @@ async fn a_limit_below_what_is_in_use_is_refused_until_it_is_not() {
     pod.event(EventReason::ResizeCompleted, "").await;
     assert_eq!(bench.engine.order_of(&["update"]).len(), 2);
     assert_eq!(bench.cgroups.memory_limits().last(), Some(&Some(10 << 20)));
-    pod.handle.delete(None);
-    pod.gone().await;
-    bench.assert_clean();
+    bench.end(pod).await;
 }
 
 /// What was being tried fails when something else is asked for already: that is no answer to it.
@@ -116,9 +112,7 @@ async fn a_resize_that_something_else_came_after_does_not_fail_that() {
         }
     }
     assert_eq!(bench.engine.order_of(&["update"]).len(), 2);
-    pod.handle.delete(None);
-    pod.gone().await;
-    bench.assert_clean();
+    bench.end(pod).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,9 +150,7 @@ async fn a_resize_waits_until_other_pods_leave_room() {
     records.remove(&PodUid("other".into())).unwrap();
     pod.event(EventReason::ResizeCompleted, "").await;
     assert_eq!(bench.engine.order_of(&["update"]).len(), 2);
-    pod.handle.delete(None);
-    pod.gone().await;
-    bench.assert_clean();
+    bench.end(pod).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -187,9 +179,7 @@ async fn a_pod_that_can_t_be_resized_whole_keeps_all_that_it_has() {
     bench.engine.use_memory(1 << 20);
     pod.event(EventReason::ResizeCompleted, "").await;
     assert_eq!(bench.engine.order_of(&["update"]).len(), 2);
-    pod.handle.delete(None);
-    pod.gone().await;
-    bench.assert_clean();
+    bench.end(pod).await;
 }
 
 #[tokio::test(start_paused = true)]

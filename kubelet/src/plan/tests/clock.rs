@@ -1,0 +1,23 @@
+//! A clock that is set back.
+
+use super::simulator::{Disturbance, Run, Simulator};
+
+/// An image that is always pulled is pulled once for each start, though the clock is behind the end of the run before.
+#[test]
+fn an_image_is_not_pulled_again_and_again_until_the_clock_is_where_it_was() {
+    let spec = r#"{"restartPolicy":"Always","containers":[
+        {"name":"a","image":"i","restartPolicy":"Never","restartPolicyRules":[
+            {"action":"RestartAllContainers","exitCodes":{"operator":"In","values":[1]}}]},
+        {"name":"b","image":"i","imagePullPolicy":"Always"}]}"#;
+    let stopping = Run {
+        stops_in: 2,
+        ..Run::default()
+    };
+    let mut node = Simulator::new(spec)
+        .runs("a", &[Run::ends(2, 1), Run::default()])
+        .runs("b", &[stopping])
+        .disturb(4, Disturbance::ClockJump(-1000));
+    node.run(100);
+    assert_eq!(node.order_of(&["start"]).len(), 4);
+    assert_eq!(node.order_of(&["pull"]), ["pull i"; 2]);
+}
