@@ -104,6 +104,9 @@ pub const MAX_RESTART_RULES: usize = 20;
 /// Values of a rule's `exitCodes`.
 pub const MAX_RESTART_RULE_EXIT_CODES: usize = 255;
 
+/// How long a pod's volumes may take before that is told (podAttachAndMountTimeout).
+pub const POD_ATTACH_AND_MOUNT_TIMEOUT: Duration = Duration::from_secs(123);
+
 /// How often it is looked whether images are to be removed (ImageGCPeriod).
 pub const IMAGE_GC_PERIOD: Duration = Duration::from_secs(300);
 /// How full the file system with the images may get before images are removed (imageGCHighThresholdPercent).

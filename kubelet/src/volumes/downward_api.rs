@@ -98,6 +98,7 @@ mod tests {
             objects: &Objects::default(),
             dir: &dir,
             node: &NodeFacts::default(),
+            setting_up: None,
         };
         let items = pod.spec.as_ref().unwrap().volumes.as_ref().unwrap()[0]
             .downward_api

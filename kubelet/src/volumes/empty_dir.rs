@@ -140,6 +140,7 @@ mod tests {
             objects: &Objects::default(),
             dir: &dir,
             node: &NodeFacts::default(),
+            setting_up: None,
         })
     }
 

@@ -24,6 +24,7 @@ mod pod_dir;
 mod presence;
 mod projected;
 mod secret;
+mod setting_up;
 mod sub_path;
 mod termination;
 
@@ -39,6 +40,7 @@ pub(crate) use env_files::env_files;
 pub use error::VolumeError;
 pub use pod_dir::PodDir;
 pub(crate) use pod_dir::make_private_dirs;
+pub use setting_up::{SettingUp, Wanted};
 pub use termination::termination_message;
 
 use self::ownership::ChangePolicy;
@@ -58,6 +60,8 @@ pub struct Context<'a> {
     pub dir: &'a PodDir,
     /// The node.
     pub node: &'a NodeFacts,
+    /// What may take long ends when this is not wanted any more; without it, it may take as long as it likes.
+    pub setting_up: Option<&'a SettingUp>,
 }
 
 impl Context<'_> {
@@ -107,7 +111,11 @@ pub fn set_up(context: &Context<'_>) -> Result<(), VolumeError> {
         set_up_volume(context, volume).map_err(|source| VolumeError::SetUp {
             volume: volume.name.clone(),
             source: Box::new(source),
-        })
+        })?;
+        if let Some(setting_up) = context.setting_up {
+            setting_up.one_done();
+        }
+        Ok(())
     })
 }
 

@@ -80,6 +80,12 @@ pub(crate) fn is_mount_point(path: &Path) -> io::Result<bool> {
     }
 }
 
+/// The same, as the kernel's table says, for a path without symbolic links: nothing is asked of the file system.
+pub(crate) fn is_listed(path: &Path) -> io::Result<bool> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    Ok(mount_points(&table).iter().any(|point| point == path))
+}
+
 /// Unmounts everything at and below `directory`, the innermost first. A mount that is busy is detached: it goes away
 /// with its last user.
 pub(crate) fn unmount_below(directory: &Path) -> io::Result<()> {
@@ -157,6 +163,11 @@ mod tests {
         std::fs::create_dir(&inner).unwrap();
         mount_tmpfs(&inner, None, None).unwrap();
         assert!(is_mount_point(&outer).unwrap() && is_mount_point(&inner).unwrap());
+        let dir_path = dir.path().canonicalize().unwrap();
+        assert!(
+            is_listed(&dir_path.join("outer")).unwrap() && is_listed(&dir_path.join("outer/inner")).unwrap()
+        );
+        assert!(!is_listed(&dir_path).unwrap());
         unmount_below(dir.path()).unwrap();
         assert!(!is_mount_point(&outer).unwrap() && !inner.exists());
         unmount_below(dir.path()).unwrap();

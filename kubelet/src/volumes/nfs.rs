@@ -3,15 +3,20 @@
 //! What the kernel needs to be told beside the server's name (its address, the port that its mount service has) is found out
 //! by mount.nfs(8), as everywhere.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use k8s_openapi::api::core::v1::NFSVolumeSource;
+use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::{Context, VolumeError, mounts};
+use super::{Context, SettingUp, VolumeError, mounts};
 
 const PLUGIN: &str = "kubernetes.io/nfs";
+/// So much of what mount.nfs says of its failure is passed on.
+const MAX_SAID: usize = 4096;
 /// Where mount(8) looks for it.
 const HELPERS: [&str; 2] = ["/sbin/mount.nfs", "/usr/sbin/mount.nfs"];
 
@@ -29,10 +34,11 @@ pub(super) fn set_up(
     read_only: bool,
 ) -> Result<(), VolumeError> {
     let path = path(context, name);
-    std::fs::create_dir_all(&path).map_err(VolumeError::io("make the directory", &path))?;
-    if mounts::is_mount_point(&path).map_err(VolumeError::io("look at", &path))? {
+    // Before anything looks at the path: if its server does not answer, that would wait for it.
+    if is_mounted(context, &path).map_err(VolumeError::io("look for", &path))? {
         return Ok(());
     }
+    std::fs::create_dir_all(&path).map_err(VolumeError::io("make the directory", &path))?;
     let helper = HELPERS.map(Path::new).into_iter().find(|helper| helper.exists());
     let Some(helper) = helper else {
         return Err(VolumeError::Unsupported(format!(
@@ -41,12 +47,19 @@ pub(super) fn set_up(
         )));
     };
     let read_only = read_only || source.read_only == Some(true);
-    mount(helper, source, options, read_only, &path).map_err(|error| {
+    mount(context.setting_up, helper, source, options, read_only, &path).map_err(|error| {
         VolumeError::Unsupported(format!(
             "volume \"{name}\": can't mount {}: {error}",
             export(source)
         ))
     })
+}
+
+/// Whether the kernel's table of mounts says so.
+fn is_mounted(context: &Context<'_>, path: &Path) -> io::Result<bool> {
+    let dir = context.dir.path();
+    let place = path.strip_prefix(dir).map_err(io::Error::other)?;
+    mounts::is_listed(&dir.canonicalize()?.join(place))
 }
 
 /// `SERVER:PATH`; an IPv6 address stands in brackets.
@@ -77,28 +90,43 @@ fn arguments(
 }
 
 fn mount(
+    setting_up: Option<&SettingUp>,
     helper: &Path,
     source: &NFSVolumeSource,
     options: &[String],
     read_only: bool,
     target: &Path,
 ) -> io::Result<()> {
-    let output = Command::new(helper)
+    // Not a pipe: what it starts may hold the end of one for as long as it lives.
+    let said = File::from(memfd_create("mount.nfs", MemfdFlags::CLOEXEC)?);
+    let mut command = Command::new(helper);
+    command
         .args(arguments(source, options, read_only, target))
         .stdin(Stdio::null())
-        .output()?;
-    if output.status.success() {
+        .stdout(Stdio::null())
+        .stderr(said.try_clone()?);
+    let status = match setting_up {
+        Some(setting_up) => setting_up.run(&mut command)?,
+        None => Some(command.status()?),
+    };
+    let Some(status) = status else {
+        return Err(io::Error::other(
+            "mount.nfs was ended, as nobody wants the volume any more",
+        ));
+    };
+    if status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
+    let mut text = vec![0; MAX_SAID];
+    let length = said.read_at(&mut text, 0)?;
+    let said = String::from_utf8_lossy(&text[..length]);
     let said: Vec<&str> = said
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty())
         .collect();
     Err(io::Error::other(format!(
-        "mount.nfs ended with {}: {}",
-        output.status,
+        "mount.nfs ended with {status}: {}",
         said.join("; ")
     )))
 }
@@ -140,8 +168,8 @@ mod tests {
         let script = "#!/bin/sh\ncase $1 in\ngood:*) exit 0;;\nesac\necho \"mount.nfs: Connection refused for $1\" >&2\nexit 32\n";
         std::fs::write(&helper, script).unwrap();
         std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
-        mount(&helper, &source("good"), &[], false, dir.path()).unwrap();
-        let error = mount(&helper, &source("bad"), &[], false, dir.path()).unwrap_err();
+        mount(None, &helper, &source("good"), &[], false, dir.path()).unwrap();
+        let error = mount(None, &helper, &source("bad"), &[], false, dir.path()).unwrap_err();
         assert!(
             error
                 .to_string()

@@ -13,6 +13,7 @@ use berth_cri::cgroups::{Cgroup, CgroupError, Controller, Hierarchies};
 use serde_json::{Map, Value, json};
 
 use super::cgroup_list::{Change, List, Locked};
+use super::cgroup_list_before;
 use crate::plan::PodCgroup;
 use crate::qos;
 
@@ -70,6 +71,7 @@ impl PodCgroups for NoCgroups {
 /// The machine's cgroups.
 #[derive(Clone, Debug)]
 pub struct HostCgroups {
+    directory: PathBuf,
     list: List,
 }
 
@@ -77,6 +79,7 @@ impl HostCgroups {
     /// The list of groups that are ours is kept in `kubelet_root`.
     pub fn new(kubelet_root: &Path) -> Self {
         HostCgroups {
+            directory: kubelet_root.to_owned(),
             list: List::new(kubelet_root),
         }
     }
@@ -85,7 +88,7 @@ impl HostCgroups {
 impl PodCgroups for HostCgroups {
     fn ensure(&self, cgroup: &PodCgroup) -> Result<(), PodCgroupError> {
         let path = text(&cgroup.path)?;
-        let mut list = self.list.lock()?;
+        let mut list = self.list()?;
         let mut changes = Vec::new();
         for parent in parents(&cgroup.path) {
             if Cgroup::open(text(parent)?)?.is_none() {
@@ -135,9 +138,16 @@ impl HostCgroups {
         }
     }
 
+    /// The list, with what an earlier berth listed elsewhere.
+    fn list(&self) -> io::Result<Locked<'_>> {
+        let mut list = self.list.lock()?;
+        cgroup_list_before::take_over(&self.directory, &mut list, |group| self.exists(group))?;
+        Ok(list)
+    }
+
     /// Removes what is empty above a group that is gone.
     fn forget(&self, path: &Path) -> Result<(), PodCgroupError> {
-        let mut list = self.list.lock()?;
+        let mut list = self.list()?;
         let mut changes = Vec::new();
         for parent in parents(path) {
             if !list.is_ours(parent) || !remove_empty(parent)? {

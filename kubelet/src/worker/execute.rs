@@ -32,6 +32,8 @@ pub(super) struct Job {
     pub(super) step: Step,
     /// The step's deadline, which may come nearer while it is being done; 0 is never.
     pub(super) deadline: watch::Receiver<UnixNanos>,
+    /// The step is not wanted any more, though it goes on to its end.
+    pub(super) unwanted: watch::Receiver<bool>,
     pub(super) reporter: Reporter,
 }
 
@@ -116,13 +118,6 @@ impl Job {
             Step::TearDownVolumes => self.tear_down_volumes().await,
             Step::RemoveCgroup { path } => self.remove_cgroup(&path).await,
         }
-    }
-
-    async fn set_up_volumes(&self) -> Result<Done, Failure> {
-        let (desired, node, dir) = (self.desired.clone(), Arc::clone(&self.node), self.dir.clone());
-        let set_up = blocking(move || volumes::set_up(&context(&desired, &node, &dir))).await?;
-        set_up.map_err(|error| (Reason::FailedMount, error.to_string()))?;
-        Ok(Done::Volumes(true))
     }
 
     async fn pull_image(&self, image: String) -> Result<Done, Failure> {
@@ -347,6 +342,7 @@ pub(super) fn context<'a>(desired: &'a Desired, node: &'a Node, dir: &'a PodDir)
         objects: &desired.objects,
         dir,
         node: &node.facts,
+        setting_up: None,
     }
 }
 

@@ -59,14 +59,14 @@ struct State {
 
 /// The engine. Clones are the same one.
 #[derive(Clone)]
-pub(super) struct FakeEngine {
+pub(crate) struct FakeEngine {
     state: Arc<Mutex<State>>,
     clock: Clock,
     begun: tokio::time::Instant,
 }
 
 impl FakeEngine {
-    pub(super) fn new(clock: Clock) -> Self {
+    pub(crate) fn new(clock: Clock) -> Self {
         FakeEngine {
             state: Arc::default(),
             clock,
@@ -106,7 +106,7 @@ impl FakeEngine {
     }
 
     /// What was asked so far, each with its time since the beginning.
-    pub(super) fn calls(&self) -> Vec<(Duration, String)> {
+    pub(crate) fn calls(&self) -> Vec<(Duration, String)> {
         self.lock().calls.clone()
     }
 

@@ -7,6 +7,7 @@
 mod announce;
 mod cgroup;
 mod cgroup_list;
+mod cgroup_list_before;
 mod clock;
 mod commands;
 mod event;
@@ -22,13 +23,14 @@ mod reporter;
 mod resize;
 mod room;
 mod router;
+mod set_up;
 mod sole;
 mod spawn;
 mod storage;
 mod tasks;
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
 mod tests;
 

@@ -159,13 +159,14 @@ impl Worker {
                 continue;
             }
             self.note_kill(step);
-            let job = |deadline| Job {
+            let job = |deadline, unwanted| Job {
                 node: Arc::clone(&self.node),
                 desired: desired.clone(),
                 dir: self.dir.clone(),
                 ip: pod_ip(observed, &self.node.facts.host_ips),
                 step: step.clone(),
                 deadline,
+                unwanted,
                 reporter: self.reporter.clone(),
             };
             self.tasks.begin(step, job);

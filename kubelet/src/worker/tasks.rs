@@ -21,6 +21,8 @@ struct Running {
     step: Step,
     task: AbortHandle,
     deadline: watch::Sender<UnixNanos>,
+    /// It is not planned any more.
+    unwanted: watch::Sender<bool>,
     /// Something else is wanted by now.
     outdated: bool,
 }
@@ -53,30 +55,40 @@ impl Tasks {
     }
 
     /// Begins a step. A step of the same kind that is being done goes on, but only the end of this one counts.
-    pub(super) fn begin(&mut self, step: &Step, job: impl FnOnce(watch::Receiver<UnixNanos>) -> Job) {
+    pub(super) fn begin(
+        &mut self,
+        step: &Step,
+        job: impl FnOnce(watch::Receiver<UnixNanos>, watch::Receiver<bool>) -> Job,
+    ) {
         let at = match step {
             Step::RunHook { deadline, .. } => *deadline,
             _ => 0,
         };
         let (deadline, receiver) = watch::channel(at);
-        let task = self.set.spawn(job(receiver).run());
+        let (unwanted, is_unwanted) = watch::channel(false);
+        let task = self.set.spawn(job(receiver, is_unwanted).run());
         self.running.insert(
             step.key(),
             Running {
                 step: step.clone(),
                 task,
                 deadline,
+                unwanted,
                 outdated: false,
             },
         );
     }
 
-    /// Drops steps that are not planned any more and need not come to an end: a pull for a pod that is deleted.
-    /// Returns what was dropped.
+    /// Drops steps that are not planned any more and need not come to an end: a pull for a pod that is deleted. The others are
+    /// told that nobody waits for what they do. Returns what was dropped.
     pub(super) fn drop_unwanted(&mut self, planned: &[Step]) -> Vec<StepKey> {
         let mut dropped = Vec::new();
         self.running.retain(|key, running| {
-            let keep = !key.is_cancellable() || planned.iter().any(|step| step.key() == *key);
+            let is_planned = planned.iter().any(|step| step.key() == *key);
+            let keep = is_planned || !key.is_cancellable();
+            if !is_planned {
+                running.unwanted.send_replace(true);
+            }
             if !keep {
                 running.task.abort();
                 dropped.push(key.clone());
