@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_cri::{LayerState, PullProgress};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 /// The pulls of a node. Who pulls writes them down, who shows them looks.
 #[derive(Clone, Debug, Default)]
@@ -23,9 +25,35 @@ impl Pulls {
         }
     }
 
-    /// What comes, whenever it changes.
-    pub fn watch(&self) -> watch::Receiver<Coming> {
-        self.0.subscribe()
+    /// What comes, from now on.
+    pub fn frames(&self) -> Frames {
+        Frames {
+            coming: self.0.subscribe(),
+            last: None,
+        }
+    }
+}
+
+/// How often people are shown what comes.
+const FRAME: Duration = Duration::from_millis(100);
+
+/// What comes, for people to look at.
+#[derive(Debug)]
+pub struct Frames {
+    coming: watch::Receiver<Coming>,
+    last: Option<Instant>,
+}
+
+impl Frames {
+    /// What comes now: at once, then whenever it is something else, and no more often than anybody sees. `None` if nothing
+    /// will ever come again.
+    pub async fn next(&mut self) -> Option<Coming> {
+        if let Some(last) = self.last {
+            sleep_until(last + FRAME).await;
+            self.coming.changed().await.ok()?;
+        }
+        self.last = Some(Instant::now());
+        Some(self.coming.borrow_and_update().clone())
     }
 }
 
@@ -132,7 +160,7 @@ mod tests {
     }
 
     fn shown(pulls: &Pulls) -> Vec<(String, Vec<(String, u64)>)> {
-        let now = pulls.watch().borrow().clone();
+        let now = pulls.0.subscribe().borrow().clone();
         let layers = |layers: &[ComingLayer]| layers.iter().map(|l| (l.layer.clone(), l.done)).collect();
         now.images()
             .map(|(image, of)| (image.to_owned(), layers(of)))
@@ -142,7 +170,7 @@ mod tests {
     #[test]
     fn an_image_is_there_as_long_as_anybody_pulls_it() {
         let pulls = Pulls::default();
-        let mut watch = pulls.watch();
+        let mut watch = pulls.0.subscribe();
         let one = pulls.begin("a");
         let other = pulls.begin("a");
         let b = pulls.begin("b");
@@ -165,5 +193,26 @@ mod tests {
         drop(other);
         assert_eq!(shown(&pulls), []);
         assert!(watch.has_changed().unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_is_shown_at_once_and_then_in_frames() {
+        let pulls = Pulls::default();
+        let mut frames = pulls.frames();
+        let begun = Instant::now();
+        assert!(frames.next().await.unwrap().is_empty());
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        let one = pulls.begin("a");
+        for done in 0..10 {
+            one.update(at("l", done));
+        }
+        let seen = frames.next().await.unwrap();
+        assert_eq!(seen.images().next().unwrap().1[0].done, 9);
+        assert_eq!(begun.elapsed(), FRAME);
+        // Nothing new is nothing to see.
+        let next = tokio::time::timeout(Duration::from_secs(60), frames.next());
+        assert!(next.await.is_err());
+        drop(one);
+        assert!(frames.next().await.unwrap().is_empty());
     }
 }

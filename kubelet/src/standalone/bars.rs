@@ -10,13 +10,10 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::sync::watch;
 
 use crate::harmless;
-use crate::pulls::{Coming, ComingLayer};
+use crate::pulls::{Coming, ComingLayer, Frames};
 
 /// How often a bar is drawn though nothing comes.
 const TICK: Duration = Duration::from_millis(200);
-/// From one look at what comes to the next.
-const FRAME: Duration = Duration::from_millis(100);
-
 const IMAGE: &str = "{msg}";
 const FETCHED: &str =
     "{prefix} {bar:30} {decimal_bytes:>10}/{decimal_total_bytes:<10} {decimal_bytes_per_sec:>11}  {msg}";
@@ -49,12 +46,18 @@ impl Bars {
         })
     }
 
-    /// Draws what comes, until nobody is there any more who pulls.
+    /// Draws what comes to this process, until nobody is there any more who pulls.
+    pub(super) async fn show_frames(&self, mut frames: Frames) {
+        while let Some(now) = frames.next().await {
+            self.show(&now);
+        }
+    }
+
+    /// Draws what another process tells that comes to it, as often as it tells that.
     pub(super) async fn follow(&self, mut coming: watch::Receiver<Coming>) {
         loop {
             let now = coming.borrow_and_update().clone();
             self.show(&now);
-            tokio::time::sleep(FRAME).await;
             if coming.changed().await.is_err() {
                 return;
             }

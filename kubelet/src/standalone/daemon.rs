@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::control::{Listener, Owned, SentWorkload, Taken, Taker};
-use super::detached::{Detached, Found};
+use super::detached::Detached;
 use super::journal::Journal;
 use super::lock::{LockError, PodLock};
 use super::run::{Host, ending, node};
@@ -24,9 +24,6 @@ use crate::worker::{EventRouter, Node, PodHandle, PodRecord, Records, SpawnError
 
 /// A daemon that was started on demand and gets nothing to run ends after this.
 const FIRST_POD: Duration = Duration::from_secs(10);
-
-/// A service that is not the only daemon looks again after this.
-const LOCK_RETRY: Duration = Duration::from_millis(500);
 
 /// Why there is no daemon.
 #[derive(Debug, thiserror::Error)]
@@ -69,15 +66,7 @@ pub async fn daemon(
     let router = EventRouter::start(host.engine.as_ref());
     let node = Arc::new(node(host).await);
     let (count, mut counted) = watch::channel(0);
-    let supervisor = Arc::new(Supervisor {
-        detached: Detached::new(&node.kubelet_root),
-        owned: Mutex::new(None),
-        taking: tokio::sync::Mutex::default(),
-        node: Arc::clone(&node),
-        router,
-        count,
-        say: Box::new(say),
-    });
+    let supervisor = Arc::new(Supervisor::new(Arc::clone(&node), router, count, say));
     let taker: Arc<dyn Taker> = Arc::clone(&supervisor) as _;
     let owned = Arc::new(Owned::new(Arc::clone(&node), Some(taker)));
     *supervisor.owned() = Some(Arc::clone(&owned));
@@ -88,28 +77,24 @@ pub async fn daemon(
     })?;
     let taking = supervisor.taking.lock().await;
     let mut ready = Some(ready);
-    let lock = loop {
-        if let Some(lock) = PodLock::take_daemon(&node.kubelet_root)? {
-            break lock;
-        }
-        if on_demand {
-            return Ok(());
-        }
-        if let Some(ready) = ready.take() {
+    let lock = match PodLock::take_daemon(&node.kubelet_root)? {
+        Some(lock) => lock,
+        None if on_demand => return Ok(()),
+        None => {
             let owner = PodLock::daemon(&node.kubelet_root).map_or_else(String::new, |id| format!(" {id}"));
             supervisor.say(&format!(
                 "process{owner} is the daemon; its pods are taken over when it ends"
             ));
             // Pods can be handed over: to that one.
-            ready();
-        }
-        tokio::select! {
-            () = tokio::time::sleep(LOCK_RETRY) => {}
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            ready.take().into_iter().for_each(|ready| ready());
+            tokio::select! {
+                lock = PodLock::wait_to_be_daemon(&node.kubelet_root) => lock?,
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+            }
         }
     };
-    supervisor.take_up().await.map_err(DaemonError::Detached)?;
+    supervisor.take_up().map_err(DaemonError::Detached)?;
     drop(taking);
     if let Some(ready) = ready {
         ready();
@@ -143,21 +128,38 @@ pub async fn daemon(
     Ok(())
 }
 
-struct Supervisor {
-    node: Arc<Node>,
+pub(super) struct Supervisor {
+    pub(super) node: Arc<Node>,
     router: EventRouter,
-    detached: Detached,
+    pub(super) detached: Detached,
     /// Set once, right after this was made.
     owned: Mutex<Option<Arc<Owned>>>,
     /// Held by whoever takes pods on.
-    taking: tokio::sync::Mutex<()>,
+    pub(super) taking: tokio::sync::Mutex<()>,
     /// How many pods there are.
-    count: watch::Sender<usize>,
+    pub(super) count: watch::Sender<usize>,
     say: Box<dyn Fn(&str) + Send + Sync>,
 }
 
 impl Supervisor {
-    fn say(&self, text: &str) {
+    pub(super) fn new(
+        node: Arc<Node>,
+        router: EventRouter,
+        count: watch::Sender<usize>,
+        say: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            detached: Detached::new(&node.kubelet_root),
+            owned: Mutex::new(None),
+            taking: tokio::sync::Mutex::default(),
+            node,
+            router,
+            count,
+            say: Box::new(say),
+        }
+    }
+
+    pub(super) fn say(&self, text: &str) {
         (self.say)(text);
     }
 
@@ -165,78 +167,7 @@ impl Supervisor {
         self.owned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes up what an earlier daemon had.
-    async fn take_up(self: &Arc<Self>) -> io::Result<()> {
-        let (found, damaged) = self.detached.list()?;
-        damaged.iter().for_each(|sentence| self.say(sentence));
-        for one in found {
-            let uid = one.uid.clone();
-            if self.take_one(one)? == Hold::Another {
-                self.count.send_modify(|count| *count += 1);
-                tokio::spawn(Arc::clone(self).take_later(uid));
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes up one pod that an earlier daemon had.
-    fn take_one(self: &Arc<Self>, one: Found) -> io::Result<Hold> {
-        let record = Records::new(&self.node.kubelet_root).load(&one.uid)?;
-        if record.is_none() && one.ending {
-            // Nothing was left of it when the last daemon ended.
-            self.detached.remove(&one.uid);
-            return Ok(Hold::Done);
-        }
-        let (pods, objects) = one.workload.into_parts();
-        let Some(pod) = record
-            .as_ref()
-            .map(|record| record.pod.clone())
-            .or_else(|| pods.into_iter().next())
-        else {
-            return Ok(Hold::Done);
-        };
-        let (namespace, name) = (spec::namespace(&pod).to_owned(), spec::name(&pod).to_owned());
-        let desired = match record {
-            Some(record) if one.ending => ending(&self.node, record, None),
-            _ => self.desired(pod, Arc::new(objects)),
-        };
-        let taken = match PodLock::take(&self.node.kubelet_root, &namespace, &name) {
-            Ok(lock) => self.supervise(desired, lock).map_err(|error| error.to_string()),
-            // It was brought meanwhile.
-            Err(LockError::Taken { owner, .. }) if owner == std::process::id().to_string() => Ok(()),
-            Err(LockError::Taken { .. }) => return Ok(Hold::Another),
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(error) = taken {
-            self.say(&format!("{namespace}/{name}: {error}"));
-        }
-        Ok(Hold::Done)
-    }
-
-    /// Takes up a pod as soon as the process that has it is done with it: a command that looks into it, a daemon that is
-    /// being killed. Nobody else would.
-    async fn take_later(self: Arc<Self>, uid: PodUid) {
-        self.say(&format!(
-            "another process has pod {uid}; it is taken over when that ends"
-        ));
-        loop {
-            tokio::time::sleep(LOCK_RETRY).await;
-            let _taking = self.taking.lock().await;
-            let found = self.detached.list().map(|(all, _)| all);
-            let tried = found.and_then(|all| {
-                let one = all.into_iter().find(|one| one.uid == uid);
-                one.map_or(Ok(Hold::Done), |one| self.take_one(one))
-            });
-            match tried {
-                Ok(Hold::Another) => {}
-                Ok(Hold::Done) => break,
-                Err(error) => self.say(&format!("pod {uid} can't be taken up: {error}")),
-            }
-        }
-        self.count.send_modify(|count| *count -= 1);
-    }
-
-    fn desired(&self, pod: Pod, objects: Arc<Objects>) -> Desired {
+    pub(super) fn desired(&self, pod: Pod, objects: Arc<Objects>) -> Desired {
         Desired {
             uid: PodUid(pod.metadata.uid.clone().unwrap_or_default()),
             pod: Arc::new(pod),
@@ -248,7 +179,7 @@ impl Supervisor {
     }
 
     /// Runs a pod until nothing of it is left.
-    fn supervise(self: &Arc<Self>, desired: Desired, lock: PodLock) -> Result<(), SpawnError> {
+    pub(super) fn supervise(self: &Arc<Self>, desired: Desired, lock: PodLock) -> Result<(), SpawnError> {
         let (sender, events) = mpsc::unbounded_channel();
         let (uid, pod) = (desired.uid.clone(), Arc::clone(&desired.pod));
         let objects = Arc::clone(&desired.objects);
@@ -372,15 +303,6 @@ impl Supervisor {
         self.detached.remove(&uid);
         Ok(())
     }
-}
-
-/// Who has a pod that is to be taken up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hold {
-    /// Another process.
-    Another,
-    /// There is nothing left to be done for it.
-    Done,
 }
 
 enum Fate {

@@ -68,6 +68,24 @@ impl Detached {
         let _ = std::fs::remove_dir(&self.directory);
     }
 
+    /// One pod, if it is there.
+    pub(super) fn find(&self, uid: &PodUid) -> io::Result<Option<Found>> {
+        for (suffix, ending) in [(SUFFIX, false), (ENDING, true)] {
+            match std::fs::read(self.path(uid, suffix)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+                Ok(bytes) => {
+                    return Ok(Some(Found {
+                        uid: uid.clone(),
+                        workload: serde_json::from_slice(&bytes)?,
+                        ending,
+                    }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// All there are, and sentences on those that can't be read.
     pub(super) fn list(&self) -> io::Result<(Vec<Found>, Vec<String>)> {
         let entries = match std::fs::read_dir(&self.directory) {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use tokio::sync::oneshot;
 
 use crate::volumes::make_private_dirs;
 
@@ -75,16 +76,49 @@ impl PodLock {
 
     /// Becomes the daemon of the node; `None` if there is one.
     pub(super) fn take_daemon(kubelet_root: &Path) -> Result<Option<Self>, LockError> {
-        match Self::take_file(kubelet_root, DAEMON) {
+        match Self::take_file(kubelet_root, DAEMON, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Some(lock)),
             Err(Refused::Taken(_)) => Ok(None),
             Err(Refused::Io(error)) => Err(error),
         }
     }
 
+    /// Becomes the daemon as soon as there is no other.
+    pub(super) async fn wait_to_be_daemon(kubelet_root: &Path) -> Result<Self, LockError> {
+        Self::wait_for(kubelet_root, DAEMON.to_owned()).await
+    }
+
+    /// Takes the pod `namespace/name` as soon as nobody else has it.
+    pub(super) async fn wait(kubelet_root: &Path, namespace: &str, name: &str) -> Result<Self, LockError> {
+        Self::wait_for(kubelet_root, file_of(namespace, name)).await
+    }
+
+    /// The kernel tells only who waits in flock(2) that a lock is free, so a thread does. If nobody waits for that any more,
+    /// it lets go of what it gets; it ends with the process at the latest.
+    async fn wait_for(kubelet_root: &Path, file: String) -> Result<Self, LockError> {
+        let (path, root) = (kubelet_root.join(DIRECTORY).join(&file), kubelet_root.to_owned());
+        let failed = |source| LockError::Io { path, source };
+        let (sender, receiver) = oneshot::channel();
+        let wait = move || {
+            let _ = sender.send(Self::take_file(&root, &file, FlockArg::LockExclusive));
+        };
+        let thread = std::thread::Builder::new().name("lock".to_owned());
+        match thread.spawn(wait) {
+            Ok(_) => match receiver.await {
+                Ok(Ok(lock)) => Ok(lock),
+                Ok(Err(Refused::Io(error))) => Err(error),
+                // Neither can be of who waits.
+                Ok(Err(Refused::Taken(_))) | Err(_) => Err(failed(io::ErrorKind::WouldBlock.into())),
+            },
+            Err(error) => Err(failed(error)),
+        }
+    }
+
     /// Takes the pod `namespace/name` of the node whose kubelet directory is `kubelet_root`.
     pub(super) fn take(kubelet_root: &Path, namespace: &str, name: &str) -> Result<Self, LockError> {
-        Self::take_file(kubelet_root, &file_of(namespace, name)).map_err(|refused| match refused {
+        let file = file_of(namespace, name);
+        let taken = Self::take_file(kubelet_root, &file, FlockArg::LockExclusiveNonblock);
+        taken.map_err(|refused| match refused {
             Refused::Taken(owner) => LockError::Taken {
                 namespace: namespace.into(),
                 name: name.into(),
@@ -94,7 +128,7 @@ impl PodLock {
         })
     }
 
-    fn take_file(kubelet_root: &Path, file: &str) -> Result<Self, Refused> {
+    fn take_file(kubelet_root: &Path, file: &str, how: FlockArg) -> Result<Self, Refused> {
         let directory = kubelet_root.join(DIRECTORY);
         let path = directory.join(file);
         let failed = |source| {
@@ -116,8 +150,9 @@ impl PodLock {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 result => result.map_err(failed)?,
             };
-            let held = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            let held = match Flock::lock(file, how) {
                 Ok(held) => held,
+                Err((_, Errno::EINTR)) => continue,
                 Err((mut file, Errno::EWOULDBLOCK)) => {
                     let mut owner = String::new();
                     let known = file.read_to_string(&mut owner).is_ok() && !owner.is_empty();
@@ -172,6 +207,32 @@ mod tests {
         drop(first);
         drop(PodLock::take(dir.path(), "default", "x").unwrap());
         drop(_other);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_waits_has_it_when_it_is_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = PodLock::take(dir.path(), "default", "x").unwrap();
+        let (one, other) = (
+            PodLock::wait(dir.path(), "default", "x"),
+            PodLock::wait(dir.path(), "default", "x"),
+        );
+        tokio::pin!(one, other);
+        for waiting in [&mut one, &mut other] {
+            let soon = tokio::time::timeout(std::time::Duration::from_millis(50), waiting).await;
+            assert!(soon.is_err(), "two have the same lock");
+        }
+        // Whose file goes with it.
+        drop(first);
+        let (second, third) = tokio::select! {
+            second = &mut one => (second, other),
+            second = &mut other => (second, one),
+        };
+        let second = second.unwrap();
+        assert!(PodLock::take(dir.path(), "default", "x").is_err());
+        drop(second);
+        drop(third.await.unwrap());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -31,6 +31,7 @@ mod session;
 mod show;
 mod signals;
 mod streams;
+mod take_up;
 mod terminal;
 mod usage_table;
 mod view;

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::control::{Listener, Owned};
+use super::detached::Detached;
 use super::inspect::{InspectError, Places};
 use super::journal::Journal;
 use super::lock::{LockError, PodLock};
@@ -140,8 +141,7 @@ pub async fn stop(host: Host, pod: &str, grace: Option<Duration>) -> Result<(), 
     };
     let standalone = Standalone::new(host, workload).await?;
     let _locks = standalone.lock()?;
-    let (session, _) = standalone.end(record, grace)?;
-    session.run().await;
+    standalone.end(record, grace)?.await;
     Ok(())
 }
 
@@ -179,8 +179,8 @@ impl Standalone {
         let run_root = host.run_root.clone();
         let node = Arc::new(node(host).await);
         let drawing = printer.bars.clone().map(|bars| {
-            let coming = node.pulls.watch();
-            tokio::spawn(async move { bars.follow(coming).await })
+            let frames = node.pulls.frames();
+            tokio::spawn(async move { bars.show_frames(frames).await })
         });
         let owned = Arc::new(Owned::new(Arc::clone(&node), None));
         // Before any lock is taken: a pod's lock leads here.
@@ -240,8 +240,7 @@ impl Standalone {
             self.printer.note(&format!(
                 "{name}: an earlier pod of that name is left from a berth that died; ending it first"
             ));
-            let (session, _) = self.end(record, None)?;
-            sessions.spawn(session.run());
+            sessions.spawn(self.end(record, None)?);
         }
         while sessions.join_next().await.is_some() {}
         Ok(())
@@ -260,6 +259,8 @@ impl Standalone {
                 deletion: None,
             };
             let (session, control) = self.session(desired)?;
+            // It was the daemon's, perhaps, and is not from now on.
+            Detached::new(&self.node.kubelet_root).remove(&session.uid);
             self.owned.keep(session.uid.clone(), Arc::clone(&self.objects));
             self.owned
                 .add(session.uid.clone(), Arc::new(pod.clone()), Some(control));
@@ -320,9 +321,24 @@ impl Standalone {
         Ok((session, control))
     }
 
-    /// Takes a pod on that has only a record, to end it.
-    fn end(&self, record: PodRecord, grace: Option<Duration>) -> Result<(Session, PodControl), SpawnError> {
-        self.session(ending(&self.node, record, grace))
+    /// Takes a pod on that has only a record, and ends it. One that was the daemon's does not come back with the next one,
+    /// wherever this is cut off.
+    fn end(
+        &self,
+        record: PodRecord,
+        grace: Option<Duration>,
+    ) -> Result<impl Future<Output = PodState> + Send + use<>, RunError> {
+        let (uid, detached) = (record.uid(), Detached::new(&self.node.kubelet_root));
+        let (session, _) = self.session(ending(&self.node, record, grace))?;
+        detached.end(&uid).map_err(|source| RunError::Records {
+            path: self.node.kubelet_root.clone(),
+            source,
+        })?;
+        Ok(async move {
+            let state = session.run().await;
+            detached.remove(&uid);
+            state
+        })
     }
 }
 

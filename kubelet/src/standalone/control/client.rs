@@ -28,7 +28,9 @@ use crate::pulls::Coming;
 use crate::spec;
 use crate::worker::PodRecord;
 
-/// How long a pod may be between two owners, in steps of a tenth of a second.
+/// A pod that changes hands is looked at again after this,
+const HANDOVER: Duration = Duration::from_millis(100);
+/// so often.
 const HANDOVERS: u32 = 50;
 /// What a shell ends with if a program can't be executed.
 const NOT_EXECUTABLE: u8 = 126;
@@ -229,14 +231,27 @@ impl Caller {
     /// # Errors
     /// There is no such pod.
     pub async fn delete(&self, pod: &str, grace: Option<Duration>) -> Result<bool, CallError> {
-        self.revive(pod).await?;
-        let (record, _) = self.places.find(pod)?;
-        let Some(wire) = self.owner(&record).await? else {
-            return Ok(false);
-        };
-        let uid = record.uid();
-        self.put(wire, Request::Delete { uid, grace }, None).await?;
-        Ok(true)
+        let mut left = HANDOVERS;
+        let mut told = false;
+        loop {
+            let (record, _) = match self.revive(pod).await.and_then(|()| Ok(self.places.find(pod)?)) {
+                // It ended with who was told.
+                Err(CallError::Inspect(InspectError::NoPod(..))) if told => return Ok(true),
+                found => found?,
+            };
+            let uid = record.uid();
+            match self.owner(&record).await? {
+                Some(wire) => match self.put(wire, Request::Delete { uid, grace }, None).await {
+                    Err(CallError::Lost) if left > 0 => told = true,
+                    asked => return asked.map(|_| true),
+                },
+                // The daemon that was started for it has not come to it yet.
+                None if left > 0 && self.is_the_daemon_s(&record) => {}
+                None => return Ok(false),
+            }
+            left -= 1;
+            tokio::time::sleep(HANDOVER).await;
+        }
     }
 
     /// Starts running containers of a pod anew.
@@ -377,18 +392,22 @@ impl Caller {
                 // A daemon that had nothing to do was ending.
                 Err(CallError::Lost | CallError::Io(_)) if left > 0 => {
                     left -= 1;
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    tokio::time::sleep(HANDOVER).await;
                 }
                 Err(error) => return Err(error),
             }
         }
     }
 
+    /// A pod was handed to the daemon.
+    fn is_the_daemon_s(&self, record: &PodRecord) -> bool {
+        super::super::detached::has(&self.places.kubelet_root, &record.uid())
+    }
+
     /// Starts the daemon if it has this pod and has died.
     async fn revive(&self, pod: &str) -> Result<(), CallError> {
         let (record, _) = self.places.find(pod)?;
-        let is_its = super::super::detached::has(&self.places.kubelet_root, &record.uid());
-        if is_its && self.places.owner(&record).is_none() {
+        if self.is_the_daemon_s(&record) && self.places.owner(&record).is_none() {
             self.take_over
                 .start_daemon()
                 .await
@@ -399,13 +418,16 @@ impl Caller {
 
     /// Asks who runs a pod, or this process if nobody does.
     async fn ask(&self, pod: &str, request: impl Fn(PodUid) -> Request) -> Result<Call, CallError> {
-        self.revive(pod).await?;
         let mut left = HANDOVERS;
         loop {
+            // Also after the first try: it may have been killed meanwhile.
+            self.revive(pod).await?;
             let (record, _) = self.places.find(pod)?;
             let request = request(record.uid());
             let asked = match self.owner(&record).await? {
                 Some(wire) => self.put(wire, request, None).await,
+                // It was started for this pod, and has not come to it yet.
+                None if left > 0 && self.is_the_daemon_s(&record) => Err(CallError::Lost),
                 None => match self.take(&record).await {
                     Ok((wire, here)) => self.put(wire, request, Some(here)).await,
                     Err(error) => Err(error),
@@ -415,7 +437,7 @@ impl Caller {
                 // The pod changes hands.
                 Err(CallError::Lost | CallError::Lock(LockError::Taken { .. })) if left > 0 => {
                     left -= 1;
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    tokio::time::sleep(HANDOVER).await;
                 }
                 asked => return asked,
             }

@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use berth_cri::{ContainerState, ContainerStatus, Session, StreamOptions, TerminalSize};
@@ -203,25 +202,18 @@ async fn answer(owned: &Owned, wire: &Wire, request: Request) -> io::Result<()> 
     wire.send(&reply, &[]).await
 }
 
-/// From one look at what comes to the next.
-const FRAME: Duration = Duration::from_millis(100);
-
 /// Tells how images come until who asked has gone.
 async fn pulls(owned: &Owned, wire: &Wire, uid: &PodUid) -> io::Result<()> {
     if let Err(refusal) = owned.pod(uid) {
         return wire.send(&Reply::Err(refusal), &[]).await;
     }
     wire.send(&Reply::Ok(Answer::Done), &[]).await?;
-    let mut coming = owned.node.pulls.watch();
+    let mut frames = owned.node.pulls.frames();
     let tell = async {
-        loop {
-            let now = coming.borrow_and_update().clone();
+        while let Some(now) = frames.next().await {
             wire.send(&now, &[]).await?;
-            tokio::time::sleep(FRAME).await;
-            if coming.changed().await.is_err() {
-                return Ok(());
-            }
         }
+        Ok(())
     };
     tokio::select! {
         told = tell => told,
