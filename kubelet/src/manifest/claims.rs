@@ -2,9 +2,9 @@
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 
+use super::loader::{Loader, Place};
 use super::support::{Kind, refusals_of, without};
 use super::tree::Node;
-use super::{Loader, Place};
 use crate::claims::decide;
 use crate::defaulting::default_claim;
 use crate::defaults::DEFAULT_NAMESPACE;

@@ -4,7 +4,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Loader, Place};
+use super::loader::{Loader, Place};
 use crate::defaults::{DEFAULT_NAMESPACE, MAX_SECRET_SIZE};
 use crate::validation::{self, FieldError};
 

@@ -23,6 +23,7 @@ mod logs;
 mod objects;
 mod output;
 mod own_group;
+mod pod_word;
 mod printer;
 mod processes;
 mod run;

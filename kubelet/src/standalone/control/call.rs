@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::super::lock::PodLock;
-use super::client::CallError;
+use super::error::CallError;
 use super::protocol::{Answer, Ended, Reply, Request, Resize};
 use super::wire::Wire;
 

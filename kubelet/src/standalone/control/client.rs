@@ -1,4 +1,4 @@
-//! The asking end.
+//! The asking end: what can be asked.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -7,81 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-
-use super::super::debug::DebugContainer;
 use tokio::sync::watch;
 
+use super::super::debug::DebugContainer;
 use super::super::inspect::{InspectError, Places};
-use super::super::lock::{LockError, PodLock};
-use super::super::run::{Host, node};
+use super::super::lock::PodLock;
+use super::super::run::Host;
 use super::super::terminal;
-use super::call::{Call, Here, RootOf, Streams, question};
+use super::call::{RootOf, Streams};
+use super::error::CallError;
 use super::listener::connect;
-use super::protocol::{
-    Answer, ContainerSummary, PodUsage, Refusal, RefusalKind, Request, Resize, SentWorkload, Taken,
-};
-use super::server::{Owned, serve};
-use super::wire::Wire;
-use crate::identity::PodUid;
+use super::protocol::{Answer, ContainerSummary, PodUsage, Request, Resize, SentWorkload, Taken};
+use super::reach::{HANDOVER, HANDOVERS};
 use crate::plan::Objects;
 use crate::pulls::Coming;
-use crate::spec;
 use crate::worker::PodRecord;
-
-/// A pod that changes hands is looked at again after this,
-const HANDOVER: Duration = Duration::from_millis(100);
-/// so often.
-const HANDOVERS: u32 = 50;
-/// What a shell ends with if a program can't be executed.
-const NOT_EXECUTABLE: u8 = 126;
-
-/// Why something could not be asked, or was not done.
-#[derive(Debug, thiserror::Error)]
-pub enum CallError {
-    /// The pod can't be found.
-    #[error(transparent)]
-    Inspect(#[from] InspectError),
-    /// Its lock can't be had.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// The command can't be executed in the container.
-    #[error("{message}")]
-    CannotRun {
-        /// What a shell would end with: 127 if there is no such program, 126 if it is none that can be executed.
-        exit_code: u8,
-        /// Which program, and why.
-        message: String,
-    },
-    /// It was refused.
-    #[error("{0}")]
-    Refused(String),
-    /// The process that runs the pod ended before it answered.
-    #[error("The process that runs the pod ended before it answered; try again.")]
-    Lost,
-    /// The process that runs the pod is not to be reached.
-    #[error("The process that runs the pod can't be reached: {0}.")]
-    Io(#[from] io::Error),
-    /// The process that runs the pod is of another version of berth.
-    #[error("{0}")]
-    OtherVersion(String),
-    /// Nobody runs the pod, and this process can't look after it.
-    #[error("{0}")]
-    Unavailable(String),
-}
-
-impl From<Refusal> for CallError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal.kind {
-            RefusalKind::CannotRun => Self::CannotRun {
-                exit_code: refusal.exit_code.unwrap_or(NOT_EXECUTABLE),
-                message: refusal.message,
-            },
-            RefusalKind::NotUnderstood => Self::OtherVersion(refusal.message),
-            RefusalKind::NotMine => Self::Lost,
-            RefusalKind::Other => Self::Refused(refusal.message),
-        }
-    }
-}
 
 /// What a pod is looked after with when nobody runs it.
 #[async_trait::async_trait]
@@ -94,8 +34,8 @@ pub trait TakeOver: Send + Sync {
 
 /// Asks those who run pods.
 pub struct Caller {
-    places: Places,
-    take_over: Arc<dyn TakeOver>,
+    pub(super) places: Places,
+    pub(super) take_over: Arc<dyn TakeOver>,
 }
 
 /// A pod that connections are forwarded to.
@@ -324,32 +264,6 @@ impl Caller {
         Ok(receiver)
     }
 
-    /// Puts a question to a process.
-    async fn put(&self, wire: Wire, request: Request, here: Option<Here>) -> Result<Call, CallError> {
-        let pid = wire.peer();
-        question(wire, request, here).await.map_err(|error| match error {
-            CallError::OtherVersion(why) => self.other_version(pid, &why),
-            error => error,
-        })
-    }
-
-    /// What there is to do about a process that does not understand this program, or the other way round.
-    fn other_version(&self, pid: Option<u32>, why: &str) -> CallError {
-        let is_daemon = pid.is_some() && pid == PodLock::daemon(&self.places.kubelet_root);
-        let pid = pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
-        let way_out = if is_daemon {
-            format!(
-                "Restart the daemon: `systemctl restart berth` where it is a service, else `kill {pid}`, and the next command \
-                 starts it again. Its pods go on meanwhile."
-            )
-        } else {
-            "End it, and run the pod again with this program.".to_owned()
-        };
-        CallError::OtherVersion(format!(
-            "Process {pid}, which runs the pod, is of another version of berth than this program: {why} {way_out}"
-        ))
-    }
-
     /// Makes a running pod what is given.
     ///
     /// # Errors
@@ -397,80 +311,5 @@ impl Caller {
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    /// A pod was handed to the daemon.
-    fn is_the_daemon_s(&self, record: &PodRecord) -> bool {
-        super::super::detached::has(&self.places.kubelet_root, &record.uid())
-    }
-
-    /// Starts the daemon if it has this pod and has died.
-    async fn revive(&self, pod: &str) -> Result<(), CallError> {
-        let (record, _) = self.places.find(pod)?;
-        if self.is_the_daemon_s(&record) && self.places.owner(&record).is_none() {
-            self.take_over
-                .start_daemon()
-                .await
-                .map_err(CallError::Unavailable)?;
-        }
-        Ok(())
-    }
-
-    /// Asks who runs a pod, or this process if nobody does.
-    async fn ask(&self, pod: &str, request: impl Fn(PodUid) -> Request) -> Result<Call, CallError> {
-        let mut left = HANDOVERS;
-        loop {
-            // Also after the first try: it may have been killed meanwhile.
-            self.revive(pod).await?;
-            let (record, _) = self.places.find(pod)?;
-            let request = request(record.uid());
-            let asked = match self.owner(&record).await? {
-                Some(wire) => self.put(wire, request, None).await,
-                // It was started for this pod, and has not come to it yet.
-                None if left > 0 && self.is_the_daemon_s(&record) => Err(CallError::Lost),
-                None => match self.take(&record).await {
-                    Ok((wire, here)) => self.put(wire, request, Some(here)).await,
-                    Err(error) => Err(error),
-                },
-            };
-            match asked {
-                // The pod changes hands.
-                Err(CallError::Lost | CallError::Lock(LockError::Taken { .. })) if left > 0 => {
-                    left -= 1;
-                    tokio::time::sleep(HANDOVER).await;
-                }
-                asked => return asked,
-            }
-        }
-    }
-
-    async fn owner(&self, record: &PodRecord) -> Result<Option<Wire>, CallError> {
-        let Some(pid) = self.places.owner(record) else {
-            return Ok(None);
-        };
-        match connect(&self.places.run_root, pid).await {
-            Ok(wire) => Ok(Some(wire)),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-                ) =>
-            {
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Looks after a pod that nobody runs.
-    async fn take(&self, record: &PodRecord) -> Result<(Wire, Here), CallError> {
-        let (namespace, name) = (spec::namespace(&record.pod), spec::name(&record.pod));
-        let lock = PodLock::take(&self.places.kubelet_root, namespace, name)?;
-        let host = self.take_over.host().map_err(CallError::Unavailable)?;
-        let owned = Owned::new(Arc::new(node(host).await), None);
-        owned.add(record.uid(), Arc::new(record.pod.clone()), None);
-        let (ours, theirs) = Wire::pair()?;
-        let task = tokio::spawn(serve(Arc::new(owned), theirs));
-        Ok((ours, Here { task, _lock: lock }))
     }
 }

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use tokio::net::UnixListener;
 use tokio::task::AbortHandle;
 
-use super::server::{Owned, make_directory, serve};
+use super::owned::Owned;
+use super::server::{make_directory, serve};
 use super::wire::Wire;
 
 /// The directory of the sockets in the node's run directory.

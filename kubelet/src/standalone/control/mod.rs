@@ -7,15 +7,19 @@
 
 mod call;
 mod client;
+mod error;
 mod listener;
+mod owned;
 mod protocol;
+mod reach;
 mod server;
 mod usage;
 mod wire;
 
 pub use call::{RootOf, Streams};
-pub use client::{CallError, Caller, Forwarder, TakeOver};
+pub use client::{Caller, Forwarder, TakeOver};
+pub use error::CallError;
 pub(super) use listener::{Listener, answers};
+pub(super) use owned::{Owned, Taker};
 pub(super) use protocol::SentWorkload;
 pub use protocol::{ContainerSummary, ContainerUsage, PodUsage, Taken};
-pub(super) use server::{Owned, Taker};

@@ -4,8 +4,8 @@ use std::iter::repeat;
 
 use berth_cri::{ContainerState, ContainerStatus, SandboxId, v1};
 
+use super::owned::Owned;
 use super::protocol::{ContainerUsage, PodUsage, Refusal};
-use super::server::Owned;
 use crate::identity::PodUid;
 use crate::spec;
 
