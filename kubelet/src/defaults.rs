@@ -9,7 +9,7 @@ pub const MINIMUM_GRACE_PERIOD: Duration = Duration::from_secs(2);
 /// `terminationMessagePath` (TerminationMessagePathDefault).
 pub const TERMINATION_MESSAGE_PATH: &str = "/dev/termination-log";
 /// Bytes of a termination message (MaxContainerTerminationMessageLength).
-pub const MAX_CONTAINER_TERMINATION_MESSAGE_LENGTH: usize = 4096;
+pub const MAX_CONTAINER_TERMINATION_MESSAGE_LENGTH: u64 = 4096;
 /// Bytes of the log that stand in for a termination message (MaxContainerTerminationMessageLogLength).
 pub const MAX_CONTAINER_TERMINATION_MESSAGE_LOG_LENGTH: usize = 2048;
 /// Lines of the log that stand in for a termination message (MaxContainerTerminationMessageLogLines).
@@ -47,9 +47,13 @@ pub const PROBE_SUCCESS_THRESHOLD: i32 = 1;
 /// `failureThreshold` of a probe.
 pub const PROBE_FAILURE_THRESHOLD: i32 = 3;
 /// Tries within one probe when the probe itself can't be made (maxProbeRetries).
-pub const MAX_PROBE_RETRIES: u32 = 3;
-/// Bytes of a probe's answer that are read (maxRespBodyLength, maxReadLength).
+pub const MAX_PROBE_RETRIES: usize = 3;
+/// Bytes of a probe's or hook's answer that are read (maxRespBodyLength, maxReadLength).
 pub const MAX_PROBE_OUTPUT: usize = 10 * 1024;
+/// What probes call themselves: its end is the version whose probes they are like (UserAgent).
+pub const PROBE_USER_AGENT: &str = "kube-probe/1.36";
+/// What hooks call themselves.
+pub const LIFECYCLE_USER_AGENT: &str = "kube-lifecycle/1.36";
 
 /// CFS shares of a whole CPU (SharesPerCPU).
 pub const SHARES_PER_CPU: u64 = 1024;
@@ -79,6 +83,8 @@ pub const MAX_DNS_SEARCH_PATHS: usize = 32;
 pub const MAX_DNS_SEARCH_LIST_CHARS: usize = 2048;
 /// Characters of a host name.
 pub const HOSTNAME_MAX_LEN: usize = 63;
+/// Characters of a host name with its domain (fqdnMaxLen; the kernel takes no more).
+pub const FQDN_MAX_LEN: usize = 64;
 
 /// Dead containers that are kept of each name (MaxPerPodContainerCount), for the log of the previous one.
 pub const MAX_PER_POD_CONTAINER: usize = 1;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use berth_cri::LinuxContainerResources;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::defaults::{
@@ -76,29 +76,40 @@ pub fn container_resources(
         cpu_quota: quota,
         cpu_period: quota.map(|_| QUOTA_PERIOD),
         memory_limit,
-        memory_swap_limit: memory_limit.filter(|_| node.swap_accounting),
+        // On v2 swap is a limit of its own, also where memory has none.
+        memory_swap_limit: memory_limit.filter(|_| node.swap_accounting && !node.cgroup_v2_memory),
         oom_score_adj,
-        hugepage_limits: hugepage_limits(container),
+        hugepage_limits: hugepage_limits(pod, container, node),
         ..LinuxContainerResources::default()
     };
+    let mut unified = |file: &str, value: &str| {
+        resources.unified.insert(file.to_owned(), value.to_owned());
+    };
+    if node.cgroup_v2_memory && node.swap_accounting {
+        unified("memory.swap.max", "0");
+    }
     if node.cgroup_v2_memory && annotations::memory_oom_group(pod) {
-        resources
-            .unified
-            .insert("memory.oom.group".to_owned(), "1".to_owned());
+        unified("memory.oom.group", "1");
     }
     node.lacking.without(resources)
 }
 
-fn hugepage_limits(container: &Container) -> BTreeMap<String, u64> {
-    let limits = container
-        .resources
-        .as_ref()
-        .and_then(|resources| resources.limits.as_ref());
-    let pages = limits.into_iter().flatten().filter_map(|(resource, quantity)| {
-        let size = hugepage_size(resource.strip_prefix("hugepages-")?)?;
-        Some((size, u64::try_from(value_of(quantity).as_units()).ok()?))
-    });
-    pages.collect()
+/// Of each size that the node has: what the container may have, or else the pod, or else nothing
+/// (GetHugepageLimitsFromResources).
+fn hugepage_limits(pod: &Pod, container: &Container, node: &NodeFacts) -> BTreeMap<String, u64> {
+    let of = |resources: Option<&ResourceRequirements>| {
+        let limits = resources.and_then(|resources| resources.limits.clone());
+        let pages = limits.into_iter().flatten().filter_map(|(resource, quantity)| {
+            let size = hugepage_size(resource.strip_prefix("hugepages-")?)?;
+            Some((size, u64::try_from(value_of(&quantity).as_units()).ok()?))
+        });
+        pages.collect::<Vec<_>>()
+    };
+    let whole = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+    let none = node.huge_page_sizes.iter().map(|size| (size.clone(), 0));
+    none.chain(of(whole))
+        .chain(of(container.resources.as_ref()))
+        .collect()
 }
 
 /// The kernel's name of a huge page size: `2Mi` is `2MB`.
@@ -292,6 +303,53 @@ mod tests {
             resources.hugepage_limits,
             BTreeMap::from([("2MB".to_owned(), 4 << 20), ("1GB".to_owned(), 1 << 30)])
         );
+    }
+
+    #[test]
+    fn huge_pages_that_nobody_asked_for_are_not_to_be_had() {
+        let node = NodeFacts {
+            huge_page_sizes: ["2MB", "1GB"].map(str::to_owned).into(),
+            ..NodeFacts::default()
+        };
+        let pages = |spec: &str| {
+            let pod = pod(spec);
+            let of = container_resources(&pod, &spec::containers(&pod)[0], Role::Main, &node);
+            of.hugepage_limits.into_iter().collect::<Vec<_>>()
+        };
+        let sizes = |gib: u64, mib: u64| vec![("1GB".to_owned(), gib << 30), ("2MB".to_owned(), mib << 20)];
+        let own = r#"{"name":"c","image":"i","resources":{"limits":{"hugepages-2Mi":"4Mi"}}}"#;
+        assert_eq!(pages(r#"{"containers":[{"name":"c","image":"i"}]}"#), sizes(0, 0));
+        assert_eq!(pages(&format!("{{\"containers\":[{own}]}}")), sizes(0, 4));
+        assert_eq!(
+            pages(
+                r#"{"resources":{"limits":{"hugepages-1Gi":"1Gi"}},"containers":[{"name":"c","image":"i"}]}"#
+            ),
+            sizes(1, 0)
+        );
+    }
+
+    #[test]
+    fn no_container_swaps() {
+        let unlimited = pod(r#"{"containers":[{"name":"c","image":"i"}]}"#);
+        let limited =
+            pod(r#"{"containers":[{"name":"c","image":"i","resources":{"limits":{"memory":"1Mi"}}}]}"#);
+        for (accounted, v2, pod, together, alone) in [
+            (true, true, &unlimited, None, Some("0")),
+            (true, true, &limited, None, Some("0")),
+            (true, false, &unlimited, None, None),
+            (true, false, &limited, Some(1 << 20), None),
+            (false, true, &limited, None, None),
+            (false, false, &limited, None, None),
+        ] {
+            let node = NodeFacts {
+                swap_accounting: accounted,
+                cgroup_v2_memory: v2,
+                ..NodeFacts::default()
+            };
+            let of = container_resources(pod, &spec::containers(pod)[0], Role::Main, &node);
+            assert_eq!(of.memory_swap_limit, together, "{accounted} {v2}");
+            assert_eq!(of.unified.get("memory.swap.max").map(String::as_str), alone);
+        }
     }
 
     #[test]

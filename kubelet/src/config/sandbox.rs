@@ -7,7 +7,7 @@ use berth_cri::{NamespaceOptions, PodSandboxConfig, PortMapping, Protocol};
 use k8s_openapi::api::core::v1::{ContainerPort, Pod};
 
 use super::{labels, pod_dns};
-use crate::defaults::HOSTNAME_MAX_LEN;
+use crate::defaults::{FQDN_MAX_LEN, HOSTNAME_MAX_LEN};
 use crate::identity::PodUid;
 use crate::plan::{Desired, NodeFacts};
 use crate::resources::{overhead_resources, pod_resources};
@@ -30,7 +30,7 @@ pub fn to_sandbox_config(desired: &Desired, attempt: u32) -> Result<PodSandboxCo
         namespace: spec::namespace(pod).to_owned(),
         uid: uid.0.clone(),
         attempt,
-        hostname: shown_hostname(pod, node),
+        hostname: shown_hostname(pod, node)?,
         log_directory: log_directory(pod, uid, node),
         dns: pod_dns(pod, node),
         port_mappings: port_mappings(pod)?,
@@ -109,19 +109,27 @@ pub(super) fn domain(pod: &Pod, node: &NodeFacts) -> Option<String> {
 
 /// What `uname -n` says in the pod.
 /// On the host's network that is the host's own name, which the engine knows.
-fn shown_hostname(pod: &Pod, node: &NodeFacts) -> String {
+fn shown_hostname(pod: &Pod, node: &NodeFacts) -> Result<String, ConfigError> {
     if pod.spec.as_ref().is_some_and(spec::host_network) {
-        return String::new();
+        return Ok(String::new());
     }
     let short = hostname(pod);
     let as_fqdn = pod
         .spec
         .as_ref()
         .is_some_and(|spec| spec.set_hostname_as_fqdn == Some(true));
-    match domain(pod, node).filter(|_| as_fqdn) {
-        Some(domain) => format!("{short}.{domain}"),
-        None => short,
+    let Some(domain) = domain(pod, node).filter(|_| as_fqdn) else {
+        return Ok(short);
+    };
+    let whole = format!("{short}.{domain}");
+    if whole.len() > FQDN_MAX_LEN {
+        return Err(ConfigError::Invalid(format!(
+            "Failed to construct FQDN from Pod hostname and cluster domain, FQDN {whole} is too long ({FQDN_MAX_LEN} \
+             characters is the max, {} characters requested)",
+            whole.len()
+        )));
     }
+    Ok(whole)
 }
 
 fn port_mappings(pod: &Pod) -> Result<Vec<PortMapping>, ConfigError> {
@@ -173,6 +181,10 @@ mod tests {
     use crate::testing::pod;
 
     fn config(spec: &str) -> PodSandboxConfig {
+        tried(spec).unwrap()
+    }
+
+    fn tried(spec: &str) -> Result<PodSandboxConfig, ConfigError> {
         let node = NodeFacts {
             log_root: "/logs".into(),
             cluster_domain: "cluster.local".into(),
@@ -186,7 +198,7 @@ mod tests {
             user_ids: None,
             deletion: None,
         };
-        to_sandbox_config(&desired, 3).unwrap()
+        to_sandbox_config(&desired, 3)
     }
 
     #[test]
@@ -230,6 +242,20 @@ mod tests {
         assert_eq!(
             config(r#"{"containers":[],"subdomain":"s","setHostnameAsFQDN":true}"#).hostname,
             "p.s.default.svc.cluster.local"
+        );
+        // ".s.default.svc.cluster.local" has 28 characters.
+        let named = |length: usize, as_fqdn: bool| {
+            let name = "h".repeat(length);
+            tried(&format!(
+                "{{\"containers\":[],\"hostname\":\"{name}\",\"subdomain\":\"s\",\"setHostnameAsFQDN\":{as_fqdn}}}"
+            ))
+        };
+        assert_eq!(named(36, true).unwrap().hostname.len(), 64);
+        assert_eq!(named(37, false).unwrap().hostname.len(), 37);
+        let error = named(37, true).unwrap_err().to_string();
+        assert!(
+            error.ends_with("is too long (64 characters is the max, 65 characters requested)"),
+            "{error}"
         );
         let mut long = pod(r#"{"containers":[]}"#);
         long.metadata.name = Some(format!("{}-.x", "a".repeat(62)));

@@ -80,6 +80,8 @@ pub struct NodeFacts {
     pub cgroup_v2_memory: bool,
     /// The kernel accounts swap per cgroup: containers get no swap (`NoSwap`).
     pub swap_accounting: bool,
+    /// The sizes of huge pages that the kernel has, as it names them (`2MB`): what a container does not ask for it may not have.
+    pub huge_page_sizes: BTreeSet<String>,
     /// The runtime handlers whose mounts can be read-only with all that is mounted below them; empty is the default one.
     pub recursive_read_only: BTreeSet<String>,
     /// The kernel has AppArmor, and it is on.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use berth_cri::{ContainerId, Engine, EngineError, ExecOutput};
 
-use super::outcome::{MAX_OUTPUT, Outcome};
+use super::outcome::Outcome;
+use crate::defaults::MAX_PROBE_OUTPUT;
 
 /// Runs the command once.
 pub(super) async fn attempt(
@@ -13,7 +14,10 @@ pub(super) async fn attempt(
     command: &[String],
     timeout: Duration,
 ) -> Outcome {
-    match engine.exec_sync(id, command.to_vec(), timeout, MAX_OUTPUT).await {
+    match engine
+        .exec_sync(id, command.to_vec(), timeout, MAX_PROBE_OUTPUT)
+        .await
+    {
         Ok(output) if output.exit_code == 0 => Outcome::Success,
         Ok(output) => Outcome::Failure(describe(&output)),
         Err(EngineError::DeadlineExceeded(_)) => {

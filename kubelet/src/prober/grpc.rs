@@ -14,10 +14,9 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::outcome::{MAX_OUTPUT, Outcome};
+use super::outcome::Outcome;
+use crate::defaults::{MAX_PROBE_OUTPUT, PROBE_USER_AGENT};
 
-/// What a probe calls itself; upstream's name, because servers look for it.
-const PROBE_USER_AGENT: &str = concat!("kube-probe/", "1.36");
 /// `grpc-status: UNIMPLEMENTED`.
 const UNIMPLEMENTED: &str = "12";
 /// `grpc-status: DEADLINE_EXCEEDED`.
@@ -129,7 +128,9 @@ async fn judge(response: Response<Incoming>) -> Result<Outcome, Fault> {
     }
     // A call without an answer has its status among the headers.
     let mut headers = response.headers().clone();
-    let collected = Limited::new(response.into_body(), MAX_OUTPUT).collect().await;
+    let collected = Limited::new(response.into_body(), MAX_PROBE_OUTPUT)
+        .collect()
+        .await;
     let collected = collected.map_err(|error| Fault::Call(error.to_string()))?;
     if let Some(trailers) = collected.trailers() {
         headers.extend(trailers.clone());

@@ -13,13 +13,14 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::outcome::{MAX_OUTPUT, Outcome};
+use super::outcome::Outcome;
 use super::tls;
+use crate::defaults::{MAX_PROBE_OUTPUT, PROBE_USER_AGENT};
 
 /// More redirects than this are a failure.
 const MAX_REDIRECTS: usize = 10;
-/// What a probe calls itself; upstream's name, because servers look for it.
-const PROBE_USER_AGENT: &str = concat!("kube-probe/", "1.36");
+/// What is said of a server that was asked by TLS and answered without.
+pub(crate) const NO_TLS: &str = "server gave HTTP response to HTTPS client";
 
 /// What to ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +117,13 @@ async fn request(
     let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
     let stream = TcpStream::connect((host, port)).await.map_err(text)?;
     if secure {
-        let stream = tls::connect(host, stream).await.map_err(text)?;
+        let stream = tls::connect(host, stream).await.map_err(|error| {
+            if tls::is_none(&error) {
+                NO_TLS.to_owned()
+            } else {
+                text(error)
+            }
+        })?;
         send(stream, uri, headers, connections).await
     } else {
         send(stream, uri, headers, connections).await
@@ -211,7 +218,7 @@ fn resolve(from: &Uri, location: &str) -> Result<Uri, String> {
 
 /// The beginning of the body. A longer one is not read on, and one that breaks off is not an error.
 async fn read_body(response: Response<Incoming>) -> Vec<u8> {
-    let mut body = Limited::new(response.into_body(), MAX_OUTPUT);
+    let mut body = Limited::new(response.into_body(), MAX_PROBE_OUTPUT);
     let mut read = Vec::new();
     while let Some(Ok(frame)) = body.frame().await {
         if let Ok(data) = frame.into_data() {

@@ -11,7 +11,7 @@ mod target;
 mod tcp_socket;
 mod tls;
 
-pub(crate) use http_get::attempt as http_get_attempt;
+pub(crate) use http_get::{HttpGet, NO_TLS, attempt as http_get_attempt};
 pub use outcome::Outcome;
 pub(crate) use runner::{ProbeReport, RunningProbe, run};
 pub(crate) use target::of_http_get;

@@ -33,6 +33,3 @@ impl Outcome {
         }
     }
 }
-
-/// A longer answer or output is cut here.
-pub(super) const MAX_OUTPUT: usize = 10 << 10;

@@ -12,11 +12,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::outcome::Outcome;
 use super::target::{self, Action, Target};
 use super::{exec, grpc, http_get, tcp_socket};
+use crate::defaults::{MAX_PROBE_RETRIES, PROBE_PERIOD_SECONDS};
 use crate::plan::ProbeKind;
 use crate::probe::{Outcome as Counted, Threshold};
 
-/// An attempt that could not be made is made again, so often in all.
-const ATTEMPTS: usize = 3;
 /// The first of the early attempts comes so long after the first attempt; each next one waits twice as long.
 const EARLY_ATTEMPT: Duration = Duration::from_millis(100);
 
@@ -55,10 +54,10 @@ pub(crate) async fn run(
     engine: Arc<dyn Engine>,
     reports: mpsc::UnboundedSender<ProbeReport>,
 ) {
-    let period = running
-        .period
-        .unwrap_or_else(|| seconds(running.probe.period_seconds, 10).max(Duration::from_secs(1)));
-    let delay = seconds(running.probe.initial_delay_seconds, 0);
+    let period = running.period.unwrap_or_else(|| {
+        seconds(running.probe.period_seconds.or(Some(PROBE_PERIOD_SECONDS))).max(Duration::from_secs(1))
+    });
+    let delay = seconds(running.probe.initial_delay_seconds);
     sleep(delay.saturating_sub(running.running_for)).await;
     let mut threshold = Threshold::new(&running.probe, running.kind, running.verdict);
     let mut next = Instant::now();
@@ -144,7 +143,8 @@ async fn attempt(running: &RunningProbe, engine: &dyn Engine) -> Outcome {
         Err(message) => return Outcome::Error(message),
     };
     let mut outcome = Outcome::Error(String::new());
-    for _ in 0..ATTEMPTS {
+    // One that could not be made is made again.
+    for _ in 0..MAX_PROBE_RETRIES {
         outcome = attempt_once(&running.id, &target, engine).await;
         if outcome.counts_as().is_some() {
             break;
@@ -179,10 +179,7 @@ impl RunningProbe {
     }
 }
 
-fn seconds(value: Option<i32>, default: u64) -> Duration {
-    Duration::from_secs(
-        value
-            .and_then(|seconds| u64::try_from(seconds).ok())
-            .unwrap_or(default),
-    )
+fn seconds(value: Option<i32>) -> Duration {
+    let seconds = value.and_then(|seconds| u64::try_from(seconds).ok());
+    Duration::from_secs(seconds.unwrap_or(0))
 }

@@ -9,6 +9,7 @@ use berth_cri::cgroups::{Hierarchies, is_machines_root};
 
 use super::Host;
 use crate::plan::NodeFacts;
+use crate::resources::hugepage_size;
 
 /// The facts of this machine, for a node at the places of `host`.
 pub(super) async fn gather(host: &Host) -> NodeFacts {
@@ -31,7 +32,8 @@ pub(super) async fn gather(host: &Host) -> NodeFacts {
         allowed_sysctls: host.allowed_sysctls.clone(),
         without_cgroups: host.without_cgroups,
         lacking: host.lacking,
-        swap_accounting: swap_accounting(&read("/proc/self/mountinfo")),
+        swap_accounting: swap_accounting(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup")),
+        huge_page_sizes: huge_page_sizes(Path::new("/sys/kernel/mm/hugepages")),
         ..NodeFacts::default()
     }
 }
@@ -95,23 +97,38 @@ fn parse_resolv_conf(text: &str) -> DnsConfig {
     dns
 }
 
-/// v2 has it wherever the kernel has swap; v1 shows it as a file of its memory hierarchy.
-fn swap_accounting(mountinfo: &str) -> bool {
-    let memory = |line: &&str| {
-        line.split_once(" - cgroup ").is_some_and(|(_, rest)| {
-            rest.split(' ')
-                .next_back()
-                .is_some_and(|options| options.split(',').any(|option| option == "memory"))
-        })
+/// v1 shows it as a file of its memory hierarchy, v2 as one of every group but the root, which has no limits.
+fn swap_accounting(mountinfo: &str, own_groups: &str) -> bool {
+    let line = |of: &dyn Fn(&str) -> bool| {
+        let found = mountinfo
+            .lines()
+            .find(|line| line.split_once(" - ").is_some_and(|(_, rest)| of(rest)));
+        found.and_then(|line| line.split(' ').nth(4)).map(Path::new)
     };
-    match mountinfo
-        .lines()
-        .find(memory)
-        .and_then(|line| line.split(' ').nth(4))
-    {
-        Some(mount) => Path::new(mount).join("memory.memsw.limit_in_bytes").exists(),
-        None => Path::new("/proc/swaps").exists(),
+    let has_memory = |rest: &str| {
+        let options = rest.split(' ').next_back().unwrap_or_default();
+        rest.starts_with("cgroup ") && options.split(',').any(|option| option == "memory")
+    };
+    if let Some(mount) = line(&has_memory) {
+        return mount.join("memory.memsw.limit_in_bytes").exists();
     }
+    let Some(mount) = line(&|rest| rest.starts_with("cgroup2 ")) else {
+        return false;
+    };
+    let has_limit = |group: &Path| group.join("memory.swap.max").exists();
+    let own = own_groups.lines().find_map(|line| line.strip_prefix("0::/"));
+    let mut others = std::fs::read_dir(mount).into_iter().flatten().flatten();
+    own.is_some_and(|own| has_limit(&mount.join(own))) || others.any(|group| has_limit(&group.path()))
+}
+
+/// The sizes of huge pages by the names that control groups have for them: `hugepages-2048kB` is `2MB`.
+fn huge_page_sizes(directory: &Path) -> BTreeSet<String> {
+    let names = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let size = |name: std::ffi::OsString| {
+        let kib = name.to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?;
+        hugepage_size(&format!("{kib}Ki"))
+    };
+    names.filter_map(|entry| size(entry.file_name())).collect()
 }
 
 #[cfg(test)]
@@ -132,5 +149,40 @@ mod tests {
     fn memory_is_read() {
         assert_eq!(memory_bytes("MemTotal:       16 kB\nMemFree: 1 kB\n"), 16384);
         assert_eq!(memory_bytes(""), 0);
+    }
+
+    #[test]
+    fn swap_is_limited_where_a_group_has_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().display();
+        let v2 = format!("30 23 0:26 / {root} rw shared:4 - cgroup2 cgroup2 rw\n");
+        let v1 = format!("30 23 0:26 / {root} rw shared:4 - cgroup cgroup rw,memory\n{v2}");
+        for group in ["own/deep", "other"] {
+            std::fs::create_dir_all(dir.path().join(group)).unwrap();
+        }
+        let own = "1:memory:/x\n0::/own/deep\n";
+        assert!(!swap_accounting(&v2, own));
+        assert!(!swap_accounting("", own));
+        std::fs::write(dir.path().join("own/deep/memory.swap.max"), "").unwrap();
+        assert!(swap_accounting(&v2, own));
+        assert!(!swap_accounting(&v2, "0::/\n"));
+        std::fs::write(dir.path().join("other/memory.swap.max"), "").unwrap();
+        assert!(
+            swap_accounting(&v2, "0::/\n"),
+            "any group tells it of those that will be made"
+        );
+        assert!(!swap_accounting(&v1, own));
+        std::fs::write(dir.path().join("memory.memsw.limit_in_bytes"), "").unwrap();
+        assert!(swap_accounting(&v1, own));
+    }
+
+    #[test]
+    fn sizes_of_huge_pages_are_named_as_control_groups_do() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["hugepages-2048kB", "hugepages-1048576kB", "hugepages-64kB", "x"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let sizes = huge_page_sizes(dir.path());
+        assert_eq!(sizes.into_iter().collect::<Vec<_>>(), ["1GB", "2MB", "64KB"]);
     }
 }

@@ -208,7 +208,10 @@ fn sentence(event: &PodEvent) -> Option<(Option<u8>, String)> {
         | EventReason::ResizeInfeasible
         | EventReason::FailedPostStartHook
         | EventReason::FailedPreStopHook => (Some(RED), about()),
-        EventReason::BackOff | EventReason::Unhealthy | EventReason::ProbeWarning => (Some(YELLOW), about()),
+        EventReason::BackOff
+        | EventReason::Unhealthy
+        | EventReason::ProbeWarning
+        | EventReason::LifecycleHTTPFallback => (Some(YELLOW), about()),
     })
 }
 

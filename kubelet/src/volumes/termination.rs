@@ -7,20 +7,17 @@ use std::path::Path;
 use berth_cri::ContainerStatus;
 
 use super::PodDir;
+use crate::defaults::{
+    MAX_CONTAINER_TERMINATION_MESSAGE_LENGTH, MAX_CONTAINER_TERMINATION_MESSAGE_LOG_LENGTH,
+    MAX_CONTAINER_TERMINATION_MESSAGE_LOG_LINES,
+};
 use crate::logs::LineJoiner;
-
-/// The most that is taken from the file.
-const MAX_MESSAGE: u64 = 4096;
-/// The most that is taken from the log's end.
-const MAX_LOG_BYTES: u64 = 2048;
-/// The most lines that are taken from the log's end.
-const MAX_LOG_LINES: usize = 80;
 
 /// The termination message of an ended container: what it wrote to its file, or, if it failed and wrote nothing and
 /// `fallback_to_logs` (`FallbackToLogsOnError`), the end of its log.
 pub fn termination_message(dir: &PodDir, status: &ContainerStatus, fallback_to_logs: bool) -> String {
     let file = dir.termination_log(&status.config.name, status.config.attempt);
-    let message = read_start(&file, MAX_MESSAGE).unwrap_or_default();
+    let message = read_start(&file, MAX_CONTAINER_TERMINATION_MESSAGE_LENGTH).unwrap_or_default();
     if !message.is_empty() || !fallback_to_logs || status.exit_code == 0 {
         return String::from_utf8_lossy(&message).into_owned();
     }
@@ -52,7 +49,8 @@ fn log_end(path: &Path) -> io::Result<String> {
     let mut file = open(path)?;
     let length = file.metadata()?.len();
     // Each line has some fifty bytes that are not text; a whole line is skipped at the cut.
-    let window = 2 * MAX_LOG_BYTES + 64 * MAX_LOG_LINES as u64;
+    let window = (2 * MAX_CONTAINER_TERMINATION_MESSAGE_LOG_LENGTH
+        + 64 * MAX_CONTAINER_TERMINATION_MESSAGE_LOG_LINES) as u64;
     let start = length.saturating_sub(window);
     file.seek(SeekFrom::Start(start))?;
     let mut bytes = Vec::new();
@@ -66,7 +64,11 @@ fn log_end(path: &Path) -> io::Result<String> {
         .map(|line| line.text)
         .collect();
     lines.extend(joiner.finish().into_iter().map(|line| line.text));
-    let last = lines.split_off(lines.len().saturating_sub(MAX_LOG_LINES));
+    let last = lines.split_off(
+        lines
+            .len()
+            .saturating_sub(MAX_CONTAINER_TERMINATION_MESSAGE_LOG_LINES),
+    );
     let mut text = String::new();
     for line in last {
         text.push_str(&String::from_utf8_lossy(&line));
@@ -74,7 +76,7 @@ fn log_end(path: &Path) -> io::Result<String> {
     }
     let mut cut = text
         .len()
-        .saturating_sub(usize::try_from(MAX_LOG_BYTES).unwrap_or(usize::MAX));
+        .saturating_sub(MAX_CONTAINER_TERMINATION_MESSAGE_LOG_LENGTH);
     while !text.is_char_boundary(cut) {
         cut += 1;
     }

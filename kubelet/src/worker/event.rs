@@ -75,6 +75,8 @@ pub enum EventReason {
     FailedPostStartHook,
     /// A preStop hook failed.
     FailedPreStopHook,
+    /// A hook that asks by HTTPS found a server without TLS, and asked without.
+    LifecycleHTTPFallback,
     /// A container is ready, or the pod if no container is named.
     Ready,
     /// A container is not ready any more, or the pod.
@@ -121,6 +123,7 @@ impl EventReason {
                 | Self::ResizeError
                 | Self::FailedPostStartHook
                 | Self::FailedPreStopHook
+                | Self::LifecycleHTTPFallback
         )
     }
 }

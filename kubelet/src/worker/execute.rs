@@ -254,8 +254,11 @@ impl Job {
         let limit = Some(*self.deadline.borrow())
             .filter(|&at| at != 0)
             .map(|at| self.node.clock.until(at));
+        let reporter = &self.reporter;
+        let fell_back =
+            |message: String| reporter.container(EventReason::LifecycleHTTPFallback, name, message);
         let outcome = tokio::select! {
-            outcome = lifecycle::run(&hook, self.node.engine.as_ref(), limit) => outcome,
+            outcome = lifecycle::run(&hook, self.node.engine.as_ref(), limit, &fell_back) => outcome,
             () = over(&self.node, &mut self.deadline) => {
                 HookOutcome::Failed("the hook did not end within the grace period".to_owned())
             }
