@@ -9,6 +9,7 @@ mod cri;
 mod daemon;
 mod examples;
 mod explain;
+mod files;
 mod image;
 mod image_gc;
 mod manual;

@@ -1,19 +1,18 @@
 //! `berth run`: pods from manifests, in the foreground.
 
-use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use berth_cri::LocalEngine;
 use berth_kubelet::admission::AllowedSysctls;
 use berth_kubelet::backoff::Backoff;
-use berth_kubelet::claims::{ClaimStore, Made};
-use berth_kubelet::manifest::{self, InputError, Manifest, Options, Source};
+use berth_kubelet::manifest::Manifest;
 use berth_kubelet::standalone::{self, Format, Host, Taken, Workload};
 use clap::Args;
 
 use crate::builtin_image;
+use crate::files::{Files, make_claims};
 use crate::pods::{caller, host_with, on_this_thread, show_first_pulls};
 use crate::preflight;
 use crate::root::{EngineOptions, Root};
@@ -23,10 +22,8 @@ use crate::runtime::{self, Runtime, RuntimeArgs};
 /// Run pods from manifests until they end, or until Ctrl-C ends them
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
-    /// YAML or JSON files with Pods, ConfigMaps, Secrets, PersistentVolumeClaims and PersistentVolumes; `-` is standard
-    /// input
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    files: Files,
 
     /// Only warn of fields that are unknown or not supported, and leave them out
     #[arg(long)]
@@ -87,12 +84,12 @@ impl RunArgs {
 
 /// Runs the pods. The error is a message for the person who typed the command.
 pub(crate) fn run(args: &RunArgs, root: &Root, cgroup_root: &Path) -> Result<ExitCode, String> {
-    let manifest = load(&args.files, args.lenient, root)?;
+    let manifest = args.files.load(args.lenient, root)?;
     for warning in &manifest.warnings {
         eprintln!("warning: {warning}");
     }
     if manifest.pods.is_empty() {
-        return Err(format!("There is no Pod in {}.", names(&args.files)));
+        return Err(format!("There is no Pod in {}.", args.files));
     }
     preflight::check()?;
     if let Some(why) = Rootless::here().as_ref().and_then(Rootless::alone) {
@@ -196,93 +193,4 @@ async fn tidy_network(engine: &LocalEngine) {
     for advice in engine.network_advice().await {
         eprintln!("warning: {advice}");
     }
-}
-
-/// Reads manifests; the error is a message for the person who typed the command.
-pub(crate) fn load(files: &[PathBuf], lenient: bool, root: &Root) -> Result<Manifest, String> {
-    let manifest = read_all(files, lenient, root)?;
-    if manifest.pods.is_empty() && manifest.claims.is_empty() {
-        return Err(format!(
-            "There is no Pod and no PersistentVolumeClaim in {}.",
-            names(files)
-        ));
-    }
-    Ok(manifest)
-}
-
-/// The same; files that have only ConfigMaps and Secrets will do.
-pub(crate) fn load_any(files: &[PathBuf], lenient: bool, root: &Root) -> Result<Manifest, String> {
-    let manifest = read_all(files, lenient, root)?;
-    let objects = &manifest.objects;
-    let without = objects.config_maps.is_empty() && objects.secrets.is_empty();
-    if manifest.pods.is_empty() && manifest.claims.is_empty() && without {
-        return Err(format!(
-            "There is no Pod, ConfigMap, Secret or PersistentVolumeClaim in {}.",
-            names(files)
-        ));
-    }
-    Ok(manifest)
-}
-
-fn read_all(files: &[PathBuf], lenient: bool, root: &Root) -> Result<Manifest, String> {
-    let mut texts = Vec::new();
-    for file in files {
-        texts.push((file.display().to_string(), read(file)?));
-    }
-    let sources: Vec<Source<'_>> = texts.iter().map(|(name, text)| Source { name, text }).collect();
-    let node = root.lib.display().to_string();
-    let claims = ClaimStore::new(&root.kubelet)
-        .list()
-        .map_err(|error| format!("{error}."))?;
-    let options = Options {
-        lenient,
-        node: &node,
-        claims: &claims,
-        user: Rootless::rules(),
-    };
-    manifest::load(&sources, options).map_err(|errors| errors.to_string())
-}
-
-fn names(files: &[PathBuf]) -> String {
-    let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-    names.join(", ")
-}
-
-/// Makes the claims of manifests; a line for each, as kubectl says it. A dry run only says it.
-pub(crate) fn make_claims(manifest: &Manifest, root: &Root, dry_run: bool) -> Result<Vec<String>, String> {
-    let store = ClaimStore::new(&root.kubelet);
-    let made = if dry_run {
-        store.compare_all(&manifest.claims, &manifest.volumes)
-    } else {
-        store.make_all(&manifest.claims, &manifest.volumes)
-    };
-    let line = |(name, made): (String, Made)| {
-        let name = name.strip_prefix("default/").unwrap_or(&name);
-        let word = match made {
-            Made::Created => "created",
-            Made::Unchanged => "unchanged",
-            Made::Changed => "configured",
-        };
-        let dry = if dry_run { " (dry run)" } else { "" };
-        format!("persistentvolumeclaim/{name} {word}{dry}")
-    };
-    Ok(made
-        .map_err(|error| format!("{error}."))?
-        .into_iter()
-        .map(line)
-        .collect())
-}
-
-fn read(file: &Path) -> Result<String, String> {
-    if file != Path::new("-") {
-        let read = std::fs::File::open(file)
-            .map_err(InputError::from)
-            .and_then(manifest::read);
-        return read.map_err(|error| format!("{}: {error}", file.display()));
-    }
-    let stdin = std::io::stdin();
-    if stdin.is_terminal() {
-        eprintln!("Reading a manifest from the terminal; end it with Ctrl-D.");
-    }
-    manifest::read(stdin.lock()).map_err(|error| format!("Standard input: {error}"))
 }

@@ -1,27 +1,22 @@
 //! `berth apply` and `berth validate`: manifests and the pods that are to be as they say.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
+use berth_kubelet::spec;
 use berth_kubelet::standalone::{Applied, AppliedObject, Workload};
 use clap::Args;
 
-use super::{caller, on_this_thread, show_first_pulls};
+use super::{caller, on_this_thread, show_first_pulls, show_pulls_again};
+use crate::files::{Files, make_claims};
 use crate::preflight;
 use crate::root::Root;
-use crate::run::{load_any, make_claims};
 
 /// Make pods what manifests say: change what can be changed while a pod runs, and make it anew for the rest
 #[derive(Args, Debug)]
 pub(crate) struct ApplyArgs {
-    /// YAML or JSON files with Pods, ConfigMaps, Secrets, PersistentVolumeClaims and PersistentVolumes; `-` is standard
-    /// input
-    #[arg(required_unless_present = "filename", value_name = "FILE")]
-    files: Vec<PathBuf>,
-
-    /// The same, as kubectl has it
-    #[arg(short, long, value_name = "FILE")]
-    filename: Vec<PathBuf>,
+    #[command(flatten)]
+    files: Files,
 
     /// Only warn of fields that are unknown or not supported, and leave them out
     #[arg(long)]
@@ -35,10 +30,8 @@ pub(crate) struct ApplyArgs {
 /// Say what is wrong with manifests, and run nothing
 #[derive(Args, Debug)]
 pub(crate) struct ValidateArgs {
-    /// YAML or JSON files with Pods, ConfigMaps, Secrets, PersistentVolumeClaims and PersistentVolumes; `-` is standard
-    /// input
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    files: Files,
 
     /// Only warn of fields that are unknown or not supported
     #[arg(long)]
@@ -47,8 +40,7 @@ pub(crate) struct ValidateArgs {
 
 /// Applies.
 pub(crate) fn apply(args: &ApplyArgs, root: &Root, cgroup_root: &Path) -> Result<ExitCode, String> {
-    let files: Vec<PathBuf> = args.files.iter().chain(&args.filename).cloned().collect();
-    let manifest = load_any(&files, args.lenient, root)?;
+    let manifest = args.files.load_any(args.lenient, root)?;
     for warning in &manifest.warnings {
         eprintln!("warning: {warning}");
     }
@@ -61,9 +53,16 @@ pub(crate) fn apply(args: &ApplyArgs, root: &Root, cgroup_root: &Path) -> Result
     let caller = caller(root, cgroup_root);
     on_this_thread(async {
         let mut failed = false;
+        let mut failures = Vec::new();
         let mut begun = Workload::default();
+        let mut renewed = Vec::new();
         for (_, pod) in &manifest.pods {
             let name = format!("pod/{}", pod.metadata.name.as_deref().unwrap_or_default());
+            let full_name = format!("{}/{}", spec::namespace(pod), spec::name(pod));
+            let renewed_by = caller.places().with_another_image(pod);
+            let counts = caller
+                .places()
+                .restart_counts(&full_name, |name| renewed_by.iter().any(|one| one == name));
             let applied = if args.dry_run {
                 let applied = caller.compare(pod, &manifest.objects).await;
                 applied.map(|applied| (applied, None))
@@ -76,10 +75,20 @@ pub(crate) fn apply(args: &ApplyArgs, root: &Root, cgroup_root: &Path) -> Result
                 };
                 caller.apply(pod, &manifest.objects, say).await
             };
-            let (applied, unsettled) = applied.map_err(|error| error.to_string())?;
+            // The others are what the files say all the same.
+            let (applied, unsettled) = match applied {
+                Ok(applied) => applied,
+                Err(error) => {
+                    failures.push(error.to_string());
+                    continue;
+                }
+            };
             println!("{name} {}", said(&applied, args.dry_run));
             if !args.dry_run && matches!(applied, Applied::Created | Applied::Replaced(_)) {
                 begun.pods.push(pod.clone());
+            }
+            if !args.dry_run && matches!(applied, Applied::Configured(_)) {
+                renewed.push((full_name, counts));
             }
             if let Some(unsettled) = unsettled {
                 eprintln!("{name}: {}", unsettled.message);
@@ -92,6 +101,12 @@ pub(crate) fn apply(args: &ApplyArgs, root: &Root, cgroup_root: &Path) -> Result
             failed |= !tell(&name, &applied, args.dry_run);
         }
         show_first_pulls(root, &caller, &begun).await;
+        for (pod, counts) in &renewed {
+            show_pulls_again(root, &caller, pod, counts).await;
+        }
+        if !failures.is_empty() {
+            return Err(failures.join("\nberth: "));
+        }
         Ok(if failed {
             ExitCode::FAILURE
         } else {
@@ -142,7 +157,7 @@ fn tell(name: &str, applied: &AppliedObject, dry_run: bool) -> bool {
 
 /// Validates. Exit code 1 if `berth run` would refuse them.
 pub(crate) fn validate(args: &ValidateArgs, root: &Root) -> Result<ExitCode, String> {
-    let manifest = load_any(&args.files, args.lenient, root)?;
+    let manifest = args.files.load_any(args.lenient, root)?;
     for warning in &manifest.warnings {
         eprintln!("warning: {warning}");
     }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use berth_kubelet::defaults::DEFAULT_NAMESPACE;
 use berth_kubelet::harmless;
 use berth_kubelet::standalone::{EventLine, View, short_age};
 use clap::Args;
@@ -17,7 +18,7 @@ pub(crate) struct EventsArgs {
     /// The pod: NAME or NAMESPACE/NAME; without it, all of them
     pod: Option<String>,
 
-    /// The pod's namespace
+    /// The pod's namespace; without a pod, all of it
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
 
@@ -52,6 +53,13 @@ pub(crate) fn events(args: &EventsArgs, root: &Root) -> Result<ExitCode, String>
     // A list is one when all of it is there.
     let mut list = Vec::new();
     let print = |event: EventLine| {
+        if args
+            .namespace
+            .as_ref()
+            .is_some_and(|namespace| *namespace != event.namespace)
+        {
+            return true;
+        }
         let value = || serde_json::to_value(&event).unwrap_or_default();
         let text = match &args.output {
             View::Table | View::Wide => format!("{}\n", row(&event, args.follow)),
@@ -85,7 +93,12 @@ fn row(event: &EventLine, follow: bool) -> String {
         .container
         .as_deref()
         .map_or_else(String::new, |name| format!("/{name}"));
-    let object = format!("pod/{}{container}", event.pod);
+    // As it is named to other commands.
+    let namespace = match event.namespace.as_str() {
+        DEFAULT_NAMESPACE => String::new(),
+        other => format!("{other}/"),
+    };
+    let object = format!("pod/{namespace}{}{container}", event.pod);
     harmless::line(&format!(
         "{when:<10} {:<8} {:<24} {object:<32} {}",
         event.kind, event.reason, event.message

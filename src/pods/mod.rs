@@ -18,7 +18,9 @@ mod status;
 mod stop;
 mod top;
 mod wait;
+mod which;
 
+use berth_kubelet::defaults::DEFAULT_NAMESPACE;
 use berth_kubelet::standalone::{CallError, Finished};
 use clap::Args;
 
@@ -33,7 +35,7 @@ pub(crate) use inspect::{InspectArgs, inspect};
 pub(crate) use logs::{LogsArgs, logs};
 pub(crate) use port_forward::{PortForwardArgs, port_forward};
 pub(crate) use ps::{PsArgs, ps};
-pub(crate) use pulls::show_first_pulls;
+pub(crate) use pulls::{show_first_pulls, show_pulls_again};
 pub(crate) use restart::{RestartArgs, restart};
 pub(crate) use stats::{StatsArgs, stats};
 pub(crate) use status::{StatusArgs, status};
@@ -60,15 +62,29 @@ impl PodArg {
     }
 }
 
-/// A pod's name with the namespace that was given apart.
+/// A pod's name with the namespace that was given apart. One of another namespace is not in that, and won't be found there.
 fn in_namespace(pod: &str, namespace: Option<&str>) -> String {
-    match namespace {
-        Some(namespace) => {
-            let name = pod.rsplit_once('/').map_or(pod, |(_, name)| name);
-            format!("{namespace}/{name}")
-        }
-        None => pod.to_owned(),
-    }
+    let Some(namespace) = namespace else {
+        return pod.to_owned();
+    };
+    let own = format!("{namespace}/");
+    let name = ["pod/", "pods/", "po/"]
+        .iter()
+        .find_map(|kind| pod.strip_prefix(kind));
+    let name = name.unwrap_or(pod);
+    format!("{own}{}", name.strip_prefix(&own).unwrap_or(name))
+}
+
+/// A pod's name without what need not be said.
+fn shown(pod: &str) -> &str {
+    let name = ["pod/", "pods/", "po/"]
+        .iter()
+        .find_map(|kind| pod.strip_prefix(kind));
+    let name = name.unwrap_or(pod);
+    let short = name
+        .strip_prefix(DEFAULT_NAMESPACE)
+        .and_then(|rest| rest.strip_prefix('/'));
+    short.unwrap_or(name)
 }
 
 /// Runs a command that waits for several things at a time.
@@ -94,5 +110,34 @@ fn exit_code(finished: Result<Finished, CallError>) -> Result<u8, String> {
             Err("Who runs the pod has ended, so that how the command ends can't be known.".into())
         }
         Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_may_be_given_apart() {
+        for (pod, namespace, meant) in [
+            ("web", None, "web"),
+            ("shop/web", None, "shop/web"),
+            ("web", Some("shop"), "shop/web"),
+            ("pod/web", Some("shop"), "shop/web"),
+            ("shop/web", Some("shop"), "shop/web"),
+            ("pod/shop/web", Some("shop"), "shop/web"),
+            // Never another pod than the one that is named.
+            ("other/web", Some("shop"), "shop/other/web"),
+        ] {
+            assert_eq!(in_namespace(pod, namespace), meant, "{pod} {namespace:?}");
+        }
+        for (pod, short) in [
+            ("web", "web"),
+            ("pod/web", "web"),
+            ("default/web", "web"),
+            ("pod/shop/web", "shop/web"),
+        ] {
+            assert_eq!(shown(pod), short);
+        }
     }
 }

@@ -1,10 +1,9 @@
 //! `berth port-forward`: local ports that lead to a pod's loopback.
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
-use berth_kubelet::standalone::{forward, parse_ports};
+use berth_kubelet::standalone::{LocalAddress, forward, parse_ports};
 use clap::Args;
 
 use super::{PodArg, caller, on_this_thread};
@@ -20,9 +19,14 @@ pub(crate) struct PortForwardArgs {
     #[arg(required = true, value_name = "PORTS")]
     ports: Vec<String>,
 
-    /// Listen on these addresses instead of the loopback ones
-    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
-    address: Vec<IpAddr>,
+    /// Listen on these addresses; localhost is 127.0.0.1 and, where there is IPv6, ::1
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        value_delimiter = ',',
+        default_value = "localhost"
+    )]
+    address: Vec<LocalAddress>,
 }
 
 /// Forwards.

@@ -20,8 +20,12 @@ pub(crate) struct PsArgs {
     all: bool,
 
     /// Only those of this namespace; without it, those of all
-    #[arg(short, long, value_name = "NAMESPACE")]
+    #[arg(short, long, value_name = "NAMESPACE", conflicts_with = "all_namespaces")]
     namespace: Option<String>,
+
+    /// Those of all namespaces, as without --namespace
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
 
     /// Only those with such labels: app=web,tier!=front or 'tier in (a, b)'
     #[arg(
@@ -54,7 +58,7 @@ pub(crate) fn ps(args: &PsArgs, root: &Root) -> Result<ExitCode, String> {
     let view = if args.quiet { &View::Name } else { &args.output };
     let listing = Listing {
         all: args.all,
-        namespace: args.namespace.clone(),
+        namespace: args.namespace.clone().filter(|_| !args.all_namespaces),
         names: args.pods.iter().map(|pod| in_namespace(pod, namespace)).collect(),
         selector: args.selector.clone(),
         wide: *view == View::Wide,

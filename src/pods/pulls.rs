@@ -1,4 +1,6 @@
-//! Showing how images come to pods that the daemon was just given.
+//! Showing how images come to pods that the daemon was just given, and to containers that are started anew.
+
+use std::collections::BTreeMap;
 
 use berth_images::Store;
 use berth_kubelet::standalone::{Bars, Caller, Workload};
@@ -15,5 +17,36 @@ pub(crate) async fn show_first_pulls(root: &Root, caller: &Caller, workload: &Wo
     if !to_pull.is_empty() {
         // It is only for the eye.
         let _ = caller.show_first_pulls(workload, to_pull, &bars).await;
+    }
+}
+
+/// The same of containers that are just being started anew, until each of them was started once more than `before`.
+pub(crate) async fn show_pulls_again(
+    root: &Root,
+    caller: &Caller,
+    pod: &str,
+    before: &BTreeMap<String, i32>,
+) {
+    let (Some(bars), Ok(store), Ok(mut now)) = (
+        Bars::on_terminal(),
+        Store::open(&root.images()),
+        caller.places().pod(pod),
+    ) else {
+        return;
+    };
+    if let Some(spec) = &mut now.spec {
+        spec.containers
+            .retain(|container| before.contains_key(&container.name));
+        let init = spec.init_containers.iter_mut();
+        init.for_each(|all| all.retain(|container| before.contains_key(&container.name)));
+    }
+    let workload = Workload {
+        pods: vec![now],
+        ..Workload::default()
+    };
+    let to_pull = workload.to_pull(|image| matches!(store.find(image), Ok(Some(_))));
+    if !to_pull.is_empty() {
+        // It is only for the eye.
+        let _ = caller.show_pulls_again(pod, to_pull, before, &bars).await;
     }
 }

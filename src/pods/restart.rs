@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use berth_kubelet::standalone::CallError;
 use clap::Args;
 
-use super::{PodArg, caller, on_this_thread};
+use super::{PodArg, caller, on_this_thread, show_pulls_again};
 use crate::root::Root;
 
 /// Start running containers of a pod anew, in their grace period and without a back-off
@@ -41,8 +41,12 @@ pub(crate) fn restart(args: &RestartArgs, root: &Root, cgroup_root: &Path) -> Re
                 "No such container of pod {pod} runs, so there is none to start anew."
             )));
         }
+        let before = caller
+            .places()
+            .restart_counts(&pod, |name| names.iter().any(|one| one == name));
         caller.restart(&pod, names.clone()).await?;
         names.iter().for_each(|name| println!("{name}"));
+        show_pulls_again(root, &caller, &pod, &before).await;
         Ok(())
     })?
     .map_err(|error| error.to_string())?;

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use berth_kubelet::standalone::{Caller, Meter, Usage, View, binary_bytes, table, terminal_size};
+use berth_kubelet::standalone::{Caller, Meter, Selector, Usage, View, binary_bytes, table, terminal_size};
 use clap::Args;
 
-use super::{caller, in_namespace, on_this_thread};
+use super::{caller, on_this_thread, which};
 use crate::root::Root;
 
 /// Between two looks.
@@ -21,9 +21,13 @@ pub(crate) struct StatsArgs {
     #[arg(value_name = "POD")]
     pods: Vec<String>,
 
-    /// The pods' namespace
+    /// The pods' namespace; without pods, all of it
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
+
+    /// Those with such labels: app=web,tier!=front or 'tier in (a, b)'
+    #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "pods")]
+    selector: Option<Selector>,
 
     /// Once; processor time is what is used in a second
     #[arg(long)]
@@ -56,16 +60,11 @@ pub(crate) fn stats(args: &StatsArgs, root: &Root, cgroup_root: &Path) -> Result
 }
 
 async fn look(args: &StatsArgs, caller: &Caller, meter: &mut Meter) -> Result<Vec<Usage>, String> {
-    let pods = if args.pods.is_empty() {
-        caller.places().names().map_err(|error| error.to_string())?
-    } else {
-        let named = |pod: &String| in_namespace(pod, args.namespace.as_deref());
-        args.pods.iter().map(named).collect()
-    };
+    let (places, namespace) = (caller.places(), args.namespace.as_deref());
+    let pods = which::names(places, &args.pods, args.selector.as_ref(), namespace)?;
     // One that is named has to be there.
-    for pod in &args.pods {
-        let name = in_namespace(pod, args.namespace.as_deref());
-        caller.places().pod(&name).map_err(|error| error.to_string())?;
+    for pod in pods.iter().filter(|_| !args.pods.is_empty()) {
+        places.pod(pod).map_err(|error| error.to_string())?;
     }
     meter.look(caller, &pods).await.map_err(|error| error.to_string())
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use berth_kubelet::standalone::{self, Caller};
 use clap::Args;
 
-use super::{caller, host, host_with, in_namespace, on_this_thread};
+use super::which::Which;
+use super::{caller, host, host_with, on_this_thread};
 use crate::preflight;
 use crate::root::{EngineOptions, Root};
 use crate::runtime;
@@ -15,13 +16,8 @@ use crate::runtime;
 /// End pods and remove them, as Ctrl-C at their `berth run` would
 #[derive(Args, Debug)]
 pub(crate) struct StopArgs {
-    /// The pods: NAME or NAMESPACE/NAME
-    #[arg(required_unless_present = "all", value_name = "POD")]
-    pods: Vec<String>,
-
-    /// Every pod of this node
-    #[arg(short, long, conflicts_with = "pods")]
-    all: bool,
+    #[command(flatten)]
+    which: Which,
 
     /// The pods' namespace
     #[arg(short, long, value_name = "NAMESPACE")]
@@ -36,16 +32,11 @@ pub(crate) struct StopArgs {
     no_wait: bool,
 }
 
-/// Remove pods that have ended
+/// Remove pods that have ended; of all, or of those with some labels, those that have
 #[derive(Args, Debug)]
 pub(crate) struct RmArgs {
-    /// The pods: NAME or NAMESPACE/NAME
-    #[arg(required_unless_present = "all", value_name = "POD")]
-    pods: Vec<String>,
-
-    /// Every pod of this node that has ended; with --force every pod
-    #[arg(short, long, conflicts_with = "pods")]
-    all: bool,
+    #[command(flatten)]
+    which: Which,
 
     /// The pods' namespace
     #[arg(short, long, value_name = "NAMESPACE")]
@@ -59,11 +50,7 @@ pub(crate) struct RmArgs {
 /// Ends pods.
 pub(crate) fn stop(args: &StopArgs, root: &Root, cgroup_root: &Path) -> Result<ExitCode, String> {
     let caller = caller(root, cgroup_root);
-    let pods = if args.all {
-        caller.places().names().map_err(|error| error.to_string())?
-    } else {
-        named(&args.pods, args.namespace.as_deref())
-    };
+    let pods = args.which.names(caller.places(), args.namespace.as_deref())?;
     let ending = Ending {
         caller: &caller,
         root,
@@ -78,12 +65,8 @@ pub(crate) fn stop(args: &StopArgs, root: &Root, cgroup_root: &Path) -> Result<E
 pub(crate) fn rm(args: &RmArgs, root: &Root, cgroup_root: &Path) -> Result<ExitCode, String> {
     let caller = caller(root, cgroup_root);
     let places = caller.places();
-    let mut pods = if args.all {
-        places.names().map_err(|error| error.to_string())?
-    } else {
-        named(&args.pods, args.namespace.as_deref())
-    };
-    if args.all && !args.force {
+    let mut pods = args.which.names(places, args.namespace.as_deref())?;
+    if !args.which.are_named() && !args.force {
         pods.retain(|pod| places.has_ended(pod).unwrap_or(false));
     }
     if !args.force {
@@ -103,10 +86,6 @@ pub(crate) fn rm(args: &RmArgs, root: &Root, cgroup_root: &Path) -> Result<ExitC
         wait: true,
     };
     ending.all(&pods)
-}
-
-fn named(pods: &[String], namespace: Option<&str>) -> Vec<String> {
-    pods.iter().map(|pod| in_namespace(pod, namespace)).collect()
 }
 
 struct Ending<'a> {

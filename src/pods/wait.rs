@@ -6,15 +6,15 @@ use std::time::Duration;
 use berth_kubelet::standalone::{Until, parse_duration};
 use clap::Args;
 
-use super::{in_namespace, on_this_thread, places};
+use super::which::Which;
+use super::{on_this_thread, places, shown};
 use crate::root::Root;
 
 /// Wait until pods are ready, gone, or anything else that their status tells
 #[derive(Args, Debug)]
 pub(crate) struct WaitArgs {
-    /// The pods: NAME or NAMESPACE/NAME
-    #[arg(required = true, value_name = "POD")]
-    pods: Vec<String>,
+    #[command(flatten)]
+    which: Which,
 
     /// The pods' namespace
     #[arg(short, long, value_name = "NAMESPACE")]
@@ -34,13 +34,21 @@ pub(crate) fn wait(args: &WaitArgs, root: &Root) -> Result<ExitCode, String> {
     let places = places(root);
     on_this_thread(async {
         let deadline = tokio::time::Instant::now() + args.timeout;
-        for pod in &args.pods {
-            let name = in_namespace(pod, args.namespace.as_deref());
-            match tokio::time::timeout_at(deadline, places.wait(&name, &args.until)).await {
+        let pods = args.which.names(&places, args.namespace.as_deref())?;
+        if pods.is_empty() {
+            return Err("There is no such pod to wait for.".to_owned());
+        }
+        for pod in &pods {
+            match tokio::time::timeout_at(deadline, places.wait(pod, &args.until)).await {
                 Ok(waited) => waited.map_err(|error| error.to_string())?,
-                Err(_) => return Err(format!("timed out waiting for the condition on pods/{pod}")),
+                Err(_) => {
+                    return Err(format!(
+                        "timed out waiting for the condition on pods/{}",
+                        shown(pod)
+                    ));
+                }
             }
-            println!("pod/{pod} condition met");
+            println!("pod/{} condition met", shown(pod));
         }
         Ok(ExitCode::SUCCESS)
     })?

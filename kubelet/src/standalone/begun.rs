@@ -1,6 +1,6 @@
 //! Showing how the images of pods come that somebody else runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::bars::Bars;
 use super::control::{CallError, Caller};
+use super::inspect::Places;
 use super::run::Workload;
 use crate::pulls::Coming;
 use crate::spec;
@@ -72,6 +73,86 @@ impl Caller {
     }
 }
 
+impl Caller {
+    /// Draws how images come to containers that are started anew, until each of them runs once more than `before`, can't, or
+    /// nothing comes.
+    ///
+    /// # Errors
+    /// Who runs the pod can't be asked.
+    pub async fn show_pulls_again(
+        &self,
+        pod: &str,
+        images: BTreeSet<String>,
+        before: &BTreeMap<String, i32>,
+        bars: &Bars,
+    ) -> Result<(), CallError> {
+        let coming = self.pulls(pod, images).await?;
+        let begun = async {
+            // One that has gone does not begin any more.
+            let _ = self
+                .places()
+                .when(pod, |pod| have_begun_again(pod, before).then_some(()))
+                .await;
+        };
+        tokio::select! {
+            () = begun => {}
+            () = nothing_comes(coming.clone()) => {}
+            () = bars.follow(coming) => {}
+        }
+        bars.clear();
+        Ok(())
+    }
+}
+
+impl Places {
+    /// How often containers of a pod were started again; of those that `wanted` wants.
+    pub fn restart_counts(&self, pod: &str, wanted: impl Fn(&str) -> bool) -> BTreeMap<String, i32> {
+        let pod = self.pod(pod).ok();
+        let counts = pod.iter().flat_map(restart_counts);
+        counts.filter(|(name, _)| wanted(name)).collect()
+    }
+
+    /// The containers that have another image in `pod` than they have now, and will be started anew for it.
+    pub fn with_another_image(&self, pod: &Pod) -> Vec<String> {
+        let images = |pod: &Pod| -> Vec<(String, Option<String>)> {
+            let all = spec::all_containers(pod);
+            all.map(|(container, _)| (container.name.clone(), container.image.clone()))
+                .collect()
+        };
+        let now = self.pod(&format!("{}/{}", spec::namespace(pod), spec::name(pod)));
+        let known = now.map(|now| images(&now)).unwrap_or_default();
+        let changed = images(pod).into_iter().filter(|own| !known.contains(own));
+        changed.map(|(name, _)| name).collect()
+    }
+}
+
+fn restart_counts(pod: &Pod) -> impl Iterator<Item = (String, i32)> {
+    all_statuses(pod).map(|status| (status.name.clone(), status.restart_count))
+}
+
+fn all_statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    let status = pod.status.iter();
+    status.flat_map(|status| {
+        let init = status.init_container_statuses.iter().flatten();
+        init.chain(status.container_statuses.iter().flatten())
+    })
+}
+
+fn have_begun_again(pod: &Pod, before: &BTreeMap<String, i32>) -> bool {
+    before.iter().all(|(name, count)| {
+        let status = all_statuses(pod).find(|status| status.name == *name);
+        status.is_none_or(|status| {
+            let reason = status.state.as_ref().and_then(|state| {
+                let waiting = state.waiting.as_ref()?;
+                waiting.reason.as_deref()
+            });
+            let waits =
+                reason.is_some_and(|reason| !matches!(reason, "ContainerCreating" | "PodInitializing"));
+            status.restart_count > *count || waits
+        })
+    })
+}
+
 impl Workload {
     /// Images that a registry will be asked for, as not all of them are here.
     pub fn to_pull(&self, is_here: impl Fn(&str) -> bool) -> BTreeSet<String> {
@@ -130,6 +211,34 @@ fn has_begun(pod: &Pod) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn containers_have_begun_again_when_all_are_counted_or_wait_for_more_than_their_making() {
+        let of = |states: [(i32, serde_json::Value); 2]| -> Pod {
+            let statuses: Vec<_> = ["a", "b"]
+                .iter()
+                .zip(states)
+                .map(|(name, (count, state))| {
+                    serde_json::json!({ "name": name, "image": "i", "imageID": "", "ready": false,
+                        "restartCount": count, "state": state })
+                })
+                .collect();
+            let status = serde_json::json!({ "containerStatuses": statuses });
+            serde_json::from_value(serde_json::json!({ "metadata": {}, "status": status })).unwrap()
+        };
+        let runs = || serde_json::json!({ "running": {} });
+        let waits = |reason: &str| serde_json::json!({ "waiting": { "reason": reason } });
+        let before = restart_counts(&of([(1, runs()), (0, runs())])).collect();
+        for (now, begun) in [
+            (of([(1, runs()), (0, runs())]), false),
+            (of([(2, runs()), (0, runs())]), false),
+            (of([(2, runs()), (1, runs())]), true),
+            (of([(2, runs()), (0, waits("ContainerCreating"))]), false),
+            (of([(2, runs()), (0, waits("ErrImagePull"))]), true),
+        ] {
+            assert_eq!(have_begun_again(&now, &before), begun, "{now:?}");
+        }
+    }
 
     #[test]
     fn a_pod_has_begun_when_it_is_more_than_being_made() {

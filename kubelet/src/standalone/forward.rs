@@ -19,6 +19,38 @@ pub struct PortPair {
     pub remote: u16,
 }
 
+/// Where connections are waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalAddress {
+    /// The loopback addresses, as many as there are: a machine may have no IPv6.
+    Localhost,
+    /// This one.
+    Address(IpAddr),
+}
+
+impl std::str::FromStr for LocalAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "localhost" => Ok(Self::Localhost),
+            _ => text
+                .parse()
+                .map(Self::Address)
+                .map_err(|_| "expected an IP address or localhost".to_owned()),
+        }
+    }
+}
+
+impl LocalAddress {
+    fn addresses(self) -> Vec<IpAddr> {
+        match self {
+            Self::Localhost => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            Self::Address(address) => vec![address],
+        }
+    }
+}
+
 /// `PORT`, `LOCAL:REMOTE` or `:REMOTE`; the pod's may be the name of a container's port.
 ///
 /// # Errors
@@ -58,7 +90,7 @@ pub async fn forward(
     caller: &Caller,
     pod: &str,
     ports: &[PortPair],
-    addresses: &[IpAddr],
+    addresses: &[LocalAddress],
     say: impl Fn(&str),
 ) -> Result<(), CallError> {
     let mut listeners = Vec::new();
@@ -102,38 +134,44 @@ async fn accept(listener: TcpListener, remote: u16) -> (TcpListener, u16, io::Re
     (listener, remote, accepted)
 }
 
-/// One address is enough: a machine may have no IPv6.
+/// The same port on every address, also if any that is free will do.
 async fn listen(
     pair: PortPair,
-    addresses: &[IpAddr],
+    addresses: &[LocalAddress],
     say: &impl Fn(&str),
 ) -> Result<Vec<(TcpListener, u16)>, CallError> {
-    let local = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-    let (addresses, all_needed) = match addresses {
-        [] => (&local[..], false),
-        given => (given, true),
-    };
     let mut listeners = Vec::new();
     let mut port = pair.local;
-    let mut failure = None;
-    for address in addresses {
-        match TcpListener::bind(SocketAddr::new(*address, port)).await {
-            Ok(listener) => {
-                let own = listener.local_addr()?;
-                // The same free port on every address.
-                port = own.port();
-                say(&format!("Forwarding from {own} -> {}", pair.remote));
-                listeners.push((listener, pair.remote));
+    for place in addresses {
+        for address in place.addresses() {
+            let address = SocketAddr::new(address, port);
+            match TcpListener::bind(address).await {
+                Ok(listener) => {
+                    let own = listener.local_addr()?;
+                    port = own.port();
+                    say(&format!("Forwarding from {own} -> {}", pair.remote));
+                    listeners.push((listener, pair.remote));
+                }
+                // One that somebody else has is none of those that may be missing: his would be the program that is reached.
+                Err(error)
+                    if place == &LocalAddress::Localhost && address.is_ipv6() && is_missing(&error) => {}
+                Err(error) => {
+                    return Err(CallError::Refused(format!(
+                        "The address {address} can't be listened on: {error}."
+                    )));
+                }
             }
-            Err(error) => failure = Some((SocketAddr::new(*address, port), error)),
         }
     }
-    match failure {
-        Some((address, error)) if all_needed || listeners.is_empty() => Err(CallError::Refused(format!(
-            "The address {address} can't be listened on: {error}."
-        ))),
-        _ => Ok(listeners),
-    }
+    Ok(listeners)
+}
+
+/// The machine has no such address.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(nix::libc::EADDRNOTAVAIL | nix::libc::EAFNOSUPPORT)
+    )
 }
 
 /// Both directions, each to its own end.
@@ -166,6 +204,20 @@ mod tests {
         }
         for text in ["", "x", "80:", "70000", "x:80", "0", "80:0"] {
             assert!(parse_ports(text, &pod).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_numbers_or_localhost() {
+        let any = LocalAddress::Address(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        assert_eq!("0.0.0.0".parse(), Ok(any));
+        assert_eq!(
+            "::1".parse(),
+            Ok(LocalAddress::Address(Ipv6Addr::LOCALHOST.into()))
+        );
+        assert_eq!("localhost".parse(), Ok(LocalAddress::Localhost));
+        for text in ["", "example.com", "127.0.0.1:80"] {
+            assert!(text.parse::<LocalAddress>().is_err(), "{text}");
         }
     }
 }

@@ -50,7 +50,7 @@ pub use copy::{CopyError, Side, copy};
 pub use daemon::{DaemonError, daemon};
 pub use debug::{DebugContainer, DebugProfile, DebugState};
 pub use events::EventLine;
-pub use forward::{PortPair, forward, parse_ports};
+pub use forward::{LocalAddress, PortPair, forward, parse_ports};
 pub use inspect::{InspectError, ORDINARY_USER, Places};
 pub use jsonpath::JsonPath;
 pub use listing::Listing;
