@@ -2,18 +2,24 @@
 #
 #   make hello   build the release programs and run a real pod (Ctrl-C stops it)
 #   make test    everything that has to pass
+#   make build && sudo make install
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
-TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
+TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 RELEASE := $(TARGET_DIR)/$(TRIPLE)/release
 # Where Rust has the C library musl (hack/setup adds it), berth-oci is linked with that: it is smaller, and starts without
 # the fifty CPUID instructions of glibc, each of which leaves a virtual machine for its host.
 MUSL := $(TRIPLE:-gnu=-musl)
-OCI_TRIPLE := $(shell test -d "$$(rustc --print target-libdir --target $(MUSL))" && echo $(MUSL) || echo $(TRIPLE))
+OCI_TRIPLE := $(shell test -d "$$(rustc --print target-libdir --target $(MUSL) 2>/dev/null)" && echo $(MUSL) || echo $(TRIPLE))
 OCI := $(TARGET_DIR)/$(OCI_TRIPLE)/small/berth-oci
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: hello build oci test setup check fmt lint deny advisories programs tests fuzz engines vm
+# Where `make install` puts things, and beneath which directory, if a package is made of them.
+PREFIX := /usr/local
+DESTDIR :=
+INSTALLED := $(DESTDIR)$(PREFIX)
+
+.PHONY: hello build oci install test setup check fmt lint deny advisories programs tests fuzz engines vm
 
 hello:
 	$(SUDO) hack/setup --hello
@@ -28,6 +34,21 @@ build: oci
 oci:
 	cargo rustc --profile small --package berth-oci --bin berth-oci --target $(OCI_TRIPLE) \
 		-- -C llvm-args=-enable-machine-outliner=always
+
+# What was built, with manual pages, completions and the daemon's units. Root may have no Rust.
+BUILT := $(or $(wildcard $(RELEASE)/berth),$(firstword $(wildcard $(TARGET_DIR)/*/release/berth)))
+install:
+	@test -n "$(BUILT)" || { echo "nothing is built yet: make build" >&2; exit 1; }
+	install -D -m 755 $(BUILT) $(INSTALLED)/bin/berth
+	install -D -m 755 $(BUILT)-oci $(INSTALLED)/bin/berth-oci
+	$(BUILT) man $(INSTALLED)/share/man/man1
+	install -d $(addprefix $(INSTALLED)/share/,bash-completion/completions zsh/site-functions fish/vendor_completions.d)
+	$(BUILT) completion bash > $(INSTALLED)/share/bash-completion/completions/berth
+	$(BUILT) completion zsh > $(INSTALLED)/share/zsh/site-functions/_berth
+	$(BUILT) completion fish > $(INSTALLED)/share/fish/vendor_completions.d/berth.fish
+	install -d $(INSTALLED)/lib/systemd/system $(INSTALLED)/lib/systemd/user
+	sed 's|/usr/local|$(PREFIX)|' hack/berth.service > $(INSTALLED)/lib/systemd/system/berth.service
+	sed 's|/usr/local|$(PREFIX)|' hack/berth-user.service > $(INSTALLED)/lib/systemd/user/berth.service
 
 # The virtual machines have one processor's worth of work: what is fuzzed is built beside it.
 test: setup check programs tests engines

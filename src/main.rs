@@ -7,6 +7,8 @@ mod builtin_image;
 mod complete;
 mod cri;
 mod daemon;
+#[cfg(test)]
+mod documents;
 mod examples;
 mod explain;
 mod files;

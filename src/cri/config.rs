@@ -319,6 +319,15 @@ mod tests {
     }
 
     #[test]
+    fn what_the_documents_show_is_understood() {
+        let shown = crate::documents::blocks("toml");
+        assert!(shown.len() > 3);
+        for (place, text) in shown {
+            parse(&text).unwrap_or_else(|error| panic!("{place}: {error}"));
+        }
+    }
+
+    #[test]
     fn nothing_is_the_default() {
         let config = parse("").unwrap();
         assert_eq!(config, parse(DEFAULT).unwrap());

@@ -136,3 +136,57 @@ fn in_fish() {
     }
     end(node);
 }
+
+/// `make install` puts everything where shells, man(1) and systemd look for it, below the place that is asked for.
+#[test]
+fn what_is_installed_is_found() {
+    let node = Node::new();
+    let programs = node.berth([""; 0]);
+    let programs = Path::new(programs.get_program()).parent().unwrap();
+    let place = node.scratch().join("package");
+    let made = Command::new("make")
+        .args(["--no-print-directory", "-C"])
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap())
+        .args(["install", "PREFIX=/opt/berth"])
+        .arg(format!("RELEASE={}", programs.display()))
+        .arg(format!("DESTDIR={}", place.display()))
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let inside = |path: &str| place.join("opt/berth").join(path);
+    let version = Command::new(inside("bin/berth"))
+        .arg("--version")
+        .output()
+        .unwrap();
+    assert!(version.status.success());
+    for file in [
+        "bin/berth-oci",
+        "share/man/man1/berth.1",
+        "share/man/man1/berth-image-prune.1",
+    ] {
+        assert!(inside(file).is_file(), "{file}");
+    }
+    for (shell, script) in [
+        ("bash", "share/bash-completion/completions/berth"),
+        ("zsh", "share/zsh/site-functions/_berth"),
+        ("fish", "share/fish/vendor_completions.d/berth.fish"),
+    ] {
+        let script = inside(script);
+        assert!(script.is_file(), "{}", script.display());
+        if is_installed(shell) {
+            let read = Command::new(shell).arg("-n").arg(script).status().unwrap();
+            assert!(read.success(), "{shell} does not understand its script");
+        }
+    }
+    for unit in [
+        "lib/systemd/system/berth.service",
+        "lib/systemd/user/berth.service",
+    ] {
+        let unit = std::fs::read_to_string(inside(unit)).unwrap();
+        assert!(
+            unit.contains("\nExecStart=/opt/berth/bin/berth daemon\n"),
+            "{unit}"
+        );
+    }
+    node.finish();
+}
