@@ -1,6 +1,6 @@
 //! `berth run --container-runtime-endpoint`: pods on another runtime, here containerd with runc where it is installed.
 
-use berth_tests::{Containerd, Layout, Node, Running, container, http_get, pod};
+use berth_tests::{Containerd, Ended, Layout, Node, Running, container, eventually, http_get, pod};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -137,4 +137,71 @@ fn a_runtime_that_is_away_for_a_while_is_waited_for() {
         running.interrupt();
         running.wait().expect_code(0).expect_no_panic();
     });
+}
+
+fn berth(node: &Node, arguments: &[&str]) -> Ended {
+    Running::start(node.berth(arguments), "").wait().expect_no_panic()
+}
+
+/// Commands on a pod that is on the runtime at this endpoint: what they need of the runtime comes by its CRI, and how a command
+/// ends is told apart as for berth's own containers.
+fn commands_reach_it(node: &Node, endpoint: &str) {
+    let manifest = pod(
+        "far",
+        json!({ "containers": [helper("main", &["sleep", "inf"], json!({}))] }),
+    );
+    let running = node.run_with(&["--container-runtime-endpoint", endpoint], &manifest);
+    running.line("pod is ready");
+    let exec = |command: &[&str]| berth(node, &[&["exec", "far", "--"], command].concat());
+    exec(&["/bin/berth-helper", "exit", "3"]).expect_code(3);
+    exec(&["/bin/none"])
+        .expect_code(127)
+        .expect_output(&["/bin/none"]);
+    exec(&["none"]).expect_code(127).expect_output(&["none"]);
+    exec(&["/etc"]).expect_code(126).expect_output(&["/etc"]);
+    let stats = berth(node, &["stats", "--no-stream", "far"]).expect_code(0);
+    let row = stats
+        .output
+        .lines()
+        .find(|line| line.contains("default/far"))
+        .unwrap();
+    // CRI has no number of a container's processes.
+    assert!(row.ends_with(" -"), "{}", stats.output);
+    let json = berth(node, &["stats", "-o", "json", "far"]).expect_code(0);
+    let json: Value = serde_json::from_str(&json.output).unwrap();
+    let own = &json["items"][0];
+    assert!(
+        own["memory"].as_u64() > Some(0) && own["processes"].is_null(),
+        "{json:#}"
+    );
+    running.interrupt();
+    running.wait().expect_code(0).expect_no_panic();
+}
+
+#[test]
+fn commands_reach_a_pod_on_containerd() {
+    with_containerd(|node, containerd| commands_reach_it(node, &endpoint(containerd)));
+}
+
+#[test]
+fn commands_reach_a_pod_on_another_berth() {
+    let node = Node::new();
+    let directory = node.scratch().join("helper");
+    let config = json!({ "Entrypoint": ["/bin/berth-helper"], "Env": ["PATH=/bin"] });
+    let image = Layout::make(&directory, IMAGE, config, &[]);
+    berth(
+        &node,
+        &["image", "import", &image.directory.display().to_string()],
+    )
+    .expect_code(0);
+    let mut cri = Running::start(node.berth(["cri"]), "");
+    let socket = node.root().join("run/berth/cri.sock");
+    eventually("its socket", || {
+        assert!(cri.is_running(), "{}", cri.output());
+        std::os::unix::net::UnixStream::connect(&socket).ok()
+    });
+    commands_reach_it(&node, &format!("unix://{}", socket.display()));
+    cri.interrupt();
+    cri.wait().expect_code(0).expect_no_panic();
+    node.finish();
 }
