@@ -15,8 +15,8 @@ use crate::rootless::Rootless;
 #[derive(Args, Debug)]
 #[group(required = true, multiple = true)]
 pub(crate) struct Files {
-    /// YAML or JSON files with Pods, ConfigMaps, Secrets, PersistentVolumeClaims and PersistentVolumes; `-` is standard
-    /// input
+    /// YAML or JSON files with Pods, ConfigMaps, Secrets, PersistentVolumeClaims and PersistentVolumes, or directories of them;
+    /// `-` is standard input
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 
@@ -62,7 +62,9 @@ impl Files {
     fn read(&self, lenient: bool, root: &Root) -> Result<Manifest, String> {
         let mut texts = Vec::new();
         for file in self.all() {
-            texts.push((file.display().to_string(), text_of(file)?));
+            for file in manifests_in(file)? {
+                texts.push((file.display().to_string(), text_of(&file)?));
+            }
         }
         let sources: Vec<Source<'_>> = texts.iter().map(|(name, text)| Source { name, text }).collect();
         let node = root.lib.display().to_string();
@@ -104,6 +106,27 @@ pub(crate) fn make_claims(manifest: &Manifest, root: &Root, dry_run: bool) -> Re
         .collect())
 }
 
+/// The file, or the manifests in a directory by their names, not those below it.
+fn manifests_in(file: &Path) -> Result<Vec<PathBuf>, String> {
+    if !file.is_dir() {
+        return Ok(vec![file.to_owned()]);
+    }
+    let failed = |error: std::io::Error| format!("{}: can't be read: {error}.", file.display());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(file).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        if matches!(ending, Some("yaml" | "yml" | "json")) && path.is_file() {
+            found.push(path);
+        }
+    }
+    if found.is_empty() {
+        return Err(format!("{} has no .yaml, .yml or .json.", file.display()));
+    }
+    found.sort();
+    Ok(found)
+}
+
 fn text_of(file: &Path) -> Result<String, String> {
     if file != Path::new("-") {
         let read = std::fs::File::open(file)
@@ -116,4 +139,28 @@ fn text_of(file: &Path) -> Result<String, String> {
         eprintln!("Reading a manifest from the terminal; end it with Ctrl-D.");
     }
     manifest::read(stdin.lock()).map_err(|error| format!("Standard input: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_its_manifests() {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let found = manifests_in(&repository.join("examples")).unwrap();
+        let names: Vec<_> = found
+            .iter()
+            .filter_map(|path| path.file_name()?.to_str())
+            .collect();
+        assert_eq!(names, ["hello.yaml", "web.yaml"]);
+        let without = manifests_in(&repository.join("hack")).unwrap_err();
+        assert!(
+            without.ends_with("hack has no .yaml, .yml or .json."),
+            "{without}"
+        );
+        // What is not there is said by who reads it.
+        let missing = repository.join("missing.yaml");
+        assert_eq!(manifests_in(&missing).unwrap(), [missing]);
+    }
 }

@@ -144,7 +144,13 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     match run(cli) {
-        Ok(code) => code,
+        Ok(code) => match print::failure() {
+            Some(why) => {
+                eprintln!("berth: Standard output can't be written: {why}.");
+                ExitCode::FAILURE
+            }
+            None => code,
+        },
         Err(message) => {
             eprintln!("berth: {message}");
             ExitCode::FAILURE

@@ -9,6 +9,8 @@ use clap::{Args, Command};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
+use crate::print::note;
+
 /// Print completions for a shell, to be sourced or put where it looks for them
 #[derive(Args, Debug)]
 pub(crate) struct CompletionArgs {
@@ -34,7 +36,7 @@ pub(crate) fn completion(args: &CompletionArgs, mut command: Command) -> Result<
         other => clap_complete::generate(other, &mut command, "berth", &mut script),
     }
     // A reader that has seen enough is no failure.
-    let _ = io::stdout().write_all(&script);
+    let _ = io::stdout().write_all(&script).inspect_err(note);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -62,8 +64,14 @@ fn pages(command: &Command, directory: &Path) -> io::Result<()> {
         .render(&mut page)?;
     fs::write(
         directory.join(format!("{name}.1")),
-        ascii(&String::from_utf8_lossy(&page)),
+        ascii(&with_usual_headings(&String::from_utf8_lossy(&page))),
     )
+}
+
+/// What stands after the options under the headings of man-pages(7).
+fn with_usual_headings(page: &str) -> String {
+    page.replace(".SH EXTRA\nExamples:\n", ".SH EXAMPLES\n.nf\n")
+        .replace(".SH EXTRA\n", ".SH NOTES\n")
 }
 
 /// roff(7) is not UTF-8 everywhere: what is not ASCII is told by its number.

@@ -40,6 +40,13 @@ pub(crate) fn cp(args: &CpArgs, root: &Root, cgroup_root: &Path) -> Result<ExitC
     if pod_of(&args.from).is_none() && pod_of(&args.to).is_none() {
         return Err("One of the two must be in a container: POD:PATH.".to_owned());
     }
+    if args.from == "-" || args.to == "-" {
+        return Err(
+            "`-` is no place to copy; `berth exec` passes standard streams on (`berth exec POD -- cat FILE`), and ./- is a file of \
+             that name."
+                .to_owned(),
+        );
+    }
     on_this_thread(async {
         let from = place(args, &caller, &args.from).await?;
         let to = place(args, &caller, &args.to).await?;

@@ -14,6 +14,7 @@ use clap::Args;
 
 use super::{PodArg, caller, exit_code, on_this_thread};
 use crate::builtin_image;
+use crate::print::note;
 use crate::root::Root;
 
 /// Add a container to a pod that runs, to look into it; it runs once, and stays listed as long as the pod is there
@@ -174,10 +175,11 @@ fn print_log(caller: &Caller, pod: &str, name: &str) -> Result<(), String> {
     let print = |PodLogLine { line, .. }: PodLogLine| {
         let mut text = line.text;
         text.push(b'\n');
-        match line.stream {
+        let written = match line.stream {
             Stream::Stdout => io::stdout().write_all(&text),
             Stream::Stderr => io::stderr().write_all(&text),
-        }
+        };
+        written.inspect_err(note)
     };
     let printed = on_this_thread(caller.places().logs(pod, &options, |_| {}, print))?;
     printed.map_err(|error| error.to_string())

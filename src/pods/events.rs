@@ -10,6 +10,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::{in_namespace, on_this_thread, places};
+use crate::print::note;
 use crate::root::Root;
 
 /// Show what happened to pods
@@ -71,7 +72,7 @@ pub(crate) fn events(args: &EventsArgs, root: &Root) -> Result<ExitCode, String>
             }
         };
         // A reader that has seen enough is no failure.
-        io::stdout().write_all(text.as_bytes()).is_ok()
+        io::stdout().write_all(text.as_bytes()).inspect_err(note).is_ok()
     };
     let places = places(root);
     on_this_thread(async { places.events(pod.as_deref(), args.follow, print).await })?

@@ -10,6 +10,7 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::{PodArg, on_this_thread, places};
+use crate::print::note;
 use crate::root::Root;
 
 /// Print what containers of a pod have written
@@ -91,8 +92,9 @@ fn print(args: &LogsArgs, pod: &str, PodLogLine { container, line }: &PodLogLine
     }
     text.extend_from_slice(&line.text);
     text.push(b'\n');
-    match line.stream {
+    let written = match line.stream {
         Stream::Stdout => io::stdout().write_all(&text),
         Stream::Stderr => io::stderr().write_all(&text),
-    }
+    };
+    written.inspect_err(note)
 }

@@ -9,6 +9,7 @@ use berth_kubelet::standalone::{Caller, Meter, Selector, Usage, View, binary_byt
 use clap::Args;
 
 use super::{caller, on_this_thread, which};
+use crate::print::note;
 use crate::root::Root;
 
 /// Between two looks.
@@ -52,7 +53,7 @@ pub(crate) fn stats(args: &StatsArgs, root: &Root, cgroup_root: &Path) -> Result
                 Err(_) if !once => lines,
                 Err(error) => return Err(error),
             };
-            if print(args, &lines).is_err() || once {
+            if print(args, &lines).inspect_err(note).is_err() || once {
                 return Ok(ExitCode::SUCCESS);
             }
         }

@@ -209,6 +209,15 @@ fn files_go_both_ways_and_nowhere_else() {
         .expect_code(1)
         .expect_output(&["/none"]);
     berth(&node, &["cp", &tree, &back]).expect_code(1);
+    berth(&node, &["cp", "web:/etc/hosts", "-"])
+        .expect_code(1)
+        .expect_output(&["`-` is no place to copy"]);
+    assert!(!std::path::Path::new("-").exists());
+    // What stands in the way is there, not here.
+    let file = here.join("sub/file").display().to_string();
+    berth(&node, &["cp", &file, "web:/proc/sys"])
+        .expect_code(1)
+        .expect_output(&["sub/file: can't be made there"]);
     end(node, pod);
 }
 

@@ -81,6 +81,22 @@ fn a_reader_that_has_gone_is_no_failure() {
     }
     // A failure is one all the same.
     assert_eq!(without_reader(node.berth(["ps", "none"])), Some(1));
+    // What can't be written for another reason is missed.
+    for arguments in [
+        vec!["ps"],
+        vec!["ps", "-o", "jsonpath={.items[*].metadata.name}"],
+        vec!["inspect", "web"],
+        vec!["events"],
+        vec!["stats", "--no-stream"],
+        vec!["image", "ls"],
+        vec!["completion", "fish"],
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let ended = node.berth(&arguments).stdout(full).output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains("No space left on device"), "{arguments:?}: {said}");
+    }
     end(node);
 }
 

@@ -115,7 +115,13 @@ fn manifests_are_validated_and_explained_without_a_node() {
     assert!(
         pages
             .iter()
-            .all(|page| page.is_ascii() && page.contains("\n.SH NAME\n"))
+            .all(|page| page.is_ascii() && page.contains("\n.SH NAME\n") && !page.contains("\n.SH EXTRA\n"))
+    );
+    let with_examples = pages.iter().filter(|page| page.contains("\n.SH EXAMPLES\n"));
+    assert_eq!(
+        with_examples.count(),
+        pages.len() - 1,
+        "all but that of berth itself"
     );
     node.finish();
 }

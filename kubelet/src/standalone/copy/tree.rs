@@ -59,12 +59,13 @@ impl Copier<'_> {
         let shown = to.shown;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
-                let file = create(to.directory, to.name, self.owner).map_err(|error| failed(shown, error))?;
+                let file =
+                    create(to.directory, to.name, self.owner).map_err(|error| not_there(shown, &error))?;
                 self.file(&source, stat, file, shown)
             }
             FileType::Directory => {
                 let made = make_directory(to.directory, to.name, self.owner)
-                    .map_err(|error| failed(shown, error))?;
+                    .map_err(|error| not_there(shown, &error))?;
                 self.contents(&source, &made, shown, to.depth + 1)?;
                 self.finish(made.as_fd(), stat)
                     .map_err(|error| failed(shown, error))
@@ -187,6 +188,14 @@ impl Copier<'_> {
         };
         Ok(futimens(file, &times)?)
     }
+}
+
+/// Why what is copied can't be made where it is to go: that it has its source's name in messages says nothing against that.
+fn not_there(shown: &Path, error: &io::Error) -> CopyError {
+    failed(
+        shown,
+        io::Error::new(error.kind(), format!("can't be made there: {error}")),
+    )
 }
 
 /// A file of that name: the one that is there, or a new one.
