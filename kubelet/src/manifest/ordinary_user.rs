@@ -42,6 +42,22 @@ const NO_CONTROLLER: &str = "the control groups that were given to you lack its 
 const UNKNOWN_PROCESSES: &str =
     "without control groups nobody can tell which processes are a container's, so each has its own";
 
+/// Capabilities that the kernel looks for in the machine's own user namespace only, see capabilities(7): in a user's they would
+/// allow nothing.
+const OF_THE_MACHINE: [&str; 11] = [
+    "AUDIT_CONTROL",
+    "AUDIT_READ",
+    "BLOCK_SUSPEND",
+    "LINUX_IMMUTABLE",
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "SYSLOG",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_TIME",
+    "WAKE_ALARM",
+];
+
 /// All fields of a Pod that an ordinary user can't have.
 pub(super) fn impossible(pod: &Node, user: OrdinaryUser) -> Vec<Impossible> {
     let mut finder = Finder {
@@ -114,6 +130,7 @@ impl Finder<'_> {
             "the ids that you have are your node's, and there are none left for a pod's own",
         );
         self.resources("spec.resources", spec.get("resources"));
+        self.quantities("spec.overhead", spec.get("overhead"), true);
         if let Some(security) = spec.get("securityContext") {
             self.ids("spec.securityContext", security);
             self.app_armor("spec.securityContext", security);
@@ -137,6 +154,7 @@ impl Finder<'_> {
             );
             self.ids(&path, security);
             self.app_armor(&path, security);
+            self.capabilities(&path, security);
         }
         let devices = items(container.get("volumeDevices")).next().is_some();
         self.refuse_if(
@@ -173,36 +191,35 @@ impl Finder<'_> {
             &path_of("protocol"),
             "only TCP and UDP are forwarded to an ordinary user's pods",
         );
-        self.refuse_if(
-            field("hostIP").is_some_and(|address| address.contains(':')),
-            &path_of("hostIP"),
-            "only addresses of IPv4 are forwarded to an ordinary user's pods",
-        );
     }
 
     fn resources(&mut self, path: &str, resources: Option<&Node>) {
         let Some(resources) = resources else { return };
         for list in ["limits", "requests"] {
-            let Some(Value::Map(fields)) = resources.get(list).map(|node| &node.value) else {
-                continue;
-            };
-            for (key, _) in fields.iter().filter(|(_, value)| !value.is_null()) {
+            self.quantities(&format!("{path}.{list}"), resources.get(list), list == "limits");
+        }
+    }
+
+    fn quantities(&mut self, path: &str, list: Option<&Node>, are_limits: bool) {
+        let Some(Value::Map(fields)) = list.map(|node| &node.value) else {
+            return;
+        };
+        for (key, _) in fields.iter().filter(|(_, value)| !value.is_null()) {
+            let needs: fn(UserGroups) -> bool = match key.name.as_str() {
+                "cpu" => |groups| groups.cpu,
                 // What is requested of memory weighs nothing.
-                let needs: fn(UserGroups) -> bool = match (list, key.name.as_str()) {
-                    (_, "cpu") => |groups| groups.cpu,
-                    ("limits", "memory") => |groups| groups.memory,
-                    (_, name) if name.starts_with("hugepages-") => |groups| groups.hugetlb,
-                    _ => continue,
-                };
-                let path = format!("{path}.{list}[{}]", key.name);
-                match self.user.groups {
-                    Err(why) => {
-                        let why =
-                            format!("limits and shares are set in control groups, and you have none: {why}");
-                        self.refuse(&path, &why);
-                    }
-                    Ok(groups) => self.refuse_if(!needs(groups), &path, NO_CONTROLLER),
+                "memory" if are_limits => |groups| groups.memory,
+                name if name.starts_with("hugepages-") => |groups| groups.hugetlb,
+                _ => continue,
+            };
+            let path = format!("{path}[{}]", key.name);
+            match self.user.groups {
+                Err(why) => {
+                    let why =
+                        format!("limits and shares are set in control groups, and you have none: {why}");
+                    self.refuse(&path, &why);
                 }
+                Ok(groups) => self.refuse_if(!needs(groups), &path, NO_CONTROLLER),
             }
         }
     }
@@ -216,6 +233,19 @@ impl Finder<'_> {
             &format!("{path}.appArmorProfile"),
             "only root may load profiles, and see which ones are loaded",
         );
+    }
+
+    fn capabilities(&mut self, path: &str, security: &Node) {
+        let added = security.get("capabilities").and_then(|all| all.get("add"));
+        for (index, capability) in items(added) {
+            let name = capability.text().unwrap_or_default();
+            let of_machine = OF_THE_MACHINE.contains(&name.strip_prefix("CAP_").unwrap_or(name));
+            self.refuse_if(
+                of_machine,
+                &format!("{path}.capabilities.add[{index}]"),
+                "it is one over the whole machine, which only root can give; yours are over your own namespaces",
+            );
+        }
     }
 
     fn ids(&mut self, path: &str, security: &Node) {
@@ -276,139 +306,4 @@ fn is_false(node: &Node) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::manifest::tree::parse;
-
-    const USER: OrdinaryUser = OrdinaryUser {
-        first_port: 1024,
-        forwards_ports: true,
-        ids: 65537,
-        groups: Err("none were given to you"),
-    };
-
-    fn paths(spec: &str, user: OrdinaryUser) -> Vec<String> {
-        let pod = &parse(&format!("spec: {spec}")).unwrap()[0];
-        let found = impossible(pod, user);
-        found.into_iter().map(|one| one.path).collect()
-    }
-
-    #[test]
-    fn what_needs_no_privilege_is_left_alone() {
-        for spec in [
-            "{}",
-            "{hostPID: false, hostUsers: true, hostNetwork: false}",
-            "{containers: [{resources: {requests: {memory: 1Mi}, limits: {ephemeral-storage: 1Gi}}}]}",
-            "{containers: [{ports: [{containerPort: 80}, {containerPort: 80, hostPort: 8080}]}]}",
-            "{containers: [{securityContext: {runAsUser: 65536, privileged: false, appArmorProfile: {type: Unconfined}}}]}",
-            "{volumes: [{name: a, emptyDir: {medium: Memory}}, {name: b, hostPath: {path: /}}]}",
-        ] {
-            assert_eq!(paths(spec, USER), [""; 0], "{spec}");
-        }
-    }
-
-    #[test]
-    fn the_rest_is_refused_by_name() {
-        for (spec, path) in [
-            ("{hostNetwork: true}", "spec.hostNetwork"),
-            ("{hostPID: true}", "spec.hostPID"),
-            ("{hostIPC: true}", "spec.hostIPC"),
-            ("{shareProcessNamespace: true}", "spec.shareProcessNamespace"),
-            ("{hostUsers: false}", "spec.hostUsers"),
-            ("{resources: {limits: {cpu: 1}}}", "spec.resources.limits[cpu]"),
-            (
-                "{securityContext: {fsGroup: 70000}}",
-                "spec.securityContext.fsGroup",
-            ),
-            (
-                "{securityContext: {supplementalGroups: [1, 70000]}}",
-                "spec.securityContext.supplementalGroups[1]",
-            ),
-            (
-                "{containers: [{resources: {limits: {memory: 1Mi}}}]}",
-                "spec.containers[0].resources.limits[memory]",
-            ),
-            (
-                "{containers: [{resources: {requests: {cpu: 1}}}]}",
-                "spec.containers[0].resources.requests[cpu]",
-            ),
-            (
-                "{initContainers: [{resources: {limits: {hugepages-2Mi: 2Mi}}}]}",
-                "spec.initContainers[0].resources.limits[hugepages-2Mi]",
-            ),
-            (
-                "{containers: [{securityContext: {privileged: true}}]}",
-                "spec.containers[0].securityContext.privileged",
-            ),
-            (
-                "{containers: [{volumeDevices: [{name: a}]}]}",
-                "spec.containers[0].volumeDevices",
-            ),
-            (
-                "{containers: [{ports: [{containerPort: 8080, hostPort: 80}]}]}",
-                "spec.containers[0].ports[0].hostPort",
-            ),
-            (
-                "{containers: [{ports: [{hostPort: 8080, protocol: SCTP}]}]}",
-                "spec.containers[0].ports[0].protocol",
-            ),
-            (
-                "{containers: [{ports: [{hostPort: 8080, hostIP: '::1'}]}]}",
-                "spec.containers[0].ports[0].hostIP",
-            ),
-            (
-                "{securityContext: {appArmorProfile: {type: RuntimeDefault}}}",
-                "spec.securityContext.appArmorProfile",
-            ),
-            (
-                "{containers: [{securityContext: {appArmorProfile: {type: Localhost, localhostProfile: a}}}]}",
-                "spec.containers[0].securityContext.appArmorProfile",
-            ),
-            ("{volumes: [{nfs: {path: /}}]}", "spec.volumes[0].nfs"),
-            (
-                "{volumes: [{emptyDir: {medium: HugePages}}]}",
-                "spec.volumes[0].emptyDir.medium",
-            ),
-        ] {
-            assert_eq!(paths(spec, USER), [path], "{spec}");
-        }
-    }
-
-    #[test]
-    fn limits_need_their_controllers() {
-        let spec = "{shareProcessNamespace: true, containers: [{resources: {requests: {cpu: 1}, limits: {memory: 1Mi, \
-                    hugepages-2Mi: 2Mi}}}]}";
-        let all = UserGroups {
-            cpu: true,
-            memory: true,
-            hugetlb: true,
-        };
-        let with = |groups| OrdinaryUser {
-            groups: Ok(groups),
-            ..USER
-        };
-        assert_eq!(paths(spec, with(all)), [""; 0]);
-        let memory_only = UserGroups {
-            cpu: false,
-            hugetlb: false,
-            ..all
-        };
-        assert_eq!(
-            paths(spec, with(memory_only)),
-            [
-                "spec.containers[0].resources.limits[hugepages-2Mi]",
-                "spec.containers[0].resources.requests[cpu]",
-            ]
-        );
-    }
-
-    #[test]
-    fn ports_need_a_program_that_forwards_them() {
-        let alone = OrdinaryUser {
-            forwards_ports: false,
-            ..USER
-        };
-        let spec = "{containers: [{ports: [{hostPort: 8080}, {containerPort: 80}]}]}";
-        assert_eq!(paths(spec, alone), ["spec.containers[0].ports[0].hostPort"]);
-    }
-}
+mod tests;
