@@ -15,7 +15,6 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::FlockOperation;
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::geteuid;
 
 use super::notifications::Notifications;
@@ -161,12 +160,18 @@ fn find_or_start(run: &Path) -> Result<Keeper, String> {
         .mode(0o700)
         .create(run)
         .map_err(failed)?;
-    if let Some(keeper) = find(run) {
+    if let Some(keeper) = find(run)
+        && !network::is_cut_off(&keeper.network, run)
+    {
         return Ok(keeper);
     }
     let held = File::open(run).map_err(failed)?;
     rustix::fs::flock(&held, FlockOperation::LockExclusive).map_err(|errno| failed(errno.into()))?;
     if let Some(keeper) = find(run) {
+        // Its guard was killed.
+        if let Err(why) = network::connect_again(&keeper.network, keeper.pid, run) {
+            eprintln!("berth: warning: your pods have lost their network: {why}.");
+        }
         return Ok(keeper);
     }
     start(run)?;
@@ -197,14 +202,12 @@ fn find(run: &Path) -> Option<Keeper> {
 /// Starts a keeper, gives it ids and a network, and returns when it listens.
 fn start(run: &Path) -> Result<(), String> {
     let failed = |error: io::Error| format!("The namespaces of your node can't be made: {error}.");
-    let (life, keepers) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
     let (control, other) = UnixStream::pair().map_err(failed)?;
     let program = std::env::current_exe().map_err(failed)?;
     let mut child = Command::new(program)
         .args(["rootless-keeper", "--run"])
         .arg(run)
-        // What ends when the keeper does holds the other end.
-        .stdin(Stdio::from(keepers))
+        .stdin(Stdio::null())
         .stdout(Stdio::from(OwnedFd::from(other)))
         .spawn()
         .map_err(failed)?;
@@ -219,7 +222,7 @@ fn start(run: &Path) -> Result<(), String> {
         let first = first
             .parse()
             .map_err(|_| "The keeper's pid is no number.".to_owned())?;
-        let network = network::connect(first, run, life)?;
+        let network = network::connect(first, run)?;
         tell(&control, &network.line())?;
         hear(&mut control, "ready").map(drop)
     })();

@@ -22,7 +22,7 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::way_out::{WayOut, door as door_out_of, step_aside};
-use super::{Groups, Network, SOCKET, groups, network};
+use super::{Groups, Network, SOCKET, groups, network, supervised};
 
 /// Hold the namespaces of an ordinary user's node; berth starts this itself
 #[derive(Args, Debug)]
@@ -194,12 +194,12 @@ fn mount_own(run: &Path, network: &Network, groups: &Groups) -> Result<(), Strin
         mount(Some(&own), groups::ROOT, none, MsFlags::MS_BIND, none)
             .map_err(refused("mount your control group"))?;
     }
-    let Some(name_server) = network::name_server(network) else {
+    if let Network::Alone(_) = network {
         return Ok(());
-    };
+    }
     let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let own = run.join("resolv.conf");
-    fs::write(&own, network::resolv_conf(&host, name_server)).map_err(failed("write resolv.conf"))?;
+    fs::write(&own, network::resolv_conf(&host)).map_err(failed("write resolv.conf"))?;
     let bound = mount(Some(&own), "/etc/resolv.conf", none, MsFlags::MS_BIND, none);
     // The mount keeps the file.
     fs::remove_file(&own).map_err(failed("remove a file"))?;
@@ -226,7 +226,7 @@ fn listen(run: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Nobody's terminal and session. Standard input stays: slirp4netns ends when it is closed.
+/// Nobody's terminal and session.
 fn detach() -> io::Result<()> {
     rustix::process::setsid()?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
@@ -273,12 +273,36 @@ fn serve(listener: &UnixListener, ended: &SignalFd, greeting: &str) -> io::Resul
                 commands.push(command);
             }
         }
-        while let Ok(Some(_)) = ended.read_signal() {}
+        let mut has_child_ended = false;
+        while let Ok(Some(_)) = ended.read_signal() {
+            has_child_ended = true;
+        }
+        if has_child_ended {
+            end_orphans();
+        }
         let has_children = reap();
         if begun && commands.is_empty() && !has_children {
             return Ok(());
         }
     }
+}
+
+/// Ends containers whose shim has ended, which makes them children of this process: where there is no control group, nobody else
+/// knows of them. Each is the first of a PID namespace, and all that is in that ends with it.
+fn end_orphans() {
+    for child in supervised::children().into_iter().flatten() {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.as_raw_nonzero()));
+        if is_in_namespace_below(&status.unwrap_or_default()) {
+            // One that has ended is not reaped yet, and its number nobody else's.
+            let _ = rustix::process::kill_process(child, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+/// Whether a process of the node has another PID namespace than the node, see proc_pid_status(5).
+fn is_in_namespace_below(status: &str) -> bool {
+    let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    pids.is_some_and(|pids| pids.split_whitespace().count() > 1)
 }
 
 /// Returns whether there is a child that lives.
@@ -289,5 +313,21 @@ fn reap() -> bool {
             Ok(_) => {}
             Err(_) => return false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_numbers_of_two_namespaces_is_below() {
+        assert!(is_in_namespace_below(
+            "Name:\thttpd\nNSpid:\t12\t1\nNSsid:\t12\t1\n"
+        ));
+        assert!(!is_in_namespace_below(
+            "Name:\tberth\nNSpid:\t12\nNSsid:\t12\t1\n"
+        ));
+        assert!(!is_in_namespace_below(""));
     }
 }

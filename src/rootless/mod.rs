@@ -4,6 +4,7 @@
 //! by this program in there: who typed the command waits outside, and passes on what it is sent.
 
 mod groups;
+mod guard;
 mod ids;
 mod join;
 mod keeper;
@@ -11,6 +12,8 @@ mod network;
 mod notifications;
 mod pasta;
 mod relay;
+mod slirp4netns;
+mod supervised;
 mod way_out;
 
 use std::path::{Path, PathBuf};
@@ -23,21 +26,22 @@ use berth_kubelet::manifest::{OrdinaryUser, UserGroups};
 use berth_kubelet::standalone::ORDINARY_USER as VARIABLE;
 
 use groups::Groups;
+pub(crate) use guard::{GuardArgs, guard};
 pub(crate) use join::{Entry, enter};
 pub(crate) use keeper::{KeeperArgs, run as keep};
-pub(crate) use pasta::{GuardArgs, guard};
+use network::Way;
 pub(crate) use relay::{RelayArgs, run as relay};
 
 /// The keeper's socket, in the node's run directory.
 const SOCKET: &str = "keeper.sock";
+/// Where ports of the machine are asked for, in the node's run directory.
+const API_SOCKET: &str = "ports.sock";
 
 /// How an ordinary user's node reaches the world.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Network {
-    /// By pasta.
-    Pasta,
-    /// By slirp4netns.
-    Slirp4netns,
+    /// By a program.
+    By(Way),
     /// Not at all, and why.
     Alone(String),
 }
@@ -45,8 +49,7 @@ enum Network {
 impl Network {
     fn line(&self) -> String {
         match self {
-            Self::Pasta => "pasta".to_owned(),
-            Self::Slirp4netns => "slirp4netns".to_owned(),
+            Self::By(way) => way.name().to_owned(),
             Self::Alone(why) => format!("alone {why}"),
         }
     }
@@ -54,8 +57,8 @@ impl Network {
     fn parse(line: &str) -> Self {
         match line.strip_prefix("alone ") {
             Some(why) => Self::Alone(why.to_owned()),
-            None if line == "pasta" => Self::Pasta,
-            None => Self::Slirp4netns,
+            None if line == Way::Pasta.name() => Self::By(Way::Pasta),
+            None => Self::By(Way::Slirp4netns),
         }
     }
 }
@@ -160,7 +163,7 @@ impl Rootless {
     /// Why nothing leads out of the node, if that is so.
     pub(crate) fn alone(&self) -> Option<&str> {
         match &self.network {
-            Network::Pasta | Network::Slirp4netns => None,
+            Network::By(_) => None,
             Network::Alone(why) => Some(why),
         }
     }
@@ -174,9 +177,9 @@ fn number_of_ids(map: &str) -> u32 {
         .fold(0, u32::saturating_add)
 }
 
-/// Where slirp4netns, or the relay beside pasta, is asked to forward ports.
+/// Where the relay is asked to forward ports.
 pub(crate) fn api_socket(run: &Path) -> PathBuf {
-    run.join("ports.sock")
+    run.join(API_SOCKET)
 }
 
 #[cfg(test)]
@@ -186,8 +189,8 @@ mod tests {
     #[test]
     fn what_is_told_is_understood() {
         for network in [
-            Network::Pasta,
-            Network::Slirp4netns,
+            Network::By(Way::Pasta),
+            Network::By(Way::Slirp4netns),
             Network::Alone("slirp4netns is not installed".to_owned()),
         ] {
             let told = Rootless {

@@ -1,69 +1,20 @@
-//! pasta(1) as the way out of an ordinary user's node, and the process that watches over it.
+//! pasta(1) as the way out of an ordinary user's node.
 //!
-//! pasta's ports are fixed when it begins, it passes no names to a server on the machine's loopback, and Debian 12's stays when
-//! its namespace has gone. So it has a guard outside of the node's namespaces, which starts it anew when it dies and ends it with
-//! the node, and a relay (see [`super::relay`]) for names and for ports.
+//! It connects what leaves the node, and nothing else: its ports are fixed when it begins, and a name server on the machine's
+//! loopback it reaches only along with all else that listens there.
 
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::fs;
+use std::io::{self, Read};
+use std::process::{Command, Stdio};
 
-use clap::Args;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
-};
+use rustix::process::{Pid, Signal, kill_process};
 
-/// The node's address, which is the name server's of its pods.
-pub(super) const ADDRESS: &str = "10.0.2.100";
+use super::guard::GUARD;
+use super::network::{ADDRESS, INTERFACE};
+use super::supervised::{Process, children};
+
 /// What the machine is in the node's routes.
 const GATEWAY: &str = "10.0.2.2";
-/// The interface in the node's namespace.
-const INTERFACE: &str = "tap0";
-/// Between two attempts to start a pasta that dies.
-const PAUSE: Duration = Duration::from_secs(1);
-/// What it says when it is connected.
-const READY: &str = "ready\n";
-
-/// Keep an ordinary user's node connected; berth starts this itself
-#[derive(Args, Debug)]
-pub(crate) struct GuardArgs {
-    /// The node's run directory
-    #[arg(long)]
-    run: PathBuf,
-
-    /// The keeper of the node's namespaces
-    #[arg(long)]
-    keeper: i32,
-}
-
-/// Connects the network namespace of a process with the machine's, for as long as the process is there.
-///
-/// # Errors
-/// A sentence without its end: why pasta is not the way out.
-pub(super) fn connect(pid: u32, run: &Path) -> Result<(), String> {
-    let failed = |error: io::Error| format!("pasta can't be started: {error}");
-    let program = std::env::current_exe().map_err(failed)?;
-    let mut guard = Command::new(program)
-        .args(["rootless-network", "--keeper", &pid.to_string(), "--run"])
-        .arg(run)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(failed)?;
-    let said = first_line(guard.stdout.take()).map_err(failed)?;
-    if said == READY {
-        return Ok(());
-    }
-    guard.wait().map_err(failed)?;
-    Err(match said.trim_end() {
-        "" => "pasta can't be used: what watches over it ended without a word".to_owned(),
-        why => why.to_owned(),
-    })
-}
 
 /// Whether it is preferred to slirp4netns. Debian 12's, which does not know its version, loses what a client sends that closes
 /// its side of the connection at once.
@@ -82,140 +33,11 @@ fn knows_version(said: &str) -> bool {
     version.is_some_and(|version| version.starts_with(|first: char| first.is_ascii_digit()))
 }
 
-fn first_line(output: Option<ChildStdout>) -> io::Result<String> {
-    let mut text = String::new();
-    if let Some(output) = output {
-        io::BufRead::read_line(&mut io::BufReader::new(output), &mut text)?;
-    }
-    Ok(text)
-}
-
-/// Runs the guard. What goes wrong at first is said to who starts it.
-pub(crate) fn guard(args: &GuardArgs) -> ExitCode {
-    match begin(args) {
-        Ok(guarded) => {
-            guarded.watch();
-            ExitCode::SUCCESS
-        }
-        Err(why) => {
-            // Who does not listen any more has ended.
-            let _ = io::stdout().write_all(format!("{why}\n").as_bytes());
-            ExitCode::FAILURE
-        }
-    }
-}
-
-struct Guarded {
-    keeper: Pid,
-    /// Readable when the keeper has ended.
-    kept: OwnedFd,
-    pasta: Pasta,
-    relay: Child,
-}
-
-/// One that runs in the background.
-struct Pasta {
-    pid: Pid,
-    /// Readable when it has ended.
-    ended: OwnedFd,
-}
-
-fn begin(args: &GuardArgs) -> Result<Guarded, String> {
-    let failed = |error: io::Error| format!("pasta can't be used: {error}");
-    let keeper = Pid::from_raw(args.keeper).ok_or("the keeper's pid is no number")?;
-    let kept = pidfd_open(keeper, PidfdFlags::empty()).map_err(|errno| failed(errno.into()))?;
-    // A Ctrl-C at the terminal is for who typed the command.
-    rustix::process::setsid().map_err(|errno| failed(errno.into()))?;
-    // pasta goes to the background once it is connected; then it is this process's to wait for.
-    rustix::process::set_child_subreaper(Some(keeper)).map_err(|errno| failed(errno.into()))?;
-    let pasta = start(keeper)?;
-    let relay = relay(args).inspect_err(|_| pasta.end())?;
-    let mut guarded = Guarded {
-        keeper,
-        kept,
-        pasta,
-        relay,
-    };
-    guarded.name_heir();
-    let told = io::stdout().write_all(READY.as_bytes());
-    told.and_then(|()| {
-        let null = std::fs::File::options().write(true).open("/dev/null")?;
-        Ok(rustix::stdio::dup2_stdout(&null)?)
-    })
-    .map_err(failed)?;
-    Ok(guarded)
-}
-
-impl Guarded {
-    /// Returns when the node has ended, and all that belongs to it here.
-    fn watch(mut self) {
-        loop {
-            let mut watched = [
-                PollFd::new(&self.kept, PollFlags::IN),
-                PollFd::new(&self.pasta.ended, PollFlags::IN),
-            ];
-            match poll(&mut watched, None) {
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(_) => break,
-                Ok(_) => {}
-            }
-            let [kept, _] = &watched;
-            if !kept.revents().is_empty() {
-                break;
-            }
-            // It is the pasta that has ended.
-            self.pasta.reap();
-            match start(self.keeper) {
-                Ok(pasta) => {
-                    self.pasta = pasta;
-                    self.name_heir();
-                }
-                Err(_) if self.has_ended_within(PAUSE) => break,
-                Err(_) => {}
-            }
-        }
-        self.pasta.end();
-        // It may have ended by itself, with the keeper.
-        let _ = self.relay.kill();
-        let _ = self.relay.wait();
-    }
-
-    /// Tells the relay which pasta is to end with this process, however that ends: in a user namespace of its own, pasta does
-    /// not get the signal of a parent's death that it may have asked for.
-    fn name_heir(&mut self) {
-        if let Some(relay) = &mut self.relay.stdin {
-            // A relay that has ended ends nothing, and is no reason to leave the pods without a way out.
-            let _ = writeln!(relay, "{}", self.pasta.pid.as_raw_nonzero());
-        }
-    }
-
-    fn has_ended_within(&self, pause: Duration) -> bool {
-        let Ok(pause) = Timespec::try_from(pause) else {
-            return true;
-        };
-        let mut watched = [PollFd::new(&self.kept, PollFlags::IN)];
-        poll(&mut watched, Some(&pause)) == Ok(1)
-    }
-}
-
-impl Pasta {
-    fn end(&self) {
-        // One that has ended needs no signal.
-        let _ = pidfd_send_signal(&self.ended, Signal::KILL);
-        self.reap();
-    }
-
-    fn reap(&self) {
-        let id = WaitId::PidFd(self.ended.as_fd());
-        let _ = waitid(id, WaitIdOptions::EXITED);
-    }
-}
-
 /// Starts pasta, and returns when the node is connected. Nothing is mapped to the machine's loopback, and no port of either
 /// side to the other.
-fn start(keeper: Pid) -> Result<Pasta, String> {
+pub(super) fn start(keeper: Pid) -> Result<Process, String> {
     let failed = |error: io::Error| format!("pasta can't be started: {error}");
-    let of_keeper = |name: &str| format!("/proc/{}/ns/{name}", keeper.as_raw_nonzero());
+    let users = format!("/proc/{}/ns/user", keeper.as_raw_nonzero());
     let before = children().map_err(failed)?;
     let mut pasta = Command::new("pasta");
     pasta
@@ -225,7 +47,7 @@ fn start(keeper: Pid) -> Result<Pasta, String> {
         .args([
             "-t", "none", "-u", "none", "-T", "none", "-U", "none", "-D", "none",
         ])
-        .args(["--userns", &of_keeper("user"), "--netns", &of_keeper("net")])
+        .args(["--userns", &users, "--netns", &network_of(keeper)])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
@@ -242,20 +64,58 @@ fn start(keeper: Pid) -> Result<Pasta, String> {
         return Err(format!("pasta can't be used: {}", complaint(&said)));
     }
     let after = children().map_err(failed)?;
-    let in_background = after.into_iter().find(|child| !before.contains(child));
-    let pid = in_background.and_then(Pid::from_raw);
+    let pid = after.into_iter().find(|child| !before.contains(child));
     let pid = pid.ok_or("pasta can't be used: it ended at once")?;
-    let ended = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| failed(errno.into()))?;
-    Ok(Pasta { pid, ended })
+    Process::of(pid, None).map_err(|errno| failed(errno.into()))
 }
 
-/// This process's, which has one thread.
-fn children() -> io::Result<Vec<i32>> {
-    let listed = std::fs::read_to_string(format!("/proc/self/task/{0}/children", std::process::id()))?;
-    Ok(listed
-        .split_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-        .collect())
+/// Ends what outlived a guard and its relay: Debian 12's pasta stays when its namespace has gone, and keeps the next one out
+/// while that is there.
+pub(super) fn end_orphans(keeper: Pid) {
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let Some(pid) = pid.and_then(Pid::from_raw) else {
+            continue;
+        };
+        let Some(connected) = connects(&command_line(pid)) else {
+            continue;
+        };
+        let is_of_nobody = connected == keeper || !fs::exists(network_of(connected)).unwrap_or(true);
+        if is_of_nobody && !has_guard(pid) {
+            // Another user's is refused.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+fn command_line(pid: Pid) -> Vec<u8> {
+    fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default()
+}
+
+fn has_guard(pid: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    let parent = parent.and_then(|pid| Pid::from_raw(pid.trim().parse().ok()?));
+    parent.is_some_and(|parent| {
+        let words = command_line(parent);
+        words
+            .split(|byte| *byte == 0)
+            .any(|word| word == GUARD.as_bytes())
+    })
+}
+
+fn network_of(keeper: Pid) -> String {
+    format!("/proc/{}/ns/net", keeper.as_raw_nonzero())
+}
+
+/// The keeper whose node a pasta of berth's connects, by its command line.
+fn connects(command_line: &[u8]) -> Option<Pid> {
+    let mut words = command_line.split(|byte| *byte == 0);
+    let is_pasta = words.next()?.ends_with(b"pasta");
+    let is_own = words.any(|word| word == INTERFACE.as_bytes()) && words.any(|word| word == b"--netns");
+    let path = std::str::from_utf8(words.next()?).ok()?;
+    let pid = path.strip_prefix("/proc/")?.strip_suffix("/ns/net")?;
+    Pid::from_raw(pid.parse().ok()?).filter(|_| is_pasta && is_own)
 }
 
 /// What it says, but for what it says of the system's log.
@@ -268,26 +128,6 @@ fn complaint(said: &str) -> String {
         [] => "it ended without a word".to_owned(),
         lines => lines.join("; ").trim_end_matches('.').to_owned(),
     }
-}
-
-fn relay(args: &GuardArgs) -> Result<Child, String> {
-    let failed =
-        |error: io::Error| format!("pasta can't be used without what relays ports and names: {error}");
-    let program = std::env::current_exe().map_err(failed)?;
-    let mut relay = Command::new(program)
-        .args(["rootless-relay", "--keeper", &args.keeper.to_string(), "--run"])
-        .arg(&args.run)
-        // It ends when this process does, and ends what it was told of here.
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    let said = first_line(relay.stdout.take()).map_err(failed)?;
-    if said == READY {
-        return Ok(relay);
-    }
-    relay.wait().map_err(failed)?;
-    Err(failed(io::Error::other(said.trim_end().to_owned())))
 }
 
 #[cfg(test)]
@@ -313,5 +153,26 @@ mod tests {
             complaint("Failed to send 4 bytes to syslog\n"),
             "it ended without a word"
         );
+    }
+
+    #[test]
+    fn a_pasta_of_berth_s_is_known_by_its_command_line() {
+        let words = |line: &str| line.replace(' ', "\0").into_bytes();
+        let own = "/usr/bin/pasta --quiet --ns-ifname tap0 --userns /proc/7/ns/user --netns /proc/7/ns/net";
+        assert_eq!(
+            connects(&words(own)).map(|pid| pid.as_raw_nonzero().get()),
+            Some(7)
+        );
+        for other in [
+            "",
+            "/usr/bin/pasta",
+            "/usr/bin/pasta --config-net --netns /proc/7/ns/net",
+            "/usr/bin/pasta --ns-ifname tap0 --netns /run/user/1000/netns/x",
+            "/usr/bin/pasta --ns-ifname tap0 --netns",
+            "/usr/bin/pasta --ns-ifname tap0 --netns /proc/0/ns/net",
+            "vi pasta.rs --ns-ifname tap0 --netns /proc/7/ns/net",
+        ] {
+            assert_eq!(connects(&words(other)), None, "{other}");
+        }
     }
 }

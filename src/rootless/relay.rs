@@ -1,36 +1,35 @@
-//! What pasta leaves out of an ordinary user's node: ports of the machine, and names. A process that is in the machine's
-//! network, and has a thread in the node's, carries connections and datagrams between the two.
+//! What pasta and slirp4netns leave out of an ordinary user's node: ports of the machine, and names on its loopback. A process
+//! that is in the machine's network, and has a thread in the node's, carries connections and datagrams between the two.
 //!
-//! It is asked in the words that slirp4netns(1) has for its API socket, so that the engine knows one way only.
+//! Its guard starts another when it dies, which finds the ports of all pods by their records.
 
 mod forward;
 mod sides;
 
 use std::collections::HashMap;
-use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use berth_cri::Protocol;
+use berth_cri::host_ports::{Answer, HostPort, MAX_MESSAGE, Request, recorded};
 use clap::Args;
 use nix::sched::{CloneFlags, setns};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, pidfd_send_signal, setrlimit,
+};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::unix::pipe;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::AbortHandle;
 
-use super::pasta::ADDRESS;
-use forward::{Protocol, forward};
+use super::guard::READY;
+use super::network::ADDRESS;
+use forward::{Forward, Room, forward, forward_once_free};
 use sides::Side;
 
-/// A request is a few words.
-const MAX_REQUEST: u64 = 64 << 10;
 const DOMAIN: u16 = 53;
 /// For one request, which comes from this machine.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -45,50 +44,59 @@ pub(crate) struct RelayArgs {
     /// The keeper of the node's namespaces
     #[arg(long)]
     keeper: i32,
+
+    /// Another relay was there before, and the node's pods have their ports
+    #[arg(long)]
+    again: bool,
 }
 
-/// Runs the relay until who started it ends. Then the pasta ends, too, that it was told of last, by pid, on standard input.
+/// Runs the relay until its guard ends, whose lines go over standard output, which is a socket. Then the process ends, too, that
+/// it was told of last, by pid. Standard input is where ports are asked for.
 pub(crate) fn run(args: &RelayArgs) -> ExitCode {
     let failed = |error: io::Error| error.to_string();
+    let Ok(guard) = rustix::io::dup(rustix::stdio::stdout()) else {
+        return ExitCode::FAILURE;
+    };
+    let guard = std::os::unix::net::UnixStream::from(guard);
+    let mut said = &guard;
     let outcome = Side::node(args.keeper).map_err(failed).and_then(|node| {
+        let room = Room::of_descriptors(raise_limit());
         crate::pods::on_this_thread(async {
             let mut relay = Relay {
                 node,
+                room,
                 forwards: HashMap::new(),
-                next: 1,
             };
-            relay.names().await.map_err(failed)?;
-            let listener = listen(args).map_err(failed)?;
-            let mut output = io::stdout();
-            output.write_all(b"ready\n").map_err(failed)?;
-            relay.serve(&listener).await
+            relay.begin(args).map_err(failed)?;
+            io::Write::write_all(&mut said, READY.as_bytes()).map_err(failed)?;
+            relay
+                .serve(guard.try_clone().map_err(failed)?)
+                .await
+                .map_err(failed)
         })?
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             // Who does not listen any more has ended.
-            let _ = io::stdout().write_all(format!("{why}\n").as_bytes());
+            let _ = io::Write::write_all(&mut said, format!("{why}\n").as_bytes());
             ExitCode::FAILURE
         }
     }
 }
 
-/// The directory is held, because a socket's address has room for 107 bytes only.
-fn listen(args: &RelayArgs) -> io::Result<UnixListener> {
-    let path = super::api_socket(&args.run);
-    match std::fs::remove_file(&path) {
-        // Left by a node that was killed.
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let held = std::fs::File::open(&args.run)?;
-    let name = path.file_name().unwrap_or_default();
-    let short = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd())).join(name);
-    let listener = UnixListener::bind(&short)?;
-    // The directory is the user's alone, too.
-    std::fs::set_permissions(&short, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+/// Allows as many descriptors as this user may have, and returns how many.
+fn raise_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let all = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    let allowed = match setrlimit(Resource::Nofile, all) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    allowed.unwrap_or(u64::MAX)
 }
 
 /// A process that its parent has told of, and has not waited for.
@@ -103,55 +111,78 @@ fn enter_user_namespace(keeper: i32) -> io::Result<()> {
     Ok(setns(file, CloneFlags::CLONE_NEWUSER)?)
 }
 
-#[derive(Deserialize)]
-struct Request {
-    execute: String,
-    arguments: Value,
-}
-
-#[derive(Deserialize)]
-struct Forward {
-    proto: String,
-    host_addr: IpAddr,
-    host_port: u16,
-    guest_port: u16,
-}
-
 struct Relay {
     node: Side,
-    forwards: HashMap<i64, AbortHandle>,
-    next: i64,
+    room: Room,
+    /// By sandbox.
+    forwards: HashMap<String, Forwarded>,
+}
+
+/// What a sandbox has.
+struct Forwarded {
+    ports: Vec<HostPort>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Drop for Forwarded {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
 }
 
 impl Relay {
-    /// Pods ask the node's address for names, and the machine's first name server answers.
-    async fn names(&self) -> io::Result<()> {
+    /// Begins with names, and with the ports that another relay had.
+    fn begin(&mut self, args: &RelayArgs) -> io::Result<()> {
         let address: Ipv4Addr = ADDRESS.parse().map_err(io::Error::other)?;
-        let own = SocketAddr::from((address, DOMAIN));
         for protocol in [Protocol::Tcp, Protocol::Udp] {
-            forward(protocol, &self.node, own, &Side::Machine, name_server).await?;
+            // Pods ask the node's address for names, and the machine's first name server answers. The node may have no address
+            // yet, because pasta is started anew, too.
+            let names = Forward {
+                protocol,
+                from: self.node.clone(),
+                at: SocketAddr::from((address, DOMAIN)),
+                side: Side::Machine,
+            };
+            forward_once_free(names, &self.room, name_server);
+        }
+        let recorded = args.again.then(|| recorded(&args.run));
+        for (sandbox, ports) in recorded.into_iter().flatten() {
+            let again = |port: &HostPort| {
+                let to = port.to;
+                forward_once_free(self.forward(port), &self.room, move || Ok(to))
+            };
+            let tasks = ports.iter().map(again).collect();
+            self.forwards.insert(sandbox, Forwarded { ports, tasks });
         }
         Ok(())
     }
 
-    async fn serve(&mut self, listener: &UnixListener) -> Result<(), String> {
-        let starter = pipe::Receiver::from_owned_fd(
-            rustix::io::dup(rustix::stdio::stdin()).map_err(|errno| errno.to_string())?,
-        )
-        .map_err(|error| error.to_string())?;
-        let mut starter = BufReader::new(starter).lines();
-        let mut pasta = None;
+    fn forward(&self, port: &HostPort) -> Forward {
+        Forward {
+            protocol: port.protocol,
+            from: Side::Machine,
+            at: port.at,
+            side: self.node.clone(),
+        }
+    }
+
+    async fn serve(&mut self, guard: std::os::unix::net::UnixStream) -> io::Result<()> {
+        let listener = std::os::unix::net::UnixListener::from(rustix::io::dup(rustix::stdio::stdin())?);
+        let listener = UnixListener::from_std(listener)?;
+        guard.set_nonblocking(true)?;
+        let mut guard = BufReader::new(UnixStream::from_std(guard)?).lines();
+        let mut heir = None;
         loop {
             let stream = tokio::select! {
-                accepted = listener.accept() => accepted.map_err(|error| error.to_string())?.0,
-                line = starter.next_line() => match line {
+                accepted = listener.accept() => accepted?.0,
+                line = guard.next_line() => match line {
                     Ok(Some(pid)) => {
-                        pasta = held(&pid);
+                        heir = held(&pid);
                         continue;
                     }
                     _ => {
                         // One that has ended needs no signal.
-                        let _ = pasta.map(|pasta| pidfd_send_signal(pasta, Signal::KILL));
+                        let _ = heir.map(|heir| pidfd_send_signal(heir, Signal::KILL));
                         return Ok(());
                     }
                 },
@@ -163,46 +194,65 @@ impl Relay {
 
     async fn answer(&mut self, mut stream: UnixStream) -> io::Result<()> {
         let mut text = Vec::new();
-        (&mut stream).take(MAX_REQUEST).read_to_end(&mut text).await?;
-        let answer = match self.execute(&text).await {
-            Ok(value) => json!({ "return": value }),
-            Err(error) => json!({ "error": { "desc": error.to_string() } }),
+        (&mut stream).take(MAX_MESSAGE).read_to_end(&mut text).await?;
+        let answer = match serde_json::from_slice(&text) {
+            Ok(request) => self.execute(request).await,
+            Err(error) => Answer::Misunderstood(format!("what was asked is not understood: {error}")),
         };
-        stream.write_all(answer.to_string().as_bytes()).await?;
+        stream.write_all(&serde_json::to_vec(&answer)?).await?;
         stream.shutdown().await
     }
 
-    async fn execute(&mut self, text: &[u8]) -> io::Result<Value> {
-        let request: Request = serde_json::from_slice(text)?;
-        match request.execute.as_str() {
-            "add_hostfwd" => {
-                let wanted: Forward = serde_json::from_value(request.arguments)?;
-                let protocol = match wanted.proto.as_str() {
-                    "tcp" => Protocol::Tcp,
-                    "udp" => Protocol::Udp,
-                    other => return Err(io::Error::other(format!("{other} is not forwarded"))),
-                };
-                let at = SocketAddr::from((wanted.host_addr, wanted.host_port));
-                let to = SocketAddr::from((Ipv4Addr::LOCALHOST, wanted.guest_port));
-                let task = forward(protocol, &Side::Machine, at, &self.node, move || Ok(to)).await?;
-                let id = self.next;
-                self.next += 1;
-                self.forwards.insert(id, task);
-                Ok(json!({ "id": id }))
+    async fn execute(&mut self, request: Request) -> Answer {
+        let (sandbox, ports) = match request {
+            Request::Release { sandbox } => {
+                self.forwards.remove(&sandbox);
+                return Answer::Done;
             }
-            "remove_hostfwd" => {
-                let id = request.arguments.get("id").and_then(Value::as_i64);
-                match id.and_then(|id| self.forwards.remove(&id)) {
-                    Some(task) => {
-                        task.abort();
-                        Ok(json!({}))
-                    }
-                    None => Err(io::Error::other("there is no such port")),
+            Request::Forward { sandbox, ports } => (sandbox, ports),
+        };
+        if self.forwards.get(&sandbox).is_some_and(|has| has.ports == ports) {
+            return Answer::Done;
+        }
+        self.forwards.remove(&sandbox);
+        let mut forwarded = Forwarded {
+            ports: Vec::new(),
+            tasks: Vec::new(),
+        };
+        for port in &ports {
+            let to = port.to;
+            match forward(self.forward(port), &self.room, move || Ok(to)).await {
+                Ok(task) => forwarded.tasks.push(task),
+                // All of none.
+                Err(error) if port.at.ip() == Ipv6Addr::UNSPECIFIED && has_no_such_family(&error) => {}
+                Err(error) => {
+                    return Answer::Taken {
+                        at: port.at,
+                        why: why_not(&error),
+                    };
                 }
             }
-            other => Err(io::Error::other(format!("{other} is not known"))),
         }
+        forwarded.ports = ports;
+        self.forwards.insert(sandbox, forwarded);
+        Answer::Done
     }
+}
+
+fn has_no_such_family(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(nix::libc::EAFNOSUPPORT)
+}
+
+/// Why there is no listening at an address: part of a sentence.
+fn why_not(error: &io::Error) -> String {
+    let reason = match error.kind() {
+        io::ErrorKind::AddrInUse => "something listens there",
+        io::ErrorKind::PermissionDenied => "only root may",
+        io::ErrorKind::AddrNotAvailable => "the machine does not have this address",
+        _ if has_no_such_family(error) => "the machine has no IPv6",
+        _ => return error.to_string(),
+    };
+    format!("{reason} ({error})")
 }
 
 /// The first name server of the machine, whose file may have changed.

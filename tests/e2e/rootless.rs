@@ -5,23 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use berth_tests::{Ended, Node, OrdinaryUser, Running, container, eventually, http_get, once, pod};
+use berth_tests::{Ended, OrdinaryUser, Running, as_user, container, eventually, http_get, once, pod};
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-
-/// Runs a test as a user of a node, and looks for what is left.
-fn as_user(test: impl FnOnce(&Node, &OrdinaryUser<'_>)) {
-    let node = Node::new();
-    let user = OrdinaryUser::new(&node);
-    test(&node, &user);
-    eventually("the user's node ends", || {
-        node.processes().is_empty().then_some(())
-    });
-    assert_eq!(user.leftovers(), [""; 0]);
-    user.remove();
-    node.finish();
-}
 
 fn run(user: &OrdinaryUser<'_>, manifest: &str) -> Running {
     let file = user.file("pod.yaml", manifest);
@@ -120,18 +108,32 @@ fn a_pod_whose_berth_was_killed_is_there_for_the_next_one() {
 }
 
 #[test]
+fn a_killed_shim_takes_its_containers_along() {
+    as_user(|node, user| {
+        let pod = run(user, &once("victim", &["sleep", "inf"], json!({})));
+        pod.line("main started");
+        // It is in nothing that is the node's.
+        let shim = node.process("berth-oci shim").expect("a shim").pid;
+        let children = fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
+        let children: Vec<&str> = children.split_whitespace().collect();
+        assert!(children.len() >= 2, "the pause and the container: {children:?}");
+        node.signal("berth-oci shim", Signal::SIGKILL);
+        eventually("the container ends with its shim", || {
+            let is_there = |pid: &&str| Path::new("/proc").join(pid).exists();
+            (!children.iter().any(is_there)).then_some(())
+        });
+        pod.wait().expect_code(137).expect_no_panic();
+    });
+}
+
+#[test]
 fn a_killed_keeper_takes_everything_along() {
     as_user(|node, user| {
         let containers = json!({ "containers": [container("main", &["sleep", "inf"], json!({}))] });
         let manifest = pod("victim", containers);
         let pod = run(user, &manifest);
         pod.line("main started");
-        let keeper = node
-            .processes()
-            .into_iter()
-            .find(|process| process.command.contains("--first"));
-        let keeper = nix::unistd::Pid::from_raw(keeper.unwrap().pid);
-        nix::sys::signal::kill(keeper, nix::sys::signal::Signal::SIGKILL).unwrap();
+        node.signal("--first", Signal::SIGKILL);
         pod.wait().expect_code(137);
         eventually("all ends", || {
             node.processes()
@@ -242,7 +244,7 @@ fn what_takes_root_is_refused_by_name() {
 
 #[test]
 fn without_pasta_and_slirp4netns_a_node_is_alone_and_says_so() {
-    as_user(|node, user| {
+    as_user(|_, user| {
         let programs = user.home().join("programs");
         fs::create_dir(&programs).unwrap();
         for program in ["newuidmap", "newgidmap", "env", "setpriv"] {
@@ -263,9 +265,7 @@ fn without_pasta_and_slirp4netns_a_node_is_alone_and_says_so() {
         berth(&["run", &file.display().to_string()])
             .expect_code(1)
             .expect_output(&["ports[0].hostPort", "pasta or slirp4netns"]);
-        eventually("the user's node ends", || {
-            node.processes().is_empty().then_some(())
-        });
+        user.ends();
         // The ids are what nothing can go without.
         fs::remove_file(programs.join("newuidmap")).unwrap();
         berth(&["run", &file.display().to_string()])

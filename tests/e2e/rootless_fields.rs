@@ -4,19 +4,8 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use berth_tests::{Ended, HELPER, Node, OrdinaryUser, Running, container, document, eventually, pod};
+use berth_tests::{Ended, HELPER, OrdinaryUser, Running, as_user, container, document, eventually, pod};
 use serde_json::json;
-
-fn as_user(test: impl FnOnce(&OrdinaryUser<'_>)) {
-    let node = Node::new();
-    let user = OrdinaryUser::new(&node);
-    test(&user);
-    eventually("the user's node ends", || {
-        node.processes().is_empty().then_some(())
-    });
-    user.remove();
-    node.finish();
-}
 
 fn run(user: &OrdinaryUser<'_>, manifest: &str) -> Ended {
     let file = user.file("pod.yaml", manifest);
@@ -25,7 +14,7 @@ fn run(user: &OrdinaryUser<'_>, manifest: &str) -> Ended {
 
 #[test]
 fn volumes_of_all_kinds() {
-    as_user(|user| {
+    as_user(|_, user| {
         let shared = user.home().join("shared");
         fs::create_dir(&shared).unwrap();
         user.own(&shared);
@@ -158,7 +147,7 @@ fn volumes_of_all_kinds() {
 
 #[test]
 fn security_of_a_pod_s_own() {
-    as_user(|user| {
+    as_user(|_, user| {
         let main = container(
             "main",
             &[
@@ -217,7 +206,7 @@ fn security_of_a_pod_s_own() {
 
 #[test]
 fn probes_hooks_and_sidecars() {
-    as_user(|user| {
+    as_user(|_, user| {
         let http = json!({ "httpGet": { "port": "web", "path": "/healthz" }, "periodSeconds": 1 });
         let manifest = pod(
             "alive",
@@ -266,7 +255,7 @@ fn probes_hooks_and_sidecars() {
 
 #[test]
 fn others_reach_neither_sockets_nor_pods() {
-    as_user(|user| {
+    as_user(|_, user| {
         let manifest = pod(
             "mine",
             json!({ "containers": [container("main", &["sleep", "inf"], json!({}))] }),

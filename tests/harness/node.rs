@@ -165,6 +165,26 @@ impl Node {
         processes(&self.marker, &self.cgroup)
     }
 
+    /// One that has this in its command line.
+    pub fn process(&self, part: &str) -> Option<Process> {
+        let all = self.processes().into_iter();
+        all.filter(|process| process.state != 'Z')
+            .find(|process| process.command.contains(part))
+    }
+
+    /// Sends a signal to a process that has this in its command line, and returns its number.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[track_caller]
+    pub fn signal(&self, part: &str, signal: Signal) -> i32 {
+        let process = self
+            .process(part)
+            .unwrap_or_else(|| panic!("no process is {part:?}"));
+        kill(Pid::from_raw(process.pid), signal).expect("it is there");
+        process.pid
+    }
+
     /// What is left of the node now that nothing should be, a line each.
     pub fn leftovers(&self) -> Vec<String> {
         let after = Kernel::look(&self.marker, &self.root, &self.cgroup);

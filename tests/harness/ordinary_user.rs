@@ -9,6 +9,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::node::Node;
 use crate::program::program;
+use crate::wait::eventually;
 
 const NAME: &str = "tested";
 const ID: u32 = 1500;
@@ -29,6 +30,20 @@ pub struct OrdinaryUser<'a> {
     node: &'a Node,
     home: PathBuf,
     runtime: PathBuf,
+}
+
+/// Runs a test as a user of a node, and looks for what is left when the user's pods have ended.
+///
+/// # Panics
+/// If anything is left, or the test panics.
+pub fn as_user(test: impl FnOnce(&Node, &OrdinaryUser<'_>)) {
+    let node = Node::new();
+    let user = OrdinaryUser::new(&node);
+    test(&node, &user);
+    user.ends();
+    assert_eq!(user.leftovers(), [""; 0]);
+    user.remove();
+    node.finish();
 }
 
 impl<'a> OrdinaryUser<'a> {
@@ -132,6 +147,16 @@ impl<'a> OrdinaryUser<'a> {
             .args(arguments)
             .current_dir(&self.home);
         command
+    }
+
+    /// Waits until nothing of the user's runs any more.
+    ///
+    /// # Panics
+    /// If something goes on.
+    pub fn ends(&self) {
+        eventually("the user's node ends", || {
+            self.node.processes().is_empty().then_some(())
+        });
     }
 
     /// Takes the user from the node.

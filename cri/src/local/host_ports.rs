@@ -1,199 +1,216 @@
-//! Host ports where the node's network is not the machine's: slirp4netns(1) or what stands in for its API is asked to forward the
-//! machine's ports to the node, where they are mapped to pods as ever.
+//! Host ports where the node's network is not the machine's: a forwarder, which is in both, listens on the machine and carries
+//! to the pod what comes.
+//!
+//! What a sandbox has is a record in its run directory, written before the forwarder is asked, so that one that was killed is
+//! followed by one that forwards the same; see [`recorded`].
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::records;
 use crate::engine::EngineError;
 use crate::types::{PortMapping, Protocol};
 
-/// What was asked for, in the sandbox's run directory.
+/// A sandbox's [`HostPort`]s, in its run directory.
 const RECORD: &str = "host-ports.json";
-/// An answer is a number, or a sentence.
-const MAX_ANSWER: u64 = 64 << 10;
+/// No request and no answer is longer, in bytes.
+pub const MAX_MESSAGE: u64 = 64 << 10;
+/// The machine's addresses of either family.
+const ALL: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+];
+/// A forwarder that was killed is followed by another within this time.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a sandbox has of a forwarder's.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Forwards {
-    /// Numbers mean something only to the one that gave them.
-    forwarder: (u64, u64),
-    ids: Vec<i64>,
+/// An address of the machine that leads to one of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostPort {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// On the machine. Each family has its own ports; all addresses of one that the machine lacks are none.
+    pub at: SocketAddr,
+    /// The pod's.
+    pub to: SocketAddr,
 }
 
-/// Forwards the machine's ports of a sandbox. What was forwarded before something fails is recorded, for [`remove`].
+/// What a forwarder is asked, as JSON; a connection has one request and one [`Answer`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Request {
+    /// All of these, or none; again is no mistake.
+    Forward {
+        /// Whose they are.
+        sandbox: String,
+        /// All that it has.
+        ports: Vec<HostPort>,
+    },
+    /// What a sandbox has, if anything.
+    Release {
+        /// Whose they were.
+        sandbox: String,
+    },
+}
+
+/// What a forwarder says, as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Answer {
+    /// It is so.
+    Done,
+    /// A port can't be had.
+    Taken {
+        /// Where it would be.
+        at: SocketAddr,
+        /// Part of a sentence.
+        why: String,
+    },
+    /// The request is none.
+    Misunderstood(String),
+}
+
+/// What all sandboxes have by their records, whose run directories are in `run`'s `sandboxes`: an id and its ports each.
+#[must_use]
+pub fn recorded(run: &Path) -> Vec<(String, Vec<HostPort>)> {
+    let entries = std::fs::read_dir(run.join("sandboxes"));
+    let of_sandbox = |entry: std::fs::DirEntry| {
+        // One that is not there is one of a sandbox without ports, and one that can't be read is no forwarder's to mend.
+        let ports = records::read(&entry.path().join(RECORD)).ok()??;
+        Some((entry.file_name().to_string_lossy().into_owned(), ports))
+    };
+    entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(of_sandbox)
+        .collect()
+}
+
+/// Forwards the machine's ports of a sandbox.
 pub(super) async fn add(
     socket: &Path,
-    sandbox_run: &Path,
-    mappings: &[PortMapping],
+    (sandbox, run): (&str, &Path),
+    ports: Vec<HostPort>,
 ) -> Result<(), EngineError> {
+    if ports.is_empty() {
+        return Ok(());
+    }
     let unavailable = |error: io::Error| {
         EngineError::Unavailable(format!(
             "The machine's ports can't be forwarded by way of {}: {error}.",
             socket.display()
         ))
     };
-    let mut forwards = Forwards {
-        forwarder: identity(socket).map_err(unavailable)?,
-        ids: Vec::new(),
+    let record = run.join(RECORD);
+    records::write(&record, &ports).map_err(unavailable)?;
+    let request = Request::Forward {
+        sandbox: sandbox.to_owned(),
+        ports,
     };
-    for mapping in mappings.iter().filter(|mapping| mapping.host_port != 0) {
-        let answer = ask(socket, &request(mapping)?).await.map_err(unavailable)?;
-        let Some(id) = answer.pointer("/return/id").and_then(Value::as_i64) else {
-            return Err(EngineError::Unavailable(refusal(mapping, &answer)));
-        };
-        forwards.ids.push(id);
-        records::write(&sandbox_run.join(RECORD), &forwards).map_err(unavailable)?;
-    }
-    Ok(())
+    let asked = timeout(PATIENCE, ask_until_answered(socket, &request)).await;
+    let answer = asked.map_err(|_| unavailable(io::ErrorKind::TimedOut.into()))?;
+    let refused = match answer.map_err(unavailable)? {
+        Answer::Done => return Ok(()),
+        Answer::Taken { at, why } => format!(
+            "Port {} of the machine can't be had at {}: {why}.",
+            at.port(),
+            at.ip()
+        ),
+        Answer::Misunderstood(why) => format!("The machine's ports can't be forwarded: {why}."),
+    };
+    std::fs::remove_file(&record).map_err(unavailable)?;
+    Err(EngineError::Unavailable(refused))
 }
 
 /// Takes back what the sandbox had forwarded. Idempotent.
-pub(super) async fn remove(socket: &Path, sandbox_run: &Path) -> Result<(), EngineError> {
-    let path = sandbox_run.join(RECORD);
+pub(super) async fn remove(socket: &Path, (sandbox, run): (&str, &Path)) -> Result<(), EngineError> {
+    let path = run.join(RECORD);
     let failed = |error: io::Error| {
         EngineError::Internal(format!(
             "The machine's ports in {} can't be taken back: {error}.",
             path.display()
         ))
     };
-    let Some(forwards) = records::read::<Forwards>(&path).map_err(failed)? else {
-        return Ok(());
-    };
-    // With the program, its ports have gone.
-    if identity(socket).is_ok_and(|identity| identity == forwards.forwarder) {
-        for id in &forwards.ids {
-            let request = json!({ "execute": "remove_hostfwd", "arguments": { "id": id } });
-            // One that is not there is gone.
-            ask(socket, &request).await.map_err(failed)?;
-        }
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
     }
-    std::fs::remove_file(&path).map_err(failed)
+    let request = Request::Release {
+        sandbox: sandbox.to_owned(),
+    };
+    match timeout(PATIENCE, ask(socket, &request)).await {
+        Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
+        // A forwarder that ends takes its ports along, and the next one finds no record of these.
+        Ok(_) => Ok(()),
+    }
 }
 
-fn identity(socket: &Path) -> io::Result<(u64, u64)> {
-    let metadata = std::fs::metadata(socket)?;
-    Ok((metadata.dev(), metadata.ino()))
-}
-
-fn request(mapping: &PortMapping) -> Result<Value, EngineError> {
-    let proto = match mapping.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => {
+/// Where each of a pod's ports leads, which has these addresses.
+pub(super) fn ports(mappings: &[PortMapping], pod: &[IpAddr]) -> Result<Vec<HostPort>, EngineError> {
+    let mut ports = Vec::new();
+    for mapping in mappings.iter().filter(|mapping| mapping.host_port != 0) {
+        if mapping.protocol == Protocol::Sctp {
             return Err(EngineError::InvalidArgument(format!(
-                "Port {} of the machine can't be forwarded: TCP and UDP are forwarded to an ordinary user's node, SCTP is not.",
+                "Port {} of the machine can't be forwarded: TCP and UDP are forwarded to an ordinary user's pods, SCTP is not.",
                 mapping.host_port
             )));
         }
-    };
-    let address = match mapping.host_ip {
-        None => "0.0.0.0".to_owned(),
-        Some(address) => address.to_string(),
-    };
-    // Without an address of the node's it is whichever the node has.
-    Ok(json!({ "execute": "add_hostfwd", "arguments": {
-        "proto": proto,
-        "host_addr": address,
-        "host_port": mapping.host_port,
-        "guest_port": mapping.host_port,
-    }}))
+        let of_four = pod.iter().find(|address| address.is_ipv4());
+        let pod = of_four.or_else(|| pod.first());
+        let pod = pod.ok_or_else(|| {
+            EngineError::FailedPrecondition(format!(
+                "Port {} of the machine leads nowhere: the pod has no address.",
+                mapping.host_port
+            ))
+        })?;
+        let at = match mapping.host_ip {
+            Some(address) => vec![address],
+            None => ALL.to_vec(),
+        };
+        ports.extend(at.into_iter().map(|address| HostPort {
+            protocol: mapping.protocol,
+            at: SocketAddr::new(address, mapping.host_port),
+            to: SocketAddr::new(*pod, mapping.container_port),
+        }));
+    }
+    Ok(ports)
 }
 
-fn refusal(mapping: &PortMapping, answer: &Value) -> String {
-    let said = answer.pointer("/error/desc").and_then(Value::as_str);
-    format!(
-        "Port {} of the machine can't be had: something listens on it, or only root may ({}).",
-        mapping.host_port,
-        said.unwrap_or("what forwards ports said nothing")
-            .trim_end_matches('.')
-    )
+/// Asks again where a forwarder ended before it answered.
+async fn ask_until_answered(socket: &Path, request: &Request) -> io::Result<Answer> {
+    loop {
+        match ask(socket, request).await {
+            Err(error) if is_end(error.kind()) => tokio::task::yield_now().await,
+            answer => return answer,
+        }
+    }
+}
+
+fn is_end(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(kind, BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 /// One request, one answer, one connection.
-async fn ask(socket: &Path, request: &Value) -> io::Result<Value> {
+async fn ask(socket: &Path, request: &Request) -> io::Result<Answer> {
     let mut stream = UnixStream::connect(socket).await?;
-    stream.write_all(request.to_string().as_bytes()).await?;
+    stream.write_all(&serde_json::to_vec(request)?).await?;
     stream.shutdown().await?;
     let mut answer = Vec::new();
-    stream.take(MAX_ANSWER).read_to_end(&mut answer).await?;
+    stream.take(MAX_MESSAGE).read_to_end(&mut answer).await?;
+    if answer.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     serde_json::from_slice(&answer).map_err(io::Error::from)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::net::UnixListener;
-
-    fn mapping(host_port: u16) -> PortMapping {
-        PortMapping {
-            host_port,
-            container_port: 80,
-            protocol: Protocol::Udp,
-            host_ip: Some([127, 0, 0, 1].into()),
-        }
-    }
-
-    /// Answers one request after the other.
-    fn forwarder(path: &Path, answers: &'static [&str]) -> tokio::task::JoinHandle<Vec<Value>> {
-        let listener = UnixListener::bind(path).unwrap();
-        tokio::spawn(async move {
-            let mut heard = Vec::new();
-            for answer in answers {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let mut text = Vec::new();
-                stream.read_to_end(&mut text).await.unwrap();
-                heard.push(serde_json::from_slice(&text).unwrap());
-                stream.write_all(answer.as_bytes()).await.unwrap();
-            }
-            heard
-        })
-    }
-
-    #[tokio::test]
-    async fn what_is_forwarded_is_taken_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("s");
-        let answers = forwarder(
-            &socket,
-            &[
-                r#"{"return":{"id":7}}"#,
-                r#"{"error":{"desc":"busy"}}"#,
-                r#"{"return":{}}"#,
-            ],
-        );
-        let error = add(&socket, dir.path(), &[mapping(0), mapping(8080), mapping(8081)])
-            .await
-            .unwrap_err();
-        assert!(error.to_string().contains("Port 8081") && error.to_string().contains("busy"));
-        remove(&socket, dir.path()).await.unwrap();
-        // Nothing is left to do.
-        remove(&socket, dir.path()).await.unwrap();
-        let heard = answers.await.unwrap();
-        assert_eq!(heard[0]["arguments"]["host_addr"], "127.0.0.1");
-        assert_eq!(heard[0]["arguments"]["proto"], "udp");
-        assert_eq!(heard[0]["arguments"]["guest_port"], 8080);
-        assert_eq!(heard[2]["execute"], "remove_hostfwd");
-        assert_eq!(heard[2]["arguments"]["id"], 7);
-    }
-
-    #[tokio::test]
-    async fn another_forwarder_has_other_numbers() {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("s");
-        let first = forwarder(&socket, &[r#"{"return":{"id":7}}"#]);
-        add(&socket, dir.path(), &[mapping(8080)]).await.unwrap();
-        first.await.unwrap();
-        // Kept, so that the file system does not give its number to the next one.
-        std::fs::rename(&socket, dir.path().join("old")).unwrap();
-        let _second = UnixListener::bind(&socket).unwrap();
-        remove(&socket, dir.path()).await.unwrap();
-        assert!(!dir.path().join(RECORD).exists());
-    }
-}
+mod tests;

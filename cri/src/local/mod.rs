@@ -19,7 +19,7 @@ mod exec;
 mod exec_sync;
 mod features;
 mod handlers;
-mod host_ports;
+pub mod host_ports;
 mod image;
 mod labels;
 mod logs;
@@ -89,8 +89,7 @@ pub struct EngineConfig {
     pub handlers: BTreeMap<String, HandlerConfig>,
     /// The handler of pods that name none.
     pub default_handler: String,
-    /// Where slirp4netns, or who speaks as it does, is asked to forward ports of the machine, where that has another network
-    /// than the engine.
+    /// Where [`host_ports`] are asked for, where the machine has another network than the engine.
     pub port_forwarder: Option<PathBuf>,
 }
 

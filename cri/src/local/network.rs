@@ -38,12 +38,9 @@ pub(super) async fn attach(inner: &Inner, sandbox: &Arc<Sandbox>) -> Result<Vec<
         port_mappings: config
             .port_mappings
             .iter()
-            .map(|mapping| {
-                let mapping = port_mapping(mapping);
-                // What is forwarded comes to the node's own address, whichever it was sent to.
-                let host_ip = mapping.host_ip.filter(|_| forwarder.is_none());
-                berth_cni::PortMapping { host_ip, ..mapping }
-            })
+            // Which addresses the machine has the node can't know; all that it has itself lead to the pod as well.
+            .filter(|mapping| forwarder.is_none() || mapping.host_ip.is_none())
+            .map(port_mapping)
             .collect(),
         dns: config.dns.map(|dns| Dns {
             nameservers: dns.servers,
@@ -56,7 +53,8 @@ pub(super) async fn attach(inner: &Inner, sandbox: &Arc<Sandbox>) -> Result<Vec<
     let ips = inner.network.add(&attachment).await.map_err(from_cni)?.ips;
     if let Some(forwarder) = forwarder {
         // Last: what comes in by then finds its way.
-        host_ports::add(forwarder, &sandbox.dirs.run, &config.port_mappings).await?;
+        let ports = host_ports::ports(&config.port_mappings, &ips)?;
+        host_ports::add(forwarder, (&sandbox.id.0, &sandbox.dirs.run), ports).await?;
     }
     Ok(ips)
 }
@@ -75,11 +73,19 @@ pub(super) async fn assign_subnets(inner: &Inner, pod_cidrs: &str) -> Result<(),
 
 /// Takes a sandbox off the pod network. Idempotent.
 pub(super) async fn detach(inner: &Inner, sandbox: &Arc<Sandbox>) -> Result<(), EngineError> {
-    if lock(&sandbox.record).config.namespaces.host_network {
+    let (host_network, has_ports) = {
+        let config = &lock(&sandbox.record).config;
+        let mut ports = config.port_mappings.iter();
+        (
+            config.namespaces.host_network,
+            ports.any(|port| port.host_port != 0),
+        )
+    };
+    if host_network {
         return Ok(());
     }
-    if let Some(forwarder) = &inner.config.port_forwarder {
-        host_ports::remove(forwarder, &sandbox.dirs.run).await?;
+    if let Some(forwarder) = inner.config.port_forwarder.as_deref().filter(|_| has_ports) {
+        host_ports::remove(forwarder, (&sandbox.id.0, &sandbox.dirs.run)).await?;
     }
     inner
         .network
