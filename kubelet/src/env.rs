@@ -1,11 +1,12 @@
 //! A container's environment, from literals, ConfigMaps, Secrets, the pod's fields and the container's resources.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVarSource, Pod};
 
 use crate::env_file::{self, EnvFiles};
-use crate::expansion::expand;
+use crate::expansion::Expansion;
 use crate::plan::{NodeFacts, Objects};
 use crate::quantity::{self, Value};
 use crate::{resources, spec};
@@ -82,12 +83,18 @@ pub enum ConfigError {
 /// Something that is referred to is not there and not optional.
 pub fn resolve(container: &Container, sources: EnvSources<'_>) -> Result<Vec<(String, String)>, ConfigError> {
     let mut env = Environment::default();
+    let mut expansion = Expansion::default();
     for from in container.env_from.iter().flatten() {
         env_from(from, sources, &mut env)?;
     }
     for variable in container.env.iter().flatten() {
         let value = match (&variable.value, &variable.value_from) {
-            (Some(value), _) if !value.is_empty() => expand(value, |name| env.get(name)),
+            (Some(value), _) if !value.is_empty() => {
+                let expanded = expansion.of(value, |name| env.get(name));
+                expanded.map_err(|why| {
+                    ConfigError::Invalid(format!("environment variable {:?} {why}", variable.name))
+                })?
+            }
             (_, Some(from)) => match value_from(from, container, sources)? {
                 Some(value) => value,
                 None => continue,
@@ -96,22 +103,30 @@ pub fn resolve(container: &Container, sources: EnvSources<'_>) -> Result<Vec<(St
         };
         env.set(&variable.name, value);
     }
-    Ok(env.0)
+    Ok(env.all)
 }
 
 /// Variables in the order in which they were first set.
 #[derive(Default)]
-struct Environment(Vec<(String, String)>);
+struct Environment {
+    all: Vec<(String, String)>,
+    /// Where each name is.
+    places: HashMap<String, usize>,
+}
 
 impl Environment {
     fn get(&self, name: &str) -> Option<&str> {
-        lookup(&self.0, name)
+        let place = self.places.get(name)?;
+        self.all.get(*place).map(|(_, value)| value.as_str())
     }
 
     fn set(&mut self, name: &str, value: String) {
-        match self.0.iter_mut().find(|(known, _)| known == name) {
+        match self.places.get(name).and_then(|place| self.all.get_mut(*place)) {
             Some((_, old)) => *old = value,
-            None => self.0.push((name.to_owned(), value)),
+            None => {
+                self.places.insert(name.to_owned(), self.all.len());
+                self.all.push((name.to_owned(), value));
+            }
         }
     }
 }
@@ -419,5 +434,29 @@ mod tests {
         ] {
             assert_eq!(env(container).unwrap_err().to_string(), message);
         }
+    }
+
+    /// Each variable is the one before, ten times: the last one would be a hundred terabytes.
+    #[test]
+    fn variables_that_grow_are_refused_before_they_fill_the_memory() {
+        let grown = |level: usize| {
+            let before = format!("$(A{})", level - 1).repeat(10);
+            format!(r#","A{level}":"{before}""#)
+        };
+        let list: String = (1..14).map(grown).collect();
+        let all = format!(r#"{{"A0":"0123456789"{list}}}"#);
+        // In this order, which is not that of their names.
+        let all: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&all).unwrap();
+        let mut names: Vec<_> = all.iter().collect();
+        names.sort_by_key(|(name, _)| name[1..].parse::<usize>().unwrap());
+        let entries: Vec<_> = names
+            .into_iter()
+            .map(|(name, value)| serde_json::json!({ "name": name, "value": value }))
+            .collect();
+        let refused = env(&format!(r#""env":{}"#, serde_json::Value::from(entries))).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "environment variable \"A5\" becomes longer than the 131072 bytes that the kernel takes"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! A container, as the engine is asked for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
 
 use berth_cri::{ContainerConfig, Image, MountPropagation, PodSandboxStatus};
@@ -12,7 +12,7 @@ use crate::backoff::RESTARTS_IN_A_ROW;
 use crate::defaults::TERMINATION_MESSAGE_PATH;
 use crate::env::{self, ConfigError, EnvSources};
 use crate::env_file::EnvFiles;
-use crate::expansion::{expand, first_unknown};
+use crate::expansion::{Expansion, first_unknown};
 use crate::plan::{Desired, ROUND, StartContainer, VolumeDeviceRequest, VolumeMountRequest};
 use crate::resources::container_resources;
 use crate::sizes;
@@ -101,12 +101,23 @@ fn container_config(
         ..
     } = request;
     let pod = &desired.pod;
-    let expanded = |list: &Option<Vec<String>>| -> Vec<String> {
-        let list = list.as_deref().unwrap_or_default();
-        list.iter()
-            .map(|text| expand(text, |name| env::lookup(&envs, name)))
-            .collect()
+    let known: HashMap<&str, &str> = envs
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let mut expansion = Expansion::default();
+    let mut expanded = |what: &str, list: &Option<Vec<String>>| -> Result<Vec<String>, ConfigError> {
+        let list = list.iter().flatten().enumerate();
+        list.map(|(index, text)| {
+            let text = expansion.of(text, |name| known.get(name).copied());
+            text.map_err(|why| ConfigError::Invalid(format!("{what}[{index}] {why}")))
+        })
+        .collect()
     };
+    let (command, args) = (
+        expanded("command", &container.command)?,
+        expanded("args", &container.args)?,
+    );
     let mut security = container_security(pod, container, &desired.node)?;
     take_image_user(&mut security, image);
     Ok(ContainerConfig {
@@ -114,8 +125,8 @@ fn container_config(
         attempt,
         image: image.id.0.clone(),
         user_specified_image: container.image.clone().unwrap_or_default(),
-        command: expanded(&container.command),
-        args: expanded(&container.args),
+        command,
+        args,
         working_dir: container.working_dir.clone().unwrap_or_default(),
         mounts: Vec::new(),
         devices: Vec::new(),
@@ -222,7 +233,10 @@ fn sub_path(mount: &VolumeMount, envs: &[(String, String)]) -> Result<Option<Pat
         (Some(path), _) if !path.is_empty() => path.to_owned(),
         (_, Some(template)) if !template.is_empty() => match first_unknown(template, lookup) {
             Some(name) => return Err(ConfigError::SubPath(name.to_owned())),
-            None => expand(template, lookup),
+            None => {
+                let expanded = Expansion::default().of(template, lookup);
+                expanded.map_err(|why| ConfigError::Invalid(format!("subPathExpr {template:?} {why}")))?
+            }
         },
         _ => return Ok(None),
     };
