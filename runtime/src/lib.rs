@@ -63,7 +63,7 @@ pub use executable::protect_executable;
 pub use hooks::{HookState, run_poststart, run_poststop};
 pub use identity::capability_names;
 pub use launcher::Launcher;
-pub use mount::{Elsewhere, clean_path, mount_options};
+pub use mount::{Elsewhere, clean_path, label_queues, mount_options};
 pub use namespaces::JoinedNamespaces;
 pub use pause::{HeldNamespaces, Pause, PauseArgs, UserIds, start_pause};
 pub use process::forget_starters_signals;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use berth_runtime::cgroups::systemd::Scope;
 use berth_runtime::cgroups::{Cgroup, CgroupError, ENTER, Hierarchies, Subgroup, leave_all};
-use berth_runtime::{Elsewhere, JoinedNamespaces, Pause, PauseArgs, UserIds, oci, start_pause};
+use berth_runtime::{Elsewhere, JoinedNamespaces, Pause, PauseArgs, UserIds, label_queues, oci, start_pause};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, open, statx};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
@@ -86,6 +86,11 @@ impl Sandbox {
             mount_shm(dir, config).map_err(failed("mount the pod's /dev/shm"))?;
         }
         let pause = hold_namespaces(config)?;
+        if let Some(ipc) = &pause.namespaces.ipc
+            && !config.mount_label.is_empty()
+        {
+            label_queues(ipc, &config.mount_label)?;
+        }
         Ok(Self {
             dir: dir.to_owned(),
             host,

@@ -45,7 +45,8 @@ fn run(what: &str, value: &str) -> Result<Option<String>, Box<dyn std::error::Er
             &std::env::var(name).unwrap_or_else(|_| "not set".into()),
             expected,
         ),
-        "file" => differs(fs::read_to_string(name)?.trim(), expected),
+        // The kernel ends labels with a zero byte.
+        "file" => differs(fs::read_to_string(name)?.trim_end_matches('\0').trim(), expected),
         "status" => differs(&show::status_field(name)?, expected),
         "cap" => (!has_capability(value)?).then(|| "not in the effective set".into()),
         "nocap" => has_capability(value)?.then(|| "in the effective set".into()),

@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use super::cgroups::Place;
 use super::devices::{self, Privileged};
 use super::handlers::{self, Handler};
-use super::labels::SelinuxLabels;
 use super::records::{self, ContainerRecord};
 use super::resources::Host;
 use super::sandbox::shown_hostname;
+use super::selinux::{self, SelinuxLabels};
 use super::spec::{self, ImageDefaults, SpecInput};
 use super::users::Identity;
-use super::{Inner, Sandbox, labels, lock};
+use super::{Inner, Sandbox, lock};
 use crate::cdi;
 use crate::engine::EngineError;
 
@@ -38,7 +38,6 @@ pub(super) fn spec(
     let pod = lock(&sandbox.record).clone();
     let place = Place::of(&pod, &record.id.0);
     let (pod, handler) = (pod.config, pod.handler);
-    let selinux = selinux(sandbox, record);
     let mut spec = spec::build(&SpecInput {
         config: &record.config,
         image: parts.image,
@@ -50,7 +49,7 @@ pub(super) fn spec(
         devices: devices::of(&record.config, privileged(handler.as_ref()))?,
         host: Host::look(),
         apparmor: parts.apparmor,
-        selinux,
+        selinux: selinux_labels(sandbox, record),
         mounts: parts.mounts,
     })?;
     if let Some(handler) = &handler {
@@ -63,10 +62,19 @@ pub(super) fn spec(
 }
 
 /// A container's SELinux labels, where that is in use.
-pub(super) fn selinux(sandbox: &Sandbox, record: &ContainerRecord) -> Option<SelinuxLabels> {
+pub(super) fn selinux_labels(sandbox: &Sandbox, record: &ContainerRecord) -> Option<SelinuxLabels> {
     let security = &record.config.security;
-    let of_pod = lock(&sandbox.record).selinux.clone();
-    labels::of_container(security.selinux.as_ref(), of_pod.as_ref(), security.privileged)
+    let (of_pod, pod_has_options) = {
+        let pod = lock(&sandbox.record);
+        (pod.selinux.clone(), pod.config.security.selinux.is_some())
+    };
+    let wanted = selinux::Wanted {
+        options: security.selinux.as_ref(),
+        pod_has_options,
+        privileged: security.privileged,
+        namespaces: record.config.namespaces,
+    };
+    wanted.labels(of_pod.as_ref())
 }
 
 /// The files that every container of the pod mounts.

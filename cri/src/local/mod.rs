@@ -5,6 +5,7 @@
 //! sandboxes of a dead one when their pod is asked for ([`adopt`]).
 
 mod adopt;
+mod apparmor;
 mod attach;
 mod bundle;
 mod cgroups;
@@ -21,7 +22,6 @@ mod features;
 mod handlers;
 pub mod host_ports;
 mod image;
-mod labels;
 mod logs;
 mod mounts;
 mod network;
@@ -34,6 +34,7 @@ mod registry;
 mod relabel;
 mod resources;
 mod sandbox;
+mod selinux;
 mod shim_client;
 mod shim_process;
 pub(crate) mod signals;

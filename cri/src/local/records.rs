@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::handlers::Handler;
-use super::labels::SelinuxLabels;
+use super::selinux::SelinuxLabels;
 use crate::types::{
     CgroupDriver, ContainerConfig, ContainerId, ContainerUser, ImageId, PodSandboxConfig, SandboxId,
     UnixNanos,

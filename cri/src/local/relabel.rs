@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Dir, Mode, OFlags, XattrFlags, lgetxattr, lsetxattr, openat};
 use rustix::io::Errno;
 
-use super::labels::SelinuxLabels;
+use super::selinux::SelinuxLabels;
 use crate::engine::EngineError;
 use crate::types::Mount;
 

@@ -8,9 +8,9 @@ use berth_runtime::clean_path;
 use serde_json::{Map, Value, json};
 
 use super::devices::Devices;
-use super::labels::SelinuxLabels;
 use super::privileges::{self, CapabilitySets};
 use super::resources::{Host, effective};
+use super::selinux::SelinuxLabels;
 use super::users::Identity;
 use crate::engine::EngineError;
 use crate::types::{ContainerConfig, LinuxContainerResources, Mount};
@@ -73,7 +73,9 @@ pub(crate) fn build(input: &SpecInput<'_>) -> Result<Value, EngineError> {
         process["apparmorProfile"] = json!(profile);
     }
     if let Some(labels) = &input.selinux {
-        process["selinuxLabel"] = json!(labels.process);
+        if !labels.process.is_empty() {
+            process["selinuxLabel"] = json!(labels.process);
+        }
         linux["mountLabel"] = json!(labels.mount);
     }
     Ok(json!({

@@ -17,5 +17,6 @@ mod node;
 mod pause;
 mod privileges;
 mod profiles;
+mod selinux;
 mod user_namespace;
 mod users;

@@ -1,6 +1,6 @@
 //! System call filters and security modules.
 
-use berth_cri::{AppArmorProfile, ContainerSecurity, EngineError, SeccompProfile, SelinuxOptions};
+use berth_cri::{AppArmorProfile, ContainerSecurity, EngineError, SeccompProfile};
 
 use crate::bench::Bench;
 
@@ -99,28 +99,6 @@ fn apparmor_is_refused_where_it_is_off() {
             for profile in [AppArmorProfile::Unset, AppArmorProfile::Unconfined] {
                 assert_eq!(pod.run("echo fine", with(profile)).await, "fine\n");
             }
-        },
-    );
-}
-
-#[test]
-fn selinux_labels_mean_nothing_where_it_is_off() {
-    if std::path::Path::new("/sys/fs/selinux/enforce").exists() {
-        return;
-    }
-    let options = || SelinuxOptions {
-        kind: "spc_t".into(),
-        level: "s0:c1,c2".into(),
-        ..Default::default()
-    };
-    Bench::new().with(
-        |config| config.security.selinux = Some(options()),
-        async |pod| {
-            let security = ContainerSecurity {
-                selinux: Some(options()),
-                ..Default::default()
-            };
-            assert_eq!(pod.run("echo fine", security).await, "fine\n");
         },
     );
 }

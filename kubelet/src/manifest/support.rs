@@ -88,11 +88,6 @@ const REFUSED: &[Rule] = &[
         "spec.topologySpreadConstraints",
         "there is one node, over which nothing can be spread",
     ),
-    is_not(
-        "spec.securityContext.seLinuxChangePolicy",
-        "Recursive",
-        "files are relabelled one by one; mounts with a label are for storage drivers",
-    ),
     present("spec.securityContext.windowsOptions", "only Linux pods run here"),
     present(
         "*.resources.claims",

@@ -51,6 +51,13 @@ pub(super) fn pod_security(spec: &PodSpec, errors: &mut Errors) {
         policy,
         &["Always", "OnRootMismatch"],
     );
+    // Both are the same here: a mount with a label is for volumes of storage drivers, fc and iscsi alone.
+    let policy = security.se_linux_change_policy.as_deref();
+    errors.one_of(
+        &format!("{path}.seLinuxChangePolicy"),
+        policy,
+        &["MountOption", "Recursive"],
+    );
     let policy = security.supplemental_groups_policy.as_deref();
     errors.one_of(
         &format!("{path}.supplementalGroupsPolicy"),

@@ -387,6 +387,23 @@ fn rules() {
 }
 
 #[test]
+fn how_labels_come_to_volumes_has_two_values() {
+    let policy = |value: &str| {
+        broken(
+            "",
+            &format!(r#","securityContext":{{"seLinuxChangePolicy":"{value}"}}"#),
+        )
+    };
+    assert_eq!(policy("Recursive"), [""; 0]);
+    assert_eq!(policy("MountOption"), [""; 0]);
+    let [said] = &policy("Mount")[..] else {
+        panic!("{:?}", policy("Mount"))
+    };
+    let expected = r#"spec.securityContext.seLinuxChangePolicy: Unsupported value: "Mount""#;
+    assert!(said.starts_with(expected), "{said}");
+}
+
+#[test]
 fn a_pod_needs_a_name_and_a_container() {
     let mut pod = pod(r#"{"containers":[]}"#);
     pod.metadata.name = None;

@@ -218,8 +218,7 @@ pub fn container_mounts(context: &Context<'_>, start: &StartContainer) -> Result
             readonly: request.read_only || is_always_read_only(context, &request.volume),
             recursive_read_only: request.recursive_read_only,
             propagation: request.propagation,
-            // What is on the host for others keeps its label.
-            selinux_relabel: !is_for_others(context, &request.volume),
+            selinux_relabel: is_relabelled(context, &request.volume),
             ..Mount::default()
         });
     }
@@ -270,12 +269,17 @@ fn image_mount(context: &Context<'_>, request: &VolumeMountRequest) -> Option<Mo
     })
 }
 
-/// Others than pods may have its files, too.
-fn is_for_others(context: &Context<'_>, name: &str) -> bool {
+/// Whether a volume's files get the container's SELinux label. What others than pods may have keeps its own, as does a
+/// claim that the pod only reads: another pod may be writing it.
+fn is_relabelled(context: &Context<'_>, name: &str) -> bool {
     let mut volumes = context.volumes().iter().filter(|volume| volume.name == name);
-    volumes.any(|volume| {
+    volumes.all(|volume| {
         let is_claim = volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some();
-        volume.host_path.is_some() || volume.nfs.is_some() || is_claim && !claim::is_for_pods(context, volume)
+        let is_for_others = volume.host_path.is_some() || volume.nfs.is_some();
+        match is_claim {
+            true => claim::is_for_pods(context, volume) && !claim::is_read_only(volume),
+            false => !is_for_others,
+        }
     })
 }
 

@@ -14,6 +14,7 @@ use super::copy_up::copy_contents;
 use super::host;
 use super::options::{Options, Propagation};
 use super::proc::{check_place, mount_id};
+use super::queues::label_root;
 use super::remount::remount;
 use super::source::{Prepared, Source, clone_tree, settle};
 use super::target::{Place, is_directory, make_new, open_inside, ordinary_directory, place};
@@ -101,10 +102,11 @@ pub(super) fn attach_one(
             let directory = is_directory(&tree).doing(doing)?;
             attach_tree(root, &tree, directory, target, attached)
         }
-        Source::New { kind, source } => {
+        Source::New { kind, source, label } => {
             let new = New {
                 kind,
                 source: source.as_deref(),
+                label,
                 options: &mount.options,
                 target,
             };
@@ -139,6 +141,7 @@ fn attaching(target: &Path) -> String {
 struct New<'a> {
     kind: &'a str,
     source: Option<&'a str>,
+    label: &'a str,
     options: &'a Options,
     target: &'a Path,
 }
@@ -187,13 +190,33 @@ impl New<'_> {
     fn make(&self, options: &Options, namespaces: &Namespaces) -> Result<OwnedFd> {
         let refused = match make(self.kind, self.source, options, self.target) {
             Err(Error::System { source, .. }) if source.raw_os_error() == Some(libc::EPERM) => source,
-            other => return other,
+            Ok(made) => return self.label(&made).map(|()| made),
+            Err(error) => return Err(error),
         };
         let doing = || format!("mount {} on {}", self.kind, self.target.display());
         let stand_in = host::stand_in(self.kind, namespaces).filter(|_| options.data.is_empty());
         match stand_in.map(|path| host::open(path, options)) {
             None | Some(Err(Errno::NOENT)) => Err(refused).doing(doing),
             Some(opened) => opened.doing(doing),
+        }
+    }
+
+    /// Labels the root for SELinux, where the mount could not take the label.
+    fn label(&self, made: &OwnedFd) -> Result<()> {
+        if self.label.is_empty() {
+            return Ok(());
+        }
+        match label_root(made, self.label) {
+            // It belongs to nobody of this user namespace. In a pod it has its label already.
+            Ok(()) | Err(Errno::PERM) => Ok(()),
+            other => other.doing(|| {
+                format!(
+                    "label the {} on {} {}",
+                    self.kind,
+                    self.target.display(),
+                    self.label
+                )
+            }),
         }
     }
 }

@@ -11,6 +11,7 @@ use super::elsewhere::{Elsewhere, copy_trees};
 use super::id_mapped::IdMaps;
 use super::options::{Options, Propagation};
 use super::proc::{check_destination, is_proc};
+use super::queues::QUEUES;
 use super::target::is_directory;
 use crate::error::Doing;
 use crate::namespaces::Namespaces;
@@ -53,6 +54,8 @@ pub(crate) enum Source {
         kind: String,
         /// The source, as it is shown in mountinfo; a device for those that have one.
         source: Option<String>,
+        /// The SELinux label that its root gets once it is mounted; empty leaves it as it is.
+        label: String,
     },
     /// The container's view of the control groups.
     Cgroup,
@@ -105,9 +108,13 @@ fn prepare_one(
         }
         (None, kind) => {
             options.data.extend(context(kind, origin.label));
+            let is_labelled_later = kind == QUEUES && origin.namespaces.has_ipc();
             Source::New {
                 kind: kind.to_owned(),
                 source: (!mount.source.as_os_str().is_empty()).then(|| mount.source.display().to_string()),
+                label: is_labelled_later
+                    .then(|| origin.label.to_owned())
+                    .unwrap_or_default(),
             }
         }
     };
@@ -160,7 +167,7 @@ fn check(mount: &oci::Mount, destination: &Path, source: &Source, options: &Opti
 
 /// The parameter that labels a file system's files for SELinux, where the kernel takes one.
 fn context(kind: &str, label: &str) -> Option<String> {
-    let labelled = !matches!(kind, "proc" | "sysfs") && !label.is_empty();
+    let labelled = !matches!(kind, "proc" | "sysfs") && kind != QUEUES && !label.is_empty();
     labelled.then(|| format!("context={label}"))
 }
 
@@ -269,8 +276,13 @@ mod tests {
         let label = "system_u:object_r:container_file_t:s0:c1,c2";
         let labelled = format!("context={label}");
         assert_eq!(context("tmpfs", label).as_deref(), Some(labelled.as_str()));
-        assert_eq!(context("mqueue", label).as_deref(), Some(labelled.as_str()));
-        for (kind, label) in [("proc", label), ("sysfs", label), ("tmpfs", "")] {
+        assert_eq!(context("devpts", label).as_deref(), Some(labelled.as_str()));
+        for (kind, label) in [
+            ("proc", label),
+            ("sysfs", label),
+            ("mqueue", label),
+            ("tmpfs", ""),
+        ] {
             assert_eq!(context(kind, label), None, "{kind}");
         }
     }

@@ -17,8 +17,8 @@ use super::records::{self, ContainerPhase, ContainerRecord};
 use super::shim_client::engine_error;
 use super::users::{Accounts, Identity, IdentityRequest};
 use super::{
-    Container, Inner, RunState, Sandbox, bundle, events, handlers, image, labels, lock, mounts, new_id, now,
-    plugins, relabel, signals, user_namespace,
+    Container, Inner, RunState, Sandbox, apparmor, bundle, events, handlers, image, lock, mounts, new_id,
+    now, plugins, relabel, selinux, signals, user_namespace,
 };
 use crate::cdi;
 use crate::engine::EngineError;
@@ -165,10 +165,11 @@ async fn bring_up(inner: &Inner, sandbox: &Sandbox, container: &Container) -> Re
         image::layers(&inner.images, &image)
     };
     let place = sandbox.dirs.bundle(&container.id);
-    let selinux = bundle::selinux(sandbox, &record);
-    let label = selinux.as_ref().map_or("", |labels| &labels.mount);
+    let labels = bundle::selinux_labels(sandbox, &record);
+    labels.as_ref().map_or(Ok(()), selinux::check)?;
+    let label = labels.as_ref().map_or("", |labels| &labels.mount);
     let mounts = mounts::prepare(&record.config.mounts, (&place, label), layers_of)?;
-    relabel::sources(&record.config.mounts, bundle::pod_files(sandbox), selinux).await?;
+    relabel::sources(&record.config.mounts, bundle::pod_files(sandbox), labels).await?;
     let identity = identity(&record, &image::user(&image), &layers)?;
     container.update_record(&sandbox.dirs, |record| {
         record.user = Some(ContainerUser {
@@ -178,7 +179,7 @@ async fn bring_up(inner: &Inner, sandbox: &Sandbox, container: &Container) -> Re
         });
     })?;
     let security = &record.config.security;
-    let apparmor = labels::apparmor(&security.apparmor, security.privileged).await?;
+    let apparmor = apparmor::profile(&security.apparmor, security.privileged).await?;
     let parts = bundle::Parts {
         image: &image::defaults(&image),
         identity: &identity,

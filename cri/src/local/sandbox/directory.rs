@@ -6,7 +6,7 @@ use berth_shim::protocol::{CONFIG_NAME, PauseIds, SandboxConfig};
 
 use crate::engine::EngineError;
 use crate::local::handlers::Handler;
-use crate::local::{Sandbox, labels, lock, network, privileges, records, user_namespace, users};
+use crate::local::{Sandbox, apparmor, lock, network, privileges, records, user_namespace, users};
 use crate::types::{AppArmorProfile, PodSandboxConfig, SandboxSecurity, SeccompProfile};
 
 /// The size of a pod's `/dev/shm`, as the field has it.
@@ -22,7 +22,7 @@ pub(super) async fn check_profiles(sandbox: &Sandbox) -> Result<(), EngineError>
         privileges::read_profile(path)?;
     }
     if security.apparmor != AppArmorProfile::Unset {
-        labels::apparmor(&security.apparmor, false).await?;
+        apparmor::profile(&security.apparmor, false).await?;
     }
     Ok(())
 }

@@ -9,8 +9,8 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::engine::EngineError;
 use crate::local::handlers::Handler;
-use crate::local::labels::{self, SelinuxLabels};
 use crate::local::records::{self, SandboxDirs, SandboxPhase, SandboxRecord};
+use crate::local::selinux::{self, SelinuxLabels};
 use crate::local::{Inner, Sandbox, lock, new_id, now, parents};
 use crate::types::{PodSandboxConfig, SandboxId};
 
@@ -37,7 +37,7 @@ pub(super) fn record_intent(
         created_at: now(),
         phase: SandboxPhase::Creating,
         ips: Vec::new(),
-        selinux: selinux(inner, &config, &id)?,
+        selinux: selinux_labels(inner, &config, &id)?,
         made_cgroups: parents::missing(&config.cgroup_parent),
         handler,
     };
@@ -59,20 +59,14 @@ pub(in crate::local) fn first_change(sandbox: &Sandbox) -> Result<OwnedMutexGuar
         .map_err(|_| EngineError::Internal("A sandbox that nobody knows is in use.".to_owned()))
 }
 
-/// The pod's SELinux labels, with categories that no other pod of this engine has.
-fn selinux(
+/// The pod's SELinux labels, with categories that no other pod has.
+fn selinux_labels(
     inner: &Inner,
     config: &PodSandboxConfig,
     id: &SandboxId,
 ) -> Result<Option<SelinuxLabels>, EngineError> {
-    let sandboxes = lock(&inner.sandboxes).all();
-    let level = |sandbox: &Arc<Sandbox>| {
-        let record = lock(&sandbox.record);
-        let labels = record.selinux.as_ref()?;
-        Some(labels::level_of(&labels.process).to_owned())
-    };
-    let taken = sandboxes.iter().filter_map(level).collect();
-    labels::of_pod(config.security.selinux.as_ref(), &id.0, &taken)
+    let taken = || selinux::levels_in(&inner.config.lib_dir.join("sandboxes"));
+    selinux::of_pod(config.security.selinux.as_ref(), &id.0, taken)
 }
 
 /// Writes a sandbox's first record under its lock. Another engine that sweeps empty directories may take this one away
