@@ -194,6 +194,36 @@ fn root_s_files_stay_root_s() {
 }
 
 #[test]
+fn a_path_that_is_root_s_is_named() {
+    as_user(|node, user| {
+        let private = node.scratch().join("private");
+        fs::create_dir(&private).unwrap();
+        fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
+        let hidden = private.join("file").display().to_string();
+        let made = node.scratch().join("made").display().to_string();
+        for (name, kind, path) in [("hidden", "", &hidden), ("made", "DirectoryOrCreate", &made)] {
+            let mounts = json!({ "volumeMounts": [{ "name": "host", "mountPath": "/host" }] });
+            let manifest = pod(
+                name,
+                json!({
+                    "volumes": [{ "name": "host", "hostPath": { "path": path, "type": kind } }],
+                    "containers": [container("main", &["true"], mounts)],
+                }),
+            );
+            let file = user.file("pod.yaml", &manifest);
+            berth(user, &["run", "-d", &file.display().to_string()]).expect_code(0);
+            eventually("the events name the path", || {
+                let events = berth(user, &["events", name]).output;
+                events
+                    .contains(&format!("{path}: Permission denied"))
+                    .then_some(())
+            });
+            berth(user, &["rm", "--force", name]).expect_code(0);
+        }
+    });
+}
+
+#[test]
 fn what_takes_root_is_refused_by_name() {
     as_user(|_, user| {
         let manifest = pod(
@@ -201,10 +231,13 @@ fn what_takes_root_is_refused_by_name() {
             json!({
                 "hostNetwork": true,
                 "hostPID": true,
+                "overhead": { "memory": "1Mi" },
                 "restartPolicy": "Never",
                 "containers": [container("main", &["true"], json!({
                     "resources": { "limits": { "memory": "16Mi" }, "requests": { "cpu": "100m", "memory": "16Mi" } },
-                    "securityContext": { "privileged": true, "runAsGroup": 70000 },
+                    "securityContext": {
+                        "privileged": true, "runAsGroup": 70000, "capabilities": { "add": ["NET_ADMIN", "SYS_TIME"] },
+                    },
                     "ports": [{ "containerPort": 80, "hostPort": 80 }],
                 }))],
             }),
@@ -212,6 +245,8 @@ fn what_takes_root_is_refused_by_name() {
         let paths = [
             "spec.hostNetwork",
             "spec.hostPID",
+            "spec.overhead[memory]",
+            "spec.containers[0].securityContext.capabilities.add[1]",
             "spec.containers[0].resources.limits[memory]",
             "spec.containers[0].resources.requests[cpu]",
             "spec.containers[0].securityContext.privileged",
