@@ -114,3 +114,32 @@ fn guaranteed_and_best_effort_have_their_places() {
     );
     end(node, pods);
 }
+
+#[test]
+fn who_asks_for_no_huge_pages_and_no_memory_gets_none_and_no_swap() {
+    let node = Node::new();
+    let pod = node.run(&pod(
+        "plain",
+        json!({ "containers": [container("main", &["sleep", "inf"], json!({}))] }),
+    ));
+    pod.line("pod is ready");
+    let (mount, v2) = Controller::Memory.mount();
+    let groups = cgroup_directories(node.cgroup());
+    let read = |path: std::path::PathBuf| std::fs::read_to_string(path).ok();
+    // Only containers are killed as a whole.
+    let container = groups
+        .iter()
+        .find(|group| read(group.join("memory.oom.group")).is_some_and(|text| text.trim() == "1"));
+    assert_eq!(container.is_some(), v2, "{} {groups:?}", mount.display());
+    if let Some(group) = container {
+        let limit = |file: &str| read(group.join(file)).map(|text| text.trim().to_owned());
+        for file in ["memory.swap.max", "hugetlb.2MB.max", "hugetlb.1GB.max"] {
+            assert!(
+                matches!(limit(file).as_deref(), None | Some("0")),
+                "{file}: {:?}",
+                limit(file)
+            );
+        }
+    }
+    end(node, pod);
+}

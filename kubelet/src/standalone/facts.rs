@@ -14,6 +14,10 @@ use crate::resources::hugepage_size;
 /// The facts of this machine, for a node at the places of `host`.
 pub(super) async fn gather(host: &Host) -> NodeFacts {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let mountinfo = read("/proc/self/mountinfo");
+    let is_unified = Hierarchies::get().is_ok_and(Hierarchies::is_unified);
+    // Beside version 1, the unified hierarchy may have the controller; passing it on to each pod there is work for all groups.
+    let limits_huge_pages = is_unified || v1_mount(&mountinfo, "hugetlb").is_some();
     NodeFacts {
         name: read("/proc/sys/kernel/hostname").trim().to_owned(),
         host_ips: host_ips(),
@@ -25,15 +29,20 @@ pub(super) async fn gather(host: &Host) -> NodeFacts {
         log_root: host.log_root.clone(),
         cgroup_root: relative(&host.cgroup_root),
         seccomp_root: host.kubelet_root.join("seccomp"),
-        cgroup_v2_memory: Hierarchies::get().is_ok_and(Hierarchies::is_unified),
+        cgroup_v2_memory: is_unified,
         recursive_read_only: recursive_read_only(host).await,
         restart_backoff: host.restart_backoff,
         has_app_armor: is_machines_root() && read("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
         allowed_sysctls: host.allowed_sysctls.clone(),
         without_cgroups: host.without_cgroups,
         lacking: host.lacking,
-        swap_accounting: swap_accounting(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup")),
-        huge_page_sizes: huge_page_sizes(Path::new("/sys/kernel/mm/hugepages")),
+        swap_accounting: swap_accounting(&mountinfo, &read("/proc/self/cgroup"))
+            || is_unified && always_accounts_swap(&read("/proc/sys/kernel/osrelease")),
+        huge_page_sizes: if limits_huge_pages {
+            huge_page_sizes(Path::new("/sys/kernel/mm/hugepages"))
+        } else {
+            BTreeSet::new()
+        },
         ..NodeFacts::default()
     }
 }
@@ -99,26 +108,39 @@ fn parse_resolv_conf(text: &str) -> DnsConfig {
 
 /// v1 shows it as a file of its memory hierarchy, v2 as one of every group but the root, which has no limits.
 fn swap_accounting(mountinfo: &str, own_groups: &str) -> bool {
-    let line = |of: &dyn Fn(&str) -> bool| {
-        let found = mountinfo
-            .lines()
-            .find(|line| line.split_once(" - ").is_some_and(|(_, rest)| of(rest)));
-        found.and_then(|line| line.split(' ').nth(4)).map(Path::new)
-    };
-    let has_memory = |rest: &str| {
-        let options = rest.split(' ').next_back().unwrap_or_default();
-        rest.starts_with("cgroup ") && options.split(',').any(|option| option == "memory")
-    };
-    if let Some(mount) = line(&has_memory) {
+    if let Some(mount) = v1_mount(mountinfo, "memory") {
         return mount.join("memory.memsw.limit_in_bytes").exists();
     }
-    let Some(mount) = line(&|rest| rest.starts_with("cgroup2 ")) else {
+    let Some(mount) = mount_of(mountinfo, |rest| rest.starts_with("cgroup2 ")) else {
         return false;
     };
     let has_limit = |group: &Path| group.join("memory.swap.max").exists();
     let own = own_groups.lines().find_map(|line| line.strip_prefix("0::/"));
     let mut others = std::fs::read_dir(mount).into_iter().flatten().flatten();
     own.is_some_and(|own| has_limit(&mount.join(own))) || others.any(|group| has_limit(&group.path()))
+}
+
+/// Where no group is there yet to tell it: since Linux 6.1 every kernel that can swap has the file in the groups of v2.
+fn always_accounts_swap(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next().and_then(|number| number.parse::<u32>().ok());
+    (next(), next()) >= (Some(6), Some(1)) && Path::new("/proc/swaps").exists()
+}
+
+/// Where the hierarchy of version 1 with a controller is mounted.
+fn v1_mount<'a>(mountinfo: &'a str, controller: &str) -> Option<&'a Path> {
+    mount_of(mountinfo, |rest| {
+        let options = rest.split(' ').next_back().unwrap_or_default();
+        rest.starts_with("cgroup ") && options.split(',').any(|option| option == controller)
+    })
+}
+
+/// Where something is mounted; `wanted` sees the type, the source and the options of each mount (proc_pid_mountinfo(5)).
+fn mount_of(mountinfo: &str, wanted: impl Fn(&str) -> bool) -> Option<&Path> {
+    let found = mountinfo
+        .lines()
+        .find(|line| line.split_once(" - ").is_some_and(|(_, rest)| wanted(rest)));
+    found.and_then(|line| line.split(' ').nth(4)).map(Path::new)
 }
 
 /// The sizes of huge pages by the names that control groups have for them: `hugepages-2048kB` is `2MB`.
@@ -174,6 +196,21 @@ mod tests {
         assert!(!swap_accounting(&v1, own));
         std::fs::write(dir.path().join("memory.memsw.limit_in_bytes"), "").unwrap();
         assert!(swap_accounting(&v1, own));
+    }
+
+    #[test]
+    fn new_kernels_always_account_swap() {
+        let has_swaps = Path::new("/proc/swaps").exists();
+        for (release, new) in [
+            ("6.1.0-25-amd64", true),
+            ("6.18.5", true),
+            ("10.0", true),
+            ("6.0.9", false),
+            ("5.19", false),
+            ("", false),
+        ] {
+            assert_eq!(always_accounts_swap(release), new && has_swaps, "{release}");
+        }
     }
 
     #[test]
