@@ -51,6 +51,17 @@ impl Gate {
         format!("{HOST}/team/app:1")
     }
 
+    /// Gives the image another layer under this tag, and shuts the gate before it. Returns what the layer is called on the screen.
+    fn push_another(&self, node: &Node, tag: &str) -> String {
+        *self.open.0.lock().unwrap() = false;
+        let config =
+            json!({ "Entrypoint": ["/bin/berth-helper"], "Cmd": ["sleep", "inf"], "Env": ["PATH=/bin"] });
+        let place = node.scratch().join(format!("another-{tag}"));
+        let layout = Layout::make(&place, "any", config, &[("/etc/tag", tag)]);
+        self.registry.push(&layout, "team/app", tag);
+        layout.layer.trim_start_matches("sha256:")[..12].to_owned()
+    }
+
     fn open(&self) {
         *self.open.0.lock().unwrap() = true;
         self.open.1.notify_all();
@@ -163,4 +174,45 @@ fn a_container_that_is_added_to_look_into_a_pod() {
     assert_eq!(code, Some(0), "{seen}");
     drop(gate.registry);
     gated::end(node);
+}
+
+#[test]
+fn a_container_that_is_started_anew() {
+    let node = Node::new();
+    let gate = Gate::shut(&node);
+    gate.open();
+    let of = |tag: &str| {
+        let main =
+            json!({ "name": "main", "image": format!("{HOST}/team/app:{tag}"), "imagePullPolicy": "Always" });
+        let file = node.file(
+            "app.yaml",
+            &pod(
+                "app",
+                json!({ "terminationGracePeriodSeconds": 0, "containers": [main] }),
+            ),
+        );
+        file.display().to_string()
+    };
+    berth(&node, &["run", "-d", &of("1")]).expect_code(0);
+    berth(&node, &["wait", "app", "--for=condition=Ready"]).expect_code(0);
+    let drawn = |terminal: Terminal, layer: &str| {
+        terminal.shows(layer);
+        terminal.shows("fetching");
+        gate.open();
+        let (code, seen) = terminal.wait();
+        assert_eq!(code, Some(0), "{seen}");
+        seen
+    };
+    let layer = gate.push_another(&node, "1");
+    let seen = drawn(Terminal::start(&node.berth(["restart", "app"]), 120, 40), &layer);
+    assert!(seen.contains("main"), "{seen}");
+    // Another image is a change while the pod runs.
+    let layer = gate.push_another(&node, "2");
+    let seen = drawn(Terminal::start(&node.berth(["apply", &of("2")]), 120, 40), &layer);
+    assert!(seen.contains("pod/app configured"), "{seen}");
+    let count = "jsonpath={.status.containerStatuses[0].restartCount}";
+    berth(&node, &["wait", "app", &format!("--for={count}=2")]).expect_code(0);
+    berth(&node, &["rm", "--force", "app"]).expect_code(0);
+    drop(gate.registry);
+    end_without_pods(node);
 }

@@ -103,6 +103,7 @@ impl Terminal {
     /// # Panics
     /// If it does not come.
     pub fn shows(&self, text: &str) {
+        let _told = ToldWhenItFails(self);
         eventually(&format!("the screen shows {text:?}"), || {
             self.seen().contains(text).then_some(())
         });
@@ -132,5 +133,16 @@ impl Terminal {
         self.reader.join().expect("the screen");
         let seen = self.seen.lock().expect("the screen").clone();
         (status.code(), seen)
+    }
+}
+
+/// Prints what was on the screen if the test ends here.
+struct ToldWhenItFails<'a>(&'a Terminal);
+
+impl Drop for ToldWhenItFails<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("on the screen: {:?}", self.0.seen());
+        }
     }
 }

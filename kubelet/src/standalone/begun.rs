@@ -94,10 +94,18 @@ impl Caller {
                 .when(pod, |pod| have_begun_again(pod, before).then_some(()))
                 .await;
         };
+        // Their images come when they have ended, which may take their grace period.
+        let nothing = async {
+            let _ = self
+                .places()
+                .when(pod, |pod| have_ended(pod, before).then_some(()))
+                .await;
+            nothing_comes(coming.clone()).await;
+        };
         tokio::select! {
             () = begun => {}
-            () = nothing_comes(coming.clone()) => {}
-            () = bars.follow(coming) => {}
+            () = nothing => {}
+            () = bars.follow(coming.clone()) => {}
         }
         bars.clear();
         Ok(())
@@ -135,6 +143,17 @@ fn all_statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     status.flat_map(|status| {
         let init = status.init_container_statuses.iter().flatten();
         init.chain(status.container_statuses.iter().flatten())
+    })
+}
+
+/// None of them is in the run any more that it was in before.
+fn have_ended(pod: &Pod, before: &BTreeMap<String, i32>) -> bool {
+    before.iter().all(|(name, count)| {
+        let status = all_statuses(pod).find(|status| status.name == *name);
+        status.is_none_or(|status| {
+            let runs = status.state.as_ref().is_some_and(|state| state.running.is_some());
+            status.restart_count > *count || !runs
+        })
     })
 }
 
@@ -229,13 +248,14 @@ mod tests {
         let runs = || serde_json::json!({ "running": {} });
         let waits = |reason: &str| serde_json::json!({ "waiting": { "reason": reason } });
         let before = restart_counts(&of([(1, runs()), (0, runs())])).collect();
-        for (now, begun) in [
-            (of([(1, runs()), (0, runs())]), false),
-            (of([(2, runs()), (0, runs())]), false),
-            (of([(2, runs()), (1, runs())]), true),
-            (of([(2, runs()), (0, waits("ContainerCreating"))]), false),
-            (of([(2, runs()), (0, waits("ErrImagePull"))]), true),
+        for (now, ended, begun) in [
+            (of([(1, runs()), (0, runs())]), false, false),
+            (of([(2, runs()), (0, runs())]), false, false),
+            (of([(2, runs()), (1, runs())]), true, true),
+            (of([(2, runs()), (0, waits("ContainerCreating"))]), true, false),
+            (of([(2, runs()), (0, waits("ErrImagePull"))]), true, true),
         ] {
+            assert_eq!(have_ended(&now, &before), ended, "{now:?}");
             assert_eq!(have_begun_again(&now, &before), begun, "{now:?}");
         }
     }
