@@ -108,13 +108,14 @@ fn prepare_one(
         }
         (None, kind) => {
             options.data.extend(context(kind, origin.label));
-            let is_labelled_later = kind == QUEUES && origin.namespaces.has_ipc();
+            let label = match kind {
+                QUEUES if origin.namespaces.has_ipc() => origin.label,
+                _ => "",
+            };
             Source::New {
                 kind: kind.to_owned(),
                 source: (!mount.source.as_os_str().is_empty()).then(|| mount.source.display().to_string()),
-                label: is_labelled_later
-                    .then(|| origin.label.to_owned())
-                    .unwrap_or_default(),
+                label: label.to_owned(),
             }
         }
     };
