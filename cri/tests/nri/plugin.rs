@@ -147,6 +147,8 @@ pub(crate) struct Calls {
     socket: Arc<UnixStream>,
     /// Held while a message is written: several threads do.
     writing: Arc<Mutex<()>>,
+    /// Answers to the runtime, as bytes, that whoever writes next writes too.
+    replies: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Calls {
@@ -187,8 +189,28 @@ impl Calls {
     /// Sends a message; false once the socket is closed. That may be what a test is about.
     pub(crate) fn send(&self, message: &Message) -> bool {
         let bytes = encode(message).unwrap();
-        let _writing = self.writing.lock().unwrap();
-        (&*self.socket).write_all(&bytes).is_ok()
+        let writing = self.writing.lock().unwrap();
+        let sent = (&*self.socket).write_all(&bytes).is_ok();
+        drop(writing);
+        self.write_replies();
+        sent
+    }
+
+    /// Answers the runtime, and waits for nobody: whoever reads the socket has to go on, or both sides wait for the other to read.
+    fn reply(&self, message: &Message) {
+        self.replies.lock().unwrap().extend(encode(message).unwrap());
+        let writer = self.clone();
+        std::thread::spawn(move || writer.write_replies());
+    }
+
+    /// Writes the answers that wait, unless another thread is writing: that does it then.
+    fn write_replies(&self) {
+        while !self.replies.lock().unwrap().is_empty() {
+            let Ok(_writing) = self.writing.try_lock() else { return };
+            let bytes = std::mem::take(&mut *self.replies.lock().unwrap());
+            // A closed socket is found by who reads it.
+            let _ = (&*self.socket).write_all(&bytes);
+        }
     }
 
     /// How many calls of the plugin were answered.
@@ -242,6 +264,7 @@ impl Plugin {
             answers: Arc::default(),
             socket: Arc::new(socket),
             writing: Arc::default(),
+            replies: Arc::default(),
         };
         let registration = api::RegisterPluginRequest {
             plugin_name: config.name.to_owned(),
@@ -343,6 +366,6 @@ fn handle(calls: &Calls, config: &mut PluginConfig, message: &Message) -> bool {
         body: Response { status, payload }.encode_to_vec(),
         ..message.clone()
     };
-    calls.send(&reply);
+    calls.reply(&reply);
     true
 }
