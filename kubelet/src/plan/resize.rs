@@ -185,6 +185,11 @@ pub(crate) fn sync_group(view: &View<'_>, sandbox: &SandboxId, plan: &mut Plan) 
     }
     let key = StepKey::ResizePod;
     note_progress(view, &key, plan);
+    // What a container is being given at this moment may be more than it has and more than it is to have by now.
+    let mut in_flight = view.observed.in_flight.iter();
+    if in_flight.any(|key| matches!(key, StepKey::ResizeContainer(_))) {
+        return;
+    }
     if let Some(at) = retry_at(view, &key) {
         return wake(plan, at);
     }
@@ -266,15 +271,14 @@ fn lives<'a>(view: &View<'a>, name: &str) -> Option<&'a ContainerStatus> {
         .filter(|record| matches!(record.state, ContainerState::Created | ContainerState::Running))
 }
 
-/// The pod's group has not got yet what a container that is to be started may need.
+/// The pod's group has not got yet what a container that is to be started may need, or is being given something else at this
+/// moment, which may be less.
 pub(crate) fn holds_up(view: &View<'_>) -> bool {
     let Some(sizes) = &view.observed.sizes else {
         return false;
     };
-    !sizes::holds(
-        &sizes.group,
-        &pod_resources(&view.desired.pod, &view.desired.node),
-    )
+    let wanted = pod_resources(&view.desired.pod, &view.desired.node);
+    view.observed.in_flight.contains(&StepKey::ResizePod) || !sizes::holds(&sizes.group, &wanted)
 }
 
 /// A container that runs with something else than it is to have has to be started anew for that.

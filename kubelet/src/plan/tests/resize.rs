@@ -262,3 +262,26 @@ fn a_status_says_what_the_group_has_and_since_when_it_is_not_what_was_asked_for(
     node.run(100);
     assert_eq!(limit(&node), "20Mi");
 }
+
+#[test]
+fn a_wish_that_comes_while_another_is_being_fulfilled_keeps_the_order() {
+    // The group is being narrowed when the container is to have more again, and the container widened when it is to have less.
+    for (durations, wishes) in [
+        (vec![0, 3], [1, 13]),
+        (vec![3, 0], [1, 13]),
+        (vec![0, 3], [30, 1]),
+        (vec![3, 0], [30, 1]),
+    ] {
+        let [first, then] = wishes.map(Disturbance::Resize);
+        let mut node = Simulator::new(ONE).disturb(20, first).disturb(22, then);
+        node.durations = durations;
+        node.run(100);
+        let last = node.observed.sizes.as_ref().unwrap();
+        assert_eq!(
+            last.group.memory_limit,
+            Some(i64::from(wishes[1]) << 20),
+            "{wishes:?}"
+        );
+        assert_eq!(condition(&node, "PodResizeInProgress"), None);
+    }
+}
