@@ -206,7 +206,9 @@ impl Calls {
     /// Writes the answers that wait, unless another thread is writing: that does it then.
     fn write_replies(&self) {
         while !self.replies.lock().unwrap().is_empty() {
-            let Ok(_writing) = self.writing.try_lock() else { return };
+            let Ok(_writing) = self.writing.try_lock() else {
+                return;
+            };
             let bytes = std::mem::take(&mut *self.replies.lock().unwrap());
             // A closed socket is found by who reads it.
             let _ = (&*self.socket).write_all(&bytes);
