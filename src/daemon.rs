@@ -10,15 +10,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use berth_images::Store;
-use berth_kubelet::admission::AllowedSysctls;
 use berth_kubelet::standalone::{self, OwnGroup};
 use clap::Args;
 
 use crate::builtin_image;
 use crate::image_gc::{self, ImageGcArgs};
+use crate::node_args::NodeArgs;
 use crate::pods::{host, on_this_thread, places};
 use crate::preflight;
-use crate::root::{EngineOptions, Root};
+use crate::root::Root;
 use crate::rootless::Rootless;
 use crate::service_manager;
 
@@ -29,18 +29,11 @@ const START: Duration = Duration::from_secs(30);
 #[derive(Args, Debug)]
 pub(crate) struct DaemonArgs {
     /// Go to the background: with a session, a control group and a log file of its own, until its last pod is gone
-    #[arg(long)]
+    #[arg(long, group = "handed_over")]
     background: bool,
 
-    /// Kernel parameters that pods may set beside the safe ones: names or `net.core.*`, with commas between them
-    #[arg(
-        long,
-        value_name = "SYSCTLS",
-        default_value = "",
-        hide_default_value = true,
-        conflicts_with = "background"
-    )]
-    allowed_unsafe_sysctls: AllowedSysctls,
+    #[command(flatten)]
+    node: NodeArgs,
 
     /// As `--background` starts it
     #[arg(long, hide = true)]
@@ -76,7 +69,7 @@ pub(crate) fn run(args: &DaemonArgs, root: &Root, cgroup_root: &Path) -> Result<
 fn serve(args: &DaemonArgs, root: &Root, cgroup_root: &Path, log: Log) -> Result<(), String> {
     let log = Arc::new(log);
     on_this_thread(async {
-        let options = EngineOptions::default();
+        let options = args.node.engine();
         let engine = root.engine(&options).map_err(|error| error.to_string())?;
         builtin_image::import(engine.images())?;
         // Neither keeps pods from being tried.
@@ -88,8 +81,7 @@ fn serve(args: &DaemonArgs, root: &Root, cgroup_root: &Path, log: Log) -> Result
         }
         let images = engine.images().clone();
         drop(engine);
-        let mut host = host(root, cgroup_root, &options)?;
-        host.allowed_sysctls = args.allowed_unsafe_sysctls.clone();
+        let host = args.node.applied(host(root, cgroup_root, &options)?);
         log.say("started");
         let gc = collect_images(
             images,

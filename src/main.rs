@@ -15,6 +15,7 @@ mod files;
 mod image;
 mod image_gc;
 mod manual;
+mod node_args;
 mod pods;
 mod preflight;
 mod root;

@@ -5,17 +5,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use berth_cri::LocalEngine;
-use berth_kubelet::admission::AllowedSysctls;
-use berth_kubelet::backoff::Backoff;
 use berth_kubelet::manifest::Manifest;
-use berth_kubelet::standalone::{self, Format, Host, Taken, Workload};
+use berth_kubelet::standalone::{self, Format, Taken, Workload};
 use clap::Args;
 
 use crate::builtin_image;
 use crate::files::{Files, make_claims};
+use crate::node_args::NodeArgs;
 use crate::pods::{caller, host_with, on_this_thread, show_first_pulls};
 use crate::preflight;
-use crate::root::{EngineOptions, Root};
+use crate::root::Root;
 use crate::rootless::Rootless;
 use crate::runtime::{self, Runtime, RuntimeArgs};
 
@@ -34,6 +33,7 @@ pub(crate) struct RunArgs {
     #[arg(
         short,
         long,
+        group = "handed_over",
         conflicts_with = "output",
         conflicts_with = "container_runtime_endpoint"
     )]
@@ -43,34 +43,8 @@ pub(crate) struct RunArgs {
     #[arg(short, long, value_name = "FORMAT")]
     output: Option<Format>,
 
-    /// Rotate a container's log when it would grow past this many bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 10 << 20, conflicts_with_all = ["detach", "container_runtime_endpoint"])]
-    log_max_size: u64,
-
-    /// Keep this many log files of a container
-    #[arg(long, value_name = "FILES", default_value_t = 5, conflicts_with_all = ["detach", "container_runtime_endpoint"], value_parser = clap::value_parser!(u32).range(2..))]
-    log_max_files: u32,
-
-    /// Pauses between two runs of a container, if not 10s, 20s and so on up to 5m, and none after it ran for 10m:
-    /// `initial=10s,factor=2,max=5m,reset=10m`, or a part of it. A pod's annotation berth.dev/restart-backoff counts more
-    #[arg(
-        long,
-        value_name = "PAUSES",
-        conflicts_with = "detach",
-        default_value = "initial=10s",
-        hide_default_value = true
-    )]
-    restart_backoff: Backoff,
-
-    /// Kernel parameters that pods may set beside the safe ones: names or `net.core.*`, with commas between them
-    #[arg(
-        long,
-        value_name = "SYSCTLS",
-        conflicts_with = "detach",
-        default_value = "",
-        hide_default_value = true
-    )]
-    allowed_unsafe_sysctls: AllowedSysctls,
+    #[command(flatten)]
+    node: NodeArgs,
 
     #[command(flatten)]
     runtime: RuntimeArgs,
@@ -158,11 +132,7 @@ async fn run_pods(
         objects: manifest.objects,
     };
     runtime::check_images(&runtime, &workload).await?;
-    let host = Host {
-        restart_backoff: args.restart_backoff,
-        allowed_sysctls: args.allowed_unsafe_sysctls.clone(),
-        ..host_with(root, cgroup_root, runtime)
-    };
+    let host = args.node.applied(host_with(root, cgroup_root, runtime));
     standalone::run(host, workload)
         .await
         .map_err(|error| error.to_string())
@@ -170,12 +140,9 @@ async fn run_pods(
 
 /// berth's own engine, with the image inside the program.
 async fn built_in(args: &RunArgs, root: &Root) -> Result<Runtime, String> {
-    let options = EngineOptions {
-        log_max_size: args.log_max_size,
-        log_max_files: args.log_max_files,
-        ..Default::default()
-    };
-    let engine = root.engine(&options).map_err(|error| error.to_string())?;
+    let engine = root
+        .engine(&args.node.engine())
+        .map_err(|error| error.to_string())?;
     builtin_image::import(engine.images())?;
     tidy_network(&engine).await;
     Ok(Runtime {

@@ -13,7 +13,7 @@ use crate::builtin_image;
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct RuntimeArgs {
     /// Let the runtime behind this CRI socket run the pods instead of berth itself: unix:///run/containerd/containerd.sock
-    #[arg(long, value_name = "ENDPOINT")]
+    #[arg(long, value_name = "ENDPOINT", group = "logged_elsewhere")]
     pub(crate) container_runtime_endpoint: Option<String>,
     /// Believe certificates of the authorities in this file (PEM) where that runtime's streaming server has TLS.
     #[arg(long, value_name = "FILE", requires = "container_runtime_endpoint")]

@@ -28,6 +28,7 @@ pub mod pulls;
 pub mod qos;
 pub mod quantity;
 mod refers;
+pub mod requests;
 pub mod resources;
 pub mod sizes;
 pub mod spec;

@@ -245,9 +245,11 @@ pub fn resource_field(
 }
 
 fn capacity(resource: &str, node: &NodeFacts) -> Value {
+    let all = node.capacity(resource).unwrap_or_default();
     match resource {
-        "cpu" => Value::milli(i64::try_from(node.cpu_capacity).unwrap_or(i64::MAX)),
-        "memory" => Value::units(i64::try_from(node.memory_capacity).unwrap_or(i64::MAX)),
+        "cpu" => Value::milli(all),
+        "memory" | "ephemeral-storage" => Value::units(all),
+        // Huge pages are never more than was asked for.
         _ => Value::default(),
     }
 }

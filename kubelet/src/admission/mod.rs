@@ -1,35 +1,60 @@
 //! What a node does not take on, though a Pod may say it: such a pod has failed before anything of it is made.
 
+mod extended;
+mod room;
 mod sysctls;
 
 use k8s_openapi::api::core::v1::Pod;
 
+pub use extended::{ExtendedResourceError, ExtendedResources};
+pub(crate) use room::not_enough;
 pub use sysctls::{AllowedSysctls, SysctlPatternError};
 
 use crate::plan::{NodeFacts, PodFailure};
+use crate::requests::Requests;
 use crate::spec;
 
 /// `status.reason` of a pod that wants kernel parameters which are not allowed.
-pub(crate) const SYSCTL_FORBIDDEN: &str = "SysctlForbidden";
+const SYSCTL_FORBIDDEN: &str = "SysctlForbidden";
 /// `status.reason` of a pod that wants AppArmor on a node without it.
-pub(crate) const APP_ARMOR: &str = "AppArmor";
+const APP_ARMOR: &str = "AppArmor";
 
-/// Why the node rejects the pod, if it does.
-pub(crate) fn rejection(pod: &Pod, node: &NodeFacts) -> Option<PodFailure> {
-    let (reason, message) = sysctls(pod, node)
-        .map(|why| (SYSCTL_FORBIDDEN, format!("forbidden sysctl: {why}")))
-        .or_else(|| {
-            let missing = !node.has_app_armor && wants_app_armor(pod);
-            missing.then(|| {
-                let why = "Cannot enforce AppArmor: AppArmor is not enabled on the host";
-                (APP_ARMOR, why.to_owned())
-            })
-        })?;
-    Some(PodFailure {
-        reason: reason.to_owned(),
-        message: format!("Pod was rejected: {message}"),
-        grace: None,
-    })
+/// The node does not take a pod on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rejection {
+    /// `status.reason`, and the reason of the event.
+    pub(crate) reason: String,
+    /// A sentence for people.
+    pub(crate) message: String,
+}
+
+impl Rejection {
+    /// How the pod has failed.
+    pub(crate) fn failure(&self) -> PodFailure {
+        PodFailure {
+            reason: self.reason.clone(),
+            message: format!("Pod was rejected: {}", self.message),
+            grace: None,
+        }
+    }
+}
+
+/// Why the node rejects the pod, if it does, in the order of upstream's checks. `others` is what the node's other pods
+/// request.
+pub(crate) fn rejection(pod: &Pod, node: &NodeFacts, others: impl FnOnce() -> Requests) -> Option<Rejection> {
+    let forbidden =
+        sysctls(pod, node).map(|why| (SYSCTL_FORBIDDEN.to_owned(), format!("forbidden sysctl: {why}")));
+    let no_profiles = || {
+        let missing = !node.has_app_armor && wants_app_armor(pod);
+        missing.then(|| {
+            let why = "Cannot enforce AppArmor: AppArmor is not enabled on the host";
+            (APP_ARMOR.to_owned(), why.to_owned())
+        })
+    };
+    let (reason, message) = forbidden
+        .or_else(|| room::missing(&Requests::of(pod), node, others))
+        .or_else(no_profiles)?;
+    Some(Rejection { reason, message })
 }
 
 fn sysctls(pod: &Pod, node: &NodeFacts) -> Option<String> {
@@ -57,7 +82,9 @@ mod tests {
     use crate::testing::pod;
 
     fn reason(spec: &str, node: &NodeFacts) -> Option<(String, String)> {
-        rejection(&pod(spec), node).map(|failure| (failure.reason, failure.message))
+        let rejection = rejection(&pod(spec), node, Requests::default)?;
+        let failure = rejection.failure();
+        Some((failure.reason, failure.message))
     }
 
     fn with_sysctl(name: &str) -> String {

@@ -5,8 +5,8 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 
 use super::ClaimError;
-use crate::spec;
 use crate::worker::{PodRecord, Records};
+use crate::{spec, status};
 
 /// The claim of a pod's volume, if it has one.
 pub(crate) fn claim_of(pod: &Pod, volume: &Volume) -> Option<String> {
@@ -30,8 +30,7 @@ pub(crate) fn users(kubelet_root: &Path, namespace: &str, name: &str) -> Result<
         .map_err(ClaimError::io("read the records of pods in", kubelet_root))?;
     let has_ended = |record: &PodRecord| {
         let status = records.load_status(&record.uid());
-        let phase = status.and_then(|status| status.phase);
-        matches!(phase.as_deref(), Some("Succeeded" | "Failed"))
+        status.is_some_and(|status| status::has_ended(&status))
     };
     let mut found: Vec<PodRecord> = all
         .into_iter()

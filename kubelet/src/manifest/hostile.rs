@@ -116,7 +116,12 @@ const CONTAINER: &[(&str, &str)] = &[
         "integer multiple",
     ),
     ("resources: {limits: {memory: 1Gx}}", "Invalid value"),
-    ("resources: {limits: {nvidia.com/gpu: 1}}", "no such resource"),
+    ("resources: {limits: {nvidia.com/gpu: 1.5}}", "must be an integer"),
+    ("resources: {limits: {nvidia.com/: 1}}", "Invalid value"),
+    (
+        "resources: {limits: {nvidia.com/gpu: 2}, requests: {nvidia.com/gpu: 1}}",
+        "must be equal to nvidia.com/gpu limit",
+    ),
     (
         "resources: {limits: {memory: 1Mi}, requests: {memory: 2Mi}}",
         "must be less than or equal",
@@ -276,7 +281,11 @@ const SPEC: &[(&str, &str)] = &[
     ),
     ("readinessGates: [{conditionType: 'a b'}]", "Invalid value"),
     ("runtimeClassName: A_B", "Invalid value"),
-    ("resources: {requests: {disk: 1}}", "no such resource"),
+    ("resources: {requests: {disk: 1}}", "must be a standard resource"),
+    (
+        "resources: {requests: {kubernetes.io/disk: 1}}",
+        "extended resource name standard",
+    ),
     ("overhead: {cpu: -1}", "greater than or equal to 0"),
     ("schedulingGates: [{name: g}]", "not supported"),
     ("topologySpreadConstraints: [{maxSkew: 1}]", "not supported"),

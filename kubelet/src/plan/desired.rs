@@ -9,9 +9,11 @@ use std::time::Duration;
 use berth_cri::{DnsConfig, UnixNanos};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 
-use crate::admission::AllowedSysctls;
+use crate::admission::{AllowedSysctls, ExtendedResources};
 use crate::backoff::Backoff;
 use crate::identity::PodUid;
+use crate::resources::hugepage_size;
+use crate::spec;
 use crate::user_ids::UserIds;
 
 /// A pod as it is to be.
@@ -40,6 +42,19 @@ pub struct Deletion {
     pub grace: Option<Duration>,
 }
 
+impl Deletion {
+    /// Somebody asks again for the end of this pod, which can only shorten what it is given.
+    #[must_use]
+    pub fn asked_again(self, grace: Option<Duration>, pod: &Pod) -> Self {
+        let of_pod = spec::grace_period(pod);
+        let grace = self.grace.unwrap_or(of_pod).min(grace.unwrap_or(of_pod));
+        Self {
+            grace: Some(grace),
+            ..self
+        }
+    }
+}
+
 /// ConfigMaps and Secrets, by namespace and name.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
@@ -56,10 +71,16 @@ pub struct NodeFacts {
     pub name: String,
     /// The node's addresses, the primary one first.
     pub host_ips: Vec<IpAddr>,
-    /// Bytes of memory, for `oom_score_adj` and `resourceFieldRef`.
+    /// Bytes of memory: for `oom_score_adj` and `resourceFieldRef`, and what pods may request together; 0 if it is not known.
     pub memory_capacity: u64,
-    /// Thousandths of a CPU, for `resourceFieldRef`.
+    /// Thousandths of a CPU, for the same.
     pub cpu_capacity: u64,
+    /// Bytes of the file system that has the kubelet directory, for the same.
+    pub storage_capacity: u64,
+    /// Bytes of huge pages that the kernel has set aside, by the size of a page (`2MB`).
+    pub huge_pages: BTreeMap<String, u64>,
+    /// What the node has beside.
+    pub extended_resources: ExtendedResources,
     /// What the host's `/etc/resolv.conf` says, for `dnsPolicy: Default`.
     pub host_dns: DnsConfig,
     /// `clusterDNS`; without it `dnsPolicy: ClusterFirst` is `Default`.
@@ -96,4 +117,59 @@ pub struct NodeFacts {
     pub without_cgroups: bool,
     /// Controllers that an ordinary user's control groups don't have.
     pub lacking: crate::Lacking,
+}
+
+impl NodeFacts {
+    /// What the node has of a resource: thousandths of a CPU, bytes, or a number of things; `None` if that is not known.
+    pub fn capacity(&self, resource: &str) -> Option<i64> {
+        let known = |amount: u64| (amount > 0).then(|| i64::try_from(amount).unwrap_or(i64::MAX));
+        match resource {
+            "cpu" => known(self.cpu_capacity),
+            "memory" => known(self.memory_capacity),
+            "ephemeral-storage" => known(self.storage_capacity),
+            _ => Some(match resource.strip_prefix("hugepages-") {
+                Some(size) => {
+                    let bytes = hugepage_size(size).and_then(|size| self.huge_pages.get(&size));
+                    i64::try_from(bytes.copied().unwrap_or(0)).unwrap_or(i64::MAX)
+                }
+                None => self.extended_resources.count(resource),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::pod;
+
+    #[test]
+    fn who_asks_again_can_only_shorten_the_grace_period() {
+        let pod = pod(r#"{"terminationGracePeriodSeconds":30,"containers":[]}"#);
+        let seconds = |number: Option<u64>| number.map(Duration::from_secs);
+        for (first, again, together) in [
+            (None, Some(50), 30),
+            (None, Some(7), 7),
+            (None, None, 30),
+            (Some(50), None, 30),
+            (Some(50), Some(40), 40),
+            (Some(7), Some(40), 7),
+            (Some(7), None, 7),
+            (Some(0), Some(9), 0),
+        ] {
+            let last = Deletion {
+                requested_at: 3,
+                grace: seconds(first),
+            };
+            let expected = Deletion {
+                requested_at: 3,
+                grace: seconds(Some(together)),
+            };
+            assert_eq!(
+                last.asked_again(seconds(again), &pod),
+                expected,
+                "{first:?}, {again:?}"
+            );
+        }
+    }
 }

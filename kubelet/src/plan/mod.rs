@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 pub use desired::{Deletion, Desired, NodeFacts, Objects};
 pub use observed::{HookOutcome, ImageState, Observed, ProbeResults, StepFailure};
 pub use reason::Reason;
-pub use resize::{InProgress, Pending, Requests, Resize};
+pub use resize::{InProgress, Pending, Resize};
 pub use step::{
     HookKind, KillReason, MemoryCuts, PodCgroup, StartContainer, Step, StepKey, VolumeDeviceRequest,
     VolumeMountRequest,

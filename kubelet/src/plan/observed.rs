@@ -6,9 +6,9 @@ use berth_cri::{ContainerId, ContainerStatus, Image, PodSandboxStatus, UnixNanos
 
 use super::PodFailure;
 use super::reason::Reason;
-use super::resize::Requests;
 use super::step::{HookKind, StepKey};
 use crate::env_file::EnvFiles;
+use crate::requests::Requests;
 use crate::sizes::Sizes;
 
 /// A pod as it is. Everything but the containers' and sandboxes' records may be lost with the daemon: the plan then

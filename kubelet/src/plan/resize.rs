@@ -13,7 +13,9 @@ use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use super::termination::{retry_at, wake};
 use super::view::{View, is_running};
 use super::{Desired, MemoryCuts, Observed, Plan, PodCgroup, Step, StepKey};
-use crate::resources::{container_resources, pod_milli_cpu, pod_requests, pod_resources};
+use crate::admission::not_enough;
+use crate::requests::Requests;
+use crate::resources::{container_resources, pod_milli_cpu, pod_resources};
 use crate::sizes::{self, Allocation, Sizes};
 use crate::spec::{RestartPolicy, Role};
 use crate::{backoff, defaults, qos};
@@ -45,34 +47,6 @@ pub struct Pending {
 pub struct InProgress {
     /// What was tried and failed; it is tried again.
     pub error: Option<String>,
-}
-
-/// What the pods of a node request together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Requests {
-    /// Thousandths of a CPU.
-    pub milli_cpu: i64,
-    /// Bytes.
-    pub memory: i64,
-}
-
-impl Requests {
-    /// What one pod requests.
-    pub fn of(pod: &Pod) -> Self {
-        Self {
-            milli_cpu: pod_milli_cpu(pod),
-            memory: pod_requests(pod, "memory").as_units(),
-        }
-    }
-
-    /// The sum.
-    #[must_use]
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            milli_cpu: self.milli_cpu.saturating_add(other.milli_cpu),
-            memory: self.memory.saturating_add(other.memory),
-        }
-    }
 }
 
 /// Whether the pod gets what it asks for.
@@ -124,25 +98,12 @@ fn refusal(desired: &Desired, observed: &Observed, sizes: &Sizes, wanted: &Alloc
         ));
     }
     let (has, asks) = (Requests::of(&before), Requests::of(&desired.pod));
-    let others = observed.others.unwrap_or_default();
-    let node = &desired.node;
-    let capacity = |of: u64| i64::try_from(of).unwrap_or(i64::MAX);
-    let resources = [
-        (
-            "memory",
-            has.memory,
-            asks.memory,
-            others.memory,
-            capacity(node.memory_capacity),
-        ),
-        (
-            "cpu",
-            has.milli_cpu,
-            asks.milli_cpu,
-            others.milli_cpu,
-            capacity(node.cpu_capacity),
-        ),
-    ];
+    let nothing = Requests::default();
+    let others = observed.others.as_ref().unwrap_or(&nothing);
+    let resources = ["memory", "cpu"].map(|name| {
+        let all = desired.node.capacity(name).unwrap_or_default();
+        (name, has.get(name), asks.get(name), others.get(name), all)
+    });
     // A capacity that is not known forbids nothing.
     let growing = || {
         resources
@@ -158,9 +119,7 @@ fn refusal(desired: &Desired, observed: &Observed, sizes: &Sizes, wanted: &Alloc
         growing().find(|(_, _, asks, used, all)| asks.saturating_add(*used) > *all)?;
     Some(Pending {
         infeasible: false,
-        message: format!(
-            "Node didn't have enough resource: {name}, requested: {asks}, used: {used}, capacity: {all}"
-        ),
+        message: not_enough(name, *asks, *used, *all),
     })
 }
 

@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::{
 
 use super::inspect::{InspectError, Places};
 use crate::defaults::TERMINATION_MESSAGE_PATH;
-use crate::spec;
 use crate::validation::validate_pod;
+use crate::{spec, status};
 
 /// What an ephemeral container may do, in kubectl's words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -249,8 +249,7 @@ fn ephemeral_state<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerState> {
 }
 
 fn has_ended(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
+    pod.status.as_ref().is_some_and(status::has_ended)
 }
 
 enum Reached {

@@ -1,6 +1,6 @@
 //! What there is to know of the machine.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::Path;
 
@@ -34,6 +34,9 @@ pub(super) async fn gather(host: &Host) -> NodeFacts {
         restart_backoff: host.restart_backoff,
         has_app_armor: is_machines_root() && read("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
         allowed_sysctls: host.allowed_sysctls.clone(),
+        storage_capacity: storage_bytes(&host.kubelet_root),
+        huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
+        extended_resources: host.extended_resources.clone(),
         without_cgroups: host.without_cgroups,
         lacking: host.lacking,
         swap_accounting: swap_accounting(&mountinfo, &read("/proc/self/cgroup"))
@@ -85,6 +88,37 @@ fn memory_bytes(meminfo: &str) -> u64 {
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = total.and_then(|text| text.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
+}
+
+/// What the file system holds at most that has a directory, or will have it; 0 if that can't be known.
+fn storage_bytes(directory: &Path) -> u64 {
+    let there = directory.ancestors().find(|path| path.exists());
+    let about = there.and_then(|path| rustix::fs::statvfs(path).ok());
+    about.map_or(0, |about| about.f_blocks.saturating_mul(about.f_frsize))
+}
+
+/// Bytes of huge pages that are set aside, by size. See the kernel's Documentation/admin-guide/mm/hugetlbpage.rst.
+fn huge_pages(directory: &Path) -> BTreeMap<String, u64> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let pages = entries.filter_map(|entry| {
+        let name = entry.file_name();
+        let kib: u64 = name
+            .to_str()?
+            .strip_prefix("hugepages-")?
+            .strip_suffix("kB")?
+            .parse()
+            .ok()?;
+        let count: u64 = std::fs::read_to_string(entry.path().join("nr_hugepages"))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()?;
+        Some((
+            hugepage_size(&format!("{kib}Ki"))?,
+            kib.saturating_mul(1024).saturating_mul(count),
+        ))
+    });
+    pages.collect()
 }
 
 /// resolv.conf(5): the last `search` or `domain` line counts, `options` lines add up.
@@ -165,6 +199,30 @@ mod tests {
         assert_eq!(dns.servers, ["10.0.0.1", "10.0.0.2"]);
         assert_eq!(dns.searches, ["b", "c"]);
         assert_eq!(dns.options, ["ndots:2", "rotate"]);
+    }
+
+    #[test]
+    fn huge_pages_are_counted_by_size() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, count) in [
+            ("hugepages-2048kB", "3\n"),
+            ("hugepages-1048576kB", "0\n"),
+            ("other", "1\n"),
+        ] {
+            std::fs::create_dir(directory.path().join(name)).unwrap();
+            std::fs::write(directory.path().join(name).join("nr_hugepages"), count).unwrap();
+        }
+        let expected = [("2MB".to_owned(), 6 << 20), ("1GB".to_owned(), 0)];
+        assert_eq!(huge_pages(directory.path()), expected.into());
+        assert_eq!(huge_pages(&directory.path().join("none")), BTreeMap::new());
+    }
+
+    #[test]
+    fn storage_is_that_of_the_directory_to_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let there = storage_bytes(directory.path());
+        assert!(there > 0);
+        assert_eq!(storage_bytes(&directory.path().join("a/b")), there);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::lock::PodLock;
 use crate::identity::PodUid;
 use crate::manifest::nearest;
 use crate::spec;
+use crate::status::has_ended;
 use crate::watch::Watch;
 use crate::worker::{PodRecord, Records};
 
@@ -262,10 +263,6 @@ fn hint(wanted: &str, records: &[(PodRecord, Option<PodStatus>)]) -> String {
         || format!("`berth ps -a` lists those there are{}.", of_others()),
         |name| format!("did you mean {name}?"),
     )
-}
-
-pub(super) fn has_ended(status: &PodStatus) -> bool {
-    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
 #[cfg(test)]

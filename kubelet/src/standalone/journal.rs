@@ -74,7 +74,7 @@ impl Journal {
             pod: self.name.clone(),
             uid: event.uid.clone(),
             warning: event.reason.is_warning(),
-            reason: format!("{:?}", event.reason),
+            reason: event.reason.word(),
             container: event.container.clone(),
             message: event.message.clone(),
         };

@@ -4,13 +4,14 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
 use super::choose;
-use super::inspect::{InspectError, Places, has_ended, shown};
+use super::inspect::{InspectError, Places, shown};
 use super::lock::PodLock;
 use super::pod_word::word;
 use super::selector::Selector;
 use super::view::table;
 use crate::duration::short_age;
 use crate::spec;
+use crate::status::has_ended;
 use crate::worker::PodRecord;
 
 /// Which pods are listed, and how.

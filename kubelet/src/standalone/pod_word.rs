@@ -2,8 +2,8 @@
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Pod, PodStatus};
 
-use super::inspect::has_ended;
 use crate::spec;
+use crate::status::has_ended;
 
 /// The STATUS column as kubectl has it: what init containers are at, why a container waits or ended, else the phase.
 pub(super) fn word(pod: &Pod, status: &PodStatus, ends: bool) -> String {

@@ -197,8 +197,7 @@ fn sentence(event: &PodEvent) -> Option<(Option<u8>, String)> {
         EventReason::ResizeDeferred => (Some(YELLOW), lower(message)),
         EventReason::SandboxChanged => (Some(YELLOW), lower(message)),
         EventReason::Failed
-        | EventReason::SysctlForbidden
-        | EventReason::AppArmor
+        | EventReason::Rejected(_)
         | EventReason::FailedCreatePodSandBox
         | EventReason::FailedMount
         | EventReason::FailedSync

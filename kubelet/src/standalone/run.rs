@@ -18,7 +18,7 @@ use super::lock::{LockError, PodLock};
 use super::printer::Printer;
 use super::session::{Patience, Session, exit_code};
 use super::{facts, signals};
-use crate::admission::AllowedSysctls;
+use crate::admission::{AllowedSysctls, ExtendedResources};
 use crate::backoff::Backoff;
 use crate::identity::PodUid;
 use crate::plan::{Deletion, Desired, Objects};
@@ -47,6 +47,8 @@ pub struct Host {
     pub restart_backoff: Backoff,
     /// Kernel parameters that pods may set, beside the safe ones.
     pub allowed_sysctls: AllowedSysctls,
+    /// What the node has beside processors, memory and storage.
+    pub extended_resources: ExtendedResources,
     /// Nobody here may make control groups: pods run without limits.
     pub without_cgroups: bool,
     /// Controllers that the control groups here don't have.
@@ -364,10 +366,15 @@ pub(super) async fn node(host: Host) -> Node {
 
 /// A pod that has only a record, as it is taken on to be ended.
 pub(super) fn ending(node: &Node, record: PodRecord, grace: Option<Duration>) -> Desired {
-    let deletion = record.deletion().unwrap_or_else(|| Deletion {
-        requested_at: node.clock.now(),
-        grace,
-    });
+    let deletion = match record.deletion() {
+        // Who only goes on with it asks for nothing.
+        Some(last) if grace.is_none() => last,
+        Some(last) => last.asked_again(grace, &record.pod),
+        None => Deletion {
+            requested_at: node.clock.now(),
+            grace,
+        },
+    };
     Desired {
         uid: record.uid(),
         user_ids: None,

@@ -121,6 +121,7 @@ mod tests {
             cgroup_root: "tests".into(),
             restart_backoff: Default::default(),
             allowed_sysctls: Default::default(),
+            extended_resources: Default::default(),
             without_cgroups: true,
             lacking: Default::default(),
         }

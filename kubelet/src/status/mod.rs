@@ -17,6 +17,11 @@ use crate::plan::{Desired, Observed, Plan, Stage, View, effective};
 use crate::qos;
 use crate::spec::{self, Role};
 
+/// The pod has ended for good: `status.phase` is `Succeeded` or `Failed`.
+pub fn has_ended(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
 /// The pod's status. `previous` is the one before it: a condition keeps the time of its last change.
 pub fn pod_status(
     desired: &Desired,

@@ -60,6 +60,17 @@ const CASES: &[(&str, &str, &[&str])] = &[
     (r#""resources":{"limits":{"memory":"0.1Gi"}}"#, "", &[]),
     (r#""resources":{"limits":{"memory":"100m"}}"#, "", &[]),
     (r#""resources":{"limits":{"cpu":"0"}}"#, "", &[]),
+    (r#""resources":{"limits":{"example.com/dongle":"2"}}"#, "", &[]),
+    (
+        r#""resources":{"requests":{"example.com/dongle":"2"}}"#,
+        "",
+        &["spec.containers[0].resources.limits"],
+    ),
+    (
+        r#""resources":{"limits":{"example.com/dongle":"500m"}}"#,
+        "",
+        &["spec.containers[0].resources.limits[example.com/dongle]"],
+    ),
     (
         r#""resources":{"limits":{"hugepages-2Mi":"3Mi","cpu":"1"}}"#,
         "",

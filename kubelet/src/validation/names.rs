@@ -49,6 +49,18 @@ pub(super) fn qualified_name(name: &str) -> Option<&'static str> {
     )
 }
 
+/// A resource that is none of Kubernetes' own: `domain/name` (IsExtendedResourceName).
+pub(crate) fn extended_resource(name: &str) -> Option<&'static str> {
+    if !name.contains('/') {
+        return Some(
+            "must be a standard resource for containers (cpu, memory, ephemeral-storage, hugepages-<size>) or fully qualified",
+        );
+    }
+    let reserved = name.contains("kubernetes.io/") || name.starts_with("requests.");
+    let reserved = reserved.then_some("doesn't follow extended resource name standard");
+    reserved.or_else(|| qualified_name(name))
+}
+
 /// A label's value.
 pub(super) fn label_value(value: &str) -> Option<&'static str> {
     let fits = value.is_empty() || value.len() <= 63 && is_label_text(value);

@@ -7,11 +7,12 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::Errors;
 use super::container::Place;
+use super::names::extended_resource;
 use crate::pod_resources::{POD_LEVEL, containers_request};
 use crate::quantity::{self, Value};
 use crate::resources::{hugepage_size, limit};
 
-/// Resources that a node of berth's own has.
+/// Resources that Kubernetes names, beside huge pages.
 const KNOWN: [&str; 3] = ["cpu", "ephemeral-storage", "memory"];
 
 pub(super) fn resources(container: &Container, place: &Place<'_>, errors: &mut Errors) {
@@ -48,10 +49,10 @@ pub(super) fn resources(container: &Container, place: &Place<'_>, errors: &mut E
                 let why = format!("must be less than or equal to {resource} limit of {limit}");
                 errors.invalid(&path, text, why);
             }
-            Some(limit) if resource.starts_with("hugepages-") && request != limit => {
+            Some(limit) if is_not_shared(resource) && request != limit => {
                 errors.invalid(&path, text, format!("must be equal to {resource} limit"));
             }
-            None if resource.starts_with("hugepages-") => {
+            None if is_not_shared(resource) => {
                 errors.required(
                     &place.field("resources.limits"),
                     "Limit must be set for non overcommitable resources",
@@ -61,6 +62,11 @@ pub(super) fn resources(container: &Container, place: &Place<'_>, errors: &mut E
         }
     }
     huge_pages(resources, &place.field("resources"), errors);
+}
+
+/// Whoever has some of it has it alone (not IsOvercommitAllowed).
+fn is_not_shared(resource: &str) -> bool {
+    !KNOWN.contains(&resource)
 }
 
 /// Huge pages alone would be a pod of no class.
@@ -179,9 +185,8 @@ fn list<'a>(
             &mut *errors
         };
         let page = resource.strip_prefix("hugepages-").map(hugepage_size);
-        if !KNOWN.contains(&resource.as_str()) && !matches!(page, Some(Some(_))) {
-            let why =
-                "this node has cpu, memory, ephemeral-storage and hugepages-<size>, and no such resource";
+        let is_own = KNOWN.contains(&resource.as_str()) || matches!(page, Some(Some(_)));
+        if let Some(why) = extended_resource(resource).filter(|_| !is_own) {
             errors.invalid(&path, resource, why);
             continue;
         }
@@ -193,6 +198,9 @@ fn list<'a>(
             Ok(value) if matches!(page, Some(Some(_))) && !is_multiple(value, resource) => {
                 let why = format!("{} is not positive integer multiple of {resource}", quantity.0);
                 errors.invalid(&path, &quantity.0, why);
+            }
+            Ok(value) if !is_own && !value.is_whole() => {
+                errors.invalid(&path, &quantity.0, "must be an integer")
             }
             Ok(value) => {
                 values.insert(resource.as_str(), value);

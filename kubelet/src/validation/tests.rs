@@ -243,9 +243,9 @@ fn rules() {
             r#"spec.containers[0].resources.limits[memory]: Invalid value: "1 Gi": quantities must match"#,
         ),
         (
-            r#","resources":{"limits":{"nvidia.com/gpu":"1"}}"#,
+            r#","resources":{"limits":{"gpu":"1"}}"#,
             "",
-            r#"spec.containers[0].resources.limits[nvidia.com/gpu]: Invalid value: "nvidia.com/gpu": this node has"#,
+            r#"spec.containers[0].resources.limits[gpu]: Invalid value: "gpu": must be a standard resource"#,
         ),
         (
             r#","env":[{"name":"a=b"}]"#,

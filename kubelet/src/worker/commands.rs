@@ -21,10 +21,7 @@ impl Worker {
                 requested_at: now,
                 grace,
             },
-            Some(last) => Deletion {
-                grace: shorter(last.grace, grace),
-                ..last
-            },
+            Some(last) => last.asked_again(grace, &self.desired.pod),
         };
         self.desired.deletion = Some(deletion);
         self.record.set_deletion(Some(deletion));
@@ -110,12 +107,5 @@ impl Worker {
             spec.ephemeral_containers.get_or_insert_default().push(container);
         }
         self.change(Arc::new(pod));
-    }
-}
-
-fn shorter(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
     }
 }

@@ -1,5 +1,7 @@
 //! What a worker tells the world as it happens.
 
+use std::sync::Arc;
+
 use berth_cri::UnixNanos;
 
 use crate::identity::PodUid;
@@ -21,7 +23,7 @@ pub struct PodEvent {
 }
 
 /// What happened, in a word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum EventReason {
     /// An image is being pulled.
     Pulling,
@@ -35,10 +37,8 @@ pub enum EventReason {
     SandboxChanged,
     /// The sandbox could not be made.
     FailedCreatePodSandBox,
-    /// The pod wants kernel parameters that are not allowed, and is not taken on.
-    SysctlForbidden,
-    /// The pod wants AppArmor, which is not there, and is not taken on.
-    AppArmor,
+    /// The node does not take the pod on, for this reason: `SysctlForbidden`, `OutOfcpu`.
+    Rejected(Arc<str>),
     /// A volume could not be set up.
     FailedMount,
     /// A step that is not one container's failed.
@@ -90,8 +90,16 @@ pub enum EventReason {
 }
 
 impl EventReason {
+    /// The word that Kubernetes has for it, or else berth.
+    pub fn word(&self) -> String {
+        match self {
+            Self::Rejected(reason) => reason.as_ref().to_owned(),
+            other => format!("{other:?}"),
+        }
+    }
+
     /// It is not one of Kubernetes' reasons.
-    pub fn is_local(self) -> bool {
+    pub fn is_local(&self) -> bool {
         matches!(
             self,
             Self::SandboxReady
@@ -105,14 +113,13 @@ impl EventReason {
     }
 
     /// It is a `Warning`, not `Normal`.
-    pub fn is_warning(self) -> bool {
+    pub fn is_warning(&self) -> bool {
         matches!(
             self,
             Self::Failed
                 | Self::FailedCreatePodSandBox
                 | Self::FailedMount
-                | Self::SysctlForbidden
-                | Self::AppArmor
+                | Self::Rejected(_)
                 | Self::FailedSync
                 | Self::BackOff
                 | Self::Unhealthy

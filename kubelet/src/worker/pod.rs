@@ -25,6 +25,7 @@ use super::tasks::{Admission, Tasks};
 use super::{Command, Node, PodState};
 use crate::plan::{self, Desired, Observed, Plan, ProbeWanted, Stage, Step};
 use crate::prober::ProbeReport;
+use crate::requests::Requests;
 use crate::user_ids::{Claims, wants_own};
 use crate::volumes::PodDir;
 use crate::{config, spec, status};
@@ -63,7 +64,7 @@ pub(super) struct Worker {
     /// Resolves when nobody reads the pod's logs any more.
     pub(super) logs_released: Option<oneshot::Receiver<()>>,
     /// There is no other worker for the pod.
-    pub(super) _sole: Sole,
+    pub(super) sole: Sole,
 }
 
 /// What a look at the pod says about the next one.
@@ -132,6 +133,12 @@ impl Worker {
         };
         if !frozen {
             self.announcer.status(&self.reporter, &status);
+        }
+        if status != last.status {
+            self.sole.requests(match status::has_ended(&status) {
+                true => Requests::default(),
+                false => Requests::of(&self.given()),
+            });
         }
         if status != last.status || plan.stage != last.stage || !Arc::ptr_eq(&last.pod, &self.desired.pod) {
             if status != last.status

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use berth_cri::{ContainerId, UnixNanos};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::durable;
 use crate::identity::PodUid;
 use crate::plan::{Deletion, PodFailure, ProbeResults};
+use crate::requests::Requests;
 use crate::sizes::Sizes;
 use crate::user_ids::UserIds;
 
@@ -94,6 +96,14 @@ impl PodRecord {
     /// The pod's UID.
     pub fn uid(&self) -> PodUid {
         PodUid(self.pod.metadata.uid.clone().unwrap_or_default())
+    }
+
+    /// What the pod requests of the node, as the node gave it.
+    pub(crate) fn requests(&self) -> Requests {
+        match &self.sizes {
+            Some(sizes) => Requests::of(&sizes.allocated.applied(&Arc::new(self.pod.clone()))),
+            None => Requests::of(&self.pod),
+        }
     }
 
     /// The end that was asked for.
@@ -204,6 +214,15 @@ impl Records {
         let entries = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
         let is_events = |path: &PathBuf| path.extension().is_some_and(|suffix| suffix == "events");
         entries.map(|entry| entry.path()).filter(is_events).collect()
+    }
+
+    /// The pods that have a record, as far as the directory can be read.
+    pub(crate) fn uids(&self) -> Vec<PodUid> {
+        let entries = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let uid = |name: &str| name.strip_suffix(SUFFIX).map(|uid| PodUid(uid.to_owned()));
+        entries
+            .filter_map(|entry| uid(entry.file_name().to_str()?))
+            .collect()
     }
 
     /// Every record there is.

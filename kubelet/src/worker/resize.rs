@@ -8,9 +8,8 @@ use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use super::event::EventReason;
 use super::execute::{Done, Failure, Job, blocking, nothing};
 use super::pod::Worker;
-use super::record::Records;
-use crate::identity::PodUid;
-use crate::plan::{MemoryCuts, Plan, PodCgroup, Reason, Requests, Stage, StepKey};
+use crate::plan::{MemoryCuts, Plan, PodCgroup, Reason, Stage, StepKey};
+use crate::requests::Requests;
 use crate::resources::{overhead_resources, pod_resources};
 use crate::sizes::{Allocation, Sizes};
 
@@ -81,27 +80,8 @@ impl Worker {
     pub(super) fn others(&self) -> Option<Requests> {
         let sizes = self.memory.sizes.as_ref()?;
         (Allocation::of(&self.desired.pod) != sizes.allocated)
-            .then(|| others(&self.records, &self.desired.uid))
+            .then(|| self.node.workers.others(&self.records, &self.desired.uid))
     }
-}
-
-/// What all other pods request that have not ended. One whose record can't be read counts nothing.
-fn others(records: &Records, own: &PodUid) -> Requests {
-    let list = records.list().unwrap_or_default();
-    let counts = |uid: &PodUid| {
-        let phase = records.load_status(uid).and_then(|status| status.phase);
-        !matches!(phase.as_deref(), Some("Succeeded" | "Failed"))
-    };
-    list.into_iter()
-        .filter(|record| record.uid() != *own && counts(&record.uid()))
-        .map(|record| {
-            let pod = Arc::new(record.pod);
-            match record.sizes {
-                Some(sizes) => Requests::of(&sizes.allocated.applied(&pod)),
-                None => Requests::of(&pod),
-            }
-        })
-        .fold(Requests::default(), Requests::plus)
 }
 
 impl Job {

@@ -17,6 +17,7 @@ use super::room::RoomWatch;
 use super::storage::StorageWatch;
 use super::tasks::Tasks;
 use super::{Node, PodHandle, PodState};
+use crate::admission::Rejection;
 use crate::plan::{Desired, NodeFacts, Stage};
 use crate::user_ids::{ClaimError, Claims, UserIds, wants_own};
 use crate::volumes::PodDir;
@@ -93,8 +94,10 @@ pub fn spawn(
             let cgroup_root = node.facts.cgroup_root.clone();
             let mut record = PodRecord::new(desired.pod.as_ref().clone(), node.clock.now(), cgroup_root);
             record.runtime_endpoint.clone_from(&node.runtime_endpoint);
-            rejected = admission::rejection(&desired.pod, &node.facts);
-            record.failed = rejected.clone().map(|failure| (node.clock.now(), failure));
+            let others = || node.workers.others(&records, &desired.uid);
+            rejected = admission::rejection(&desired.pod, &node.facts, others);
+            let failure = rejected.as_ref().map(Rejection::failure);
+            record.failed = failure.map(|failure| (node.clock.now(), failure));
             record
         }
     };
@@ -142,12 +145,8 @@ pub fn spawn(
     };
     let (storage, exceeded) = StorageWatch::new(&desired.pod);
     let (room, room_changes) = RoomWatch::new();
-    if let Some(failure) = rejected {
-        let reason = match failure.reason.as_str() {
-            admission::SYSCTL_FORBIDDEN => EventReason::SysctlForbidden,
-            _ => EventReason::AppArmor,
-        };
-        reporter.pod(reason, failure.message);
+    if let Some(Rejection { reason, message }) = rejected {
+        reporter.pod(EventReason::Rejected(reason.into()), message);
     }
     let worker = Worker {
         recalled: records.load_status(&desired.uid),
@@ -178,7 +177,7 @@ pub fn spawn(
         refresh_due: false,
         refreshes: Arc::default(),
         logs_released: Some(logs_released),
-        _sole: sole,
+        sole,
     };
     let _task = tokio::spawn(worker.run());
     Ok(PodHandle {

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::PodCondition;
 
 use super::simulator::{Disturbance, Run, SECOND, Simulator};
-use crate::plan::{NodeFacts, Requests, Stage};
+use crate::plan::{NodeFacts, Stage};
 
 /// A container with 1 CPU and 10 MiB, and one with as much that is started anew when its memory changes.
 const PAIR: &str = r#"{"containers":[
@@ -124,10 +124,7 @@ fn what_the_node_does_not_have_is_not_given() {
     // Room that other pods have comes with their end.
     let mut node = Simulator::new(ONE).disturb(10, Disturbance::Resize(60));
     node.desired.node = facts(&node).into();
-    node.observed.others = Some(Requests {
-        milli_cpu: 0,
-        memory: 10 << 20,
-    });
+    node.observed.others = Some([("memory", 10 << 20)].into());
     let plan = node.run(30);
     let pending = condition(&node, "PodResizePending").unwrap();
     assert_eq!(pending.reason.as_deref(), Some("Deferred"));

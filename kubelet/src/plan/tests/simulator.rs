@@ -807,16 +807,13 @@ impl Simulator {
     fn disturbance(&mut self, disturbance: Disturbance) {
         match disturbance {
             Disturbance::Delete(grace) => {
-                let requested_at = self
-                    .desired
-                    .deletion
-                    .map_or(self.now, |deletion| deletion.requested_at);
-                // As the worker has it: who asks again can only shorten it.
-                let before = self.desired.deletion.and_then(|deletion| deletion.grace);
-                let graces = before.into_iter().chain(grace.map(Duration::from_secs));
-                self.desired.deletion = Some(Deletion {
-                    requested_at,
-                    grace: graces.min(),
+                let grace = grace.map(Duration::from_secs);
+                self.desired.deletion = Some(match self.desired.deletion {
+                    Some(last) => last.asked_again(grace, &self.desired.pod),
+                    None => Deletion {
+                        requested_at: self.now,
+                        grace,
+                    },
                 });
             }
             Disturbance::RestartDaemon => self.restart_daemon(),
@@ -867,7 +864,7 @@ impl Simulator {
             kill_started: std::mem::take(&mut self.observed.kill_started),
             probes,
             sizes: self.observed.sizes.take(),
-            others: self.observed.others,
+            others: self.observed.others.clone(),
             sandboxes: std::mem::take(&mut self.observed.sandboxes),
             containers: std::mem::take(&mut self.observed.containers),
             directory_exists: self.observed.directory_exists,

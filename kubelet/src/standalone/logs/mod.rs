@@ -18,6 +18,7 @@ use super::choose;
 use super::inspect::{InspectError, Places};
 use crate::logs::{LogLine, LogReader, Start};
 use crate::spec;
+use crate::status::has_ended;
 use crate::watch::Watch;
 use crate::worker::{PodRecord, Records};
 
@@ -292,7 +293,7 @@ impl Log {
         let Some(status) = self.records.load_status(&uid) else {
             return false;
         };
-        if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        if has_ended(&status) {
             return true;
         }
         let Some((container, role)) = spec::container(&self.record.pod, &self.container) else {

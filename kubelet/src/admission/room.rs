@@ -1,0 +1,120 @@
+//! Room for what a pod requests, beside the node's other pods.
+
+use crate::plan::NodeFacts;
+use crate::requests::Requests;
+
+/// What `status.reason` of a pod begins with for which there is no room.
+const OUT_OF: &str = "OutOf";
+
+/// Why there is no room for a pod among others, if there is none: a reason and a message, as upstream has them. `others` are
+/// asked for only if the pod requests something.
+pub(super) fn missing(
+    requests: &Requests,
+    node: &NodeFacts,
+    others: impl FnOnce() -> Requests,
+) -> Option<(String, String)> {
+    if requests.is_empty() {
+        return None;
+    }
+    let others = others();
+    let lacks = |(name, asks): &(&str, i64)| {
+        let all = node.capacity(name)?;
+        let used = others.get(name);
+        (asks.saturating_add(used) > all)
+            .then(|| (format!("{OUT_OF}{name}"), not_enough(name, *asks, used, all)))
+    };
+    // Upstream names the first one in this order.
+    let first = ["cpu", "memory", "ephemeral-storage"];
+    let known = first.map(|name| (name, requests.get(name)));
+    let rest = requests.iter().filter(|(name, _)| !first.contains(name));
+    let asked = known.into_iter().filter(|(_, asks)| *asks > 0);
+    asked.chain(rest).find_map(|request| lacks(&request))
+}
+
+/// The sentence that upstream has for it.
+pub(crate) fn not_enough(resource: &str, requested: i64, used: i64, capacity: i64) -> String {
+    format!(
+        "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason<const N: usize>(requests: [(&str, i64); N], others: Requests) -> Option<(String, String)> {
+        let node = NodeFacts {
+            cpu_capacity: 2000,
+            memory_capacity: 1000,
+            huge_pages: [("2MB".to_owned(), 4 << 20)].into(),
+            extended_resources: "example.com/dongle=2".parse().unwrap(),
+            ..NodeFacts::default()
+        };
+        missing(&requests.into(), &node, || others)
+    }
+
+    #[test]
+    fn what_all_request_together_has_to_be_there() {
+        let none = Requests::default;
+        assert_eq!(reason([("cpu", 2000), ("memory", 1000)], none()), None);
+        assert_eq!(
+            reason([("cpu", 1500)], [("cpu", 500), ("memory", 9000)].into()),
+            None
+        );
+        let (word, message) = reason([("cpu", 1500)], [("cpu", 501)].into()).unwrap();
+        assert_eq!(word, "OutOfcpu");
+        assert_eq!(
+            message,
+            "Node didn't have enough resource: cpu, requested: 1500, used: 501, capacity: 2000"
+        );
+        let word = |requests| reason(requests, none()).map(|(word, _)| word);
+        assert_eq!(
+            word([("memory", 1001), ("cpu", 3000)]).as_deref(),
+            Some("OutOfcpu")
+        );
+        assert_eq!(
+            word([("memory", 1001), ("a.b/c", 1)]).as_deref(),
+            Some("OutOfmemory")
+        );
+        assert_eq!(
+            word([("ephemeral-storage", i64::MAX), ("cpu", 1)]),
+            None,
+            "it is not known"
+        );
+        assert_eq!(
+            word([("hugepages-2Mi", 4 << 20), ("example.com/dongle", 2)]),
+            None
+        );
+        assert_eq!(
+            word([("hugepages-2Mi", 6 << 20), ("cpu", 1)]).as_deref(),
+            Some("OutOfhugepages-2Mi")
+        );
+        assert_eq!(
+            word([("hugepages-1Gi", 1 << 30), ("cpu", 1)]).as_deref(),
+            Some("OutOfhugepages-1Gi")
+        );
+        assert_eq!(
+            word([("example.com/dongle", 3), ("cpu", 1)]).as_deref(),
+            Some("OutOfexample.com/dongle")
+        );
+        assert_eq!(
+            word([("example.com/other", 1), ("cpu", 1)]).as_deref(),
+            Some("OutOfexample.com/other")
+        );
+        assert_eq!(
+            reason([("cpu", i64::MAX)], [("cpu", i64::MAX)].into())
+                .map(|(word, _)| word)
+                .as_deref(),
+            Some("OutOfcpu")
+        );
+    }
+
+    #[test]
+    fn others_do_not_matter_to_who_requests_nothing() {
+        let node = NodeFacts::default();
+        assert_eq!(
+            missing(&Requests::default(), &node, || panic!("nobody asks")),
+            None
+        );
+    }
+}

@@ -1,0 +1,155 @@
+//! Pods that the node has no room for.
+
+use berth_tests::{Ended, Node, Running, container, eventually, pod};
+use serde_json::{Value, json};
+
+fn berth(node: &Node, arguments: &[&str]) -> Ended {
+    Running::start(node.berth(arguments), "").wait().expect_no_panic()
+}
+
+fn requesting(name: &str, command: &[&str], resources: Value) -> String {
+    pod(
+        name,
+        json!({
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 1,
+            "containers": [container("main", command, json!({ "resources": resources }))],
+        }),
+    )
+}
+
+fn dongle(name: &str, command: &[&str]) -> String {
+    requesting(name, command, json!({ "limits": { "example.com/dongle": 1 } }))
+}
+
+#[test]
+fn more_than_the_node_has_is_rejected() {
+    let node = Node::new();
+    for (requests, reason, requested) in [
+        (
+            json!({ "cpu": 4000 }),
+            "OutOfcpu",
+            "cpu, requested: 4000000, used: 0, capacity: ",
+        ),
+        (
+            json!({ "memory": "5Pi" }),
+            "OutOfmemory",
+            "memory, requested: 5629499534213120, used: 0, capacity: ",
+        ),
+        (
+            json!({ "ephemeral-storage": "5Ei" }),
+            "OutOfephemeral-storage",
+            "ephemeral-storage, requested: 5764607523034234880, used: 0, capacity: ",
+        ),
+    ] {
+        let manifest = requesting("large", &["true"], json!({ "requests": requests }));
+        let ended = node
+            .run_with(&["-o", "json"], &manifest)
+            .wait()
+            .expect_code(1)
+            .expect_output(&[
+                &format!("Pod was rejected: Node didn't have enough resource: {requested}"),
+                &format!("\"reason\": \"{reason}\""),
+                "\"phase\": \"Failed\"",
+            ]);
+        assert!(!ended.output.contains("sandbox was made"), "{}", ended.output);
+    }
+    node.run_with(&["-o", "json"], &dongle("unknown", &["true"]))
+        .wait()
+        .expect_code(1)
+        .expect_output(&[
+            "example.com/dongle, requested: 1, used: 0, capacity: 0",
+            "\"reason\": \"OutOfexample.com/dongle\"",
+        ]);
+    node.finish();
+}
+
+#[test]
+fn what_others_have_counts_until_they_end() {
+    let node = Node::new();
+    let has = ["--extended-resources", "example.com/dongle=2"];
+    let run = |manifest: &str| -> Running { node.run_with(&has, manifest) };
+    // Two in one program.
+    let both = run(&format!(
+        "{}---\n{}",
+        dongle("first", &["sleep", "inf"]),
+        dongle("second", &["sleep", "inf"])
+    ));
+    both.line("first: pod is ready");
+    both.line("second: pod is ready");
+    // Another program counts them too.
+    let rejected = |ended: Ended| {
+        ended
+            .expect_code(1)
+            .expect_output(&["example.com/dongle, requested: 1, used: 2, capacity: 2"])
+    };
+    rejected(run(&dongle("third", &["true"])).wait());
+    // Who wants none is not concerned.
+    run(&requesting("other", &["true"], json!({})))
+        .wait()
+        .expect_code(0);
+    // An ended pod of a program that goes on counts no more.
+    berth(&node, &["stop", "second"]).expect_code(0);
+    let listed = || berth(&node, &["ps", "-a", "-o", "json"]).output;
+    eventually("the pod has ended", || {
+        (!listed().contains("\"Running\"") || !listed().contains("second")).then_some(())
+    });
+    run(&dongle("third", &["true"])).wait().expect_code(0);
+    both.interrupt();
+    both.wait().expect_code(0);
+    node.finish();
+}
+
+#[test]
+fn a_node_s_options_are_its_daemon_s_too() {
+    let node = Node::new();
+    let daemon = Running::start(
+        node.berth([
+            "daemon",
+            "--extended-resources",
+            "example.com/dongle=1",
+            "--restart-backoff",
+            "initial=50ms,factor=1",
+        ]),
+        "",
+    );
+    let has_one = node.file("one.json", &dongle("one", &["sleep", "inf"]));
+    berth(&node, &["run", "-d", has_one.to_str().unwrap()]).expect_code(0);
+    berth(&node, &["wait", "--for=condition=Ready", "one"]).expect_code(0);
+    let two = node.file("two.json", &dongle("two", &["true"]));
+    berth(&node, &["run", "-d", two.to_str().unwrap()]).expect_code(0);
+    berth(&node, &["wait", "--for=jsonpath={.status.phase}=Failed", "two"]).expect_code(0);
+    berth(&node, &["ps", "-a"]).expect_output(&["OutOfexample.com/dongle"]);
+    berth(&node, &["events", "two"])
+        .expect_output(&["OutOfexample.com/dongle", "requested: 1, used: 1, capacity: 1"]);
+    // The fourth restart would come after 70 s otherwise.
+    let crashing = pod(
+        "crashing",
+        json!({ "containers": [container("main", &["false"], json!({}))] }),
+    );
+    let crashing = node.file("crashing.json", &crashing);
+    berth(&node, &["run", "-d", crashing.to_str().unwrap()]).expect_code(0);
+    eventually("it is started again and again", || {
+        let shown = berth(
+            &node,
+            &[
+                "inspect",
+                "crashing",
+                "-o",
+                "jsonpath={.status.containerStatuses[0].restartCount}",
+            ],
+        );
+        shown
+            .output
+            .trim()
+            .parse::<u32>()
+            .is_ok_and(|count| count > 3)
+            .then_some(())
+    });
+    for name in ["one", "two", "crashing"] {
+        berth(&node, &["rm", "-f", name]).expect_code(0);
+    }
+    daemon.interrupt();
+    daemon.wait();
+    node.finish();
+}
