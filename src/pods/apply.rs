@@ -88,7 +88,12 @@ pub(crate) fn apply(args: &ApplyArgs, root: &Root, cgroup_root: &Path) -> Result
                 begun.pods.push(pod.clone());
             }
             if !args.dry_run && matches!(applied, Applied::Configured(_)) {
-                renewed.push((full_name, counts));
+                let pods = vec![pod.clone()];
+                let workload = Workload {
+                    pods,
+                    ..Workload::default()
+                };
+                renewed.push((workload, counts));
             }
             if let Some(unsettled) = unsettled {
                 eprintln!("{name}: {}", unsettled.message);
@@ -101,8 +106,8 @@ pub(crate) fn apply(args: &ApplyArgs, root: &Root, cgroup_root: &Path) -> Result
             failed |= !tell(&name, &applied, args.dry_run);
         }
         show_first_pulls(root, &caller, &begun).await;
-        for (pod, counts) in &renewed {
-            show_pulls_again(root, &caller, pod, counts).await;
+        for (workload, counts) in renewed {
+            show_pulls_again(root, &caller, workload, &counts).await;
         }
         if !failures.is_empty() {
             return Err(failures.join("\nberth: "));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use berth_images::Store;
+use berth_kubelet::spec;
 use berth_kubelet::standalone::{Bars, Caller, Workload};
 
 use crate::root::Root;
@@ -20,33 +21,30 @@ pub(crate) async fn show_first_pulls(root: &Root, caller: &Caller, workload: &Wo
     }
 }
 
-/// The same of containers that are just being started anew, until each of them was started once more than `before`.
+/// The same of containers that are just being started anew, as this one pod has them, until each of them was started once more
+/// than `before`. Whoever runs it may still know an older one.
 pub(crate) async fn show_pulls_again(
     root: &Root,
     caller: &Caller,
-    pod: &str,
+    mut workload: Workload,
     before: &BTreeMap<String, i32>,
 ) {
-    let (Some(bars), Ok(store), Ok(mut now)) = (
-        Bars::on_terminal(),
-        Store::open(&root.images()),
-        caller.places().pod(pod),
-    ) else {
+    let (Some(bars), Ok(store)) = (Bars::on_terminal(), Store::open(&root.images())) else {
         return;
     };
-    if let Some(spec) = &mut now.spec {
+    let Some(pod) = workload.pods.first_mut() else {
+        return;
+    };
+    let full_name = format!("{}/{}", spec::namespace(pod), spec::name(pod));
+    if let Some(spec) = &mut pod.spec {
         spec.containers
             .retain(|container| before.contains_key(&container.name));
         let init = spec.init_containers.iter_mut();
         init.for_each(|all| all.retain(|container| before.contains_key(&container.name)));
     }
-    let workload = Workload {
-        pods: vec![now],
-        ..Workload::default()
-    };
     let to_pull = workload.to_pull(|image| matches!(store.find(image), Ok(Some(_))));
     if !to_pull.is_empty() {
         // It is only for the eye.
-        let _ = caller.show_pulls_again(pod, to_pull, before, &bars).await;
+        let _ = caller.show_pulls_again(&full_name, to_pull, before, &bars).await;
     }
 }

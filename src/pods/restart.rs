@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use berth_kubelet::standalone::CallError;
+use berth_kubelet::standalone::{CallError, Workload};
 use clap::Args;
 
 use super::{PodArg, caller, on_this_thread, show_pulls_again};
@@ -46,7 +46,14 @@ pub(crate) fn restart(args: &RestartArgs, root: &Root, cgroup_root: &Path) -> Re
             .restart_counts(&pod, |name| names.iter().any(|one| one == name));
         caller.restart(&pod, names.clone()).await?;
         names.iter().for_each(|name| println!("{name}"));
-        show_pulls_again(root, &caller, &pod, &before).await;
+        // One that has gone meanwhile has nothing to show.
+        if let Ok(now) = caller.places().pod(&pod) {
+            let workload = Workload {
+                pods: vec![now],
+                ..Workload::default()
+            };
+            show_pulls_again(root, &caller, workload, &before).await;
+        }
         Ok(())
     })?
     .map_err(|error| error.to_string())?;

@@ -7,10 +7,10 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
-use berth_tests::{Layout, Node, Registry, Running, Terminal, pod};
+use berth_tests::{Layout, Node, Registry, Running, Terminal, berth, pod};
 use serde_json::json;
 
-use gated::{berth, detach, end_without_pods};
+use gated::{detach, end_without_pods};
 
 /// So much of an answer passes while the gate is shut.
 const FIRST: usize = 256 << 10;
@@ -206,11 +206,13 @@ fn a_container_that_is_started_anew() {
     let layer = gate.push_another(&node, "1");
     let seen = drawn(Terminal::start(&node.berth(["restart", "app"]), 120, 40), &layer);
     assert!(seen.contains("main"), "{seen}");
+    // The command may end before the container has begun: the next one would take that for its own beginning.
+    let count = "jsonpath={.status.containerStatuses[0].restartCount}";
+    berth(&node, &["wait", "app", &format!("--for={count}=1")]).expect_code(0);
     // Another image is a change while the pod runs.
     let layer = gate.push_another(&node, "2");
     let seen = drawn(Terminal::start(&node.berth(["apply", &of("2")]), 120, 40), &layer);
     assert!(seen.contains("pod/app configured"), "{seen}");
-    let count = "jsonpath={.status.containerStatuses[0].restartCount}";
     berth(&node, &["wait", "app", &format!("--for={count}=2")]).expect_code(0);
     berth(&node, &["rm", "--force", "app"]).expect_code(0);
     drop(gate.registry);
