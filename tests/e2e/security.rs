@@ -189,7 +189,7 @@ fn a_profile_of_a_security_module_that_is_off_is_an_error() {
     running
         .wait()
         .expect_code(1)
-        .expect_output(&["Pod was rejected: Cannot enforce AppArmor: AppArmor is not enabled on the host"])
+        .expect_output(&["profile: Cannot enforce AppArmor: AppArmor is not enabled on the host"])
         .expect_no_panic();
     node.finish();
 }
@@ -210,7 +210,8 @@ fn an_unsafe_sysctl_is_forbidden_unless_the_node_allows_it() {
         .wait()
         .expect_code(1)
         .expect_output(&[
-            "Pod was rejected: forbidden sysctl: \"net.core.somaxconn\" not allowlisted",
+            "forbidden: forbidden sysctl: \"net.core.somaxconn\" not allowlisted",
+            "Pod was rejected: forbidden sysctl: \\\"net.core.somaxconn\\\" not allowlisted",
             "\"reason\": \"SysctlForbidden\"",
             "\"phase\": \"Failed\"",
         ]);
