@@ -1,11 +1,7 @@
 //! Pods that the node has no room for.
 
-use berth_tests::{Ended, Node, Running, container, eventually, pod};
+use berth_tests::{Ended, Node, Running, berth, container, eventually, pod};
 use serde_json::{Value, json};
-
-fn berth(node: &Node, arguments: &[&str]) -> Ended {
-    Running::start(node.berth(arguments), "").wait().expect_no_panic()
-}
 
 fn requesting(name: &str, command: &[&str], resources: Value) -> String {
     pod(

@@ -4,10 +4,10 @@ mod gated;
 
 use std::fs;
 
-use berth_tests::{HELPER, Node, cgroup_directories, container, eventually, pod};
+use berth_tests::{HELPER, Node, berth, cgroup_directories, container, eventually, pod};
 use serde_json::{Value, json};
 
-use gated::{berth, detach, end, gated};
+use gated::{detach, end, gated};
 
 #[test]
 fn applying_changes_in_place_what_it_can_and_says_what_it_makes_anew() {

@@ -1,11 +1,7 @@
 //! Which pods a command is about: namespaces and labels.
 
-use berth_tests::{Ended, Node, Running, container, document, eventually, pod};
+use berth_tests::{Node, Running, berth, container, document, eventually, pod};
 use serde_json::{Value, json};
-
-fn berth(node: &Node, arguments: &[&str]) -> Ended {
-    Running::start(node.berth(arguments), "").wait().expect_no_panic()
-}
 
 /// A pod of a namespace with a label, as a document; it sleeps, or ends at once.
 fn labelled(namespace: &str, name: &str, app: &str, command: &[&str]) -> String {

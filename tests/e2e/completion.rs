@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use berth_tests::{Ended, Node, Running, Terminal, container, eventually, pod};
+use berth_tests::{Node, Terminal, berth, container, eventually, pod};
 use serde_json::json;
 
 /// What is typed, and the line after a Tab.
@@ -21,10 +21,6 @@ const CASES: [(&str, &str); 9] = [
     ("berth run /etc/hostn", "berth run /etc/hostname "),
     ("berth exec web -- /etc/hostn", "berth exec web -- /etc/hostname "),
 ];
-
-fn berth(node: &Node, arguments: &[&str]) -> Ended {
-    Running::start(node.berth(arguments), "").wait().expect_no_panic()
-}
 
 fn two_containers(node: &Node) {
     let containers = ["main", "side"].map(|name| container(name, &["sleep", "inf"], json!({})));

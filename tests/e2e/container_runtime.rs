@@ -1,6 +1,6 @@
 //! `berth run --container-runtime-endpoint`: pods on another runtime, here containerd with runc where it is installed.
 
-use berth_tests::{Containerd, Ended, Layout, Node, Running, container, eventually, http_get, pod};
+use berth_tests::{Containerd, Layout, Node, Running, berth, container, eventually, http_get, pod};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -137,10 +137,6 @@ fn a_runtime_that_is_away_for_a_while_is_waited_for() {
         running.interrupt();
         running.wait().expect_code(0).expect_no_panic();
     });
-}
-
-fn berth(node: &Node, arguments: &[&str]) -> Ended {
-    Running::start(node.berth(arguments), "").wait().expect_no_panic()
 }
 
 /// Commands on a pod that is on the runtime at this endpoint: what they need of the runtime comes by its CRI, and how a command

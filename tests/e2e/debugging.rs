@@ -2,14 +2,10 @@
 
 use std::fs;
 
-use berth_tests::{Ended, Node, Running, Terminal, container, document, eventually};
+use berth_tests::{Node, Terminal, berth, container, document, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
-
-fn berth(node: &Node, arguments: &[&str]) -> Ended {
-    Running::start(node.berth(arguments), "").wait().expect_no_panic()
-}
 
 fn manifest(label: &str) -> String {
     let main = container("main", &["httpd", "--port", "8080"], json!({}));

@@ -4,14 +4,10 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use berth_tests::{Ended, Node, Running, container, eventually, pod};
+use berth_tests::{Ended, Node, Running, berth, container, eventually, pod};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
-
-fn berth(node: &Node, arguments: &[&str]) -> Ended {
-    Running::start(node.berth(arguments), "").wait().expect_no_panic()
-}
 
 fn detach(node: &Node, manifest: &str) -> Ended {
     let file = node.file("detached.yaml", manifest);

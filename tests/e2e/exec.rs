@@ -6,14 +6,10 @@ use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
-use berth_tests::{Ended, Node, Running, container, eventually, pod};
+use berth_tests::{Node, Running, berth, container, eventually, pod};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::Signal;
 use serde_json::json;
-
-fn berth(node: &Node, arguments: &[&str]) -> Ended {
-    Running::start(node.berth(arguments), "").wait().expect_no_panic()
-}
 
 /// A pod that a `berth run` runs which does not end by itself.
 fn server(node: &Node) -> Running {

@@ -1,12 +1,7 @@
 //! A pod in the hands of a daemon, for tests of the commands that look at it and change it.
 
-use berth_tests::{Ended, HELPER, Node, Running, container, eventually, pod};
+use berth_tests::{HELPER, Node, berth, container, eventually, pod};
 use serde_json::{Value, json};
-
-/// Runs a command of `berth` to its end.
-pub fn berth(node: &Node, arguments: &[&str]) -> Ended {
-    Running::start(node.berth(arguments), "").wait().expect_no_panic()
-}
 
 /// A pod that is ready when its file is there.
 pub fn gated(image_suffix: &str, more: Value) -> String {

@@ -5,29 +5,9 @@ use std::process::Command;
 use std::time::Instant;
 
 use berth_tests::{
-    Ended, Layout, Node, Running, container, document, eventually, http_get, once, pod, try_http_get,
+    Layout, Node, berth, container, document, eventually, http_get, once, once_with, pod, try_http_get,
 };
 use serde_json::{Value, json};
-
-fn berth(node: &Node, arguments: &[&str]) -> Ended {
-    Running::start(node.berth(arguments), "").wait().expect_no_panic()
-}
-
-/// Runs the manifest, whose one pod ends by itself and well.
-fn succeeds(node: &Node, manifest: &str) -> Ended {
-    node.run(manifest).wait().expect_code(0).expect_no_panic()
-}
-
-/// A pod of one container that is started once, with more fields.
-fn with(name: &str, command: &[&str], container_fields: Value, pod_fields: Value) -> String {
-    let mut spec =
-        json!({ "restartPolicy": "Never", "containers": [container("main", command, container_fields)] });
-    let Value::Object(more) = pod_fields else {
-        panic!("{pod_fields} is no object")
-    };
-    spec.as_object_mut().unwrap().extend(more);
-    pod(name, spec)
-}
 
 #[test]
 fn names_are_looked_up_where_the_pod_says() {
@@ -56,13 +36,13 @@ fn names_are_looked_up_where_the_pod_says() {
             "search lan shop.test\nnameserver 192.0.2.1\nnameserver 192.0.2.53\noptions rotate ndots:2 edns0",
         ),
     ] {
-        let manifest = with(
+        let manifest = once_with(
             &policy.to_lowercase(),
             &["cat", "/etc/resolv.conf"],
             json!({}),
             json!({ "dnsPolicy": policy, "dnsConfig": config }),
         );
-        let ended = succeeds(&node, &manifest);
+        let ended = node.succeeds(&manifest);
         let lines: Vec<&str> = ended
             .output
             .lines()
@@ -104,7 +84,7 @@ fn groups_of_the_image_s_user_come_unless_they_are_kept_out() {
         ("Merge", "groups=1000,4000,50000"),
         ("Strict", "groups=1000,4000"),
     ] {
-        let manifest = with(
+        let manifest = once_with(
             "groups",
             &["/bin/berth-helper", "checks", groups],
             json!({ "image": "berth.local/groups:1" }),
@@ -112,7 +92,7 @@ fn groups_of_the_image_s_user_come_unless_they_are_kept_out() {
                 "runAsUser": 1000, "runAsGroup": 1000, "supplementalGroups": [4000], "supplementalGroupsPolicy": policy,
             } }),
         );
-        succeeds(&node, &manifest);
+        node.succeeds(&manifest);
     }
     node.finish();
 }
@@ -141,17 +121,14 @@ fn system_calls_are_filtered_as_the_profile_says() {
     ] {
         let security = json!({ "seccompProfile": seccomp });
         let check = format!("status=Seccomp:{filtered}");
-        succeeds(
-            &node,
-            &with(
-                name,
-                &["checks", &check],
-                json!({ "securityContext": security }),
-                more,
-            ),
-        );
+        node.succeeds(&once_with(
+            name,
+            &["checks", &check],
+            json!({ "securityContext": security }),
+            more,
+        ));
     }
-    let manifest = with(
+    let manifest = once_with(
         "local",
         &["mkdir", "/made"],
         json!({ "securityContext": { "seccompProfile": local } }),
@@ -170,8 +147,8 @@ fn proc_is_whole_where_it_is_asked_for() {
     let masked = |output: &str| output.lines().any(|line| line.contains(" /proc/sys "));
     let show = |name: &str, proc_mount: &str| {
         let security = json!({ "securityContext": { "procMount": proc_mount } });
-        let manifest = with(name, &["mounts"], security, json!({ "hostUsers": false }));
-        succeeds(&node, &manifest).output
+        let manifest = once_with(name, &["mounts"], security, json!({ "hostUsers": false }));
+        node.succeeds(&manifest).output
     };
     let usual = show("usual", "Default");
     assert!(masked(&usual), "{usual}");
@@ -223,7 +200,7 @@ fn a_host_port_has_its_protocol_and_its_address() {
 #[test]
 fn a_pod_that_ran_for_long_enough_is_ended() {
     let node = Node::new();
-    let manifest = with(
+    let manifest = once_with(
         "deadline",
         &["sleep", "inf"],
         json!({}),
@@ -311,9 +288,9 @@ fn a_probe_has_a_grace_period_of_its_own_and_counts_its_successes() {
 #[test]
 fn a_container_s_terminal_is_one() {
     let node = Node::new();
-    let ended = succeeds(&node, &once("screen", &["fds"], json!({ "tty": true })));
+    let ended = node.succeeds(&once("screen", &["fds"], json!({ "tty": true })));
     assert!(ended.output.contains("0 /dev/pts/0"), "{}", ended.output);
-    let ended = succeeds(&node, &once("pipes", &["fds"], json!({})));
+    let ended = node.succeeds(&once("pipes", &["fds"], json!({})));
     assert!(!ended.output.contains("/dev/pts/"), "{}", ended.output);
     node.finish();
 }
@@ -322,15 +299,12 @@ fn a_container_s_terminal_is_one() {
 fn a_critical_pod_is_killed_last() {
     let node = Node::new();
     let scored = |name: &str, priority: i32| {
-        let ended = succeeds(
-            &node,
-            &with(
-                name,
-                &["proc", "oom_score_adj"],
-                json!({}),
-                json!({ "priority": priority }),
-            ),
-        );
+        let ended = node.succeeds(&once_with(
+            name,
+            &["proc", "oom_score_adj"],
+            json!({}),
+            json!({ "priority": priority }),
+        ));
         let score = ended.output.lines().find_map(|line| line.strip_prefix("main | "));
         score.unwrap().trim().parse::<i32>().unwrap()
     };

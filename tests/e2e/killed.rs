@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use berth_tests::{
-    Ended, Moments, Node, PATIENCE, Running, container, crash_rounds, eventually, http_get, pod,
+    Moments, Node, PATIENCE, Running, berth, container, crash_rounds, eventually, http_get, pod,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -16,11 +16,6 @@ use serde_json::{Value, json};
 
 /// The longest life of what will be killed.
 const LONGEST: Duration = Duration::from_millis(1500);
-
-/// Runs a command of `berth` to its end.
-fn berth(node: &Node, arguments: &[&str]) -> Ended {
-    Running::start(node.berth(arguments), "").wait().expect_no_panic()
-}
 
 /// Where the containers of a test write.
 struct Journal(PathBuf);

@@ -1,11 +1,7 @@
 //! `berth apply` of what a running pod shows in its volumes.
 
-use berth_tests::{Ended, Node, Running, container, document, eventually};
+use berth_tests::{Ended, Node, berth, container, document, eventually};
 use serde_json::{Value, json};
-
-fn berth(node: &Node, arguments: &[&str]) -> Ended {
-    Running::start(node.berth(arguments), "").wait().expect_no_panic()
-}
 
 fn apply(node: &Node, manifest: &str) -> Ended {
     let file = node.file("applied.yaml", manifest).display().to_string();

@@ -1,11 +1,7 @@
 //! `berth logs`: which lines, of which containers, and for how long.
 
-use berth_tests::{Ended, Node, Running, container, pod};
+use berth_tests::{Node, Running, berth, container, pod};
 use serde_json::json;
-
-fn berth(node: &Node, arguments: &[&str]) -> Ended {
-    Running::start(node.berth(arguments), "").wait().expect_no_panic()
-}
 
 /// Fails at its first run and goes on for ever at its second.
 fn restarting() -> String {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use berth_tests::{Ended, Node, Running, container, eventually, pod};
+use berth_tests::{Node, berth, container, eventually, pod};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -93,10 +93,6 @@ fn with_share(name: &str) -> String {
                 json!({ "volumeMounts": [{ "name": "share", "mountPath": "/share" }] }))],
         }),
     )
-}
-
-fn berth(node: &Node, arguments: &[&str]) -> Ended {
-    Running::start(node.berth(arguments), "").wait().expect_no_panic()
 }
 
 #[test]

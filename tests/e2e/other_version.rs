@@ -6,14 +6,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::thread;
 
-use berth_tests::{Ended, Node, Running, container, eventually, pod};
+use berth_tests::{Node, berth, container, eventually, pod};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-
-fn berth(node: &Node, arguments: &[&str]) -> Ended {
-    Running::start(node.berth(arguments), "").wait().expect_no_panic()
-}
 
 fn send(stream: &mut UnixStream, message: &Value) {
     let body = message.to_string();

@@ -1,11 +1,7 @@
 //! `berth ps`, `status`, `logs` and `stop`: the pods of a node, whoever runs them.
 
-use berth_tests::{Ended, Node, Running, container, eventually, http_get, pod};
+use berth_tests::{Node, berth, container, eventually, http_get, pod};
 use serde_json::{Value, json};
-
-fn berth(node: &Node, arguments: &[&str]) -> Ended {
-    Running::start(node.berth(arguments), "").wait().expect_no_panic()
-}
 
 fn status(node: &Node, name: &str) -> Value {
     let ended = berth(node, &["status", name, "--output", "json"]).expect_code(0);

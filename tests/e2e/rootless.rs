@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use berth_tests::{Ended, OrdinaryUser, Running, as_user, container, eventually, http_get, once, pod};
+use berth_tests::{OrdinaryUser, Running, as_user, berth, container, eventually, http_get, once, pod};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -17,10 +17,6 @@ fn run(user: &OrdinaryUser<'_>, manifest: &str) -> Running {
 }
 
 #[track_caller]
-fn berth(user: &OrdinaryUser<'_>, arguments: &[&str]) -> Ended {
-    Running::start(user.berth(arguments), "").wait()
-}
-
 /// Two containers that share a volume; one is probed, and reached by a port of the machine.
 fn web(host_port: u16) -> String {
     let mount = json!({ "name": "shared", "mountPath": "/shared" });

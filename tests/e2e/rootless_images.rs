@@ -2,14 +2,10 @@
 
 use std::fs;
 
-use berth_tests::{Ended, Layout, OrdinaryUser, Registry, Running, as_user, pod};
+use berth_tests::{Layout, OrdinaryUser, Registry, as_user, berth, pod};
 use serde_json::json;
 
 #[track_caller]
-fn berth(user: &OrdinaryUser<'_>, arguments: &[&str]) -> Ended {
-    Running::start(user.berth(arguments), "").wait().expect_no_panic()
-}
-
 fn blobs(user: &OrdinaryUser<'_>) -> usize {
     let blobs = user.home().join(".local/share/berth/images/blobs/sha256");
     fs::read_dir(blobs).into_iter().flatten().count()

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::time::Duration;
 
 use berth_tests::{
-    Ended, Moments, Node, OrdinaryUser, Running, Wire, container, crash_rounds, eventually, pod, try_http_get,
+    Moments, Node, Running, Wire, berth, container, crash_rounds, eventually, pod, try_http_get,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -27,10 +27,6 @@ const PARTS: [&str; 9] = [
     "slirp4netns --configure ",
     "berth-oci shim",
 ];
-
-fn berth(user: &OrdinaryUser<'_>, arguments: &[&str]) -> Ended {
-    Running::start(user.berth(arguments), "").wait().expect_no_panic()
-}
 
 /// Kills one or two of the node's parts that are there, and returns which.
 fn kill_some(node: &Node, moments: &mut Moments) -> Vec<&'static str> {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use berth_tests::{
-    Ended, Node, OrdinaryUser, Running, Wire, container, eventually, http_get, pod, try_http_get,
+    Node, OrdinaryUser, Running, Wire, berth, container, eventually, http_get, pod, try_http_get,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -14,10 +14,6 @@ const LOOPBACK_6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 const CHOICE: &str = "BERTH_ROOTLESS_NETWORK";
 
 #[track_caller]
-fn berth(user: &OrdinaryUser<'_>, arguments: &[&str]) -> Ended {
-    Running::start(user.berth(arguments), "").wait().expect_no_panic()
-}
-
 /// A pod whose web server these ports lead to, and that sends back what comes to UDP port 9000.
 fn server(name: &str, ports: &Value) -> String {
     let ready = json!({ "tcpSocket": { "port": 8080 }, "periodSeconds": 1 });

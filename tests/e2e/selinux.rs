@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use berth_tests::{Ended, HELPER, Node, Running, container, document, eventually, pod};
+use berth_tests::{Ended, HELPER, Node, Running, berth, container, document, eventually, pod};
 use rustix::fs::lgetxattr;
 use serde_json::{Value, json};
 
@@ -18,10 +18,6 @@ const UNCONFINED: &str = "system_u:system_r:spc_t:s0";
 
 fn is_enabled() -> bool {
     Path::new("/sys/fs/selinux/enforce").exists()
-}
-
-fn berth(node: &Node, arguments: &[&str]) -> Ended {
-    Running::start(node.berth(arguments), "").wait().expect_no_panic()
 }
 
 /// A file's label, as the kernel has it.

@@ -2,12 +2,8 @@
 
 use std::process::{Command, Stdio};
 
-use berth_tests::{Ended, Node, Running, Terminal, container, document, eventually, pod};
+use berth_tests::{Node, Running, Terminal, berth, container, document, eventually, pod};
 use serde_json::{Value, json};
-
-fn berth(node: &Node, arguments: &[&str]) -> Ended {
-    Running::start(node.berth(arguments), "").wait().expect_no_panic()
-}
 
 fn run_detached(node: &Node, manifest: &str, name: &str) {
     let file = node.file("detached.yaml", manifest);

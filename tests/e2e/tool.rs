@@ -4,10 +4,10 @@ mod gated;
 
 use std::fs;
 
-use berth_tests::{HELPER, Node, Running};
+use berth_tests::{HELPER, Node, Running, berth};
 use serde_json::{Value, json};
 
-use gated::{berth, detach, end, end_without_pods, gated};
+use gated::{detach, end, end_without_pods, gated};
 
 #[test]
 fn waiting_ends_with_what_is_waited_for_or_with_the_time() {

@@ -5,14 +5,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
-use berth_tests::{Ended, HELPER, Node, Process, Running, container, document, eventually, pod};
+use berth_tests::{HELPER, Node, Process, berth, container, document, eventually, pod};
 use serde_json::{Value, json};
 
 const IDS: u32 = 65_536;
-
-fn berth(node: &Node, arguments: &[&str]) -> Ended {
-    Running::start(node.berth(arguments), "").wait().expect_no_panic()
-}
 
 fn owner(path: &Path) -> (u32, u32) {
     let metadata = fs::symlink_metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

@@ -3,28 +3,8 @@
 use std::fs;
 use std::process::Command;
 
-use berth_tests::{Ended, Node, Running, container, document, pod};
+use berth_tests::{Ended, Node, berth, container, document, once_with, pod};
 use serde_json::{Value, json};
-
-fn berth(node: &Node, arguments: &[&str]) -> Ended {
-    Running::start(node.berth(arguments), "").wait().expect_no_panic()
-}
-
-/// Runs the manifest, whose one pod ends by itself and well.
-fn succeeds(node: &Node, manifest: &str) -> Ended {
-    node.run(manifest).wait().expect_code(0).expect_no_panic()
-}
-
-/// A pod of one container that is started once, with more fields.
-fn with(name: &str, command: &[&str], container_fields: Value, pod_fields: Value) -> String {
-    let mut spec =
-        json!({ "restartPolicy": "Never", "containers": [container("main", command, container_fields)] });
-    let Value::Object(more) = pod_fields else {
-        panic!("{pod_fields} is no object")
-    };
-    spec.as_object_mut().unwrap().extend(more);
-    pod(name, spec)
-}
 
 /// The line of `ls` for a path, without the size.
 fn listed<'a>(ended: &'a Ended, path: &str) -> &'a str {
@@ -99,7 +79,7 @@ fn names_and_resources_are_in_the_environment_and_in_files() {
     });
     let secret = object("Secret", "stringData", "s")
         .replace("\"name\": \"s\"", "\"name\": \"s\", \"namespace\": \"shop\"");
-    let ended = succeeds(&node, &format!("{secret}{}", document(&manifest)));
+    let ended = node.succeeds(&format!("{secret}{}", document(&manifest)));
     assert!(listed(&ended, "/down/..data/name").starts_with("- 0400 0 0 "));
     assert!(listed(&ended, "/down/..data/memory").starts_with("- 0440 0 0 "));
     node.finish();
@@ -114,7 +94,7 @@ fn projected_files_have_the_modes_that_they_are_given() {
     ] } }]);
     let manifest = object("ConfigMap", "data", "m")
         + &object("Secret", "stringData", "s")
-        + &with(
+        + &once_with(
             "modes",
             &[
                 "run",
@@ -130,7 +110,7 @@ fn projected_files_have_the_modes_that_they_are_given() {
             json!({ "volumeMounts": [{ "name": "all", "mountPath": "/all" }] }),
             json!({ "volumes": volumes }),
         );
-    let ended = succeeds(&node, &manifest);
+    let ended = node.succeeds(&manifest);
     assert!(listed(&ended, "/all/..data/renamed").starts_with("- 0444 "));
     assert!(listed(&ended, "/all/..data/deep/m").starts_with("- 0400 "));
     node.finish();
@@ -151,7 +131,7 @@ fn a_volume_belongs_to_the_pod_s_group() {
         json!([{ "name": "disk", "mountPath": "/disk" }, { "name": "claim", "mountPath": "/claim" }]);
     let manifest = |name: &str, command: &[&str], security: Value| {
         claim.clone()
-            + &with(
+            + &once_with(
                 name,
                 command,
                 json!({ "volumeMounts": mounts }),
@@ -159,10 +139,7 @@ fn a_volume_belongs_to_the_pod_s_group() {
             )
     };
     // Files of another group than that of the volume's root: they are as they were where the root is right already.
-    succeeds(
-        &node,
-        &manifest("first", &["write", "/claim/old", "x"], json!({})),
-    );
+    node.succeeds(&manifest("first", &["write", "/claim/old", "x"], json!({})));
     let group =
         |policy: &str, gid: u32| json!({ "fsGroup": gid, "fsGroupChangePolicy": policy, "runAsUser": 1000 });
     let look = [
@@ -177,7 +154,7 @@ fn a_volume_belongs_to_the_pod_s_group() {
         ";",
         "id",
     ];
-    let ended = succeeds(&node, &manifest("always", &look, group("Always", 3000)));
+    let ended = node.succeeds(&manifest("always", &look, group("Always", 3000)));
     assert!(
         listed(&ended, " /disk/../disk").starts_with("d 2777 0 3000 "),
         "{}",
@@ -193,19 +170,13 @@ fn a_volume_belongs_to_the_pod_s_group() {
         .root()
         .join("var/lib/berth/kubelet/claims/default/files/data");
     std::os::unix::fs::chown(place.join("old"), None, Some(7)).unwrap();
-    let ended = succeeds(
-        &node,
-        &manifest("mismatch", &look[..4], group("OnRootMismatch", 3000)),
-    );
+    let ended = node.succeeds(&manifest("mismatch", &look[..4], group("OnRootMismatch", 3000)));
     assert!(
         listed(&ended, "/claim/old").starts_with("- 0664 0 7 "),
         "{}",
         ended.output
     );
-    let ended = succeeds(
-        &node,
-        &manifest("other", &look[..4], group("OnRootMismatch", 4000)),
-    );
+    let ended = node.succeeds(&manifest("other", &look[..4], group("OnRootMismatch", 4000)));
     assert!(
         listed(&ended, "/claim/old").starts_with("- 0664 0 4000 "),
         "{}",
@@ -234,7 +205,7 @@ fn a_mount_is_read_only_and_a_part_that_a_variable_names() {
         mount("/shut", json!({ "readOnly": true })),
         mount("/part", json!({ "subPathExpr": "parts/$(NAME)" })),
     ]);
-    let manifest = with(
+    let manifest = once_with(
         "fields",
         &[
             "checks",
@@ -250,7 +221,7 @@ fn a_mount_is_read_only_and_a_part_that_a_variable_names() {
         }),
         json!({ "volumes": [{ "name": "shared", "hostPath": { "path": shared } }] }),
     );
-    succeeds(&node, &manifest);
+    node.succeeds(&manifest);
     node.finish();
 }
 

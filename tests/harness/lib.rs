@@ -10,6 +10,7 @@
 //! A harness fails by panicking, as a test does.
 
 mod cgroup;
+mod commands;
 mod containerd;
 mod image;
 mod kernel;
@@ -27,10 +28,11 @@ mod wait;
 mod wire;
 
 pub use cgroup::{Controller, cgroup_directories};
+pub use commands::{Commander, berth};
 pub use containerd::Containerd;
 pub use image::Layout;
 pub use kernel::Kernel;
-pub use manifest::{HELPER, container, document, once, pod};
+pub use manifest::{HELPER, container, document, once, once_with, pod};
 pub use moments::{Moments, crash_rounds};
 pub use net::{Answer, http_get, try_http_get};
 pub use node::Node;

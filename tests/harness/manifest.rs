@@ -38,8 +38,16 @@ pub fn container(name: &str, command: &[&str], more: Value) -> Value {
 
 /// A pod of one container, `main`, that is not started again when it ends.
 pub fn once(name: &str, command: &[&str], more: Value) -> String {
-    pod(
-        name,
-        json!({ "restartPolicy": "Never", "containers": [container("main", command, more)] }),
-    )
+    once_with(name, command, more, json!({}))
+}
+
+/// The same with more fields of the pod.
+pub fn once_with(name: &str, command: &[&str], container_fields: Value, pod_fields: Value) -> String {
+    let mut spec =
+        json!({ "restartPolicy": "Never", "containers": [container("main", command, container_fields)] });
+    let Value::Object(more) = pod_fields else {
+        panic!("{pod_fields} is no object")
+    };
+    spec.as_object_mut().expect("it is an object").extend(more);
+    pod(name, spec)
 }

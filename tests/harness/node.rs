@@ -15,7 +15,7 @@ use crate::cgroup::cgroup_directories;
 use crate::kernel::Kernel;
 use crate::process::{Process, processes};
 use crate::program::program;
-use crate::running::Running;
+use crate::running::{Ended, Running};
 use crate::wait::{PATIENCE, eventually_within};
 
 /// What outlives pods below `--root`: images (not their leases, and not what is half pulled), and what the network knows of
@@ -158,6 +158,15 @@ impl Node {
         let mut command = self.berth(["run"]);
         command.args(options).arg(file);
         Running::start(command, "")
+    }
+
+    /// Runs a manifest, whose one pod ends by itself and well.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[track_caller]
+    pub fn succeeds(&self, manifest: &str) -> Ended {
+        self.run(manifest).wait().expect_code(0).expect_no_panic()
     }
 
     /// The processes that belong to the node, the test's own left out.
