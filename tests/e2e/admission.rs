@@ -61,6 +61,28 @@ fn more_than_the_node_has_is_rejected() {
 }
 
 #[test]
+fn pods_that_come_together_count_too() {
+    let node = Node::new();
+    let both = format!(
+        "{}---\n{}",
+        dongle("first", &["true"]),
+        dongle("second", &["true"])
+    );
+    let ended = node
+        .run_with(&["--extended-resources", "example.com/dongle=1"], &both)
+        .wait()
+        .expect_code(1)
+        .expect_output(&["example.com/dongle, requested: 1, used: 1, capacity: 1"]);
+    assert_eq!(
+        ended.output.matches("sandbox was made").count(),
+        1,
+        "{}",
+        ended.output
+    );
+    node.finish();
+}
+
+#[test]
 fn what_others_have_counts_until_they_end() {
     let node = Node::new();
     let has = ["--extended-resources", "example.com/dongle=2"];

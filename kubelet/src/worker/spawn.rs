@@ -101,6 +101,10 @@ pub fn spawn(
             record
         }
     };
+    if record.failed.is_none() {
+        // From now on, not from its first status: the next pod may be admitted before that.
+        sole.requests(record.requests());
+    }
     let full_name = |pod| (spec::namespace(pod).to_owned(), spec::name(pod).to_owned());
     if full_name(&record.pod) != full_name(&desired.pod) {
         return Err(SpawnError::Uid {
