@@ -136,6 +136,13 @@ pub enum CgroupError {
         waited: Duration,
     },
 
+    /// Somebody thawed a group that was about to be frozen.
+    #[error("Cgroup {path:?} was thawed by somebody else before it was frozen.")]
+    Thawed {
+        /// The group's path below its hierarchy's root.
+        path: String,
+    },
+
     /// A group that was there is frozen.
     #[error("container's cgroup unexpectedly frozen: none can begin in {path:?}; thaw it first.")]
     Frozen {

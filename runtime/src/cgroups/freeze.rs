@@ -14,6 +14,8 @@ use super::{Cgroup, CgroupError, Controller, Result};
 
 /// How long a group may take to freeze; a process in uninterruptible sleep can delay it without bound.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks at whether somebody thaws the group meanwhile, of which the kernel tells nobody.
+const THAWED_INTERVAL: Duration = Duration::from_millis(20);
 /// Between two looks at v1's `freezer.state`, which notifies nobody.
 const V1_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -23,18 +25,17 @@ impl Cgroup {
     /// The unified hierarchy is preferred, because processes that it froze can still be killed.
     ///
     /// # Errors
-    /// When there is no freezer, or the group is not frozen after ten seconds (it is thawed again then).
+    /// When there is no freezer, or the group is not frozen after ten seconds (it is thawed again then);
+    /// [`CgroupError::Thawed`] when somebody else thawed it before it was frozen.
     pub fn freeze(&self) -> Result<()> {
-        match self.unified_freezer() {
-            Some(unified) => {
-                unified.write("cgroup.freeze", "1")?;
-                wait_for_event(unified, "frozen", 1, PATIENCE)
-            }
+        let frozen = match self.unified_freezer() {
+            Some(unified) => freeze_unified(unified),
             None => freeze_v1(self.need(Controller::Freezer, "the frozen state")?),
-        }
-        .inspect_err(|_| {
+        };
+        if matches!(frozen, Err(CgroupError::Timeout { .. })) {
             let _ = self.thaw();
-        })
+        }
+        frozen
     }
 
     /// Resumes all processes of the group; those of groups below that were frozen on their own stay frozen. In a group
@@ -102,6 +103,24 @@ fn read_or_gone(group: &Directory, file: &str) -> Result<Option<String>> {
     match group.read(file) {
         Err(error) if error.is_gone() => Ok(None),
         other => other.map(Some),
+    }
+}
+
+/// Told once only: who thaws the group meanwhile came later.
+fn freeze_unified(unified: &Directory) -> Result<()> {
+    unified.write("cgroup.freeze", "1")?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match wait_for_event(unified, "frozen", 1, THAWED_INTERVAL) {
+            Err(CgroupError::Timeout { .. }) if Instant::now() < deadline => {}
+            Err(CgroupError::Timeout { .. }) => return Err(timeout(unified, "frozen", PATIENCE)),
+            other => return other,
+        }
+        if read_or_gone(unified, "cgroup.freeze")?.is_some_and(|state| state.trim() == "0") {
+            return Err(CgroupError::Thawed {
+                path: unified.path.to_string(),
+            });
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use berth_runtime::cgroups::{Cgroup, CgroupError, Controller, Hierarchies, allow_default_devices};
@@ -339,6 +340,33 @@ fn a_frozen_group_stands_still_and_can_be_killed() {
     assert!(!group.0.is_frozen().unwrap());
     wait_until("it runs again", || used() > before);
     group.0.freeze().unwrap();
+    group.0.kill_all().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn freezing_does_not_wait_for_what_somebody_else_thawed() {
+    let group = Group::new("thawed");
+    let mut child = group.shell("while :; do (:); done");
+    wait_until("the shell runs", || !group.0.pids().unwrap().is_empty());
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                group.0.thaw().unwrap();
+            }
+        });
+        for round in 0..100 {
+            let began = Instant::now();
+            let frozen = group.0.freeze();
+            assert!(
+                matches!(frozen, Ok(()) | Err(CgroupError::Thawed { .. })),
+                "{round}: {frozen:?} after {:?}",
+                began.elapsed()
+            );
+        }
+        done.store(true, Ordering::Relaxed);
+    });
     group.0.kill_all().unwrap();
     child.wait().unwrap();
 }

@@ -106,12 +106,14 @@ def top(e):
 
 @check("--init reaps and passes signals on", *EVERYONE)
 def init(e):
-    script = "trap 'echo ended; exit 0' TERM; (sleep 0.05 &) ; echo ready; while :; do sleep 0.1; done"
+    script = "trap 'echo ended; exit 0' TERM; (sleep 0.05 & echo orphan $!); echo ready; while :; do sleep 0.1; done"
     name = e.background(["--init"], "sh", "-c", script)
     ready(e, name)
     text = e.inside(name, "cat /proc/1/comm")
     true("init" in text or "catatonit" in text or "tini" in text, f"Process 1 is {text!r}.")
-    eventually("The reaping", lambda: " Z " not in e.inside(name, "cat /proc/[0-9]*/stat"))
+    orphan = e.ok("logs", name).split()[1]
+    # One that ended and was not reaped would be there still.
+    eventually("The reaping", lambda: e.inside(name, f"! [ -d /proc/{orphan} ] || echo there") == "")
     e.ok("stop", "-t", "30", name)
     contains("The log", e.ok("logs", name), "ended")
 
