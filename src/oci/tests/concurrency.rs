@@ -5,8 +5,9 @@ mod support;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Output, Stdio};
+use std::process::{Child, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
@@ -391,6 +392,27 @@ fn random_commands_leave_nothing() {
     }
 }
 
+/// Waits for the end of a command. A start whose container is paused just then waits until somebody resumes it, which the
+/// commands that are still to come may not.
+fn ended(bundle: &Bundle, child: &mut Child) -> ExitStatus {
+    const LONG: Duration = Duration::from_secs(2);
+    let mut began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if began.elapsed() > LONG {
+            let arguments = ["resume", bundle.id()];
+            check(
+                &arguments,
+                &bundle.command_as_written(&arguments).output().unwrap(),
+            );
+            began = Instant::now();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 fn one(bundle: &Bundle, number: usize) {
     let directory = bundle.path().to_str().unwrap();
     let id = bundle.id();
@@ -422,14 +444,13 @@ fn one(bundle: &Bundle, number: usize) {
         .unwrap();
     if (number / 100).is_multiple_of(8) {
         // Some commands die at some moment.
-        std::thread::sleep(std::time::Duration::from_micros((number / 1000 % 20_000) as u64));
+        std::thread::sleep(Duration::from_micros((number / 1000 % 20_000) as u64));
         let _ = child.kill();
         child.wait().unwrap();
         return;
     }
-    let status = child.wait().unwrap();
     let output = Output {
-        status,
+        status: ended(bundle, &mut child),
         stdout: Vec::new(),
         stderr: fs::read(log.path()).unwrap(),
     };
