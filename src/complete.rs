@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 
-use berth_images::Store;
+use berth_images::StoreOptions;
 use berth_kubelet::claims::ClaimStore;
 use berth_kubelet::manifest;
 use berth_kubelet::standalone::Listing;
@@ -234,7 +234,7 @@ impl<'a> Place<'a> {
                 )
             }
             (_, Some("IMAGE")) if self.command.get_name() != "pull" => {
-                let store = Store::open(&root.images()).ok();
+                let store = root.image_store(StoreOptions::default()).ok();
                 let all = store.and_then(|store| store.list().ok()).unwrap_or_default();
                 names(all.into_iter().flat_map(|image| image.names).collect())
             }

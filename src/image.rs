@@ -13,7 +13,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-use berth_images::{Image, ImageError, Store};
+use berth_images::{Image, ImageError, Store, StoreOptions};
 
 use crate::root::Root;
 
@@ -57,7 +57,7 @@ pub(crate) fn run(args: ImageArgs, root: &Root) -> ExitCode {
 }
 
 fn try_run(command: Command, root: &Root) -> Result<(), Failure> {
-    let store = Store::open(&root.images())?;
+    let store = root.image_store(StoreOptions::default())?;
     match command {
         Command::Pull(args) => pull::run(&store, &args),
         Command::Import(args) => import::run(&store, args),

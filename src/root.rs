@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use berth_cni::{CniConfig, PluginPreference};
 use berth_cri::{BUILT_IN_HANDLER, CgroupDriver, EngineConfig, EngineError, HandlerConfig, LocalEngine};
-use berth_images::{Store, StoreOptions};
+use berth_images::{ImageError, Store, StoreOptions};
 
 use crate::rootless::Rootless;
 
@@ -87,9 +87,14 @@ impl Root {
         })
     }
 
-    /// The directory of the image store.
-    pub(crate) fn images(&self) -> PathBuf {
-        self.lib.join("images")
+    /// The image store, which is made if it is not there.
+    ///
+    /// # Errors
+    /// Its directory can't be made or used, or its index is damaged.
+    pub(crate) fn image_store(&self, options: StoreOptions) -> Result<Store, ImageError> {
+        let directory = self.lib.join("images");
+        berth_cri::label_new_image_directory(&directory);
+        Store::open_with(&directory, options)
     }
 
     /// Names of images that only who names them removes: the built-in one, and those that the configuration of `berth cri`
@@ -115,7 +120,8 @@ impl Root {
 
     /// The engine over these directories.
     pub(crate) fn engine(&self, options: &EngineOptions) -> Result<LocalEngine, EngineError> {
-        let images = Store::open_with(&self.images(), options.store.clone())
+        let images = self
+            .image_store(options.store.clone())
             .map_err(|error| EngineError::Unavailable(format!("{error}.")))?;
         let conf = options.cni_conf.clone().unwrap_or_else(|| self.cni_conf.clone());
         let bin = options.cni_bin.clone().unwrap_or_else(|| self.cni_bin.clone());

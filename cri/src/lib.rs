@@ -19,7 +19,10 @@ pub mod v1;
 
 pub use berth_images::delete_tree;
 pub use engine::{Engine, EngineError, EventStream};
-pub use local::{BUILT_IN_HANDLER, EngineConfig, HandlerConfig, LocalEngine, disk_usage, host_ports};
+pub use local::{
+    BUILT_IN_HANDLER, EngineConfig, HandlerConfig, LocalEngine, disk_usage, host_ports,
+    label_new_image_directory,
+};
 pub use remote::RemoteEngine;
 pub use session::{Session, StreamOptions, TerminalSize};
 pub use streaming::{

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use berth_images::Store;
+use berth_images::StoreOptions;
 use berth_kubelet::spec;
 use berth_kubelet::standalone::{Bars, Caller, Workload};
 
@@ -11,7 +11,7 @@ use crate::root::Root;
 /// Draws how the images come that these pods need and the node does not have, on a terminal: until the pods have begun, or
 /// nothing comes. The pods are the daemon's; who is tired of looking leaves.
 pub(crate) async fn show_first_pulls(root: &Root, caller: &Caller, workload: &Workload) {
-    let (Some(bars), Ok(store)) = (Bars::on_terminal(), Store::open(&root.images())) else {
+    let (Some(bars), Ok(store)) = (Bars::on_terminal(), root.image_store(StoreOptions::default())) else {
         return;
     };
     let to_pull = workload.to_pull(|image| matches!(store.find(image), Ok(Some(_))));
@@ -29,7 +29,7 @@ pub(crate) async fn show_pulls_again(
     mut workload: Workload,
     before: &BTreeMap<String, i32>,
 ) {
-    let (Some(bars), Ok(store)) = (Bars::on_terminal(), Store::open(&root.images())) else {
+    let (Some(bars), Ok(store)) = (Bars::on_terminal(), root.image_store(StoreOptions::default())) else {
         return;
     };
     let Some(pod) = workload.pods.first_mut() else {

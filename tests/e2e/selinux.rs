@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use berth_tests::{Ended, HELPER, Node, Running, berth, container, document, eventually, pod};
+use berth_tests::{Ended, HELPER, Layout, Node, Running, berth, container, document, eventually, pod};
 use rustix::fs::lgetxattr;
 use serde_json::{Value, json};
 
@@ -378,6 +378,54 @@ fn labels_are_what_is_asked_for() {
     // The host's message queues keep theirs.
     assert!(!label_of(Path::new("/dev/mqueue")).contains("container_file_t"));
     end(pods);
+    node.finish();
+}
+
+/// The kernel looks at the label of the layer's own file when a container maps a library.
+#[test]
+fn libraries_of_an_image_can_be_loaded() {
+    if !is_enabled() {
+        return;
+    }
+    let node = Node::new();
+    let (loader, name) = ("ld-linux-x86-64.so.2", "berth.local/dynamic:latest");
+    let programs = [
+        (format!("bin/{loader}"), PathBuf::from("/lib64").join(loader)),
+        (
+            "bin/libc.so.6".to_owned(),
+            "/lib/x86_64-linux-gnu/libc.so.6".into(),
+        ),
+        ("bin/cat".to_owned(), "/bin/cat".into()),
+    ];
+    let programs: Vec<(&str, &Path)> = programs
+        .iter()
+        .map(|(inside, host)| (inside.as_str(), host.as_path()))
+        .collect();
+    let files = [("/etc/greeting", "from the image")];
+    let layout = Layout::with_programs(
+        &node.scratch().join("dynamic"),
+        name,
+        json!({}),
+        &files,
+        &programs,
+        &[],
+    );
+    berth(&node, &["image", "import", layout.directory.to_str().unwrap()]).expect_code(0);
+    let loader = format!("/bin/{loader}");
+    let command = [&loader, "--library-path", "/bin", "/bin/cat", "/etc/greeting"];
+    let more = json!({ "image": name, "imagePullPolicy": "Never" });
+    let spec = json!({ "restartPolicy": "Never", "containers": [container("main", &command, more)] });
+    node.run(&pod("dynamic", spec))
+        .wait()
+        .expect_code(0)
+        .expect_log("main", "from the image");
+    let store = node.root().join("var/lib/berth/images/snapshots");
+    let layers = fs::read_dir(store).unwrap().flatten();
+    let kinds: BTreeSet<String> = layers
+        .map(|layer| label_of(&layer.path().join("fs/bin")))
+        .collect();
+    let expected = "system_u:object_r:container_ro_file_t:s0".to_owned();
+    assert_eq!(kinds, BTreeSet::from([expected]));
     node.finish();
 }
 

@@ -1,8 +1,9 @@
 //! SELinux labels of pods, their containers and their files.
 
 use std::collections::BTreeSet;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,28 @@ pub(crate) struct SelinuxLabels {
 struct PolicyDefaults {
     process: String,
     file: String,
+}
+
+/// Makes the directory of an image store where SELinux is on and it is not there yet, with the policy's label for what
+/// containers may read and run and none of them writes, which all that comes into it inherits: on an overlay the kernel asks for
+/// the label of a layer's own file when a container maps it, as it does its libraries. One that is there keeps its label, which is
+/// the operator's (semanage-fcontext(8)).
+pub fn label_new_image_directory(directory: &Path) {
+    if !is_enabled() || directory.exists() {
+        return;
+    }
+    // Whoever runs pods hears of a policy that says nothing of containers, and who opens the store of a directory that can't be made.
+    let label = policy_file().ok().and_then(|text| setting(&text, "ro_file"));
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    if let (Some(label), Ok(())) = (label, made) {
+        let flags = rustix::fs::XattrFlags::empty();
+        if let Err(error) = rustix::fs::setxattr(directory, "security.selinux", label.as_bytes(), flags) {
+            tracing::warn!(
+                "{} can't have the SELinux label {label}: {error}; containers may not be able to run programs of images.",
+                directory.display()
+            );
+        }
+    }
 }
 
 /// Whether SELinux is in use, as opposed to being in the kernel only.
@@ -191,24 +214,27 @@ pub(super) fn levels_in(sandboxes: &Path) -> BTreeSet<String> {
 }
 
 /// What the policy in use says of containers, in the files that all runtimes of the field read.
-fn policy_defaults() -> Result<PolicyDefaults, EngineError> {
+fn policy_file() -> Result<String, EngineError> {
     let policy = fs::read_to_string("/etc/selinux/config").unwrap_or_default();
     let name = setting(&policy, "SELINUXTYPE").unwrap_or_else(|| "targeted".to_owned());
     let mut path = PathBuf::from(CONTAINERS_CONTEXTS);
     if !path.exists() {
         path = PathBuf::from(format!("/etc/selinux/{name}/contexts/lxc_contexts"));
     }
-    let text = fs::read_to_string(&path).map_err(|error| {
+    fs::read_to_string(&path).map_err(|error| {
         EngineError::Unavailable(format!(
             "SELinux is on, and its labels for containers {} can't be read: {error}; install container-selinux.",
             path.display()
         ))
-    })?;
-    parse_defaults(&text).ok_or_else(|| {
-        EngineError::Unavailable(format!(
-            "{} names no labels \"process\" and \"file\".",
-            path.display()
-        ))
+    })
+}
+
+fn policy_defaults() -> Result<PolicyDefaults, EngineError> {
+    parse_defaults(&policy_file()?).ok_or_else(|| {
+        EngineError::Unavailable(
+            "The policy's labels for containers (lxc_contexts) name no \"process\" and \"file\"; install container-selinux."
+                .to_owned(),
+        )
     })
 }
 
