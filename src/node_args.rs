@@ -1,6 +1,6 @@
 //! What an operator says of the node: options of the programs that run pods.
 
-use berth_kubelet::admission::{AllowedSysctls, ExtendedResources};
+use berth_kubelet::admission::{AllowedSysctls, ExtendedResources, NodeLabels};
 use berth_kubelet::backoff::Backoff;
 use berth_kubelet::standalone::Host;
 use clap::{ArgGroup, Args};
@@ -51,6 +51,17 @@ pub(crate) struct NodeArgs {
         hide_default_value = true
     )]
     extended_resources: ExtendedResources,
+
+    /// Labels that the node has for `nodeSelector` and `nodeAffinity` of pods, beside `kubernetes.io/hostname`, `kubernetes.io/os` and
+    /// `kubernetes.io/arch`: `disktype=ssd`, with commas between them
+    #[arg(
+        long,
+        value_name = "LABELS",
+        conflicts_with = "handed_over",
+        default_value = "",
+        hide_default_value = true
+    )]
+    node_labels: NodeLabels,
 }
 
 impl NodeArgs {
@@ -69,6 +80,7 @@ impl NodeArgs {
             restart_backoff: self.restart_backoff,
             allowed_sysctls: self.allowed_unsafe_sysctls.clone(),
             extended_resources: self.extended_resources.clone(),
+            node_labels: self.node_labels.clone(),
             ..host
         }
     }

@@ -271,10 +271,8 @@ pub fn field_ref(path: &str, sources: EnvSources<'_>) -> Result<String, ConfigEr
         "metadata.uid" => metadata.uid.clone().unwrap_or_default(),
         "metadata.labels" => format_map(metadata.labels.as_ref()),
         "metadata.annotations" => format_map(metadata.annotations.as_ref()),
-        "spec.nodeName" => pod_spec
-            .and_then(|spec| spec.node_name.clone())
-            .filter(|name| !name.is_empty())
-            .unwrap_or_else(|| sources.node.name.clone()),
+        // Whatever the manifest says, as for a kubelet's pods from files.
+        "spec.nodeName" => sources.node.name.clone(),
         "spec.serviceAccountName" => pod_spec
             .and_then(|spec| spec.service_account_name.clone())
             .unwrap_or_default(),

@@ -171,3 +171,61 @@ fn a_node_s_options_are_its_daemon_s_too() {
     daemon.wait();
     node.finish();
 }
+
+#[test]
+fn a_pod_runs_only_on_a_node_that_it_chooses() {
+    let node = Node::new();
+    let choosing = |name: &str, fields: Value| {
+        let mut spec = json!({
+            "restartPolicy": "Never",
+            "containers": [container("main", &["true"], json!({}))],
+        });
+        spec.as_object_mut()
+            .unwrap()
+            .extend(fields.as_object().unwrap().clone());
+        pod(name, spec)
+    };
+    let affinity = |terms: Value| json!({ "affinity": { "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": terms } } } });
+    let has = |key: &str, operator: &str, values: &[&str]| json!([{ "key": key, "operator": operator, "values": values }]);
+    let ssd = choosing(
+        "ssd",
+        json!({ "nodeSelector": { "kubernetes.io/os": "linux", "disktype": "ssd" } }),
+    );
+    let ended = node
+        .run_with(&["-o", "json"], &ssd)
+        .wait()
+        .expect_code(1)
+        .expect_output(&[
+            "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector: the pod wants disktype=ssd, \
+             and the node has no label disktype: berth run --node-labels",
+            "\"message\": \"Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector\"",
+            "\"reason\": \"NodeAffinity\"",
+            "\"phase\": \"Failed\"",
+        ]);
+    assert!(!ended.output.contains("sandbox was made"), "{}", ended.output);
+    let labels = ["--node-labels", "disktype=ssd,cores=8"];
+    node.run_with(&labels, &ssd).wait().expect_code(0);
+    // One of its terms is enough.
+    let terms = json!([
+        { "matchExpressions": has("cores", "Gt", &["8"]) },
+        {
+            "matchExpressions": has("cores", "Lt", &["9"]),
+            "matchFields": has("metadata.name", "NotIn", &["some-other-machine"]),
+        },
+    ]);
+    let fits = choosing("fits", affinity(terms));
+    node.run_with(&labels, &fits).wait().expect_code(0);
+    let fields = json!([{ "matchFields": has("metadata.name", "In", &["some-other-machine"]) }]);
+    node.run(&choosing("elsewhere", affinity(fields)))
+        .wait()
+        .expect_code(1)
+        .expect_output(&[
+            "the pod wants metadata.name in (some-other-machine)",
+            "it is for another node",
+        ]);
+    node.run_with(&["--node-labels", "disk type=ssd"], &ssd)
+        .wait()
+        .expect_code(2)
+        .expect_output(&["--node-labels", "\"disk type\" is no key of a label"]);
+    node.finish();
+}

@@ -1,12 +1,15 @@
 //! What a node does not take on, though a Pod may say it: such a pod has failed before anything of it is made.
 
 mod extended;
+mod labels;
+mod node_affinity;
 mod room;
 mod sysctls;
 
 use k8s_openapi::api::core::v1::Pod;
 
 pub use extended::{ExtendedResourceError, ExtendedResources};
+pub use labels::{NodeLabelError, NodeLabels};
 pub(crate) use room::not_enough;
 pub use sysctls::{AllowedSysctls, SysctlPatternError};
 
@@ -26,9 +29,32 @@ pub(crate) struct Rejection {
     pub(crate) reason: String,
     /// A sentence for people.
     pub(crate) message: String,
+    /// What exactly is wrong and what there is to do about it, where upstream's sentence does not tell.
+    pub(crate) advice: Option<String>,
 }
 
 impl Rejection {
+    fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            message: message.into(),
+            advice: None,
+        }
+    }
+
+    /// The rejection by one of upstream's predicates.
+    fn predicate(name: &str, why: &str) -> Self {
+        Self::new(name, format!("Predicate {name} failed: {why}"))
+    }
+
+    /// What is said of it when it happens.
+    pub(crate) fn event(&self) -> String {
+        match &self.advice {
+            Some(advice) => format!("{}: {advice}", self.message),
+            None => self.message.clone(),
+        }
+    }
+
     /// How the pod has failed.
     pub(crate) fn failure(&self) -> PodFailure {
         PodFailure {
@@ -43,18 +69,18 @@ impl Rejection {
 /// request.
 pub(crate) fn rejection(pod: &Pod, node: &NodeFacts, others: impl FnOnce() -> Requests) -> Option<Rejection> {
     let forbidden =
-        sysctls(pod, node).map(|why| (SYSCTL_FORBIDDEN.to_owned(), format!("forbidden sysctl: {why}")));
+        sysctls(pod, node).map(|why| Rejection::new(SYSCTL_FORBIDDEN, format!("forbidden sysctl: {why}")));
     let no_profiles = || {
         let missing = !node.has_app_armor && wants_app_armor(pod);
         missing.then(|| {
             let why = "Cannot enforce AppArmor: AppArmor is not enabled on the host";
-            (APP_ARMOR.to_owned(), why.to_owned())
+            Rejection::new(APP_ARMOR, why)
         })
     };
-    let (reason, message) = forbidden
+    forbidden
         .or_else(|| room::missing(&Requests::of(pod), node, others))
-        .or_else(no_profiles)?;
-    Some(Rejection { reason, message })
+        .or_else(|| node_affinity::mismatch(pod, node))
+        .or_else(no_profiles)
 }
 
 fn sysctls(pod: &Pod, node: &NodeFacts) -> Option<String> {

@@ -1,18 +1,19 @@
 //! Room for what a pod requests, beside the node's other pods.
 
+use super::Rejection;
 use crate::plan::NodeFacts;
 use crate::requests::Requests;
 
 /// What `status.reason` of a pod begins with for which there is no room.
 const OUT_OF: &str = "OutOf";
 
-/// Why there is no room for a pod among others, if there is none: a reason and a message, as upstream has them. `others` are
-/// asked for only if the pod requests something.
+/// Why there is no room for a pod among others, if there is none, with upstream's words. `others` are asked for only if
+/// the pod requests something.
 pub(super) fn missing(
     requests: &Requests,
     node: &NodeFacts,
     others: impl FnOnce() -> Requests,
-) -> Option<(String, String)> {
+) -> Option<Rejection> {
     if requests.is_empty() {
         return None;
     }
@@ -21,7 +22,7 @@ pub(super) fn missing(
         let all = node.capacity(name)?;
         let used = others.get(name);
         (asks.saturating_add(used) > all)
-            .then(|| (format!("{OUT_OF}{name}"), not_enough(name, *asks, used, all)))
+            .then(|| Rejection::new(format!("{OUT_OF}{name}"), not_enough(name, *asks, used, all)))
     };
     // Upstream names the first one in this order.
     let first = ["cpu", "memory", "ephemeral-storage"];
@@ -50,7 +51,8 @@ mod tests {
             extended_resources: "example.com/dongle=2".parse().unwrap(),
             ..NodeFacts::default()
         };
-        missing(&requests.into(), &node, || others)
+        let found = missing(&requests.into(), &node, || others)?;
+        Some((found.reason, found.message))
     }
 
     #[test]

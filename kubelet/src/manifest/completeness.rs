@@ -41,6 +41,8 @@ pub(super) fn fields<T: for<'de> Deserialize<'de>>() -> &'static [&'static str] 
     fields
 }
 
+const REQUIRED_AFFINITY: &str = "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution";
+
 /// Is told of each type: where it is in a Pod, its fields, and those of them that are acted on.
 struct Walk<'a>(&'a mut dyn FnMut(&str, &'static [&'static str], &str));
 
@@ -62,10 +64,20 @@ fn containers_and_pod(to: &mut Walk<'_>) {
     to.of::<ObjectMeta>("metadata", "annotations labels name namespace uid");
     to.of::<api::PodSpec>(
         "spec",
-        "activeDeadlineSeconds containers dnsConfig dnsPolicy hostAliases hostIPC hostNetwork hostPID hostUsers \
-         hostname hostnameOverride imagePullSecrets initContainers overhead priority readinessGates resources restartPolicy runtimeClassName \
+        "activeDeadlineSeconds affinity containers dnsConfig dnsPolicy hostAliases hostIPC hostNetwork hostPID hostUsers \
+         hostname hostnameOverride imagePullSecrets initContainers nodeSelector overhead priority readinessGates resources restartPolicy runtimeClassName \
          securityContext setHostnameAsFQDN shareProcessNamespace subdomain terminationGracePeriodSeconds volumes",
     );
+    to.of::<api::Affinity>("spec.affinity", "nodeAffinity");
+    to.of::<api::NodeAffinity>(
+        "spec.affinity.nodeAffinity",
+        "requiredDuringSchedulingIgnoredDuringExecution",
+    );
+    to.of::<api::NodeSelector>(REQUIRED_AFFINITY, "nodeSelectorTerms");
+    let terms = format!("{REQUIRED_AFFINITY}.nodeSelectorTerms[]");
+    to.of::<api::NodeSelectorTerm>(&terms, "matchExpressions matchFields");
+    to.of::<api::NodeSelectorRequirement>(&format!("{terms}.matchExpressions[]"), "key operator values");
+    to.of::<api::NodeSelectorRequirement>(&format!("{terms}.matchFields[]"), "key operator values");
     to.of::<api::PodSecurityContext>(
         "spec.securityContext",
         "appArmorProfile fsGroup fsGroupChangePolicy runAsGroup runAsNonRoot runAsUser seLinuxChangePolicy seLinuxOptions \

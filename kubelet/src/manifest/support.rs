@@ -167,6 +167,8 @@ const OTHER_VOLUME: &str = "volumes that work are configMap, downwardAPI, emptyD
 const EPHEMERAL: &str = "an ephemeral volume is a new directory";
 
 pub(super) const ONE_NODE: &str = "it chooses a node, and whoever types the command has chosen this one";
+const SCHEDULER: &str =
+    "only a scheduler acts on it, as it chooses among nodes; a kubelet does not look at it";
 pub(super) const EXPORTED: &str =
     "an API server writes it, and its value says nothing about the pod that is to run";
 
@@ -179,13 +181,23 @@ const WITHOUT_EFFECT: &[Rule] = &[
     present("metadata.ownerReferences", EXPORTED),
     present("metadata.resourceVersion", EXPORTED),
     present("metadata.selfLink", EXPORTED),
-    present("spec.affinity", ONE_NODE),
-    present("spec.nodeName", ONE_NODE),
-    present("spec.nodeSelector", ONE_NODE),
-    present("spec.preemptionPolicy", ONE_NODE),
+    present("spec.affinity.podAffinity", SCHEDULER),
+    present("spec.affinity.podAntiAffinity", SCHEDULER),
+    present(
+        "spec.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution",
+        SCHEDULER,
+    ),
+    present(
+        "spec.nodeName",
+        "the pod is on the node that reads its manifest, whatever that says, as a kubelet's pods from files are",
+    ),
+    present("spec.preemptionPolicy", SCHEDULER),
     present("spec.priorityClassName", ONE_NODE),
-    present("spec.schedulerName", ONE_NODE),
-    present("spec.tolerations", ONE_NODE),
+    present("spec.schedulerName", "no scheduler chooses a node for the pod"),
+    present(
+        "spec.tolerations",
+        "this node has no taints, and a kubelet does not look at them for pods from files",
+    ),
     present("spec.automountServiceAccountToken", "no token is mounted"),
     present("spec.enableServiceLinks", "there are no services"),
     present(

@@ -9,7 +9,7 @@ use std::time::Duration;
 use berth_cri::{DnsConfig, UnixNanos};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 
-use crate::admission::{AllowedSysctls, ExtendedResources};
+use crate::admission::{AllowedSysctls, ExtendedResources, NodeLabels};
 use crate::backoff::Backoff;
 use crate::identity::PodUid;
 use crate::resources::hugepage_size;
@@ -69,6 +69,8 @@ pub struct Objects {
 pub struct NodeFacts {
     /// `spec.nodeName`.
     pub name: String,
+    /// The labels that pods choose the node by.
+    pub labels: NodeLabels,
     /// The node's addresses, the primary one first.
     pub host_ips: Vec<IpAddr>,
     /// Bytes of memory: for `oom_score_adj` and `resourceFieldRef`, and what pods may request together; 0 if it is not known.
@@ -120,6 +122,11 @@ pub struct NodeFacts {
 }
 
 impl NodeFacts {
+    /// The name as that of an object: Kubernetes has none with capitals.
+    pub(crate) fn kubernetes_name(&self) -> String {
+        self.name.to_lowercase()
+    }
+
     /// What the node has of a resource: thousandths of a CPU, bytes, or a number of things; `None` if that is not known.
     pub fn capacity(&self, resource: &str) -> Option<i64> {
         let known = |amount: u64| (amount > 0).then(|| i64::try_from(amount).unwrap_or(i64::MAX));

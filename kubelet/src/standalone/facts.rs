@@ -8,6 +8,7 @@ use berth_cri::DnsConfig;
 use berth_cri::cgroups::{Hierarchies, is_machines_root};
 
 use super::Host;
+use crate::admission::NodeLabels;
 use crate::plan::NodeFacts;
 use crate::resources::hugepage_size;
 
@@ -18,8 +19,10 @@ pub(super) async fn gather(host: &Host) -> NodeFacts {
     let is_unified = Hierarchies::get().is_ok_and(Hierarchies::is_unified);
     // Beside version 1, the unified hierarchy may have the controller; passing it on to each pod there is work for all groups.
     let limits_huge_pages = is_unified || v1_mount(&mountinfo, "hugetlb").is_some();
+    let name = read("/proc/sys/kernel/hostname").trim().to_owned();
     NodeFacts {
-        name: read("/proc/sys/kernel/hostname").trim().to_owned(),
+        labels: NodeLabels::of_machine(&name.to_lowercase(), &host.node_labels),
+        name,
         host_ips: host_ips(),
         memory_capacity: memory_bytes(&read("/proc/meminfo")),
         cpu_capacity: std::thread::available_parallelism().map_or(1000, |cpus| 1000 * cpus.get() as u64),

@@ -18,7 +18,7 @@ use super::lock::{LockError, PodLock};
 use super::printer::Printer;
 use super::session::{Patience, Session, exit_code};
 use super::{facts, signals};
-use crate::admission::{AllowedSysctls, ExtendedResources};
+use crate::admission::{AllowedSysctls, ExtendedResources, NodeLabels};
 use crate::backoff::Backoff;
 use crate::identity::PodUid;
 use crate::plan::{Deletion, Desired, Objects};
@@ -49,6 +49,8 @@ pub struct Host {
     pub allowed_sysctls: AllowedSysctls,
     /// What the node has beside processors, memory and storage.
     pub extended_resources: ExtendedResources,
+    /// Labels that the node has beside those of every machine.
+    pub node_labels: NodeLabels,
     /// Nobody here may make control groups: pods run without limits.
     pub without_cgroups: bool,
     /// Controllers that the control groups here don't have.

@@ -122,6 +122,7 @@ mod tests {
             restart_backoff: Default::default(),
             allowed_sysctls: Default::default(),
             extended_resources: Default::default(),
+            node_labels: Default::default(),
             without_cgroups: true,
             lacking: Default::default(),
         }

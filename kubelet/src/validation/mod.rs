@@ -22,7 +22,10 @@ pub use error::{FieldError, Problem};
 pub use metadata::{validate_data_key, validate_object_meta};
 pub use pod::{HostPort, ports_of_host, validate_pod};
 
-pub(crate) use names::{extended_resource, sysctl as sysctl_name_problem};
+pub(crate) use names::{
+    extended_resource, label_value as label_value_problem, qualified_name as label_key_problem,
+    sysctl as sysctl_name_problem,
+};
 pub(crate) use security::is_namespaced_sysctl;
 pub(crate) use security_annotations::{APP_ARMOR_ANNOTATION, annotated_profile};
 

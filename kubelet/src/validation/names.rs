@@ -32,7 +32,7 @@ fn is_label(name: &str) -> bool {
 }
 
 /// A label's key: `name` or `prefix/name`.
-pub(super) fn qualified_name(name: &str) -> Option<&'static str> {
+pub(crate) fn qualified_name(name: &str) -> Option<&'static str> {
     let (prefix, name) = match name.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, name),
@@ -62,7 +62,7 @@ pub(crate) fn extended_resource(name: &str) -> Option<&'static str> {
 }
 
 /// A label's value.
-pub(super) fn label_value(value: &str) -> Option<&'static str> {
+pub(crate) fn label_value(value: &str) -> Option<&'static str> {
     let fits = value.is_empty() || value.len() <= 63 && is_label_text(value);
     (!fits).then_some(
         "a valid label must be no more than 63 characters, an empty string or consist of alphanumeric characters, '-', \

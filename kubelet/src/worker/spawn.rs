@@ -149,8 +149,9 @@ pub fn spawn(
     };
     let (storage, exceeded) = StorageWatch::new(&desired.pod);
     let (room, room_changes) = RoomWatch::new();
-    if let Some(Rejection { reason, message }) = rejected {
-        reporter.pod(EventReason::Rejected(reason.into()), message);
+    if let Some(rejection) = rejected {
+        let message = rejection.event();
+        reporter.pod(EventReason::Rejected(rejection.reason.into()), message);
     }
     let worker = Worker {
         recalled: records.load_status(&desired.uid),
