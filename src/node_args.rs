@@ -62,6 +62,10 @@ pub(crate) struct NodeArgs {
         hide_default_value = true
     )]
     node_labels: NodeLabels,
+
+    /// Take no more pods than this on together. Any number if it is not said; a kubelet has 110
+    #[arg(long, value_name = "NUMBER", conflicts_with = "handed_over", value_parser = clap::value_parser!(u32).range(1..))]
+    max_pods: Option<u32>,
 }
 
 impl NodeArgs {
@@ -81,6 +85,7 @@ impl NodeArgs {
             allowed_sysctls: self.allowed_unsafe_sysctls.clone(),
             extended_resources: self.extended_resources.clone(),
             node_labels: self.node_labels.clone(),
+            max_pods: self.max_pods,
             ..host
         }
     }

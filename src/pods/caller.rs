@@ -63,6 +63,7 @@ pub(crate) fn host_with(root: &Root, cgroup_root: &std::path::Path, runtime: Run
         allowed_sysctls: Default::default(),
         extended_resources: Default::default(),
         node_labels: Default::default(),
+        max_pods: None,
         without_cgroups: Rootless::here().is_some_and(|here| !here.has_groups()),
         lacking: Rootless::here().map(|here| here.lacking()).unwrap_or_default(),
     }

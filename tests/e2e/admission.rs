@@ -83,6 +83,30 @@ fn pods_that_come_together_count_too() {
 }
 
 #[test]
+fn no_more_pods_than_the_operator_wants_run_together() {
+    let node = Node::new();
+    let run = |most: &str, manifest: &str| node.run_with(&["-o", "json", "--max-pods", most], manifest);
+    let first = node.run(&requesting("first", &["sleep", "inf"], json!({})));
+    first.line("pod is ready");
+    run("1", &requesting("second", &["true"], json!({})))
+        .wait()
+        .expect_code(1)
+        .expect_output(&[
+            "Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: 1, capacity: 1",
+            "\"reason\": \"OutOfpods\"",
+        ]);
+    run("2", &requesting("second", &["true"], json!({})))
+        .wait()
+        .expect_code(0);
+    first.interrupt();
+    first.wait().expect_code(0);
+    run("1", &requesting("second", &["true"], json!({})))
+        .wait()
+        .expect_code(0);
+    node.finish();
+}
+
+#[test]
 fn what_others_have_counts_until_they_end() {
     let node = Node::new();
     let has = ["--extended-resources", "example.com/dongle=2"];

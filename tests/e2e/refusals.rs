@@ -213,15 +213,21 @@ fn another_pod_s_host_port_is_named() {
     let first = node.run(&with_port("first"));
     first.log("main", "serving");
     let second = node.run(&with_port("second"));
-    second.find(0, "the port", |line| line.contains("8181") && !line.contains('|'));
-    second.interrupt();
-    second.wait().expect_no_panic();
+    second.wait().expect_code(1).expect_output(&[
+        "NodePorts",
+        "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports: pod default/first has port 8181",
+    ]);
     assert_eq!(
         berth_tests::http_get((first.address(), 8080), "/hostname").body,
         "first"
     );
     first.interrupt();
     first.wait().expect_code(0);
+    // It was the first one's for no longer than that ran.
+    let second = node.run(&with_port("second"));
+    second.log("main", "serving");
+    second.interrupt();
+    second.wait().expect_code(0);
     node.finish();
 }
 

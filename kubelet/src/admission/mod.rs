@@ -1,9 +1,11 @@
 //! What a node does not take on, though a Pod may say it: such a pod has failed before anything of it is made.
 
 mod extended;
+mod host_ports;
 mod labels;
 mod node_affinity;
 mod room;
+mod share;
 mod sysctls;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -11,6 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 pub use extended::{ExtendedResourceError, ExtendedResources};
 pub use labels::{NodeLabelError, NodeLabels};
 pub(crate) use room::not_enough;
+pub(crate) use share::Share;
 pub use sysctls::{AllowedSysctls, SysctlPatternError};
 
 use crate::plan::{NodeFacts, PodFailure};
@@ -66,8 +69,12 @@ impl Rejection {
 }
 
 /// Why the node rejects the pod, if it does, in the order of upstream's checks. `others` is what the node's other pods
-/// request.
-pub(crate) fn rejection(pod: &Pod, node: &NodeFacts, others: impl FnOnce() -> Requests) -> Option<Rejection> {
+/// have; it is asked for only where that matters.
+pub(crate) fn rejection(
+    pod: &Pod,
+    node: &NodeFacts,
+    others: impl FnOnce() -> Vec<Share>,
+) -> Option<Rejection> {
     let forbidden =
         sysctls(pod, node).map(|why| Rejection::new(SYSCTL_FORBIDDEN, format!("forbidden sysctl: {why}")));
     let no_profiles = || {
@@ -77,9 +84,13 @@ pub(crate) fn rejection(pod: &Pod, node: &NodeFacts, others: impl FnOnce() -> Re
             Rejection::new(APP_ARMOR, why)
         })
     };
+    let (requests, ports) = (Requests::of(pod), host_ports::wanted(pod));
+    let matter = node.max_pods.is_some() || !requests.is_empty() || !ports.is_empty();
+    let others = if matter { others() } else { Vec::new() };
     forbidden
-        .or_else(|| room::missing(&Requests::of(pod), node, others))
+        .or_else(|| room::missing(&requests, node, &others))
         .or_else(|| node_affinity::mismatch(pod, node))
+        .or_else(|| host_ports::taken(&ports, &others))
         .or_else(no_profiles)
 }
 
@@ -108,7 +119,7 @@ mod tests {
     use crate::testing::pod;
 
     fn reason(spec: &str, node: &NodeFacts) -> Option<(String, String)> {
-        let rejection = rejection(&pod(spec), node, Requests::default)?;
+        let rejection = rejection(&pod(spec), node, Vec::new)?;
         let failure = rejection.failure();
         Some((failure.reason, failure.message))
     }
@@ -146,6 +157,36 @@ mod tests {
         ] {
             assert_eq!(reason(&with_sysctl(name), &node).is_none(), allowed, "{name}");
         }
+    }
+
+    #[test]
+    fn others_do_not_matter_to_who_wants_nothing_that_they_have() {
+        let node = NodeFacts::default();
+        let pod = pod(r#"{"containers":[{"name":"c","image":"i","ports":[{"containerPort":80}]}]}"#);
+        assert_eq!(rejection(&pod, &node, || panic!("nobody asks")), None);
+    }
+
+    /// Whether all of it is wrong or only a part, the first of upstream's checks has the word.
+    #[test]
+    fn the_first_check_names_the_reason() {
+        let spec = r#"{"nodeSelector":{"a":"b"},"containers":[{"name":"c","image":"i","ports":[{"containerPort":1,"hostPort":80}],
+            "resources":{"requests":{"cpu":"2"}}}]}"#;
+        let own = pod(spec);
+        let mut node = NodeFacts {
+            max_pods: Some(1),
+            cpu_capacity: 1000,
+            ..NodeFacts::default()
+        };
+        let others = || vec![Share::of(std::sync::Arc::new(own.clone()))];
+        let reason = |node: &NodeFacts| rejection(&own, node, others).map(|found| found.reason);
+        assert_eq!(reason(&node).as_deref(), Some("OutOfpods"));
+        node.max_pods = Some(2);
+        assert_eq!(reason(&node).as_deref(), Some("OutOfcpu"));
+        node.cpu_capacity = 4000;
+        assert_eq!(reason(&node).as_deref(), Some("NodeAffinity"));
+        node.labels = "a=b".parse().unwrap();
+        assert_eq!(reason(&node).as_deref(), Some("NodePorts"));
+        assert_eq!(rejection(&own, &node, Vec::new), None);
     }
 
     #[test]

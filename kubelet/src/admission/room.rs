@@ -1,35 +1,55 @@
 //! Room for what a pod requests, beside the node's other pods.
 
-use super::Rejection;
+use super::{Rejection, Share};
 use crate::plan::NodeFacts;
 use crate::requests::Requests;
 
 /// What `status.reason` of a pod begins with for which there is no room.
 const OUT_OF: &str = "OutOf";
 
-/// Why there is no room for a pod among others, if there is none, with upstream's words. `others` are asked for only if
-/// the pod requests something.
-pub(super) fn missing(
-    requests: &Requests,
-    node: &NodeFacts,
-    others: impl FnOnce() -> Requests,
-) -> Option<Rejection> {
-    if requests.is_empty() {
-        return None;
-    }
-    let others = others();
-    let lacks = |(name, asks): &(&str, i64)| {
-        let all = node.capacity(name)?;
-        let used = others.get(name);
-        (asks.saturating_add(used) > all)
-            .then(|| Rejection::new(format!("{OUT_OF}{name}"), not_enough(name, *asks, used, all)))
-    };
-    // Upstream names the first one in this order.
+/// Why there is no room for a pod among others, if there is none, with upstream's words.
+pub(super) fn missing(requests: &Requests, node: &NodeFacts, others: &[Share]) -> Option<Rejection> {
+    let lack = lacking(requests, node, others).into_iter().next()?;
+    let message = not_enough(&lack.resource, lack.requested, lack.used, lack.capacity);
+    Some(Rejection::new(format!("{OUT_OF}{}", lack.resource), message))
+}
+
+/// A resource of which there is not enough.
+struct Lack {
+    resource: String,
+    requested: i64,
+    used: i64,
+    capacity: i64,
+}
+
+/// What there is not enough of, in upstream's order.
+fn lacking(requests: &Requests, node: &NodeFacts, others: &[Share]) -> Vec<Lack> {
+    let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
+    let used = others
+        .iter()
+        .fold(Requests::default(), |sum, share| sum.plus(&share.requests));
+    let pods = node.max_pods.map(|most| Lack {
+        resource: "pods".to_owned(),
+        requested: 1,
+        used: count,
+        capacity: i64::from(most),
+    });
     let first = ["cpu", "memory", "ephemeral-storage"];
     let known = first.map(|name| (name, requests.get(name)));
     let rest = requests.iter().filter(|(name, _)| !first.contains(name));
-    let asked = known.into_iter().filter(|(_, asks)| *asks > 0);
-    asked.chain(rest).find_map(|request| lacks(&request))
+    let asked = known.into_iter().filter(|(_, asks)| *asks > 0).chain(rest);
+    let resources = asked.filter_map(|(name, requested)| {
+        Some(Lack {
+            resource: name.to_owned(),
+            requested,
+            used: used.get(name),
+            capacity: node.capacity(name)?,
+        })
+    });
+    pods.into_iter()
+        .chain(resources)
+        .filter(|lack| lack.requested.saturating_add(lack.used) > lack.capacity)
+        .collect()
 }
 
 /// The sentence that upstream has for it.
@@ -41,6 +61,8 @@ pub(crate) fn not_enough(resource: &str, requested: i64, used: i64, capacity: i6
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn reason<const N: usize>(requests: [(&str, i64); N], others: Requests) -> Option<(String, String)> {
@@ -51,7 +73,11 @@ mod tests {
             extended_resources: "example.com/dongle=2".parse().unwrap(),
             ..NodeFacts::default()
         };
-        let found = missing(&requests.into(), &node, || others)?;
+        let others = Share {
+            pod: Arc::default(),
+            requests: others,
+        };
+        let found = missing(&requests.into(), &node, &[others])?;
         Some((found.reason, found.message))
     }
 
@@ -112,11 +138,21 @@ mod tests {
     }
 
     #[test]
-    fn others_do_not_matter_to_who_requests_nothing() {
-        let node = NodeFacts::default();
+    fn pods_are_counted_whatever_they_request() {
+        let has = |max_pods, others: usize| {
+            let node = NodeFacts {
+                max_pods,
+                ..NodeFacts::default()
+            };
+            let others = vec![Share::of(Arc::default()); others];
+            missing(&Requests::default(), &node, &others).map(|found| (found.reason, found.message))
+        };
+        assert_eq!(has(None, 1000), None);
+        assert_eq!(has(Some(3), 2), None);
+        let message = "Node didn't have enough resource: pods, requested: 1, used: 3, capacity: 3";
         assert_eq!(
-            missing(&Requests::default(), &node, || panic!("nobody asks")),
-            None
+            has(Some(3), 3),
+            Some(("OutOfpods".to_owned(), message.to_owned()))
         );
     }
 }

@@ -81,6 +81,8 @@ pub struct NodeFacts {
     pub storage_capacity: u64,
     /// Bytes of huge pages that the kernel has set aside, by the size of a page (`2MB`).
     pub huge_pages: BTreeMap<String, u64>,
+    /// How many pods may be here together; `None` is any number.
+    pub max_pods: Option<u32>,
     /// What the node has beside.
     pub extended_resources: ExtendedResources,
     /// What the host's `/etc/resolv.conf` says, for `dnsPolicy: Default`.

@@ -39,6 +39,7 @@ pub(super) async fn gather(host: &Host) -> NodeFacts {
         allowed_sysctls: host.allowed_sysctls.clone(),
         storage_capacity: storage_bytes(&host.kubelet_root),
         huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
+        max_pods: host.max_pods,
         extended_resources: host.extended_resources.clone(),
         without_cgroups: host.without_cgroups,
         lacking: host.lacking,

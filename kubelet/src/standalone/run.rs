@@ -49,6 +49,8 @@ pub struct Host {
     pub allowed_sysctls: AllowedSysctls,
     /// What the node has beside processors, memory and storage.
     pub extended_resources: ExtendedResources,
+    /// How many pods may be here together; `None` is any number.
+    pub max_pods: Option<u32>,
     /// Labels that the node has beside those of every machine.
     pub node_labels: NodeLabels,
     /// Nobody here may make control groups: pods run without limits.

@@ -123,6 +123,7 @@ mod tests {
             allowed_sysctls: Default::default(),
             extended_resources: Default::default(),
             node_labels: Default::default(),
+            max_pods: None,
             without_cgroups: true,
             lacking: Default::default(),
         }

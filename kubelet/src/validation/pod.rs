@@ -259,6 +259,11 @@ pub struct HostPort<'a> {
 }
 
 impl HostPort<'_> {
+    /// The port's number.
+    pub fn number(&self) -> i32 {
+        self.number
+    }
+
     /// Both can't be had: one of them is of every address of the host, or both are of the same.
     pub fn collides(&self, other: &Self) -> bool {
         let every = |ip: &str| matches!(ip, "" | "0.0.0.0" | "::");

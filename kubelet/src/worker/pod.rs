@@ -23,9 +23,9 @@ use super::sole::Sole;
 use super::storage::StorageWatch;
 use super::tasks::{Admission, Tasks};
 use super::{Command, Node, PodState};
+use crate::admission::Share;
 use crate::plan::{self, Desired, Observed, Plan, ProbeWanted, Stage, Step};
 use crate::prober::ProbeReport;
-use crate::requests::Requests;
 use crate::user_ids::{Claims, wants_own};
 use crate::volumes::PodDir;
 use crate::{config, spec, status};
@@ -135,10 +135,8 @@ impl Worker {
             self.announcer.status(&self.reporter, &status);
         }
         if status != last.status {
-            self.sole.requests(match status::has_ended(&status) {
-                true => Requests::default(),
-                false => Requests::of(&self.given()),
-            });
+            let runs = !status::has_ended(&status);
+            self.sole.has(runs.then(|| Share::of(self.given())));
         }
         if status != last.status || plan.stage != last.stage || !Arc::ptr_eq(&last.pod, &self.desired.pod) {
             if status != last.status

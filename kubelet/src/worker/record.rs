@@ -10,10 +10,10 @@ use berth_cri::{ContainerId, UnixNanos};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde::{Deserialize, Serialize};
 
+use crate::admission::Share;
 use crate::durable;
 use crate::identity::PodUid;
 use crate::plan::{Deletion, PodFailure, ProbeResults};
-use crate::requests::Requests;
 use crate::sizes::Sizes;
 use crate::user_ids::UserIds;
 
@@ -98,12 +98,13 @@ impl PodRecord {
         PodUid(self.pod.metadata.uid.clone().unwrap_or_default())
     }
 
-    /// What the pod requests of the node, as the node gave it.
-    pub(crate) fn requests(&self) -> Requests {
-        match &self.sizes {
-            Some(sizes) => Requests::of(&sizes.allocated.applied(&Arc::new(self.pod.clone()))),
-            None => Requests::of(&self.pod),
-        }
+    /// What the pod has of the node, as the node gave it.
+    pub(crate) fn share(&self) -> Share {
+        let pod = Arc::new(self.pod.clone());
+        Share::of(match &self.sizes {
+            Some(sizes) => sizes.allocated.applied(&pod),
+            None => pod,
+        })
     }
 
     /// The end that was asked for.

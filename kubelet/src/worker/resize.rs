@@ -80,7 +80,7 @@ impl Worker {
     pub(super) fn others(&self) -> Option<Requests> {
         let sizes = self.memory.sizes.as_ref()?;
         (Allocation::of(&self.desired.pod) != sizes.allocated)
-            .then(|| self.node.workers.others(&self.records, &self.desired.uid))
+            .then(|| self.node.workers.requested(&self.records, &self.desired.uid))
     }
 }
 

@@ -1,17 +1,18 @@
-//! One worker for each pod, and what the pods of a node request together.
+//! One worker for each pod, and what the pods of a node have together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::record::Records;
+use crate::admission::Share;
 use crate::identity::PodUid;
 use crate::requests::Requests;
 use crate::status::has_ended;
 
-/// The pods of a node that have a worker, and what each requests. Between processes, a pod's name is locked by who runs it, and its
-/// record tells whose UID it is.
+/// The pods of a node that have a worker, and what each has of the node: nothing before its admission and after its end. Between
+/// processes, a pod's name is locked by who runs it, and its record tells whose UID it is.
 #[derive(Clone, Debug, Default)]
-pub struct Workers(Arc<Mutex<BTreeMap<PodUid, Requests>>>);
+pub struct Workers(Arc<Mutex<BTreeMap<PodUid, Option<Share>>>>);
 
 /// What a worker holds as long as it lives.
 #[derive(Debug)]
@@ -27,39 +28,54 @@ impl Workers {
         if all.contains_key(uid) {
             return None;
         }
-        all.insert(uid.clone(), Requests::default());
+        all.insert(uid.clone(), None);
         Some(Sole {
             workers: self.clone(),
             uid: uid.clone(),
         })
     }
 
-    /// What all other pods request that have not ended. Of those that other programs run, their records tell: one that can't be
-    /// read counts nothing.
-    pub(super) fn others(&self, records: &Records, own: &PodUid) -> Requests {
-        let (here, sum) = {
-            let all = self.lock();
-            let others = all.iter().filter(|(uid, _)| *uid != own);
-            let sum = others.fold(Requests::default(), |sum, (_, requests)| sum.plus(requests));
-            (all.clone(), sum)
-        };
-        let elsewhere = records.uids().into_iter();
-        let elsewhere = elsewhere.filter(|uid| !here.contains_key(uid) && uid != own);
-        elsewhere
-            .filter(|uid| !records.load_status(uid).is_some_and(|status| has_ended(&status)))
-            .filter_map(|uid| records.load(&uid).ok()?)
-            .fold(sum, |sum, record| sum.plus(&record.requests()))
+    /// What all other pods have that have not ended.
+    pub(super) fn others(&self, records: &Records, own: &PodUid) -> Vec<Share> {
+        let mut all = Vec::new();
+        self.each_other(records, own, |share| all.push(share.clone()));
+        all
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PodUid, Requests>> {
+    /// What all other pods request that have not ended.
+    pub(super) fn requested(&self, records: &Records, own: &PodUid) -> Requests {
+        let mut sum = Requests::default();
+        self.each_other(records, own, |share| {
+            sum = std::mem::take(&mut sum).plus(&share.requests);
+        });
+        sum
+    }
+
+    /// Of pods that other programs run, their records tell: one that can't be read counts nothing.
+    fn each_other(&self, records: &Records, own: &PodUid, mut see: impl FnMut(&Share)) {
+        let here: BTreeSet<PodUid> = {
+            let all = self.lock();
+            let others = all.iter().filter(|(uid, _)| *uid != own);
+            others.filter_map(|(_, share)| share.as_ref()).for_each(&mut see);
+            all.keys().cloned().collect()
+        };
+        let elsewhere = records.uids().into_iter();
+        elsewhere
+            .filter(|uid| !here.contains(uid) && uid != own)
+            .filter(|uid| !records.load_status(uid).is_some_and(|status| has_ended(&status)))
+            .filter_map(|uid| records.load(&uid).ok()?)
+            .for_each(|record| see(&record.share()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PodUid, Option<Share>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Sole {
-    /// The pod requests this from now on.
-    pub(super) fn requests(&self, requests: Requests) {
-        self.workers.lock().insert(self.uid.clone(), requests);
+    /// The pod has this of the node from now on.
+    pub(super) fn has(&self, share: Option<Share>) {
+        self.workers.lock().insert(self.uid.clone(), share);
     }
 }
 

@@ -103,7 +103,7 @@ pub fn spawn(
     };
     if record.failed.is_none() {
         // From now on, not from its first status: the next pod may be admitted before that.
-        sole.requests(record.requests());
+        sole.has(Some(record.share()));
     }
     let full_name = |pod| (spec::namespace(pod).to_owned(), spec::name(pod).to_owned());
     if full_name(&record.pod) != full_name(&desired.pod) {
