@@ -74,6 +74,15 @@ pub const GUARANTEED_OOM_SCORE_ADJ: i32 = -997;
 pub const BESTEFFORT_OOM_SCORE_ADJ: i32 = 1000;
 /// Pods of at least this priority are critical (SystemCriticalPriority).
 pub const SYSTEM_CRITICAL_PRIORITY: i32 = 2_000_000_000;
+/// The PriorityClasses that there are without anybody making them, and their values.
+pub const SYSTEM_PRIORITY_CLASSES: [(&str, i32); 2] = [
+    ("system-cluster-critical", SYSTEM_CRITICAL_PRIORITY),
+    ("system-node-critical", SYSTEM_CRITICAL_PRIORITY + 1000),
+];
+/// What the names of PriorityClasses begin with that only the system has (SystemPriorityClassPrefix).
+pub const SYSTEM_PRIORITY_PREFIX: &str = "system-";
+/// The highest value of any other PriorityClass (HighestUserDefinablePriority).
+pub const HIGHEST_USER_PRIORITY: i32 = 1_000_000_000;
 
 /// `nameserver` lines in `/etc/resolv.conf` (MaxDNSNameservers).
 pub const MAX_DNS_NAMESERVERS: usize = 3;

@@ -253,3 +253,37 @@ fn a_pod_runs_only_on_a_node_that_it_chooses() {
         .expect_output(&["--node-labels", "\"disk type\" is no key of a label"]);
     node.finish();
 }
+
+#[test]
+fn a_pod_s_class_gives_its_priority() {
+    let node = Node::new();
+    let asking = |name: &str, class: &str| {
+        pod(
+            name,
+            json!({
+                "restartPolicy": "Never",
+                "priorityClassName": class,
+                "containers": [container("main", &["cat", "/proc/self/oom_score_adj"], json!({}))],
+            }),
+        )
+    };
+    let run = |manifest: &str| node.run_with(&["-o", "json"], manifest).wait();
+    run(&asking("critical", "system-node-critical"))
+        .expect_code(0)
+        .expect_output(&["\"priority\": 2000001000"]);
+    let class = json!({
+        "apiVersion": "scheduling.k8s.io/v1",
+        "kind": "PriorityClass",
+        "metadata": { "name": "important" },
+        "value": 1000,
+    });
+    let both = format!("{}---\n{class}\n", asking("important", "important"));
+    run(&both)
+        .expect_code(0)
+        .expect_output(&["main | 1000", "\"priority\": 1000"]);
+    run(&asking("other", "important")).expect_code(2).expect_output(&[
+        "spec.priorityClassName: Forbidden: no PriorityClass with name important was found",
+        "system-node-critical are there",
+    ]);
+    node.finish();
+}

@@ -115,7 +115,7 @@ impl Loader<'_> {
     }
 
     /// Reports what is not supported; the tree without it, if that is to be read.
-    fn refuse(&mut self, place: Place<'_>, kind: Kind) -> Option<Node> {
+    pub(super) fn refuse(&mut self, place: Place<'_>, kind: Kind) -> Option<Node> {
         let refusals = refusals_of(kind, place.node);
         for refusal in &refusals {
             let message = "not supported by `berth run`".to_owned();
@@ -128,7 +128,7 @@ impl Loader<'_> {
             .then(|| without(place.node, refusals.iter().map(|refusal| refusal.path.as_str())))
     }
 
-    fn broken_rules(&mut self, place: Place<'_>, errors: Vec<validation::FieldError>) {
+    pub(super) fn broken_rules(&mut self, place: Place<'_>, errors: Vec<validation::FieldError>) {
         for error in errors {
             let line = place.node.line_of(&error.path);
             self.errors

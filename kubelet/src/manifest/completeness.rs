@@ -65,7 +65,7 @@ fn containers_and_pod(to: &mut Walk<'_>) {
     to.of::<api::PodSpec>(
         "spec",
         "activeDeadlineSeconds affinity containers dnsConfig dnsPolicy hostAliases hostIPC hostNetwork hostPID hostUsers \
-         hostname hostnameOverride imagePullSecrets initContainers nodeSelector overhead priority readinessGates resources restartPolicy runtimeClassName \
+         hostname hostnameOverride imagePullSecrets initContainers nodeSelector overhead priority priorityClassName readinessGates resources restartPolicy runtimeClassName \
          securityContext setHostnameAsFQDN shareProcessNamespace subdomain terminationGracePeriodSeconds volumes",
     );
     to.of::<api::Affinity>("spec.affinity", "nodeAffinity");

@@ -66,6 +66,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
+    use k8s_openapi::api::scheduling::v1::PriorityClass;
     use serde::de::DeserializeOwned;
 
     use super::*;
@@ -94,6 +95,7 @@ mod tests {
         collect::<Secret>(&mut Vec::new(), &mut fields);
         collect::<PersistentVolumeClaim>(&mut Vec::new(), &mut fields);
         collect::<PersistentVolume>(&mut Vec::new(), &mut fields);
+        collect::<PriorityClass>(&mut Vec::new(), &mut fields);
         let mut wrong = Vec::new();
         for (name, field) in &fields {
             let own = lines()

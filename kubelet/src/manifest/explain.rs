@@ -1,6 +1,7 @@
 //! `berth explain`: the fields of a manifest, their types, what they are for, and what berth does with them.
 
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use serde::de::DeserializeOwned;
 
 use super::described::{Described, described};
@@ -72,9 +73,16 @@ fn object(path: &str) -> Result<(Object, Vec<&str>), String> {
             of::<PersistentVolume>,
             Some(Kind::Volume),
         ),
+        "priorityclass" | "priorityclasses" | "pc" => object(
+            "PriorityClass",
+            PRIORITY_CLASS,
+            of::<PriorityClass>,
+            Some(Kind::PriorityClass),
+        ),
         _ => {
             return Err(format!(
-                "{kind:?} is no kind that can be run; Pod, ConfigMap, Secret, PersistentVolumeClaim and PersistentVolume are."
+                "{kind:?} is no kind that can be run; Pod, ConfigMap, Secret, PersistentVolumeClaim, PersistentVolume and \
+                 PriorityClass are."
             ));
         }
     };
@@ -88,6 +96,8 @@ const SECRET: &str = "A ConfigMap for what only those who need it may read; its 
 const CLAIM: &str = "A place for files that outlives the pods that use it. berth binds it to a PersistentVolume of its \
                      manifests, or to a directory of its own.";
 const VOLUME: &str = "Where the files of a claim are: a directory of this machine, or an NFS export.";
+
+const PRIORITY_CLASS: &str = "A name for a priority, which pods of the same manifests have by it.";
 
 /// A field of an object, or the whole object.
 struct Field<'a> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use serde::de::DeserializeOwned;
 
 use super::claims::FoundClaim;
@@ -14,6 +15,9 @@ use crate::defaulting::default_pod;
 use crate::defaults::DEFAULT_NAMESPACE;
 use crate::identity::pod_uid;
 use crate::validation;
+
+/// The API that PriorityClasses are of.
+const SCHEDULING: &str = "scheduling.k8s.io/v1";
 
 /// What was read so far.
 pub(super) struct Loader<'a> {
@@ -28,6 +32,8 @@ pub(super) struct Loader<'a> {
     pub(super) claims: Vec<FoundClaim>,
     /// The claims that there are, and will be.
     pub(super) bound: Vec<ClaimRecord>,
+    /// The PriorityClasses of the manifests.
+    pub(super) priority_classes: Vec<PriorityClass>,
 }
 
 /// A pod's file and tree, for what is found when all files are read.
@@ -73,6 +79,7 @@ impl<'a> Loader<'a> {
             pods: Vec::new(),
             claims: Vec::new(),
             bound: Vec::new(),
+            priority_classes: Vec::new(),
         }
     }
 }
@@ -137,6 +144,7 @@ impl Loader<'_> {
             ("v1", "Secret") => self.secret(place),
             ("v1", "PersistentVolumeClaim") => self.claim(place),
             ("v1", "PersistentVolume") => self.volume(place),
+            (SCHEDULING, "PriorityClass") => self.priority_class(place),
             (
                 "v1",
                 "List"
@@ -145,13 +153,15 @@ impl Loader<'_> {
                 | "SecretList"
                 | "PersistentVolumeClaimList"
                 | "PersistentVolumeList",
-            ) => self.list(place, kind),
+            )
+            | (SCHEDULING, "PriorityClassList") => self.list(place, version, kind),
             _ => {
                 let line = place.node.line_of("kind");
                 let mut error = place.diagnostic(line, "kind", format!("{version} {kind} can't be run"));
                 let hint = workloads::hint(version, kind);
                 hint.unwrap_or(
-                    "Pod, ConfigMap, Secret, PersistentVolumeClaim and PersistentVolume of apiVersion v1 can",
+                    "Pod, ConfigMap, Secret, PersistentVolumeClaim and PersistentVolume of apiVersion v1 can, and \
+                     PriorityClass of scheduling.k8s.io/v1 with them",
                 )
                 .clone_into(&mut error.hint);
                 self.errors.push(error);
@@ -159,7 +169,7 @@ impl Loader<'_> {
         }
     }
 
-    fn list(&mut self, place: Place<'_>, kind: &str) {
+    fn list(&mut self, place: Place<'_>, version: &str, kind: &str) {
         let Some(Value::List(items)) = place.node.get("items").map(|items| &items.value) else {
             return self.errors.push(place.diagnostic(
                 place.node.line,
@@ -176,7 +186,7 @@ impl Loader<'_> {
         for (index, item) in items.iter().enumerate() {
             let prefix = format!("items[{index}]");
             // Items of a typed list may leave out what the list says.
-            let typed = with_type(item, kind);
+            let typed = with_type(item, version, kind);
             self.object(Place {
                 node: typed.as_ref().unwrap_or(item),
                 prefix: &prefix,
@@ -322,13 +332,13 @@ impl Loader<'_> {
 }
 
 /// An item of a `PodList`, with `apiVersion` and `kind` if it leaves them out.
-fn with_type(item: &Node, list_kind: &str) -> Option<Node> {
+fn with_type(item: &Node, version: &str, list_kind: &str) -> Option<Node> {
     let kind = list_kind.strip_suffix("List").filter(|kind| !kind.is_empty())?;
     let Value::Map(fields) = &item.value else {
         return None;
     };
     let mut fields = fields.clone();
-    for (name, text) in [("apiVersion", "v1"), ("kind", kind)] {
+    for (name, text) in [("apiVersion", version), ("kind", kind)] {
         if item.get(name).is_none() {
             let value = Value::Scalar(text.to_owned(), scalar::Meaning::Str);
             let key = tree::Key {

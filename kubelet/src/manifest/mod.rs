@@ -16,11 +16,13 @@ mod loader;
 mod nearest;
 mod objects;
 mod ordinary_user;
+mod priority;
 mod references;
 mod scalar;
 mod shape;
 mod support;
 mod support_claims;
+mod support_priority;
 mod together;
 mod tree;
 mod workloads;
@@ -96,6 +98,7 @@ pub fn load(sources: &[Source<'_>], options: Options<'_>) -> Result<Manifest, Ma
     loader.check_claims();
     loader.check_references();
     loader.check_host_ports();
+    loader.resolve_priorities();
     let place = |found: &Diagnostic| {
         (
             sources.iter().position(|source| source.name == found.file),

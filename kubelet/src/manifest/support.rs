@@ -4,6 +4,7 @@
 //! here; anything else that berth does not do is refused by name.
 
 use super::support_claims::{CLAIM_REFUSED, CLAIM_WITHOUT_EFFECT, VOLUME_REFUSED, VOLUME_WITHOUT_EFFECT};
+use super::support_priority::{CLASS_REFUSED, CLASS_WITHOUT_EFFECT};
 use super::tree::{Node, Part, Value, path_parts};
 
 /// When a rule holds.
@@ -192,7 +193,6 @@ const WITHOUT_EFFECT: &[Rule] = &[
         "the pod is on the node that reads its manifest, whatever that says, as a kubelet's pods from files are",
     ),
     present("spec.preemptionPolicy", SCHEDULER),
-    present("spec.priorityClassName", ONE_NODE),
     present("spec.schedulerName", "no scheduler chooses a node for the pod"),
     present(
         "spec.tolerations",
@@ -225,6 +225,7 @@ pub(super) enum Kind {
     Pod,
     Claim,
     Volume,
+    PriorityClass,
 }
 
 /// The fields that are refused, and those that are without effect.
@@ -233,6 +234,7 @@ fn tables(kind: Kind) -> (&'static [Rule], &'static [Rule]) {
         Kind::Pod => (REFUSED, WITHOUT_EFFECT),
         Kind::Claim => (CLAIM_REFUSED, CLAIM_WITHOUT_EFFECT),
         Kind::Volume => (VOLUME_REFUSED, VOLUME_WITHOUT_EFFECT),
+        Kind::PriorityClass => (CLASS_REFUSED, CLASS_WITHOUT_EFFECT),
     }
 }
 

@@ -211,7 +211,7 @@ fn what_is_no_pod_is_named() {
     assert_eq!(
         messages("apiVersion: v1\nkind: Service\n"),
         [
-            "2: kind: v1 Service can't be run (Pod, ConfigMap, Secret, PersistentVolumeClaim and PersistentVolume of apiVersion v1 can)"
+            "2: kind: v1 Service can't be run (Pod, ConfigMap, Secret, PersistentVolumeClaim and PersistentVolume of apiVersion v1 can, and PriorityClass of scheduling.k8s.io/v1 with them)"
         ]
     );
     assert_eq!(

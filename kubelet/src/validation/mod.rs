@@ -9,6 +9,7 @@ mod error;
 mod metadata;
 mod names;
 mod pod;
+mod priority;
 mod probe;
 mod resources;
 mod scheduling;
@@ -21,6 +22,7 @@ pub use data::{validate_config_map, validate_secret};
 pub use error::{FieldError, Problem};
 pub use metadata::{validate_data_key, validate_object_meta};
 pub use pod::{HostPort, ports_of_host, validate_pod};
+pub use priority::validate_priority_class;
 
 pub(crate) use names::{
     extended_resource, label_value as label_value_problem, qualified_name as label_key_problem,

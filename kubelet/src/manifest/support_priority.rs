@@ -1,0 +1,28 @@
+//! What `berth run` does with the fields of PriorityClasses that it does not act on.
+
+use super::support::{EXPORTED, Rule, present};
+
+const DELETED: &str = "the class of this manifest was being deleted";
+
+/// Fields of a PriorityClass that are refused.
+pub(super) const CLASS_REFUSED: &[Rule] = &[
+    present("metadata.generateName", "give it a metadata.name"),
+    present("metadata.deletionTimestamp", DELETED),
+    present("metadata.deletionGracePeriodSeconds", DELETED),
+];
+
+/// Fields of a PriorityClass that are taken without effect.
+pub(super) const CLASS_WITHOUT_EFFECT: &[Rule] = &[
+    present("description", "it is for people"),
+    present("metadata.creationTimestamp", EXPORTED),
+    present(
+        "metadata.finalizers",
+        "a class is there as long as the manifests are read",
+    ),
+    present("metadata.generation", EXPORTED),
+    present("metadata.managedFields", EXPORTED),
+    present("metadata.ownerReferences", EXPORTED),
+    present("metadata.resourceVersion", EXPORTED),
+    present("metadata.selfLink", EXPORTED),
+    present("metadata.uid", EXPORTED),
+];
