@@ -159,6 +159,13 @@ pub fn after(moment: UnixNanos, duration: Duration) -> UnixNanos {
     moment.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
 }
 
+/// The end of a pause that began at this moment, if it is still to come. A beginning that is still to come was told by a
+/// clock that has been set back since: how much of the pause is over nobody knows, and waiting for that moment may take
+/// hours.
+pub fn pause_end(began: UnixNanos, pause: Duration, now: UnixNanos) -> Option<UnixNanos> {
+    Some(after(began, pause)).filter(|end| began <= now && now < *end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,6 +215,69 @@ mod tests {
             ),
         ] {
             assert_eq!(text.parse::<Backoff>(), Err(why.to_owned()), "{text}");
+        }
+    }
+    /// What counts is how long its program ran; of one that never did, how long it was there.
+    #[test]
+    fn a_long_run_ends_a_row() {
+        const SECOND: u64 = 1_000_000_000;
+        let backoff = Backoff::default();
+        for (created, started, finished, delay, next) in [
+            (100, 100, 700, 20, 3),
+            (100, 100, 701, 0, 1),
+            (100, 650, 701, 20, 3),
+            (100, 0, 701, 0, 1),
+            (900, 0, 901, 20, 3),
+            (900, 900, 800, 20, 3),
+        ] {
+            let ended = ContainerStatus {
+                created_at: created * SECOND,
+                started_at: started * SECOND,
+                finished_at: finished * SECOND,
+                ..ended(2)
+            };
+            let found = (backoff.delay(&ended).as_secs(), backoff.next_in_a_row(&ended));
+            assert_eq!(found, (delay, next), "{created} {started} {finished}");
+        }
+    }
+
+    #[test]
+    fn a_pause_that_began_in_the_future_is_over() {
+        let minute = Duration::from_nanos(60);
+        for (now, end) in [
+            (99, None),
+            (100, Some(160)),
+            (159, Some(160)),
+            (160, None),
+            (500, None),
+        ] {
+            assert_eq!(pause_end(100, minute, now), end, "{now}");
+        }
+        assert_eq!(pause_end(100, Duration::ZERO, 100), None);
+    }
+
+    fn ended(in_a_row: u32) -> ContainerStatus {
+        let annotation = (RESTARTS_IN_A_ROW.to_owned(), in_a_row.to_string());
+        ContainerStatus {
+            id: berth_cri::ContainerId("c".into()),
+            sandbox: berth_cri::SandboxId("s".into()),
+            pod_uid: "uid".into(),
+            config: berth_cri::ContainerConfig {
+                annotations: [annotation].into(),
+                ..berth_cri::ContainerConfig::default()
+            },
+            image_id: berth_cri::ImageId("sha256:1".into()),
+            state: berth_cri::ContainerState::Exited,
+            created_at: 0,
+            started_at: 0,
+            finished_at: 0,
+            exit_code: 1,
+            reason: String::new(),
+            message: String::new(),
+            log_path: "/l".into(),
+            pid: 0,
+            user: None,
+            stop_signal: 15,
         }
     }
 }

@@ -35,7 +35,7 @@ pub use step::{
 
 pub(crate) use outcome::DEADLINE_EXCEEDED;
 pub(crate) use resize::{actual, effective};
-pub(crate) use view::{ROUND, Startup, View, has_ended, is_running, round_of};
+pub(crate) use view::{ROUND, Startup, View, exit_code, has_ended, is_running, round_of};
 
 /// Decides what to do with a pod now.
 pub fn plan(desired: &Desired, observed: &Observed, now: UnixNanos) -> Plan {

@@ -1,10 +1,10 @@
 //! Whether a pod's work is over: done, failed, or out of time.
 
-use berth_cri::{ContainerState, ContainerStatus, UnixNanos};
+use berth_cri::{ContainerStatus, UnixNanos};
 use k8s_openapi::api::core::v1::Container;
 
 use super::PodFailure;
-use super::view::{View, has_ended, is_running};
+use super::view::{View, exit_code, has_ended, is_running};
 use crate::backoff::after;
 use crate::spec::{self, RestartPolicy, Role};
 
@@ -101,7 +101,7 @@ fn sandbox_lost_for_good(view: &View<'_>) -> Option<Outcome> {
     if view.desired.deletion.is_some() {
         return None;
     }
-    if restarts || made.is_empty() || view.observed.sandboxes.is_empty() || view.sandbox().is_some() {
+    if restarts || made.is_empty() || view.sandbox().is_some() {
         return None;
     }
     if made.iter().any(|record| is_running(record)) {
@@ -124,12 +124,4 @@ fn sandbox_lost_for_good(view: &View<'_>) -> Option<Outcome> {
 
 fn is_over(view: &View<'_>, container: &Container, role: Role, record: &ContainerStatus) -> bool {
     has_ended(record) && !view.is_restarted(record) && !view.restarts(container, role, exit_code(record))
-}
-
-/// A container that nobody saw end has failed.
-fn exit_code(record: &ContainerStatus) -> i32 {
-    match record.state {
-        ContainerState::Unknown if record.exit_code == 0 => 137,
-        _ => record.exit_code,
-    }
 }

@@ -10,7 +10,7 @@ use super::termination::wake;
 use super::view::{View, has_ended, round_of};
 use super::{Plan, Reason, StartContainer, Step, StepFailure, StepKey, Waiting, resize};
 use crate::annotations;
-use crate::backoff::{Backoff, after, restarts_in_a_row};
+use crate::backoff::{Backoff, after, pause_end, restarts_in_a_row};
 use crate::config::{ContainerRequest, to_start_container};
 use crate::defaults::SYNC_BACKOFF;
 use crate::env::ConfigError;
@@ -124,8 +124,10 @@ fn crash_pause(
     plan: &mut Plan,
 ) -> Result<(), Waiting> {
     let delay = backoff(view).delay(ended);
-    let until = after(ended.finished_at, delay);
-    if view.now >= until || view.observed.in_flight.contains(&start_key(view, container)) {
+    let Some(until) = pause_end(ended.finished_at, delay, view.now) else {
+        return Ok(());
+    };
+    if view.observed.in_flight.contains(&start_key(view, container)) {
         return Ok(());
     }
     wake(plan, until);
@@ -166,8 +168,10 @@ fn failure_pause(
     let Some(failure) = view.observed.failures.get(&key) else {
         return Ok(());
     };
-    let retry_at = after(failure.at, SYNC_BACKOFF);
-    if view.now >= retry_at || view.observed.in_flight.contains(&key) {
+    let Some(retry_at) = pause_end(failure.at, SYNC_BACKOFF, view.now) else {
+        return Ok(());
+    };
+    if view.observed.in_flight.contains(&key) {
         return Ok(());
     }
     wake(plan, retry_at);

@@ -9,7 +9,7 @@ use super::start::start;
 use super::termination::{
     Kill, push_unless_failed, remove_container, retry_at, stop_container, unknown_containers, wake,
 };
-use super::view::{Startup, View, has_ended, is_running, round_of};
+use super::view::{Startup, View, exit_code, has_ended, is_running, round_of};
 use super::{
     HookKind, HookOutcome, KillReason, Plan, PodCgroup, Reason, Stage, Step, StepKey, Waiting, post_start,
     probes, resize,
@@ -166,7 +166,10 @@ fn sync_containers(view: &View<'_>, sandbox: &PodSandboxStatus, plan: &mut Plan)
         sync_ephemeral(view, &container, target.as_deref(), sandbox, plan);
     }
     let pod = &view.desired.pod;
-    let foreign = |record: &&ContainerStatus| !spec::is_ephemeral(pod, &record.config.name);
+    // What is of an earlier round is ended with that.
+    let foreign = |record: &&ContainerStatus| {
+        !spec::is_ephemeral(pod, &record.config.name) && round_of(record) >= view.round()
+    };
     for record in unknown_containers(view).filter(foreign) {
         let kill = kill(
             view,
@@ -303,7 +306,7 @@ fn sync_container(
         ContainerState::Running => keep(view, container, role, record, plan),
         ContainerState::Created => start(view, container, role, sandbox, plan),
         ContainerState::Exited | ContainerState::Unknown => {
-            if view.is_restarted(record) || view.restarts(container, role, record.exit_code) {
+            if view.is_restarted(record) || view.restarts(container, role, exit_code(record)) {
                 start(view, container, role, sandbox, plan);
             }
         }

@@ -7,7 +7,7 @@ use berth_cri::{ContainerStatus, UnixNanos};
 use super::outcome::Outcome;
 use super::view::{View, is_running};
 use super::{HookKind, KillReason, Plan, Stage, Step, StepKey, probes};
-use crate::backoff::{after, nanos_between};
+use crate::backoff::{after, nanos_between, pause_end};
 use crate::defaults::{MINIMUM_GRACE_PERIOD, SYNC_BACKOFF};
 use crate::qos;
 use crate::spec::{self, Role};
@@ -252,8 +252,7 @@ pub(crate) fn push_unless_failed(view: &View<'_>, step: Step, plan: &mut Plan) {
 /// When a step that failed may be tried again, if that is not yet.
 pub(crate) fn retry_at(view: &View<'_>, key: &StepKey) -> Option<UnixNanos> {
     let failure = view.observed.failures.get(key)?;
-    Some(after(failure.at, SYNC_BACKOFF))
-        .filter(|at| *at > view.now && !view.observed.in_flight.contains(key))
+    pause_end(failure.at, SYNC_BACKOFF, view.now).filter(|_| !view.observed.in_flight.contains(key))
 }
 
 /// Asks for another look at this time at the latest, if it is still to come.

@@ -165,14 +165,11 @@ impl<'a> View<'a> {
                 .all(|init| self.has_done_its_part(init))
     }
 
-    /// Of an init container: it succeeded, or as a sidecar it has started.
+    /// Of an init container: it succeeded in the current sandbox, or as a sidecar it has started.
     pub(crate) fn has_done_its_part(&self, init: &Container) -> bool {
-        let record = if self.sandbox().is_some() {
-            self.latest_here(&init.name)
-        } else {
-            self.current(&init.name)
+        let Some(record) = self.latest_here(&init.name) else {
+            return false;
         };
-        let Some(record) = record else { return false };
         if spec::is_sidecar(init) {
             return is_running(record) && self.startup(init, record) == Startup::Started;
         }
@@ -198,4 +195,12 @@ pub(crate) fn is_running(record: &ContainerStatus) -> bool {
 /// Its program has run.
 pub(crate) fn has_ended(record: &ContainerStatus) -> bool {
     matches!(record.state, ContainerState::Exited | ContainerState::Unknown)
+}
+
+/// The exit code that counts. A container that nobody saw end has failed.
+pub(crate) fn exit_code(record: &ContainerStatus) -> i32 {
+    match record.state {
+        ContainerState::Unknown if record.exit_code == 0 => 137,
+        _ => record.exit_code,
+    }
 }

@@ -10,8 +10,8 @@ use k8s_openapi::api::core::v1::{
 
 use super::time;
 use crate::plan::{
-    HookKind, HookOutcome, Plan, Reason, Stage, Startup, View, Waiting, actual, has_ended, is_running,
-    round_of,
+    HookKind, HookOutcome, Plan, Reason, Stage, Startup, View, Waiting, actual, exit_code, has_ended,
+    is_running, round_of,
 };
 use crate::spec::Role;
 
@@ -195,7 +195,7 @@ fn will_restart(view: &View<'_>, plan: &Plan, container: &Container, role: Role,
             Reason::ContainerCreating | Reason::PodInitializing
         )
     });
-    plan.stage == Stage::Syncing && has_reason && view.restarts(container, role, record.exit_code)
+    plan.stage == Stage::Syncing && has_reason && view.restarts(container, role, exit_code(record))
 }
 
 fn default_reason(view: &View<'_>) -> Reason {

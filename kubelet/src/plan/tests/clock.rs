@@ -21,3 +21,26 @@ fn an_image_is_not_pulled_again_and_again_until_the_clock_is_where_it_was() {
     assert_eq!(node.order_of(&["start"]).len(), 4);
     assert_eq!(node.order_of(&["pull"]), ["pull i"; 2]);
 }
+
+/// A pause is over when nobody knows how much of it is: its end by the clock may be hours away.
+#[test]
+fn no_pause_waits_until_the_clock_is_where_it_was() {
+    let always = r#"{"containers":[{"name":"c","image":"i:1"}]}"#;
+    let crashed = Simulator::new(always).runs("c", &[Run::ends(5, 1)]);
+    let mut node = crashed.disturb(12, Disturbance::ClockJump(-1000));
+    node.run(30);
+    // At once, and ten seconds after the second end: but then it is a thousand seconds ago.
+    assert_eq!(node.seconds_of("start c")[..3], [0, 5, 0], "{:#?}", node.log);
+    for (step, word) in [
+        ("SetUpVolumes", "start c"),
+        ("RunSandbox", "sandbox 0"),
+        ("PullImage", "pull i:1"),
+        ("StartContainer", "start c"),
+    ] {
+        let mut node = Simulator::new(always)
+            .fail(step, 1)
+            .disturb(3, Disturbance::ClockJump(-1000));
+        node.run(30);
+        assert_eq!(node.seconds_of(word), [0], "{step}: {:#?}", node.log);
+    }
+}

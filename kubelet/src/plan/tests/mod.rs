@@ -2,6 +2,7 @@
 
 mod clock;
 mod ends;
+mod looks;
 mod properties;
 mod resize;
 mod rules;
