@@ -281,9 +281,73 @@ fn a_pod_s_class_gives_its_priority() {
     run(&both)
         .expect_code(0)
         .expect_output(&["main | 1000", "\"priority\": 1000"]);
-    run(&asking("other", "important")).expect_code(2).expect_output(&[
+    run(&asking("other", "important")).expect_code(1).expect_output(&[
         "spec.priorityClassName: Forbidden: no PriorityClass with name important was found",
         "system-node-critical are there",
     ]);
+    node.finish();
+}
+
+/// Who is critical is let in, by the end of the least important one that has what it needs.
+#[test]
+fn a_critical_pod_has_others_make_room() {
+    let node = Node::new();
+    let daemon = Running::start(
+        node.berth(["daemon", "--extended-resources", "example.com/dongle=2"]),
+        "",
+    );
+    let detach = |name: &str, manifest: &str| {
+        let file = node.file(&format!("{name}.json"), manifest);
+        berth(&node, &["run", "-d", file.to_str().unwrap()]).expect_code(0);
+    };
+    let critical = |name: &str, dongles: u32| {
+        pod(
+            name,
+            json!({
+                "restartPolicy": "Never",
+                "priorityClassName": "system-cluster-critical",
+                "terminationGracePeriodSeconds": 1,
+                "containers": [container("main", &["sleep", "inf"], json!({ "resources": { "limits": { "example.com/dongle": dongles } } }))],
+            }),
+        )
+    };
+    let ready = |name: &str| {
+        berth(&node, &["wait", "--for=condition=Ready", name]).expect_code(0);
+    };
+    for name in ["one", "two"] {
+        detach(name, &dongle(name, &["sleep", "inf"]));
+        ready(name);
+    }
+    detach("first", &critical("first", 1));
+    ready("first");
+    let listed = berth(&node, &["ps", "-a"]).output;
+    assert_eq!(listed.matches("Preempting").count(), 1, "{listed}");
+    // Both can't be had any more, so nobody ends for it.
+    detach("greedy", &critical("greedy", 2));
+    berth(
+        &node,
+        &["wait", "--for=jsonpath={.status.phase}=Failed", "greedy"],
+    )
+    .expect_code(0);
+    berth(&node, &["events", "greedy"]).expect_output(&[
+        "UnexpectedAdmissionError",
+        "no set of running pods found to reclaim resources: [(res: example.com/dongle, q: 1), ]",
+    ]);
+    detach("second", &critical("second", 1));
+    ready("second");
+    for name in ["one", "two"] {
+        berth(&node, &["inspect", name, "-o", "json"]).expect_output(&[
+            "\"reason\": \"Preempting\"",
+            "\"message\": \"Preempted in order to admit critical pod\"",
+            "\"type\": \"DisruptionTarget\"",
+            "\"reason\": \"TerminationByKubelet\"",
+        ]);
+        berth(&node, &["events", name]).expect_output(&["Preempting"]);
+    }
+    for name in ["one", "two", "first", "greedy", "second"] {
+        berth(&node, &["rm", "-f", name]).expect_code(0);
+    }
+    daemon.interrupt();
+    daemon.wait();
     node.finish();
 }

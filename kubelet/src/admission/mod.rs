@@ -4,6 +4,7 @@ mod extended;
 mod host_ports;
 mod labels;
 mod node_affinity;
+mod preemption;
 mod room;
 mod share;
 mod sysctls;
@@ -16,6 +17,7 @@ pub(crate) use room::not_enough;
 pub(crate) use share::Share;
 pub use sysctls::{AllowedSysctls, SysctlPatternError};
 
+use crate::identity::PodUid;
 use crate::plan::{NodeFacts, PodFailure};
 use crate::requests::Requests;
 use crate::spec;
@@ -68,13 +70,18 @@ impl Rejection {
     }
 }
 
-/// Why the node rejects the pod, if it does, in the order of upstream's checks. `others` is what the node's other pods
-/// have; it is asked for only where that matters.
-pub(crate) fn rejection(
-    pod: &Pod,
-    node: &NodeFacts,
-    others: impl FnOnce() -> Vec<Share>,
-) -> Option<Rejection> {
+/// What the node says to a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It takes the pod on, when these others have ended.
+    Admitted { after: Vec<PodUid> },
+    /// It does not.
+    Rejected(Rejection),
+}
+
+/// What the node says to the pod, by upstream's checks in upstream's order. `others` is what the node's other pods have; it is asked for only
+/// where that matters.
+pub(crate) fn verdict(pod: &Pod, node: &NodeFacts, others: impl FnOnce() -> Vec<Share>) -> Verdict {
     let forbidden =
         sysctls(pod, node).map(|why| Rejection::new(SYSCTL_FORBIDDEN, format!("forbidden sysctl: {why}")));
     let no_profiles = || {
@@ -87,11 +94,43 @@ pub(crate) fn rejection(
     let (requests, ports) = (Requests::of(pod), host_ports::wanted(pod));
     let matter = node.max_pods.is_some() || !requests.is_empty() || !ports.is_empty();
     let others = if matter { others() } else { Vec::new() };
-    forbidden
-        .or_else(|| room::missing(&requests, node, &others))
+    if let Some(rejection) = forbidden {
+        return Verdict::Rejected(rejection);
+    }
+    let lacks = room::lacking(&requests, node, &others);
+    let critical = preemption::is_critical(pod);
+    let by_room = lacks.first().filter(|_| !critical).map(room::Lack::rejection);
+    // Nobody ends for a critical pod that does not come anyway.
+    let rejection = by_room
         .or_else(|| node_affinity::mismatch(pod, node))
         .or_else(|| host_ports::taken(&ports, &others))
-        .or_else(no_profiles)
+        .or_else(no_profiles);
+    if let Some(rejection) = rejection {
+        return Verdict::Rejected(rejection);
+    }
+    let missing: Vec<_> = lacks.iter().map(room::Lack::missing).collect();
+    match preemption::victims(pod, &missing, &others) {
+        Ok(after) => Verdict::Admitted { after },
+        Err(left) => Verdict::Rejected(not_enough_victims(&left)),
+    }
+}
+
+/// Not even the end of all pods that may be ended would make room for a critical one.
+fn not_enough_victims(left: &[preemption::Missing]) -> Rejection {
+    let left: String = left
+        .iter()
+        .map(|one| format!("(res: {}, q: {}), ", one.resource, one.amount))
+        .collect();
+    let message = format!(
+        "Unexpected error while attempting to recover from admission failure: preemption: error finding a set of pods to \
+         preempt: no set of running pods found to reclaim resources: [{left}]"
+    );
+    let advice =
+        "a critical pod has room made for it by the end of pods of lower priority that the same program runs";
+    Rejection {
+        advice: Some(advice.to_owned()),
+        ..Rejection::new("UnexpectedAdmissionError", message)
+    }
 }
 
 fn sysctls(pod: &Pod, node: &NodeFacts) -> Option<String> {
@@ -117,6 +156,49 @@ fn wants_app_armor(pod: &Pod) -> bool {
 mod tests {
     use super::*;
     use crate::testing::pod;
+
+    fn rejection(pod: &Pod, node: &NodeFacts, others: impl FnOnce() -> Vec<Share>) -> Option<Rejection> {
+        match verdict(pod, node, others) {
+            Verdict::Rejected(rejection) => Some(rejection),
+            Verdict::Admitted { after } => {
+                assert!(after.is_empty(), "{after:?}");
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn a_critical_pod_comes_after_others_if_nothing_but_room_is_missing() {
+        let spec = r#"{"priority":2000000000,"nodeSelector":{"a":"b"},"containers":[{"name":"c","image":"i",
+            "resources":{"requests":{"cpu":"2"}}}]}"#;
+        let critical = pod(spec);
+        let mut other =
+            pod(r#"{"containers":[{"name":"c","image":"i","resources":{"requests":{"cpu":"1"}}}]}"#);
+        other.metadata.uid = Some("other".to_owned());
+        let share = Share::of(std::sync::Arc::new(other));
+        let node = NodeFacts {
+            cpu_capacity: 2000,
+            labels: "a=b".parse().unwrap(),
+            ..NodeFacts::default()
+        };
+        let others = || vec![share.clone()];
+        let after = vec![PodUid("other".to_owned())];
+        assert_eq!(verdict(&critical, &node, others), Verdict::Admitted { after });
+        let elsewhere = NodeFacts {
+            labels: Default::default(),
+            ..node.clone()
+        };
+        let found = rejection(&critical, &elsewhere, others).unwrap();
+        assert_eq!(found.reason, "NodeAffinity");
+        let small = NodeFacts {
+            cpu_capacity: 1500,
+            ..node
+        };
+        let found = rejection(&critical, &small, others).unwrap();
+        assert_eq!(found.reason, "UnexpectedAdmissionError");
+        let ends = "no set of running pods found to reclaim resources: [(res: cpu, q: 500), ]";
+        assert!(found.message.ends_with(ends), "{}", found.message);
+    }
 
     fn reason(spec: &str, node: &NodeFacts) -> Option<(String, String)> {
         let rejection = rejection(&pod(spec), node, Vec::new)?;

@@ -1,5 +1,6 @@
 //! Room for what a pod requests, beside the node's other pods.
 
+use super::preemption::Missing;
 use super::{Rejection, Share};
 use crate::plan::NodeFacts;
 use crate::requests::Requests;
@@ -8,22 +9,41 @@ use crate::requests::Requests;
 const OUT_OF: &str = "OutOf";
 
 /// Why there is no room for a pod among others, if there is none, with upstream's words.
-pub(super) fn missing(requests: &Requests, node: &NodeFacts, others: &[Share]) -> Option<Rejection> {
+#[cfg(test)]
+fn missing(requests: &Requests, node: &NodeFacts, others: &[Share]) -> Option<Rejection> {
     let lack = lacking(requests, node, others).into_iter().next()?;
-    let message = not_enough(&lack.resource, lack.requested, lack.used, lack.capacity);
-    Some(Rejection::new(format!("{OUT_OF}{}", lack.resource), message))
+    Some(lack.rejection())
 }
 
 /// A resource of which there is not enough.
-struct Lack {
+pub(super) struct Lack {
     resource: String,
     requested: i64,
     used: i64,
     capacity: i64,
 }
 
+impl Lack {
+    /// The rejection for it.
+    pub(super) fn rejection(&self) -> Rejection {
+        let message = not_enough(&self.resource, self.requested, self.used, self.capacity);
+        Rejection::new(format!("{OUT_OF}{}", self.resource), message)
+    }
+
+    /// How much would be enough.
+    pub(super) fn missing(&self) -> Missing {
+        Missing {
+            resource: self.resource.clone(),
+            amount: self
+                .requested
+                .saturating_add(self.used)
+                .saturating_sub(self.capacity),
+        }
+    }
+}
+
 /// What there is not enough of, in upstream's order.
-fn lacking(requests: &Requests, node: &NodeFacts, others: &[Share]) -> Vec<Lack> {
+pub(super) fn lacking(requests: &Requests, node: &NodeFacts, others: &[Share]) -> Vec<Lack> {
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
     let used = others
         .iter()
@@ -74,8 +94,8 @@ mod tests {
             ..NodeFacts::default()
         };
         let others = Share {
-            pod: Arc::default(),
             requests: others,
+            ..Share::of(Arc::default())
         };
         let found = missing(&requests.into(), &node, &[others])?;
         Some((found.reason, found.message))

@@ -116,6 +116,9 @@ pub struct Waiting {
     pub message: String,
 }
 
+/// `status.reason` of a pod that was ended to make room for a critical one.
+pub const PREEMPTING: &str = "Preempting";
+
 /// Why a pod failed as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodFailure {

@@ -202,6 +202,7 @@ fn sentence(event: &PodEvent) -> Option<(Option<u8>, String)> {
         | EventReason::FailedMount
         | EventReason::FailedSync
         | EventReason::Evicted
+        | EventReason::Preempting
         | EventReason::DeadlineExceeded
         | EventReason::ResizeError
         | EventReason::ResizeInfeasible

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::phase::Phase;
 use super::time;
-use crate::plan::{Plan, Stage, View};
+use crate::plan::{PREEMPTING, Plan, Stage, View};
 use crate::{annotations, spec};
 
 /// A condition's value before its time is known.
@@ -61,12 +61,26 @@ pub(super) fn conditions(
         .chain(restarting)
         .chain(own_users(view))
         .chain(resizing(plan))
+        .chain(disrupted(plan, phase))
         .map(|condition| timed(view, condition, previous))
         .chain(
             own.iter()
                 .map(|(kind, status)| given(view, kind, status, previous)),
         )
         .collect()
+}
+
+/// Of a pod that ended for another one's sake: whoever made it may make it anew.
+fn disrupted(plan: &Plan, phase: Phase) -> Option<Condition> {
+    let failure = plan
+        .failure
+        .as_ref()
+        .filter(|failure| failure.reason == PREEMPTING)?;
+    (phase == Phase::Failed).then(|| Condition {
+        reason: "TerminationByKubelet",
+        message: failure.message.clone(),
+        ..Condition::met("DisruptionTarget")
+    })
 }
 
 /// Of a pod that is to have other resources, until it has them or is to end.

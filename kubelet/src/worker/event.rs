@@ -83,6 +83,8 @@ pub enum EventReason {
     NotReady,
     /// The pod exceeded a limit of local storage, and is ended.
     Evicted,
+    /// The pod is ended to make room for a critical one.
+    Preempting,
     /// The pod ran for longer than it may, and is ended.
     DeadlineExceeded,
     /// The pod's phase changed.
@@ -125,6 +127,7 @@ impl EventReason {
                 | Self::Unhealthy
                 | Self::ProbeWarning
                 | Self::Evicted
+                | Self::Preempting
                 | Self::ResizeDeferred
                 | Self::ResizeInfeasible
                 | Self::ResizeError

@@ -242,11 +242,19 @@ fn absent(what: impl std::fmt::Display) -> EngineError {
 impl Engine for FakeEngine {
     async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<SandboxId, EngineError> {
         tokio::task::yield_now().await;
-        let id = SandboxId(format!("sandbox-{}", config.attempt));
+        // Most tests have one pod.
+        let of_pod = match config.uid.as_str() {
+            "uid" => String::new(),
+            uid => format!("{uid}-"),
+        };
+        let id = SandboxId(format!("sandbox-{of_pod}{}", config.attempt));
         self.call(format!("sandbox {}", config.attempt));
         let mut state = self.lock();
         assert!(
-            !state.sandboxes.iter().any(|s| s.ready),
+            !state
+                .sandboxes
+                .iter()
+                .any(|s| s.ready && s.config.uid == config.uid),
             "a second sandbox while one is ready"
         );
         assert!(

@@ -17,6 +17,7 @@ mod memory;
 mod observe;
 mod outcomes;
 mod pod;
+mod preemption;
 mod probes;
 mod record;
 mod reporter;
@@ -87,10 +88,21 @@ pub struct PodState {
 /// What a worker can be told.
 #[derive(Clone, Debug)]
 enum Command {
-    Delete { grace: Option<Duration> },
-    Restart { containers: Vec<String> },
-    Change { pod: Arc<Pod>, objects: Arc<Objects> },
-    Debug { container: Box<EphemeralContainer> },
+    Delete {
+        grace: Option<Duration>,
+    },
+    Restart {
+        containers: Vec<String>,
+    },
+    Change {
+        pod: Arc<Pod>,
+        objects: Arc<Objects>,
+    },
+    Debug {
+        container: Box<EphemeralContainer>,
+    },
+    /// A critical pod needs its room.
+    Preempt,
 }
 
 /// Tells a worker what to do. Whoever has one may be anywhere; a worker that is gone hears nothing.

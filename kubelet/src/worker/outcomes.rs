@@ -86,16 +86,23 @@ impl Worker {
 
     /// The pod takes more than it may. One that is ending anyway is left to that.
     pub(super) fn evict(&mut self, message: String) {
+        self.fail_with(
+            EventReason::Evicted,
+            PodFailure {
+                reason: "Evicted".to_owned(),
+                message,
+                grace: Some(IMMEDIATE_EVICTION_GRACE_PERIOD),
+            },
+        );
+    }
+
+    /// The pod fails as a whole, unless it ends already.
+    pub(super) fn fail_with(&mut self, event: EventReason, failure: PodFailure) {
         let ends = self.state.borrow().stage > Stage::Syncing || self.desired.deletion.is_some();
         if ends || self.memory.failed.is_some() {
             return;
         }
-        self.reporter.pod(EventReason::Evicted, message.trim_end());
-        let failure = PodFailure {
-            reason: "Evicted".to_owned(),
-            message,
-            grace: Some(IMMEDIATE_EVICTION_GRACE_PERIOD),
-        };
+        self.reporter.pod(event, failure.message.trim_end());
         self.memory.failed = Some((self.node.clock.now(), failure));
         self.record.failed.clone_from(&self.memory.failed);
         self.save();

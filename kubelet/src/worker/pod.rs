@@ -16,6 +16,7 @@ use super::execute::Job;
 use super::inbox::{Inbox, Wake};
 use super::memory::Memory;
 use super::observe::pod_ip;
+use super::preemption::Victims;
 use super::record::{PodRecord, Records};
 use super::reporter::Reporter;
 use super::room::RoomWatch;
@@ -65,6 +66,8 @@ pub(super) struct Worker {
     pub(super) logs_released: Option<oneshot::Receiver<()>>,
     /// There is no other worker for the pod.
     pub(super) sole: Sole,
+    /// Pods that make room for this one.
+    pub(super) victims: Victims,
 }
 
 /// What a look at the pod says about the next one.
@@ -103,6 +106,9 @@ impl Worker {
         self.publish(&observed, &plan, now);
         if plan.stage == Stage::Gone && self.tasks.is_empty() {
             return Ok(self.finish().await);
+        }
+        if plan.stage == Stage::Syncing && self.victims.remain() {
+            return Ok(Next::Wait(None));
         }
         let desired = plan::effective(&self.desired, &plan.resize).into_owned();
         self.begin_steps(&desired, &plan.steps, &observed);
@@ -222,6 +228,7 @@ impl Worker {
             }
             Wake::Command(Command::Debug { container }) => self.add_ephemeral(*container),
             Wake::Probe(report) => return self.probed(report),
+            Wake::Command(Command::Preempt) => self.preempt(),
             Wake::Exceeded(message) => self.evict(message),
             Wake::Step(key, Ok(done)) => {
                 self.memory.succeeded(&key);

@@ -26,6 +26,11 @@ impl RoomWatch {
         (Self { task: None, sender }, receiver)
     }
 
+    /// Where others may tell of changes, too.
+    pub(super) fn sender(&self) -> mpsc::UnboundedSender<()> {
+        self.sender.clone()
+    }
+
     /// Begins to watch, goes on, or ends.
     pub(super) fn keep(&mut self, wanted: bool, records: &Records) {
         if !wanted {

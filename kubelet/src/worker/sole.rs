@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::{mpsc, watch};
+
 use super::record::Records;
+use super::{Command, PodState};
 use crate::admission::Share;
 use crate::identity::PodUid;
 use crate::requests::Requests;
@@ -12,7 +15,21 @@ use crate::status::has_ended;
 /// The pods of a node that have a worker, and what each has of the node: nothing before its admission and after its end. Between
 /// processes, a pod's name is locked by who runs it, and its record tells whose UID it is.
 #[derive(Clone, Debug, Default)]
-pub struct Workers(Arc<Mutex<BTreeMap<PodUid, Option<Share>>>>);
+pub struct Workers(Arc<Mutex<BTreeMap<PodUid, Place>>>);
+
+/// A pod's place among the others.
+#[derive(Clone, Debug, Default)]
+struct Place {
+    share: Option<Share>,
+    reach: Option<Reach>,
+}
+
+/// How a pod's worker is told to make room, and how its end is seen.
+#[derive(Clone, Debug)]
+pub(super) struct Reach {
+    pub(super) commands: mpsc::UnboundedSender<Command>,
+    pub(super) state: watch::Receiver<PodState>,
+}
 
 /// What a worker holds as long as it lives.
 #[derive(Debug)]
@@ -28,7 +45,7 @@ impl Workers {
         if all.contains_key(uid) {
             return None;
         }
-        all.insert(uid.clone(), None);
+        all.insert(uid.clone(), Place::default());
         Some(Sole {
             workers: self.clone(),
             uid: uid.clone(),
@@ -56,7 +73,13 @@ impl Workers {
         let here: BTreeSet<PodUid> = {
             let all = self.lock();
             let others = all.iter().filter(|(uid, _)| *uid != own);
-            others.filter_map(|(_, share)| share.as_ref()).for_each(&mut see);
+            let shares = others.filter_map(|(_, place)| {
+                Some(Share {
+                    may_be_ended: place.reach.is_some(),
+                    ..place.share.clone()?
+                })
+            });
+            shares.for_each(|share| see(&share));
             all.keys().cloned().collect()
         };
         let elsewhere = records.uids().into_iter();
@@ -64,10 +87,24 @@ impl Workers {
             .filter(|uid| !here.contains(uid) && uid != own)
             .filter(|uid| !records.load_status(uid).is_some_and(|status| has_ended(&status)))
             .filter_map(|uid| records.load(&uid).ok()?)
-            .for_each(|record| see(&record.share()));
+            .for_each(|record| {
+                see(&Share {
+                    may_be_ended: false,
+                    ..record.share()
+                })
+            });
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PodUid, Option<Share>>> {
+    /// Has pods end for a more important one; what tells of their ends.
+    pub(super) fn preempt(&self, victims: &[PodUid]) -> Vec<watch::Receiver<PodState>> {
+        let all = self.lock();
+        let reached = victims.iter().filter_map(|uid| all.get(uid)?.reach.as_ref());
+        // A worker that is gone has ended its pod.
+        let told = reached.filter(|reach| reach.commands.send(Command::Preempt).is_ok());
+        told.map(|reach| reach.state.clone()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PodUid, Place>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -75,7 +112,16 @@ impl Workers {
 impl Sole {
     /// The pod has this of the node from now on.
     pub(super) fn has(&self, share: Option<Share>) {
-        self.workers.lock().insert(self.uid.clone(), share);
+        if let Some(place) = self.workers.lock().get_mut(&self.uid) {
+            place.share = share;
+        }
+    }
+
+    /// The pod can be told to make room from now on.
+    pub(super) fn reached_by(&self, reach: Reach) {
+        if let Some(place) = self.workers.lock().get_mut(&self.uid) {
+            place.reach = Some(reach);
+        }
     }
 }
 

@@ -11,13 +11,15 @@ use super::event::{EventReason, PodEvent};
 use super::inbox::Inbox;
 use super::memory::Memory;
 use super::pod::Worker;
+use super::preemption::Victims;
 use super::record::{PodRecord, Records};
 use super::reporter::Reporter;
 use super::room::RoomWatch;
+use super::sole::Reach;
 use super::storage::StorageWatch;
 use super::tasks::Tasks;
 use super::{Node, PodHandle, PodState};
-use crate::admission::Rejection;
+use crate::admission::{Rejection, Verdict};
 use crate::plan::{Desired, NodeFacts, Stage};
 use crate::user_ids::{ClaimError, Claims, UserIds, wants_own};
 use crate::volumes::PodDir;
@@ -88,6 +90,7 @@ pub fn spawn(
         source,
     };
     let mut rejected = None;
+    let mut victims = Vec::new();
     let mut record = match records.load(&desired.uid).map_err(failed)? {
         Some(record) => record,
         None => {
@@ -95,7 +98,10 @@ pub fn spawn(
             let mut record = PodRecord::new(desired.pod.as_ref().clone(), node.clock.now(), cgroup_root);
             record.runtime_endpoint.clone_from(&node.runtime_endpoint);
             let others = || node.workers.others(&records, &desired.uid);
-            rejected = admission::rejection(&desired.pod, &node.facts, others);
+            match admission::verdict(&desired.pod, &node.facts, others) {
+                Verdict::Admitted { after } => victims = after,
+                Verdict::Rejected(rejection) => rejected = Some(rejection),
+            }
             let failure = rejected.as_ref().map(Rejection::failure);
             record.failed = failure.map(|failure| (node.clock.now(), failure));
             record
@@ -149,6 +155,12 @@ pub fn spawn(
     };
     let (storage, exceeded) = StorageWatch::new(&desired.pod);
     let (room, room_changes) = RoomWatch::new();
+    sole.reached_by(Reach {
+        commands: commands.clone(),
+        state: state_receiver.clone(),
+    });
+    // Its record is there: should this program die now, the pod comes when it is back.
+    let victims = Victims::new(node.workers.preempt(&victims), room.sender());
     if let Some(rejection) = rejected {
         let message = rejection.event();
         reporter.pod(EventReason::Rejected(rejection.reason.into()), message);
@@ -183,6 +195,7 @@ pub fn spawn(
         refreshes: Arc::default(),
         logs_released: Some(logs_released),
         sole,
+        victims,
     };
     let _task = tokio::spawn(worker.run());
     Ok(PodHandle {

@@ -5,6 +5,7 @@ mod daemon;
 mod life;
 mod pauses;
 mod post_start;
+mod preemption;
 mod random;
 mod resize;
 
@@ -63,7 +64,18 @@ impl Bench {
     }
 
     fn spawn(&self, spec: &str) -> Running {
-        let pod: Pod = crate::testing::pod(spec);
+        self.take_on(crate::testing::pod(spec))
+    }
+
+    /// A pod of this name; the others are all `p`.
+    fn spawn_as(&self, name: &str, spec: &str) -> Running {
+        let mut pod = crate::testing::pod(spec);
+        pod.metadata.name = Some(name.to_owned());
+        pod.metadata.uid = Some(name.to_owned());
+        self.take_on(pod)
+    }
+
+    fn take_on(&self, pod: Pod) -> Running {
         let uid = PodUid(pod.metadata.uid.clone().unwrap());
         let desired = Desired {
             pod: Arc::new(pod),
