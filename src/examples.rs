@@ -206,6 +206,10 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
                 "The last lines of the last minutes",
                 "berth logs --since 5m --tail 20 --timestamps web",
             ),
+            (
+                "Of all pods with a label, and on",
+                "berth logs -l app=web -f --prefix --max-log-requests 20",
+            ),
         ],
     ),
     (

@@ -172,16 +172,14 @@ fn print_log(caller: &Caller, pod: &str, name: &str) -> Result<(), String> {
         follow: true,
         ..LogOptions::default()
     };
-    let print = |PodLogLine { line, .. }: PodLogLine| {
-        let mut text = line.text;
-        text.push(b'\n');
+    let print = |line: PodLogLine| {
         let written = match line.stream {
-            Stream::Stdout => io::stdout().write_all(&text),
-            Stream::Stderr => io::stderr().write_all(&text),
+            Stream::Stdout => io::stdout().write_all(&line.text),
+            Stream::Stderr => io::stderr().write_all(&line.text),
         };
         written.inspect_err(note)
     };
-    let printed = on_this_thread(caller.places().logs(pod, &options, |_| {}, print))?;
+    let printed = on_this_thread(caller.places().logs(&[pod.to_owned()], &options, |_| {}, print))?;
     printed.map_err(|error| error.to_string())
 }
 

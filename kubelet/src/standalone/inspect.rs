@@ -1,6 +1,7 @@
 //! Pods as their records and statuses on disk tell of them, whoever runs them.
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -76,6 +77,14 @@ pub enum InspectError {
         what: &'static str,
         /// What it waits for, after a colon, or empty.
         why: String,
+    },
+    /// More logs than somebody who gave only a selector may have had in mind.
+    #[error("{logs} logs would be followed, and at most {most} are: --max-log-requests allows more.")]
+    TooManyLogs {
+        /// How many there are.
+        logs: usize,
+        /// How many there may be.
+        most: NonZeroUsize,
     },
     /// Changes can't be waited for.
     #[error("The directory {} can't be watched: {source}.", path.display())]

@@ -40,10 +40,12 @@ impl Bench {
     async fn read(&self, options: LogOptions) -> Result<Vec<String>, InspectError> {
         let mut lines = Vec::new();
         let sink = |line: PodLogLine| {
-            lines.push(String::from_utf8(line.line.text).unwrap());
+            lines.push(String::from_utf8(line.text).unwrap().trim_end().to_owned());
             Ok(())
         };
-        self.places.logs("p", &options, |_| {}, sink).await?;
+        self.places
+            .logs(&["p".to_owned()], &options, |_| {}, sink)
+            .await?;
         Ok(lines)
     }
 
@@ -116,10 +118,11 @@ async fn a_log_is_followed_over_restarts_until_the_container_is_over() {
     let places = bench.places.clone();
     let follower = tokio::spawn(async move {
         let sink = |line: PodLogLine| {
-            sender.send(String::from_utf8(line.line.text).unwrap()).unwrap();
+            let text = String::from_utf8(line.text).unwrap();
+            sender.send(text.trim_end().to_owned()).unwrap();
             Ok(())
         };
-        places.logs("p", &options, |_| {}, sink).await
+        places.logs(&["p".to_owned()], &options, |_| {}, sink).await
     });
     assert_eq!(receiver.recv().await.unwrap(), "1");
     bench.write(0, &[(2, "2")]);
@@ -132,4 +135,44 @@ async fn a_log_is_followed_over_restarts_until_the_container_is_over() {
     assert_eq!(receiver.recv().await.unwrap(), "last");
     follower.await.unwrap().unwrap();
     assert_eq!(receiver.recv().await, None);
+}
+
+/// As a kubelet counts them: with times and ends of lines, for each container, and to the byte.
+#[tokio::test]
+async fn a_limit_of_bytes_cuts_each_log_off() {
+    let bench = Bench::new(r#"{"containers":[{"name":"c","image":"i"}]}"#);
+    bench.write(0, &[(0, "one"), (1, "two"), (2, "three")]);
+    let time = "2026-01-01T00:00:00Z ";
+    for (limit, tail, timestamps, printed) in [
+        (1, None, false, "o"),
+        (3, None, false, "one"),
+        (4, None, false, "one\n"),
+        (6, None, false, "one\ntw"),
+        (100, None, false, "one\ntwo\nthree\n"),
+        (3, Some(1), false, "thr"),
+        (24, None, true, &format!("{time}one")),
+    ] {
+        for follow in [false, true] {
+            let options = LogOptions {
+                limit_bytes: Some(limit),
+                tail,
+                timestamps,
+                // Without an end of the container only the limit ends it.
+                follow: follow && limit < 100,
+                ..LogOptions::default()
+            };
+            let mut text = Vec::new();
+            let sink = |line: PodLogLine| {
+                text.extend(line.text);
+                Ok(())
+            };
+            let pods = ["p".to_owned()];
+            bench.places.logs(&pods, &options, |_| {}, sink).await.unwrap();
+            assert_eq!(
+                String::from_utf8(text).unwrap(),
+                printed,
+                "{limit} {tail:?} {follow}"
+            );
+        }
+    }
 }
