@@ -1,7 +1,7 @@
 //! `$(VAR)` in commands, arguments and environment values.
 
 /// The longest argument or variable that the kernel takes (`MAX_ARG_STRLEN`, execve(2)).
-const LONGEST: usize = 131_072;
+pub(crate) const LONGEST: usize = 131_072;
 /// The most that it takes of all of them together.
 const MOST: usize = 6 << 20;
 

@@ -56,6 +56,12 @@ pub(super) fn container(container: &Container, place: &Place<'_>, errors: &mut E
     resources::resources(container, place, errors);
     resize_policy(container, place, errors);
     security::container_security(container, place, errors);
+    let file = container.termination_message_path.as_deref().unwrap_or_default();
+    errors.check(
+        &place.field("terminationMessagePath"),
+        file,
+        names::path_length(file),
+    );
     let policy = container.termination_message_policy.as_deref();
     errors.one_of(
         &place.field("terminationMessagePolicy"),
@@ -239,6 +245,11 @@ fn volume_mounts(mounts: &[VolumeMount], place: &Place<'_>, errors: &mut Errors)
                 "must not contain '..'",
             );
         }
+        errors.check(
+            &format!("{path}.mountPath"),
+            &mount.mount_path,
+            names::path_length(&mount.mount_path),
+        );
         sub_paths(mount, &path, errors);
         let known = ["Bidirectional", "HostToContainer", "None"];
         errors.one_of(

@@ -6,6 +6,7 @@ mod data;
 mod device;
 mod environment;
 mod error;
+mod kernel;
 mod metadata;
 mod names;
 mod pod;

@@ -142,6 +142,16 @@ pub(super) fn local_path(path: &str) -> Option<&'static str> {
     path.split('/')
         .any(|part| part == "..")
         .then_some("must not contain '..'")
+        .or(path_length(path))
+}
+
+/// A path that the kernel takes (`PATH_MAX`), of names that a file can have (`NAME_MAX`).
+pub(super) fn path_length(path: &str) -> Option<&'static str> {
+    if path.len() > 4095 {
+        return Some("must be no more than 4095 bytes, as the kernel takes no longer path");
+    }
+    let has_long_name = path.split('/').any(|name| name.len() > 255);
+    has_long_name.then_some("must have no name of more than 255 bytes in it, as no file has a longer one")
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use super::container::{self, Place};
 use super::metadata::validate_object_meta;
-use super::{Errors, FieldError, names, resources, scheduling, security, security_annotations, volume};
+use super::{
+    Errors, FieldError, kernel, names, resources, scheduling, security, security_annotations, volume,
+};
 use crate::annotations;
 use crate::defaults::{MAX_DNS_NAMESERVERS, MAX_DNS_SEARCH_LIST_CHARS, MAX_DNS_SEARCH_PATHS};
 
@@ -23,6 +25,7 @@ pub fn validate_pod(pod: &Pod) -> Vec<FieldError> {
     match &pod.spec {
         Some(spec) => {
             pod_spec(spec, &mut errors);
+            kernel::kernel(spec, &mut errors);
             volume::claims_of_ephemeral(pod, &mut errors);
             security_annotations::annotations(pod, &mut errors);
         }

@@ -413,3 +413,95 @@ fn a_pod_needs_a_name_and_a_container() {
         .collect();
     assert_eq!(found, ["metadata.name", "spec.containers"]);
 }
+
+/// What upstream lets pass, and a container could never start with.
+#[test]
+fn what_no_kernel_takes_is_refused_by_its_field() {
+    let (name, path) = ("n".repeat(256), "/n".repeat(2048));
+    let argument = "x".repeat(131_072);
+    let nul = "must not contain a NUL, where a text ends for the kernel";
+    let long_name = "must have no name of more than 255 bytes in it, as no file has a longer one";
+    let long_path = "must be no more than 4095 bytes, as the kernel takes no longer path";
+    let volume = r#","volumes":[{"name":"v","hostPath":{"path":"/x"}}]"#;
+    for (container, rest, expected) in [
+        (
+            r#""command":["a","b\u0000c"],"args":["\u0000"]"#.to_owned(),
+            "",
+            [
+                format!(r#"containers[0].args[0]: Invalid value: "\0": {nul}"#),
+                format!(r#"containers[0].command[1]: Invalid value: "b\0c": {nul}"#),
+            ]
+            .to_vec(),
+        ),
+        (
+            r#""env":[{"name":"A","value":"\u0000"}]"#.to_owned(),
+            "",
+            vec![format!(r#"containers[0].env[0].value: Invalid value: "\0": {nul}"#)],
+        ),
+        (
+            r#""workingDir":"/\u0000","readinessProbe":{"exec":{"command":["\u0000"]}}"#.to_owned(),
+            "",
+            vec![
+                format!(r#"containers[0].readinessProbe.exec.command[0]: Invalid value: "\0": {nul}"#),
+                format!(r#"containers[0].workingDir: Invalid value: "/\0": {nul}"#),
+            ],
+        ),
+        (
+            r#""volumeMounts":[{"name":"v","mountPath":"/\u0000"}]"#.to_owned(),
+            volume,
+            vec![format!(r#"containers[0].volumeMounts[0].mountPath: Invalid value: "/\0": {nul}"#)],
+        ),
+        (
+            r#""workingDir":"srv""#.to_owned(),
+            "",
+            vec![r#"containers[0].workingDir: Invalid value: "srv": must be an absolute path"#.to_owned()],
+        ),
+        (
+            format!(r#""workingDir":"/{name}","terminationMessagePath":"{path}""#),
+            "",
+            vec![
+                format!(r#"containers[0].terminationMessagePath: Invalid value: {path:?}: {long_path}"#),
+                format!(r#"containers[0].workingDir: Invalid value: "/{name}": {long_name}"#),
+            ],
+        ),
+        (
+            format!(r#""volumeMounts":[{{"name":"v","mountPath":"/{name}","subPath":"{name}"}}]"#),
+            volume,
+            vec![
+                format!(r#"containers[0].volumeMounts[0].mountPath: Invalid value: "/{name}": {long_name}"#),
+                format!(r#"containers[0].volumeMounts[0].subPath: Invalid value: "{name}": {long_name}"#),
+            ],
+        ),
+        (
+            r#""command":["","a"]"#.to_owned(),
+            "",
+            vec![
+                "containers[0].command[0]: Required value: must name a program; without `command` it is the image's"
+                    .to_owned(),
+            ],
+        ),
+        (
+            format!(r#""command":["a","{argument}"],"env":[{{"name":"A","value":"{}"}}]"#, &argument[2..]),
+            "",
+            vec![
+                "containers[0].command[1]: Invalid value: \"xxxxxxxxxxxxxxxxxxxx…\": takes 131072 bytes, and the kernel \
+                 takes fewer than 131072"
+                    .to_owned(),
+                "containers[0].env[0].value: Invalid value: \"xxxxxxxxxxxxxxxxxxxx…\": takes 131072 bytes, and the kernel \
+                 takes fewer than 131072"
+                    .to_owned(),
+            ],
+        ),
+        // The longest that it does take, and one that may become shorter.
+        (
+            format!(r#""command":["{}","$(A){argument}"]"#, &argument[1..]),
+            "",
+            Vec::new(),
+        ),
+    ] {
+        let expected: Vec<String> = expected.iter().map(|one| format!("spec.{one}")).collect();
+        let mut broken = broken(&format!(",{container}"), rest);
+        broken.sort();
+        assert_eq!(broken, expected, "{:.100}", container);
+    }
+}

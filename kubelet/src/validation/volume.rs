@@ -197,6 +197,11 @@ pub(super) fn host_path(source: &HostPathVolumeSource, path: &str, errors: &mut 
     } else if source.path.split('/').any(|part| part == "..") {
         errors.invalid(&format!("{path}.path"), &source.path, "must not contain '..'");
     }
+    errors.check(
+        &format!("{path}.path"),
+        &source.path,
+        names::path_length(&source.path),
+    );
     let known = [
         "",
         "BlockDevice",
