@@ -112,6 +112,23 @@ fn hugepage_limits(pod: &Pod, container: &Container, node: &NodeFacts) -> BTreeM
         .collect()
 }
 
+/// Of each size that the node has or the pod asks for: what it may have as a whole, or nothing. What a container leaves behind in a
+/// volume is the pod's when that container has gone.
+fn pod_hugepage_limits(pod: &Pod, node: &NodeFacts) -> BTreeMap<String, u64> {
+    let own = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+    let containers = spec::all_containers(pod).filter_map(|(container, _)| container.resources.as_ref());
+    let limits = containers
+        .chain(own)
+        .filter_map(|resources| resources.limits.as_ref());
+    let asked = limits.flat_map(BTreeMap::keys).filter_map(|resource| {
+        let size = hugepage_size(resource.strip_prefix("hugepages-")?)?;
+        let bytes = u64::try_from(pod_limits(pod, resource).as_units()).ok()?;
+        Some((size, bytes))
+    });
+    let none = node.huge_page_sizes.iter().map(|size| (size.clone(), 0));
+    none.chain(asked).collect()
+}
+
 /// The kernel's name of a huge page size: `2Mi` is `2MB`.
 pub fn hugepage_size(quantity: &str) -> Option<String> {
     let bytes = u64::try_from(crate::quantity::parse(quantity).ok()?.as_units()).ok()?;
@@ -142,6 +159,7 @@ pub fn pod_resources(pod: &Pod, node: &NodeFacts) -> LinuxContainerResources {
     };
     let mut resources = LinuxContainerResources {
         pids_limit: node.pod_pids_limit,
+        hugepage_limits: pod_hugepage_limits(pod, node),
         ..Default::default()
     };
     match qos::qos_class(pod) {
@@ -328,6 +346,48 @@ mod tests {
             ),
             sizes(1, 0)
         );
+    }
+
+    /// The containers' together, an init container's beside those of sidecars before it, and never more for one that is missing.
+    #[test]
+    fn a_pod_as_a_whole_has_the_huge_pages_of_its_containers() {
+        let node = NodeFacts {
+            huge_page_sizes: ["2MB", "1GB"].map(str::to_owned).into(),
+            ..NodeFacts::default()
+        };
+        let of =
+            |mib: u64| format!(r#"{{"image":"i","resources":{{"limits":{{"hugepages-2Mi":"{mib}Mi"}}}}"#);
+        let (two, four, twelve) = (of(2), of(4), of(12));
+        let bare = r#"{"name":"b","image":"i"}"#;
+        for (spec, mib, gib) in [
+            (format!(r#"{{"containers":[{bare}]}}"#), 0, 0),
+            (
+                format!(r#"{{"containers":[{two},"name":"a"}},{four},"name":"c"}},{bare}]}}"#),
+                6,
+                0,
+            ),
+            (
+                format!(
+                    r#"{{"initContainers":[{four},"name":"s","restartPolicy":"Always"}},{twelve},"name":"i"}}],"containers":[{two},"name":"a"}}]}}"#
+                ),
+                16,
+                0,
+            ),
+            (
+                format!(
+                    r#"{{"resources":{{"limits":{{"hugepages-1Gi":"1Gi","hugepages-2Mi":"8Mi"}}}},"containers":[{two},"name":"a"}}]}}"#
+                ),
+                8,
+                1,
+            ),
+        ] {
+            let limits = pod_resources(&pod(&spec), &node).hugepage_limits;
+            let expected = [("1GB".to_owned(), gib << 30), ("2MB".to_owned(), mib << 20)];
+            assert_eq!(limits, BTreeMap::from(expected), "{spec}");
+            // A node that takes no pages away from others limits those who ask for some.
+            let limits = pod_resources(&pod(&spec), &NodeFacts::default()).hugepage_limits;
+            assert_eq!(limits.contains_key("2MB"), mib > 0, "{spec}");
+        }
     }
 
     #[test]

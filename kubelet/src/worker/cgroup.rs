@@ -244,6 +244,11 @@ fn oci_resources(resources: &LinuxContainerResources) -> Value {
     if let Some(limit) = resources.pids_limit {
         oci["pids"] = json!({ "limit": limit });
     }
+    if !resources.hugepage_limits.is_empty() {
+        let limits = resources.hugepage_limits.iter();
+        let limits = limits.map(|(size, bytes)| json!({ "pageSize": size, "limit": bytes }));
+        oci["hugepageLimits"] = limits.collect();
+    }
     if !resources.unified.is_empty() {
         oci["unified"] = json!(resources.unified);
     }
