@@ -36,7 +36,8 @@ pub(super) async fn adopt(inner: &Arc<Inner>, pod_uid: Option<&str>) -> Result<(
                 "Sandbox {id} of the pod belongs to another process: end that one first."
             )));
         }
-        // The kernel tells nobody when a lock of another process is free, except who waits for it for ever.
+        // No event says that a lock of another process is free. A thread that waits in flock(2) can't be called off when patience
+        // ends, and inotify(7) tells of the last close before the lock goes with it.
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     let all = async {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::TcpStream;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +17,9 @@ use super::super::run::Host;
 use super::super::terminal;
 use super::call::{RootOf, Streams};
 use super::error::CallError;
+use super::handover::until_settled;
 use super::listener::connect;
 use super::protocol::{Answer, ContainerSummary, PodUsage, Request, Resize, SentWorkload, Taken};
-use super::reach::{HANDOVER, HANDOVERS};
 use crate::plan::Objects;
 use crate::pulls::Coming;
 use crate::worker::PodRecord;
@@ -171,27 +172,33 @@ impl Caller {
     /// # Errors
     /// There is no such pod.
     pub async fn delete(&self, pod: &str, grace: Option<Duration>) -> Result<bool, CallError> {
-        let mut left = HANDOVERS;
         let mut told = false;
-        loop {
-            let (record, _) = match self.revive(pod).await.and_then(|()| Ok(self.places.find(pod)?)) {
+        until_settled(async |_| {
+            let found = self.revive(pod).await.and_then(|()| Ok(self.places.find(pod)?));
+            let (record, _) = match found {
+                Ok(found) => found,
                 // It ended with who was told.
-                Err(CallError::Inspect(InspectError::NoPod(..))) if told => return Ok(true),
-                found => found?,
+                Err(CallError::Inspect(InspectError::NoPod(..))) if told => {
+                    return ControlFlow::Break(Ok(true));
+                }
+                Err(error) => return ControlFlow::Break(Err(error)),
             };
             let uid = record.uid();
-            match self.owner(&record).await? {
-                Some(wire) => match self.put(wire, Request::Delete { uid, grace }, None).await {
-                    Err(CallError::Lost) if left > 0 => told = true,
-                    asked => return asked.map(|_| true),
+            match self.owner(&record).await {
+                Ok(Some(wire)) => match self.put(wire, Request::Delete { uid, grace }, None).await {
+                    Err(CallError::Lost) => {
+                        told = true;
+                        ControlFlow::Continue(Err(CallError::Lost))
+                    }
+                    asked => ControlFlow::Break(asked.map(|_| true)),
                 },
                 // The daemon that was started for it has not come to it yet.
-                None if left > 0 && self.is_the_daemon_s(&record) => {}
-                None => return Ok(false),
+                Ok(None) if self.is_the_daemon_s(&record) => ControlFlow::Continue(Ok(false)),
+                Ok(None) => ControlFlow::Break(Ok(false)),
+                Err(error) => ControlFlow::Break(Err(error)),
             }
-            left -= 1;
-            tokio::time::sleep(HANDOVER).await;
-        }
+        })
+        .await
     }
 
     /// Starts running containers of a pod anew.
@@ -282,34 +289,29 @@ impl Caller {
     /// It does not take them.
     pub async fn run(&self, pods: Vec<Pod>, objects: &Objects) -> Result<Vec<Taken>, CallError> {
         let workload = SentWorkload::new(pods, objects);
-        let mut left = HANDOVERS;
-        loop {
-            self.take_over
-                .start_daemon()
-                .await
-                .map_err(CallError::Unavailable)?;
-            let pid = PodLock::daemon(&self.places.kubelet_root);
-            let wire = match pid {
-                Some(pid) => connect(&self.places.run_root, pid).await,
-                None => Err(io::ErrorKind::NotFound.into()),
-            };
-            let request = Request::Run {
-                workload: Box::new(workload.clone()),
-            };
-            let asked = match wire {
-                Ok(wire) => self.put(wire, request, None).await,
-                Err(error) => Err(error.into()),
-            };
-            match asked.map(|call| call.answer) {
-                Ok(Answer::Taken(taken)) => return Ok(taken),
-                Ok(_) => return Err(CallError::Lost),
+        until_settled(async |_| {
+            match self.hand_over(workload.clone()).await {
+                Ok(Answer::Taken(taken)) => ControlFlow::Break(Ok(taken)),
+                Ok(_) => ControlFlow::Break(Err(CallError::Lost)),
                 // A daemon that had nothing to do was ending.
-                Err(CallError::Lost | CallError::Io(_)) if left > 0 => {
-                    left -= 1;
-                    tokio::time::sleep(HANDOVER).await;
-                }
-                Err(error) => return Err(error),
+                Err(error @ (CallError::Lost | CallError::Io(_))) => ControlFlow::Continue(Err(error)),
+                Err(error) => ControlFlow::Break(Err(error)),
             }
-        }
+        })
+        .await
+    }
+
+    /// Asks the daemon, which is started if there is none, to run pods.
+    async fn hand_over(&self, workload: SentWorkload) -> Result<Answer, CallError> {
+        let started = self.take_over.start_daemon().await;
+        started.map_err(CallError::Unavailable)?;
+        let Some(pid) = PodLock::daemon(&self.places.kubelet_root) else {
+            return Err(io::Error::from(io::ErrorKind::NotFound).into());
+        };
+        let wire = connect(&self.places.run_root, pid).await?;
+        let request = Request::Run {
+            workload: Box::new(workload),
+        };
+        Ok(self.put(wire, request, None).await?.answer)
     }
 }

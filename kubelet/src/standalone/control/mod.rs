@@ -8,6 +8,7 @@
 mod call;
 mod client;
 mod error;
+mod handover;
 mod listener;
 mod owned;
 mod protocol;

@@ -1,8 +1,8 @@
 //! How the process that runs a pod is found and asked; this one looks after a pod that nobody runs.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::super::detached;
 use super::super::lock::{LockError, PodLock};
@@ -10,6 +10,7 @@ use super::super::run::node;
 use super::call::{Call, Here, question};
 use super::client::Caller;
 use super::error::CallError;
+use super::handover::until_settled;
 use super::listener::connect;
 use super::owned::Owned;
 use super::protocol::Request;
@@ -18,11 +19,6 @@ use super::wire::Wire;
 use crate::identity::PodUid;
 use crate::spec;
 use crate::worker::PodRecord;
-
-/// A pod that changes hands is looked at again after this,
-pub(super) const HANDOVER: Duration = Duration::from_millis(100);
-/// so often.
-pub(super) const HANDOVERS: u32 = 50;
 
 impl Caller {
     /// Puts a question to a process.
@@ -79,28 +75,35 @@ impl Caller {
         pod: &str,
         request: impl Fn(PodUid) -> Request,
     ) -> Result<Call, CallError> {
-        let mut left = HANDOVERS;
-        loop {
-            // Also after the first try: it may have been killed meanwhile.
-            self.revive(pod).await?;
-            let (record, _) = self.places.find(pod)?;
-            let request = request(record.uid());
-            let asked = match self.owner(&record).await? {
-                Some(wire) => self.put(wire, request, None).await,
-                // It was started for this pod, and has not come to it yet.
-                None if left > 0 && self.is_the_daemon_s(&record) => Err(CallError::Lost),
-                None => match self.take(&record).await {
-                    Ok((wire, here)) => self.put(wire, request, Some(here)).await,
-                    Err(error) => Err(error),
-                },
-            };
-            match asked {
+        until_settled(async |may_follow| {
+            match self.ask_once(pod, &request, may_follow).await {
                 // The pod changes hands.
-                Err(CallError::Lost | CallError::Lock(LockError::Taken { .. })) if left > 0 => {
-                    left -= 1;
-                    tokio::time::sleep(HANDOVER).await;
+                Err(error @ (CallError::Lost | CallError::Lock(LockError::Taken { .. }))) => {
+                    ControlFlow::Continue(Err(error))
                 }
-                asked => return asked,
+                asked => ControlFlow::Break(asked),
+            }
+        })
+        .await
+    }
+
+    /// `may_wait` for the daemon, which was started for this pod and has not come to it yet.
+    async fn ask_once(
+        &self,
+        pod: &str,
+        request: impl Fn(PodUid) -> Request,
+        may_wait: bool,
+    ) -> Result<Call, CallError> {
+        // Also after the first try: it may have been killed meanwhile.
+        self.revive(pod).await?;
+        let (record, _) = self.places.find(pod)?;
+        let request = request(record.uid());
+        match self.owner(&record).await? {
+            Some(wire) => self.put(wire, request, None).await,
+            None if may_wait && self.is_the_daemon_s(&record) => Err(CallError::Lost),
+            None => {
+                let (wire, here) = self.take(&record).await?;
+                self.put(wire, request, Some(here)).await
             }
         }
     }
