@@ -133,18 +133,37 @@ impl Identity {
     }
 
     fn change_user(&self) -> Result<()> {
-        set_thread_groups(&self.groups)
-            .or_else(|errno| match errno {
-                // A user namespace may deny setgroups(2); without groups to set nothing is lost.
-                Errno::PERM if self.groups.is_empty() => Ok(()),
-                other => Err(other),
-            })
-            .doing(|| format!("set the additional groups {:?}", self.groups))?;
-        set_thread_res_gid(self.gid, self.gid, self.gid)
-            .doing(|| format!("become group {}", self.gid.as_raw()))?;
-        set_thread_res_uid(self.uid, self.uid, self.uid)
-            .doing(|| format!("become user {}", self.uid.as_raw()))
+        let groups = set_thread_groups(&self.groups).or_else(|errno| match errno {
+            // A user namespace may deny setgroups(2); without groups to set nothing is lost.
+            Errno::PERM if self.groups.is_empty() => Ok(()),
+            other => Err(other),
+        });
+        let ids: Vec<u32> = self.groups.iter().map(|group| group.as_raw()).collect();
+        groups.map_err(|errno| refused(errno, "additionalGids", &ids, "supplementalGroups"))?;
+        let group = set_thread_res_gid(self.gid, self.gid, self.gid);
+        group.map_err(|errno| refused(errno, "gid", &[self.gid.as_raw()], "runAsGroup"))?;
+        let user = set_thread_res_uid(self.uid, self.uid, self.uid);
+        user.map_err(|errno| refused(errno, "uid", &[self.uid.as_raw()], "runAsUser"))
     }
+}
+
+/// Why a process can't have an id of `process.user`, which in a pod is also that of `field_of_pod`. One that its user namespace
+/// does not have is invalid to the kernel.
+fn refused(errno: Errno, field: &str, ids: &[u32], field_of_pod: &str) -> Error {
+    let field = format!("process.user.{field}");
+    if errno != Errno::INVAL {
+        return Error::System {
+            doing: format!("take on {field} {ids:?}"),
+            source: errno.into(),
+        };
+    }
+    Error::invalid(
+        field,
+        format!(
+            "{ids:?} is beyond the ids of the container's user namespace: take others ({field_of_pod} of a pod), or a namespace \
+             with more ids (/etc/subuid and /etc/subgid, or a pod without hostUsers: false)"
+        ),
+    )
 }
 
 fn restore_effective() -> Result<()> {

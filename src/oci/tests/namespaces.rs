@@ -109,6 +109,41 @@ fn a_user_namespace_of_its_own() {
     assert!(failed(&bundle.run()).contains("linux.uidMappings"));
 }
 
+/// The user of an image may be one that a rootless user, or a pod with ids of its own, does not have.
+#[test]
+fn an_id_that_the_namespace_lacks_is_named_with_the_way_out() {
+    let mut bundle = Bundle::new("beyond", &["/bin/true"]);
+    with_user(&mut bundle);
+    for (user, field, of_pod) in [
+        (
+            json!({ "uid": 70_000, "gid": 0 }),
+            "process.user.uid: [70000]",
+            "runAsUser",
+        ),
+        (
+            json!({ "uid": 0, "gid": 70_001 }),
+            "process.user.gid: [70001]",
+            "runAsGroup",
+        ),
+        (
+            json!({ "uid": 0, "gid": 0, "additionalGids": [5, 65_536] }),
+            "process.user.additionalGids: [5, 65536]",
+            "supplementalGroups",
+        ),
+    ] {
+        bundle.config["process"]["user"] = user;
+        let said = failed(&bundle.run());
+        for part in [
+            field,
+            of_pod,
+            "beyond the ids of the container's user namespace",
+            "/etc/subuid",
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+}
+
 #[test]
 fn exec_and_join_into_a_user_namespace() {
     let mut first = Bundle::new("userns", &["/bin/sleep", "1000"]);
