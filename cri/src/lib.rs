@@ -20,7 +20,7 @@ pub mod v1;
 pub use berth_images::delete_tree;
 pub use engine::{Engine, EngineError, EventStream};
 pub use local::{
-    BUILT_IN_HANDLER, EngineConfig, HandlerConfig, LocalEngine, disk_usage, host_ports,
+    BUILT_IN_HANDLER, EngineConfig, HandlerConfig, LocalEngine, disk_usage, host_ports, is_capability,
     label_new_image_directory,
 };
 pub use remote::RemoteEngine;

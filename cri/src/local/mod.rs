@@ -58,6 +58,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use disk::disk_usage;
 pub use handlers::{BUILT_IN as BUILT_IN_HANDLER, HandlerConfig};
+pub use privileges::is_capability;
 pub use selinux::label_new_image_directory;
 
 use crate::engine::EngineError;

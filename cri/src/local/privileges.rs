@@ -144,6 +144,12 @@ fn canonical(name: &str) -> Result<String, EngineError> {
     )))
 }
 
+/// Whether there is a capability of that name, with or without `CAP_`, or it stands for all of them.
+#[must_use]
+pub fn is_capability(name: &str) -> bool {
+    canonical(name).is_ok()
+}
+
 /// The masked and the read-only paths of a container: those that are asked for, and none if it is privileged.
 pub(crate) fn hidden_paths(security: &ContainerSecurity) -> (&[PathBuf], &[PathBuf]) {
     if security.privileged {

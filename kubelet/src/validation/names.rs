@@ -142,7 +142,7 @@ pub(super) fn local_path(path: &str) -> Option<&'static str> {
     path.split('/')
         .any(|part| part == "..")
         .then_some("must not contain '..'")
-        .or(path_length(path))
+        .or_else(|| path_length(path))
 }
 
 /// A path that the kernel takes (`PATH_MAX`), of names that a file can have (`NAME_MAX`).

@@ -25,7 +25,7 @@ pub fn validate_pod(pod: &Pod) -> Vec<FieldError> {
     match &pod.spec {
         Some(spec) => {
             pod_spec(spec, &mut errors);
-            kernel::kernel(spec, &mut errors);
+            kernel::kernel(pod, spec, &mut errors);
             volume::claims_of_ephemeral(pod, &mut errors);
             security_annotations::annotations(pod, &mut errors);
         }

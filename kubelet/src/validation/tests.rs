@@ -473,6 +473,32 @@ fn what_no_kernel_takes_is_refused_by_its_field() {
             ],
         ),
         (
+            r#""volumeMounts":[{"name":"v","mountPath":"//."}],"terminationMessagePath":"/""#.to_owned(),
+            volume,
+            vec![
+                r#"containers[0].terminationMessagePath: Invalid value: "/": must not be the root directory, which is the image's"#
+                    .to_owned(),
+                r#"containers[0].volumeMounts[0].mountPath: Invalid value: "//.": must not be the root directory, which is the image's"#
+                    .to_owned(),
+            ],
+        ),
+        (
+            r#""ports":[]"#.to_owned(),
+            r#","volumes":[{"name":"v","hostPath":{"path":"x"}}]"#,
+            vec![r#"volumes[0].hostPath.path: Invalid value: "x": must be an absolute path"#.to_owned()],
+        ),
+        (
+            r#""securityContext":{"capabilities":{"add":["CAP_NET_ADMIN","net_raw","NET_ADMINN"],"drop":["ALL","X"]}}"#
+                .to_owned(),
+            "",
+            vec![
+                r#"containers[0].securityContext.capabilities.add[2]: Invalid value: "NET_ADMINN": must be one of capabilities(7), or ALL"#
+                    .to_owned(),
+                r#"containers[0].securityContext.capabilities.drop[1]: Invalid value: "X": must be one of capabilities(7), or ALL"#
+                    .to_owned(),
+            ],
+        ),
+        (
             r#""command":["","a"]"#.to_owned(),
             "",
             vec![
@@ -503,5 +529,24 @@ fn what_no_kernel_takes_is_refused_by_its_field() {
         let mut broken = broken(&format!(",{container}"), rest);
         broken.sort();
         assert_eq!(broken, expected, "{:.100}", container);
+    }
+}
+
+#[test]
+fn a_host_name_with_its_domain_is_as_short_as_any() {
+    for (length, rest, fits) in [
+        (63, "", true),
+        (63, r#","setHostnameAsFQDN":true"#, false),
+        (63, r#","setHostnameAsFQDN":true,"hostNetwork":true"#, true),
+        // `.sub.default.svc` follows.
+        (48, r#","setHostnameAsFQDN":true"#, true),
+        (49, r#","setHostnameAsFQDN":true"#, false),
+    ] {
+        let name = "h".repeat(length);
+        let broken = broken("", &format!(r#","hostname":"{name}","subdomain":"sub"{rest}"#));
+        let expected = format!(
+            "spec.setHostnameAsFQDN: Forbidden: the host name would be {name}.sub.default.svc, and may have 64 characters"
+        );
+        assert_eq!(broken, Vec::from_iter((!fits).then_some(expected)));
     }
 }
