@@ -23,6 +23,7 @@ mod rootless;
 mod run;
 mod runtime;
 mod service_manager;
+mod verbs;
 mod volume;
 
 use std::path::PathBuf;
@@ -142,7 +143,14 @@ fn main() -> ExitCode {
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) if error.kind() == ErrorKind::MissingSubcommand => return help_of_what_was_typed(),
-        Err(error) => error.exit(),
+        Err(error) => {
+            let words: Vec<String> = std::env::args().skip(1).collect();
+            let Some(instead) = verbs::instead(&error, &words, &command()) else {
+                error.exit();
+            };
+            eprintln!("berth: {instead}");
+            return ExitCode::from(2);
+        }
     };
     match run(cli) {
         Ok(code) => match print::failure() {

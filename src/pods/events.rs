@@ -45,12 +45,6 @@ pub(crate) fn events(args: &EventsArgs, root: &Root) -> Result<ExitCode, String>
         .as_deref()
         .map(|pod| in_namespace(pod, args.namespace.as_deref()));
     let is_table = matches!(args.output, View::Table | View::Wide);
-    if is_table {
-        println!(
-            "{:<10} {:<8} {:<24} {:<32} MESSAGE",
-            "LAST SEEN", "TYPE", "REASON", "OBJECT"
-        );
-    }
     // A list is one when all of it is there.
     let mut list = Vec::new();
     let print = |event: EventLine| {
@@ -75,6 +69,16 @@ pub(crate) fn events(args: &EventsArgs, root: &Root) -> Result<ExitCode, String>
         io::stdout().write_all(text.as_bytes()).inspect_err(note).is_ok()
     };
     let places = places(root);
+    if let Some(pod) = &pod {
+        // Nothing is printed of one that is not there.
+        places.pod(pod).map_err(|error| error.to_string())?;
+    }
+    if is_table {
+        println!(
+            "{:<10} {:<8} {:<24} {:<32} MESSAGE",
+            "LAST SEEN", "TYPE", "REASON", "OBJECT"
+        );
+    }
     on_this_thread(async { places.events(pod.as_deref(), args.follow, print).await })?
         .map_err(|error| error.to_string())?;
     if !is_table && args.output != View::Json && !args.follow {

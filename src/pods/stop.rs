@@ -24,7 +24,12 @@ pub(crate) struct StopArgs {
     namespace: Option<String>,
 
     /// Seconds until what has not ended is killed; without it the pod's own
-    #[arg(long, visible_alias = "time", value_name = "SECONDS")]
+    #[arg(
+        long,
+        visible_alias = "time",
+        visible_short_alias = 't',
+        value_name = "SECONDS"
+    )]
     grace_period: Option<u64>,
 
     /// Don't wait until nothing is left

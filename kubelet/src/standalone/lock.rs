@@ -15,7 +15,9 @@ use crate::volumes::make_private_dirs;
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another program has it.
-    #[error("Pod {namespace}/{name} is already run by process {owner}; stop that one first.")]
+    #[error(
+        "Pod {namespace}/{name} is already run by process {owner}: `berth stop {namespace}/{name}` ends it, `berth apply` changes it."
+    )]
     Taken {
         /// The pod's namespace.
         namespace: String,
@@ -199,7 +201,7 @@ mod tests {
         let first = PodLock::take(dir.path(), "default", "x").unwrap();
         let error = PodLock::take(dir.path(), "default", "x").unwrap_err();
         let expected = format!(
-            "Pod default/x is already run by process {}; stop that one first.",
+            "Pod default/x is already run by process {}: `berth stop default/x` ends it, `berth apply` changes it.",
             std::process::id()
         );
         assert_eq!(error.to_string(), expected);
