@@ -160,10 +160,11 @@ pub fn after(moment: UnixNanos, duration: Duration) -> UnixNanos {
 }
 
 /// The end of a pause that began at this moment, if it is still to come. A beginning that is still to come was told by a
-/// clock that has been set back since: how much of the pause is over nobody knows, and waiting for that moment may take
-/// hours.
+/// clock that has been set back since. How much of the pause is over nobody knows then: a step back of no more than the pause makes
+/// it that much longer, so that it is never shorter than it should be; after a longer one, which may be of hours, nobody waits.
 pub fn pause_end(began: UnixNanos, pause: Duration, now: UnixNanos) -> Option<UnixNanos> {
-    Some(after(began, pause)).filter(|end| began <= now && now < *end)
+    let end = after(began, pause);
+    (now < end && began <= after(now, pause)).then_some(end)
 }
 
 #[cfg(test)]
@@ -242,10 +243,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_that_began_in_the_future_is_over() {
+    fn a_pause_that_began_far_in_the_future_is_over() {
         let minute = Duration::from_nanos(60);
         for (now, end) in [
-            (99, None),
+            (39, None),
+            (40, Some(160)),
+            (99, Some(160)),
             (100, Some(160)),
             (159, Some(160)),
             (160, None),
