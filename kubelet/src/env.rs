@@ -339,7 +339,7 @@ mod tests {
 
     fn env(container: &str) -> Result<Vec<(String, String)>, ConfigError> {
         let mut pod = pod(&format!(
-            "{{\"containers\":[{{\"name\":\"c\",\"image\":\"i\",{container}}}]}}"
+            "{{\"nodeName\":\"other\",\"containers\":[{{\"name\":\"c\",\"image\":\"i\",{container}}}]}}"
         ));
         pod.metadata.labels = Some([("app".to_owned(), "x".to_owned())].into());
         let node = NodeFacts {

@@ -165,7 +165,11 @@ impl<'a> Field<'a> {
     }
 
     fn text(&self, recursive: bool) -> String {
-        let mut text = format!("KIND:       {}\nVERSION:    v1\n\n", self.object.kind);
+        let version = match self.object.rules {
+            Some(Kind::PriorityClass) => "scheduling.k8s.io/v1",
+            _ => "v1",
+        };
+        let mut text = format!("KIND:       {}\nVERSION:    {version}\n\n", self.object.kind);
         if let Some(name) = self.names.last() {
             text.push_str(&format!("FIELD: {}\n\n", self.line(name)));
         }
@@ -276,6 +280,14 @@ mod tests {
         assert!(refused.contains("refused: there is one node"), "{refused}");
         let nothing = said("pod.spec.schedulerName");
         assert!(nothing.contains("without effect"), "{nothing}");
+        // What is in such a field, too.
+        let below =
+            said("pod.spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution.topologyKey");
+        assert!(below.contains("without effect: only a scheduler"), "{below}");
+        let required = said("pod.spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution");
+        assert!(required.contains("BERTH:\n    works\n"), "{required}");
+        assert!(said("pod.spec.os.name").contains("refused unless it is linux"));
+        assert!(said("pc.value").contains("VERSION:    scheduling.k8s.io/v1\n"));
         assert!(said("secret.data").contains("<map[string]"));
         let policy = said("pod.spec.restartPolicy");
         assert!(

@@ -314,7 +314,11 @@ pub(super) fn describe(kind: Kind, path: &str) -> String {
         })
         .collect();
     if said.is_empty() {
-        return "works".to_owned();
+        let above = without_effect_above(kind, path);
+        return above.map_or_else(
+            || "works".to_owned(),
+            |why| format!("taken without effect: {why}"),
+        );
     }
     said.join("\n    ")
 }
@@ -329,10 +333,17 @@ pub(super) fn mark(kind: Kind, path: &str) -> &'static str {
         .iter()
         .filter(|rule| expanded(rule.path).iter().any(|known| covers(known, path)));
     match rules.next().map(|rule| rule.when) {
+        None if without_effect_above(kind, path).is_some() => " (without effect)",
         None => "",
         Some(When::Present) => " (refused)",
         Some(_) => " (in part)",
     }
+}
+
+/// Why what a field is in is taken without effect, if it is.
+fn without_effect_above(kind: Kind, path: &str) -> Option<&'static str> {
+    let rule = tables(kind).1.iter().find(|rule| covers(rule.path, path))?;
+    Some(rule.why)
 }
 
 /// A rule holds for its field and for all that is in it. Whether a list's brackets stand at the end makes no difference.
