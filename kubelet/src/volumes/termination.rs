@@ -82,3 +82,53 @@ fn log_end(path: &Path) -> io::Result<String> {
     }
     Ok(text.split_off(cut))
 }
+
+#[cfg(test)]
+mod tests {
+    use berth_cri::{ContainerConfig, ContainerId, ContainerState, ImageId, SandboxId};
+
+    use super::*;
+    use crate::identity::PodUid;
+
+    #[test]
+    fn a_log_speaks_for_a_container_that_failed_in_silence() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = PodDir::new(root.path(), &PodUid("uid".into()));
+        let log = root.path().join("log");
+        let lines: String = (0..100)
+            .map(|n| format!("2026-01-02T03:04:05.000000006Z stdout F line {n}\n"))
+            .collect();
+        std::fs::write(&log, lines).unwrap();
+        let ended = |exit_code| ContainerStatus {
+            id: ContainerId("c".into()),
+            sandbox: SandboxId("s".into()),
+            pod_uid: "uid".into(),
+            config: ContainerConfig {
+                name: "c".into(),
+                ..ContainerConfig::default()
+            },
+            image_id: ImageId("sha256:1".into()),
+            state: ContainerState::Exited,
+            created_at: 0,
+            started_at: 0,
+            finished_at: 0,
+            exit_code,
+            reason: String::new(),
+            message: String::new(),
+            log_path: log.clone(),
+            pid: 0,
+            user: None,
+            stop_signal: 15,
+        };
+        let said = |code, fallback| termination_message(&dir, &ended(code), fallback);
+        assert_eq!((said(0, true), said(1, false)), (String::new(), String::new()));
+        let end: String = (20..100).map(|n| format!("line {n}\n")).collect();
+        assert_eq!(said(1, true), end);
+        let file = dir.termination_log("c", 0);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, "own words").unwrap();
+        for (code, fallback) in [(0, true), (1, true), (1, false)] {
+            assert_eq!(said(code, fallback), "own words");
+        }
+    }
+}

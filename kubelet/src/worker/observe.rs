@@ -110,3 +110,52 @@ pub(super) fn pod_ip(observed: &Observed, host_ips: &[IpAddr]) -> Option<IpAddr>
     }
     newest.ips.first().copied()
 }
+
+#[cfg(test)]
+mod tests {
+    use berth_cri::{PodSandboxConfig, SandboxId};
+
+    use super::*;
+
+    #[test]
+    fn a_pod_is_asked_at_the_address_of_its_newest_sandbox() {
+        let sandbox = |attempt: u32, ready: bool, host_network: bool| {
+            let mut config = PodSandboxConfig {
+                attempt,
+                ..PodSandboxConfig::default()
+            };
+            config.namespaces.host_network = host_network;
+            PodSandboxStatus {
+                id: SandboxId(attempt.to_string()),
+                config,
+                ready,
+                created_at: 0,
+                ips: vec![IpAddr::from([10, 0, 0, u8::try_from(attempt).unwrap()])],
+            }
+        };
+        let hosts = [IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2])];
+        for (sandboxes, expected) in [
+            (vec![], None),
+            (vec![sandbox(1, false, false)], None),
+            (
+                vec![sandbox(1, true, false), sandbox(2, false, false)],
+                Some([10, 0, 0, 1]),
+            ),
+            (
+                vec![sandbox(2, true, false), sandbox(1, true, false)],
+                Some([10, 0, 0, 2]),
+            ),
+            (vec![sandbox(1, true, true)], Some([192, 0, 2, 1])),
+        ] {
+            let observed = Observed {
+                sandboxes,
+                ..Observed::default()
+            };
+            assert_eq!(
+                pod_ip(&observed, &hosts),
+                expected.map(IpAddr::from),
+                "{observed:?}"
+            );
+        }
+    }
+}

@@ -6,8 +6,10 @@ mod life;
 mod pauses;
 mod post_start;
 mod preemption;
+mod probes;
 mod random;
 mod resize;
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,6 +78,13 @@ impl Bench {
     }
 
     fn take_on(&self, pod: Pod) -> Running {
+        let mut pod = self.take_on_with_reader(pod);
+        pod.handle.release_logs();
+        pod
+    }
+
+    /// Somebody reads the pod's logs.
+    fn take_on_with_reader(&self, pod: Pod) -> Running {
         let uid = PodUid(pod.metadata.uid.clone().unwrap());
         let desired = Desired {
             pod: Arc::new(pod),
@@ -87,8 +96,7 @@ impl Bench {
         };
         let (sender, events) = mpsc::unbounded_channel();
         let engine_events = self.router.subscribe(&uid);
-        let mut handle = spawn(Arc::clone(&self.node), desired, engine_events, sender).unwrap();
-        handle.release_logs();
+        let handle = spawn(Arc::clone(&self.node), desired, engine_events, sender).unwrap();
         Running { handle, events }
     }
 
