@@ -124,10 +124,13 @@ async fn run_command(
 mod tests {
     use std::sync::Mutex;
 
+    use berth_cri::{ContainerConfig, PodSandboxConfig};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::worker::Clock;
+    use crate::worker::fake::{Behaviour, FakeEngine};
 
     /// Answers what begins like HTTP, and closes on all else after saying so in HTTP. Returns what it was asked.
     async fn plain_server(connections: usize) -> (u16, tokio::task::JoinHandle<Vec<String>>) {
@@ -194,5 +197,70 @@ mod tests {
         // Nobody listens there any more.
         let outcome = request(get("HTTPS", port), None, &nothing).await;
         assert!(matches!(outcome, HookOutcome::Failed(_)), "{outcome:?}");
+    }
+
+    /// A hook of a container that is not there, in a pod that has no address yet.
+    async fn outcome_of(handler: serde_json::Value, engine: &dyn Engine, id: &str) -> HookOutcome {
+        let hook = Hook {
+            id: ContainerId(id.to_owned()),
+            container: Container::default(),
+            handler: serde_json::from_value(handler).unwrap(),
+            ip: None,
+        };
+        run(&hook, engine, Some(Duration::from_secs(5)), &|text| {
+            panic!("{text}")
+        })
+        .await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_done_has_failed() {
+        let engine = FakeEngine::new(Clock::system());
+        for (handler, why) in [
+            (
+                serde_json::json!({ "exec": { "command": ["a", "b"] } }),
+                "command 'a b' could not be run: ",
+            ),
+            (
+                serde_json::json!({ "httpGet": { "port": 80 } }),
+                "the pod has no address",
+            ),
+            (
+                serde_json::json!({}),
+                "the hook is of a kind that is not supported",
+            ),
+        ] {
+            match outcome_of(handler, &engine, "c-0").await {
+                HookOutcome::Failed(message) => assert!(message.starts_with(why), "{message}"),
+                HookOutcome::Succeeded => panic!("{why}"),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_command_is_killed_when_its_time_is_over() {
+        let engine = FakeEngine::new(Clock::system());
+        let sandbox = engine.run_pod_sandbox(PodSandboxConfig::default()).await.unwrap();
+        let config = ContainerConfig {
+            name: "c".into(),
+            ..ContainerConfig::default()
+        };
+        let id = engine.create_container(&sandbox, config).await.unwrap();
+        engine.start_container(&id).await.unwrap();
+        for (takes, expected) in [
+            (4, HookOutcome::Succeeded),
+            (
+                100,
+                HookOutcome::Failed("command 'x' did not end in time and was killed".into()),
+            ),
+        ] {
+            let behaviour = Behaviour {
+                exec_takes: Duration::from_secs(takes),
+                ..Behaviour::default()
+            };
+            engine.behave("c", behaviour);
+            let handler = serde_json::json!({ "exec": { "command": ["x"] } });
+            assert_eq!(outcome_of(handler, &engine, &id.0).await, expected);
+        }
     }
 }

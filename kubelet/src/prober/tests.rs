@@ -1,5 +1,7 @@
 //! Probes against servers that behave well and badly.
 
+mod runner;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -19,17 +19,17 @@ use crate::plan::PodCgroup;
 
 /// What containers of a name do.
 #[derive(Clone, Debug)]
-pub(super) struct Behaviour {
+pub(crate) struct Behaviour {
     /// They end by themselves after this, with this code.
-    pub(super) exits: Option<(Duration, i32)>,
+    pub(crate) exits: Option<(Duration, i32)>,
     /// They end so long after their stop signal; `None`: they ignore it.
-    pub(super) stops_after: Option<Duration>,
+    pub(crate) stops_after: Option<Duration>,
     /// What commands in them end with.
-    pub(super) exec_code: i32,
+    pub(crate) exec_code: i32,
     /// How long commands in them take.
-    pub(super) exec_takes: Duration,
+    pub(crate) exec_takes: Duration,
     /// Their program is missing: they end at once, and their start fails a second later.
-    pub(super) cannot_run: bool,
+    pub(crate) cannot_run: bool,
 }
 
 impl Default for Behaviour {
@@ -82,7 +82,7 @@ impl FakeEngine {
         self.lock().images.push(image.to_owned());
     }
 
-    pub(super) fn behave(&self, name: &str, behaviour: Behaviour) {
+    pub(crate) fn behave(&self, name: &str, behaviour: Behaviour) {
         self.lock().behaviours.insert(name.to_owned(), behaviour);
     }
 

@@ -141,6 +141,22 @@ fn what_the_node_does_not_have_is_not_given() {
     assert_eq!(node.order_of(&["resize"]).len(), 1);
 }
 
+/// Who wants less than before may have it, however little room there is.
+#[test]
+fn less_is_given_on_a_node_that_is_full() {
+    let mut node = Simulator::new(ONE).disturb(10, Disturbance::Resize(5));
+    node.desired.node = NodeFacts {
+        memory_capacity: 64 << 20,
+        cpu_capacity: 8000,
+        ..node.desired.node.as_ref().clone()
+    }
+    .into();
+    node.observed.others = Some([("memory", 63 << 20), ("cpu", 7900)].into());
+    node.run(30);
+    assert_eq!(condition(&node, "PodResizePending"), None);
+    assert_eq!(node.order_of(&["resize"]).len(), 1);
+}
+
 #[test]
 fn neither_a_class_nor_a_limit_is_lost() {
     for (without, message) in [
