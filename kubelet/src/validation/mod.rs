@@ -1,4 +1,4 @@
-//! Upstream's rules of what makes a Pod, with upstream's words.
+//! Upstream's rules of what makes a Pod, with upstream's words; and what no kernel takes.
 
 mod claim;
 mod container;
