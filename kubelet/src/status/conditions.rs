@@ -48,7 +48,7 @@ pub(super) fn conditions(
     let inits_of_spec = spec::init_containers(&view.desired.pod);
     let containers_ready = containers_ready("ContainersReady", phase, inits_of_spec, inits, containers);
     let own = annotations::conditions(&view.desired.pod);
-    let ready = ready(&view.desired.pod, phase, &containers_ready, &own);
+    let ready = ready(&view.desired.pod, &containers_ready, &own);
     let all = [
         ready_to_start(view, phase),
         initialized(phase, inits_of_spec, inits, containers),
@@ -114,7 +114,7 @@ fn resizing(plan: &Plan) -> impl Iterator<Item = Condition> {
 }
 
 /// The containers are ready, and every readiness gate's condition is `True`.
-fn ready(pod: &Pod, phase: Phase, containers: &Condition, own: &[(String, String)]) -> Condition {
+fn ready(pod: &Pod, containers: &Condition, own: &[(String, String)]) -> Condition {
     let copied = Condition {
         kind: "Ready",
         message: containers.message.clone(),
@@ -137,7 +137,7 @@ fn ready(pod: &Pod, phase: Phase, containers: &Condition, own: &[(String, String
             }
         })
         .collect();
-    if !containers.met || phase > Phase::Running || missing.is_empty() {
+    if !containers.met || missing.is_empty() {
         return copied;
     }
     Condition::unmet("Ready", "ReadinessGatesNotReady", missing.join(", "))

@@ -38,15 +38,14 @@ pub(super) fn status(
     } else {
         last_ended.filter(|r| Some(*r) != newest).take(1).last()
     };
-    let started =
-        newest.is_some_and(|record| !waits && is_running(record) && is_started(view, container, record));
+    let started = newest.is_some_and(|record| is_running(record) && is_started(view, container, record));
     ContainerStatus {
         name: container.name.clone(),
         image: shown_image(view, container),
         image_id: newest.map(|record| image_id(view, record)).unwrap_or_default(),
         container_id: newest.map(|record| format!("{RUNTIME}://{}", record.id)),
         restart_count: restart_count(previous, &container.name, newest),
-        ready: is_ready(view, container, role, newest) && !waits,
+        ready: is_ready(view, container, role, newest),
         started: Some(started),
         state: Some(state),
         last_state: Some(match last {
