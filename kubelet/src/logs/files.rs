@@ -51,30 +51,31 @@ impl LogFile {
     /// The file that came right after this one, if this one was rotated away; the oldest one there is if this one has
     /// been deleted meanwhile.
     pub(crate) fn next(&self, live: &Path) -> io::Result<Option<Self>> {
-        loop {
+        open_settled(|| {
             let sequence = sequence(live)?;
             let at = sequence.iter().position(|(inode, _)| *inode == self.inode);
-            let Some((inode, path)) = sequence.get(at.map_or(0, |at| at + 1)) else {
-                return Ok(None);
-            };
-            // The file may be renamed between listing and opening; then look again.
-            match absent_is_none(Self::open(path))? {
-                Some(next) if next.inode == *inode => return Ok(Some(next)),
-                _ => {}
-            }
-        }
+            Ok(sequence.into_iter().nth(at.map_or(0, |at| at + 1)))
+        })
     }
 }
 
 /// The oldest log file of a container that is still there.
 pub(crate) fn oldest(live: &Path) -> io::Result<Option<LogFile>> {
+    open_settled(|| Ok(sequence(live)?.into_iter().next()))
+}
+
+/// Opens what is found twice. While files are renamed, a listing may miss one, or have the live file that came after one that it has
+/// not; who is missed the first time is there the second. The file may also be renamed between listing and opening.
+fn open_settled(find: impl Fn() -> io::Result<Option<(u64, PathBuf)>>) -> io::Result<Option<LogFile>> {
     loop {
-        let Some((inode, path)) = sequence(live)?.into_iter().next() else {
+        let Some((inode, path)) = find()? else {
             return Ok(None);
         };
-        match absent_is_none(LogFile::open(&path))? {
-            Some(file) if file.inode == inode => return Ok(Some(file)),
-            _ => {}
+        let opened = absent_is_none(LogFile::open(&path))?;
+        if let Some(file) = opened.filter(|file| file.inode == inode)
+            && find()?.is_some_and(|(again, _)| again == inode)
+        {
+            return Ok(Some(file));
         }
     }
 }
