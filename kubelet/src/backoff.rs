@@ -170,6 +170,7 @@ pub fn pause_end(began: UnixNanos, pause: Duration, now: UnixNanos) -> Option<Un
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
 
     #[test]
     fn image_pauses_double_to_five_minutes() {
@@ -262,25 +263,12 @@ mod tests {
     fn ended(in_a_row: u32) -> ContainerStatus {
         let annotation = (RESTARTS_IN_A_ROW.to_owned(), in_a_row.to_string());
         ContainerStatus {
-            id: berth_cri::ContainerId("c".into()),
-            sandbox: berth_cri::SandboxId("s".into()),
-            pod_uid: "uid".into(),
-            config: berth_cri::ContainerConfig {
-                annotations: [annotation].into(),
-                ..berth_cri::ContainerConfig::default()
-            },
-            image_id: berth_cri::ImageId("sha256:1".into()),
             state: berth_cri::ContainerState::Exited,
-            created_at: 0,
-            started_at: 0,
-            finished_at: 0,
             exit_code: 1,
-            reason: String::new(),
-            message: String::new(),
-            log_path: "/l".into(),
-            pid: 0,
-            user: None,
-            stop_signal: 15,
+            ..testing::created(berth_cri::ContainerConfig {
+                annotations: [annotation].into(),
+                ..testing::config("c", 0)
+            })
         }
     }
 }

@@ -124,7 +124,6 @@ async fn run_command(
 mod tests {
     use std::sync::Mutex;
 
-    use berth_cri::{ContainerConfig, PodSandboxConfig};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -239,14 +238,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_command_is_killed_when_its_time_is_over() {
-        let engine = FakeEngine::new(Clock::system());
-        let sandbox = engine.run_pod_sandbox(PodSandboxConfig::default()).await.unwrap();
-        let config = ContainerConfig {
-            name: "c".into(),
-            ..ContainerConfig::default()
-        };
-        let id = engine.create_container(&sandbox, config).await.unwrap();
-        engine.start_container(&id).await.unwrap();
+        let (engine, id) = crate::testing::engine_with_container().await;
         for (takes, expected) in [
             (4, HookOutcome::Succeeded),
             (

@@ -150,14 +150,15 @@ async fn silence_and_nonsense_are_failures() {
     ));
 }
 
+/// A port where nobody listens.
+async fn closed_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap().port()
+}
+
 #[tokio::test]
 async fn a_closed_port_is_a_failure() {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = closed_port().await;
     let outcome = tcp_socket::attempt("127.0.0.1", port, LIMIT).await;
     assert!(
         matches!(&outcome, Outcome::Failure(why) if why.contains("refused")),

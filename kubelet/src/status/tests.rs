@@ -2,9 +2,7 @@ mod rules;
 
 use std::sync::Arc;
 
-use berth_cri::{
-    ContainerConfig, ContainerId, ContainerState, ImageId, PodSandboxConfig, PodSandboxStatus, SandboxId,
-};
+use berth_cri::{ContainerId, ContainerState, ImageId, PodSandboxConfig, PodSandboxStatus, SandboxId};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde_json::{Value, json};
 
@@ -12,7 +10,7 @@ use super::*;
 use crate::defaulting::default_pod;
 use crate::identity::PodUid;
 use crate::plan::{HookKind, NodeFacts, PodFailure, ProbeResults, Reason, Stage, Waiting};
-use crate::testing::pod;
+use crate::testing::{self, pod};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -67,26 +65,12 @@ impl Scene {
             },
         );
         self.observed.containers.push(berth_cri::ContainerStatus {
-            id: ContainerId(format!("{name}{attempt}")),
-            sandbox: SandboxId("s".into()),
-            pod_uid: "uid".into(),
-            config: ContainerConfig {
-                name: name.into(),
-                attempt,
-                ..ContainerConfig::default()
-            },
-            image_id: ImageId("sha256:1".into()),
             state,
             created_at: 2 * SECOND,
             started_at,
             finished_at,
             exit_code,
-            reason: String::new(),
-            message: String::new(),
-            log_path: "/l".into(),
-            pid: 0,
-            user: None,
-            stop_signal: 15,
+            ..testing::created(testing::config(name, attempt))
         });
         self
     }

@@ -1,7 +1,6 @@
 //! A node that is all in memory, with a clock of its own: it does the steps of plans, and containers do as told.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use crate::resources::pod_resources;
 use crate::sizes::{Allocation, Sizes};
 use crate::spec::{self, RestartPolicy, Role};
 use crate::status::pod_status;
-use crate::testing::pod;
+use crate::testing::{self, pod};
 
 /// The round that a container is to be started in.
 fn start_round(start: &StartContainer) -> u32 {
@@ -573,20 +572,8 @@ impl Simulator {
         self.observed.containers.push(ContainerStatus {
             id,
             sandbox: start.sandbox.clone(),
-            pod_uid: "uid".into(),
-            image_id: ImageId("sha256:1".into()),
-            state: ContainerState::Created,
             created_at: self.now,
-            started_at: 0,
-            finished_at: 0,
-            exit_code: 0,
-            reason: String::new(),
-            message: String::new(),
-            log_path: PathBuf::new(),
-            pid: 0,
-            user: None,
-            stop_signal: 15,
-            config: start.config.as_ref().clone(),
+            ..testing::created(start.config.as_ref().clone())
         });
     }
 

@@ -1,6 +1,6 @@
 //! One probe over its life, and attempts that say nothing.
 
-use berth_cri::{ContainerConfig, ContainerId, Engine, PodSandboxConfig};
+use berth_cri::ContainerId;
 use k8s_openapi::api::core::v1::{Container, Probe};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -9,6 +9,7 @@ use super::super::runner::{ProbeReport, RunningProbe, run};
 use super::*;
 use crate::plan::ProbeKind;
 use crate::probe::Outcome as Counted;
+use crate::testing;
 use crate::worker::Clock;
 use crate::worker::fake::{Behaviour, FakeEngine};
 
@@ -35,19 +36,6 @@ fn begin(probe: RunningProbe, engine: &FakeEngine) -> mpsc::UnboundedReceiver<Pr
     reports
 }
 
-/// A container that runs.
-async fn engine() -> FakeEngine {
-    let engine = FakeEngine::new(Clock::system());
-    let sandbox = engine.run_pod_sandbox(PodSandboxConfig::default()).await.unwrap();
-    let config = ContainerConfig {
-        name: "c".into(),
-        ..ContainerConfig::default()
-    };
-    let id = engine.create_container(&sandbox, config).await.unwrap();
-    engine.start_container(&id).await.unwrap();
-    engine
-}
-
 #[test]
 fn only_answers_count() {
     let text = || "x".to_owned();
@@ -64,12 +52,7 @@ fn only_answers_count() {
 /// A server that is there a moment later is not waited for until the next period.
 #[tokio::test]
 async fn a_server_that_has_just_come_up_is_found_soon() {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = closed_port().await;
     let probe = serde_json::json!({
         "tcpSocket": { "host": "127.0.0.1", "port": port }, "periodSeconds": 600
     });
@@ -89,7 +72,7 @@ async fn a_server_that_has_just_come_up_is_found_soon() {
 
 #[tokio::test(start_paused = true)]
 async fn a_command_that_takes_too_long_is_a_failure() {
-    let engine = engine().await;
+    let (engine, _) = testing::engine_with_container().await;
     let slow = Behaviour {
         exec_takes: Duration::from_secs(100),
         ..Behaviour::default()

@@ -6,17 +6,17 @@ mod starts;
 mod steps;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_cri::{
-    ContainerConfig, ContainerId, ContainerState, ContainerStatus, Image, ImageId, PodSandboxConfig,
-    PodSandboxStatus, SandboxId,
+    ContainerId, ContainerState, ContainerStatus, Image, ImageId, PodSandboxConfig, PodSandboxStatus,
+    SandboxId,
 };
 
 use super::simulator::{SECOND, Simulator};
 use crate::backoff::RESTARTS_IN_A_ROW;
 use crate::plan::*;
+use crate::testing;
 
 /// A pod whose sandbox, volumes and images are there, and no container yet.
 struct Look {
@@ -77,24 +77,10 @@ impl Look {
         self.observed.containers.push(ContainerStatus {
             id: id(name, attempt),
             sandbox: SandboxId("s0".into()),
-            pod_uid: "uid".into(),
-            config: ContainerConfig {
-                name: name.into(),
-                attempt,
-                ..ContainerConfig::default()
-            },
-            image_id: ImageId("sha256:1".into()),
             state,
             created_at: self.begun,
             started_at: if ran { self.begun } else { 0 },
-            finished_at: 0,
-            exit_code: 0,
-            reason: String::new(),
-            message: String::new(),
-            log_path: PathBuf::new(),
-            pid: 0,
-            user: None,
-            stop_signal: 15,
+            ..testing::created(testing::config(name, attempt))
         });
         self
     }
