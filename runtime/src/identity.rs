@@ -139,18 +139,17 @@ impl Identity {
             other => Err(other),
         });
         let ids: Vec<u32> = self.groups.iter().map(|group| group.as_raw()).collect();
-        groups.map_err(|errno| refused(errno, "additionalGids", &ids, "supplementalGroups"))?;
+        groups.map_err(|errno| refused(errno, "process.user.additionalGids", &ids, "supplementalGroups"))?;
         let group = set_thread_res_gid(self.gid, self.gid, self.gid);
-        group.map_err(|errno| refused(errno, "gid", &[self.gid.as_raw()], "runAsGroup"))?;
+        group.map_err(|errno| refused(errno, "process.user.gid", &[self.gid.as_raw()], "runAsGroup"))?;
         let user = set_thread_res_uid(self.uid, self.uid, self.uid);
-        user.map_err(|errno| refused(errno, "uid", &[self.uid.as_raw()], "runAsUser"))
+        user.map_err(|errno| refused(errno, "process.user.uid", &[self.uid.as_raw()], "runAsUser"))
     }
 }
 
-/// Why a process can't have an id of `process.user`, which in a pod is also that of `field_of_pod`. One that its user namespace
+/// Why a process can't have an id of the field, which in a pod is also that of `field_of_pod`. One that its user namespace
 /// does not have is invalid to the kernel.
 fn refused(errno: Errno, field: &str, ids: &[u32], field_of_pod: &str) -> Error {
-    let field = format!("process.user.{field}");
     if errno != Errno::INVAL {
         return Error::System {
             doing: format!("take on {field} {ids:?}"),
