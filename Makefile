@@ -19,7 +19,7 @@ PREFIX := /usr/local
 DESTDIR :=
 INSTALLED := $(DESTDIR)$(PREFIX)
 
-.PHONY: hello build oci install test setup check fmt lint deny advisories programs tests fuzz engines vm
+.PHONY: hello build oci install test setup check fmt lint deny advisories programs tests fuzz engines vm vm-tests vm-boots
 
 hello:
 	$(SUDO) hack/setup --hello
@@ -50,9 +50,9 @@ install:
 	sed 's|/usr/local|$(PREFIX)|' hack/berth.service > $(INSTALLED)/lib/systemd/system/berth.service
 	sed 's|/usr/local|$(PREFIX)|' hack/berth-user.service > $(INSTALLED)/lib/systemd/user/berth.service
 
-# The virtual machines have one processor's worth of work: what is fuzzed is built beside it.
+# A virtual machine has one processor's worth of work: what is fuzzed is built beside it, and then another one runs.
 test: setup check programs tests engines
-	$(MAKE) --no-print-directory --jobs 2 fuzz vm
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=line fuzz vm
 
 # Debian packages and the test runner, if they are missing.
 setup:
@@ -98,9 +98,11 @@ engines: programs
 
 # The tests that need cgroup v2, AppArmor, systemd or a kernel that criu knows, in virtual machines: of the runtime and
 # the shim, of whole pods, and of checkpoints.
-vm:
+vm: vm-tests vm-boots
+vm-tests:
 	hack/vm/test
 	hack/vm/pods
+vm-boots:
 	hack/vm/service
 	hack/vm/rootless
 	hack/vm/rootless --systemd
