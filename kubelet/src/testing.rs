@@ -1,7 +1,7 @@
 //! What the unit tests of this crate share.
 
 use berth_cri::{
-    ContainerConfig, ContainerId, ContainerState, ContainerStatus, Engine, ImageId, PodSandboxConfig,
+    ContainerConfig, ContainerId, ContainerState, ContainerStatus, Engine, Image, ImageId, PodSandboxConfig,
     SandboxId,
 };
 use k8s_openapi::api::core::v1::Pod;
@@ -29,6 +29,18 @@ pub(crate) fn created(config: ContainerConfig) -> ContainerStatus {
         pid: 0,
         user: None,
         stop_signal: 15,
+    }
+}
+
+/// The image that all such containers have.
+pub(crate) fn image() -> Image {
+    Image {
+        id: ImageId("sha256:1".into()),
+        repo_tags: vec![],
+        repo_digests: vec![],
+        size: 1,
+        user: String::new(),
+        pinned: false,
     }
 }
 

@@ -82,8 +82,10 @@ pub(crate) enum Verdict {
 /// What the node says to the pod, by upstream's checks in upstream's order. `others` is what the node's other pods have; it is asked for only
 /// where that matters.
 pub(crate) fn verdict(pod: &Pod, node: &NodeFacts, others: impl FnOnce() -> Vec<Share>) -> Verdict {
-    let forbidden =
-        sysctls(pod, node).map(|why| Rejection::new(SYSCTL_FORBIDDEN, format!("forbidden sysctl: {why}")));
+    if let Some(why) = sysctls(pod, node) {
+        let message = format!("forbidden sysctl: {why}");
+        return Verdict::Rejected(Rejection::new(SYSCTL_FORBIDDEN, message));
+    }
     let no_profiles = || {
         let missing = !node.has_app_armor && wants_app_armor(pod);
         missing.then(|| {
@@ -94,9 +96,6 @@ pub(crate) fn verdict(pod: &Pod, node: &NodeFacts, others: impl FnOnce() -> Vec<
     let (requests, ports) = (Requests::of(pod), host_ports::wanted(pod));
     let matter = node.max_pods.is_some() || !requests.is_empty() || !ports.is_empty();
     let others = if matter { others() } else { Vec::new() };
-    if let Some(rejection) = forbidden {
-        return Verdict::Rejected(rejection);
-    }
     let lacks = room::lacking(&requests, node, &others);
     let critical = preemption::is_critical(pod);
     let by_room = lacks.first().filter(|_| !critical).map(room::Lack::rejection);

@@ -55,7 +55,7 @@ impl Workers {
     /// What all other pods have that have not ended.
     pub(super) fn others(&self, records: &Records, own: &PodUid) -> Vec<Share> {
         let mut all = Vec::new();
-        self.each_other(records, own, |share| all.push(share.clone()));
+        self.each_other(records, own, |share| all.push(share));
         all
     }
 
@@ -69,7 +69,7 @@ impl Workers {
     }
 
     /// Of pods that other programs run, their records tell: one that can't be read counts nothing.
-    fn each_other(&self, records: &Records, own: &PodUid, mut see: impl FnMut(&Share)) {
+    fn each_other(&self, records: &Records, own: &PodUid, mut see: impl FnMut(Share)) {
         let here: BTreeSet<PodUid> = {
             let all = self.lock();
             let others = all.iter().filter(|(uid, _)| *uid != own);
@@ -79,7 +79,7 @@ impl Workers {
                     ..place.share.clone()?
                 })
             });
-            shares.for_each(|share| see(&share));
+            shares.for_each(&mut see);
             all.keys().cloned().collect()
         };
         let elsewhere = records.uids().into_iter();
@@ -88,7 +88,7 @@ impl Workers {
             .filter(|uid| !records.load_status(uid).is_some_and(|status| has_ended(&status)))
             .filter_map(|uid| records.load(&uid).ok()?)
             .for_each(|record| {
-                see(&Share {
+                see(Share {
                     may_be_ended: false,
                     ..record.share()
                 })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_cri::{
-    ContainerId, ContainerState, ContainerStatus, Image, ImageId, LinuxContainerResources, PodSandboxConfig,
+    ContainerId, ContainerState, ContainerStatus, LinuxContainerResources, PodSandboxConfig,
     PodSandboxStatus, SandboxId, UnixNanos,
 };
 use k8s_openapi::api::core::v1::{Pod, PodStatus, ResourceRequirements};
@@ -931,14 +931,7 @@ impl Simulator {
             }
             Step::PullImage { image } => {
                 self.note(format!("pull {image}"));
-                let present = Some(Image {
-                    id: ImageId("sha256:1".into()),
-                    repo_tags: vec![],
-                    repo_digests: vec![],
-                    size: 1,
-                    user: String::new(),
-                    pinned: false,
-                });
+                let present = Some(testing::image());
                 self.observed.images.insert(
                     image,
                     ImageState {

@@ -9,8 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use berth_cri::{
-    ContainerId, ContainerState, ContainerStatus, Image, ImageId, PodSandboxConfig, PodSandboxStatus,
-    SandboxId,
+    ContainerId, ContainerState, ContainerStatus, PodSandboxConfig, PodSandboxStatus, SandboxId,
 };
 
 use super::simulator::{SECOND, Simulator};
@@ -38,7 +37,7 @@ impl Look {
         observed.cgroup_exists = true;
         for image in observed.images.values_mut() {
             *image = ImageState {
-                present: Some(image_that_is_there()),
+                present: Some(testing::image()),
                 pulled_at: begun,
             };
         }
@@ -156,17 +155,6 @@ impl Look {
     /// What is done at that time, in words.
     fn steps(&self, second: u64) -> Vec<String> {
         self.at(second).steps.iter().map(word).collect()
-    }
-}
-
-fn image_that_is_there() -> Image {
-    Image {
-        id: ImageId("sha256:1".into()),
-        repo_tags: vec![],
-        repo_digests: vec![],
-        size: 1,
-        user: String::new(),
-        pinned: false,
     }
 }
 

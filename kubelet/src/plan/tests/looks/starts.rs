@@ -96,7 +96,7 @@ fn an_image_volume_is_there_before_the_container_and_pulled_once() {
         {"name":"c","image":"i:1","volumeMounts":[{"name":"v","mountPath":"/v"}]}]}"#;
     let volume = |present: bool, look: Look| {
         let state = ImageState {
-            present: present.then(image_that_is_there),
+            present: present.then(crate::testing::image),
             pulled_at: if present { look.second(0) } else { 0 },
         };
         let mut look = look;
