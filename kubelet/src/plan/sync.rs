@@ -55,6 +55,10 @@ fn fetch_images(view: &View<'_>, plan: &mut Plan) {
 }
 
 fn run_sandbox(view: &View<'_>, plan: &mut Plan) {
+    if view.observed.in_flight.contains(&StepKey::ResizePod) {
+        // Both set the pod's group up, and whichever ended last would hold, the older wish perhaps.
+        return;
+    }
     let sandboxes = &view.observed.sandboxes;
     // One that is being made may show already, not ready yet: that is none to replace.
     let attempt = being_made(view).unwrap_or_else(|| {

@@ -86,6 +86,20 @@ fn a_resize_is_in_progress_until_what_is_started_anew_for_it_runs() {
 }
 
 #[test]
+fn a_sandbox_is_not_made_while_the_group_is_being_given_something_else() {
+    let mut node = Simulator::new(ONE)
+        .disturb(20, Disturbance::Resize(20))
+        .disturb(21, Disturbance::LoseSandbox);
+    node.durations = vec![5];
+    node.run(100);
+    let second = |wanted: &str| {
+        let found = node.log.iter().find(|(_, entry)| entry.starts_with(wanted));
+        found.map(|(second, _)| *second)
+    };
+    assert_eq!((second("group"), second("sandbox 1")), (Some(25), Some(30)));
+}
+
+#[test]
 fn a_container_that_ends_well_when_it_is_resized_is_started_again() {
     let spec = PAIR.replacen('{', r#"{"restartPolicy":"OnFailure","#, 1);
     let mut node = Simulator::new(&spec)
