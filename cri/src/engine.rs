@@ -8,12 +8,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 
 use crate::session::{Session, StreamOptions};
 use crate::types::{
     AuthConfig, CgroupDriver, ContainerConfig, ContainerId, ContainerStatus, EngineEvent, ExecOutput, Image,
     ImageFsInfo, ImageId, LinuxContainerResources, PodSandboxConfig, PodSandboxStatus, PullProgress,
-    RuntimeHandler, RuntimeStatus, RuntimeVersion, SandboxId,
+    RepeatedCommand, RuntimeHandler, RuntimeStatus, RuntimeVersion, SandboxId,
 };
 use crate::v1;
 
@@ -58,6 +59,26 @@ pub enum EngineError {
     /// The kernel, a plugin or a file system refused.
     #[error("{0}")]
     Internal(String),
+}
+
+/// Repeats a command one by one, for a runtime that can't.
+pub(crate) async fn repeat(
+    engine: &(impl Engine + ?Sized),
+    id: &ContainerId,
+    repeated: &RepeatedCommand,
+) -> Result<ExecOutput, EngineError> {
+    let mut due = Instant::now() + repeated.first_in;
+    loop {
+        sleep_until(due).await;
+        let (command, timeout) = (repeated.command.clone(), repeated.timeout);
+        let output = engine
+            .exec_sync(id, command, timeout, repeated.max_output)
+            .await?;
+        if output.exit_code != 0 {
+            return Ok(output);
+        }
+        due = (due + repeated.period).max(Instant::now());
+    }
 }
 
 /// A container runtime, as a kubelet sees it. CRI v1 has the same verbs under the same names.
@@ -118,6 +139,16 @@ pub trait Engine: Send + Sync + 'static {
         timeout: Duration,
         max_output: usize,
     ) -> Result<ExecOutput, EngineError>;
+
+    /// Runs a command as [`exec_sync`](Self::exec_sync) does, again and again, for as long as it ends with 0. What comes back is
+    /// the first that did not, or at any time before that one that did: who wants more asks again.
+    async fn exec_repeatedly(
+        &self,
+        id: &ContainerId,
+        repeated: RepeatedCommand,
+    ) -> Result<ExecOutput, EngineError> {
+        repeat(self, id, &repeated).await
+    }
 
     /// Starts a command in a running container, to be talked to. The caller has its descriptors; dropping them does not
     /// end it, but hangs up a terminal.

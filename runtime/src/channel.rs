@@ -56,6 +56,8 @@ pub(crate) enum Message {
     Pid(i32),
     /// Creator, to a launcher: start this.
     Launch(Launch),
+    /// Repeater: the command ended for the last time.
+    Ended(Ended),
     /// Process: this went wrong, I end.
     Failed(Failure),
     /// The other end is closed.
@@ -71,6 +73,46 @@ pub(crate) struct Launch {
     pub(crate) files: Vec<OwnedFd>,
     /// The group of its own.
     pub(crate) group: GroupBy,
+}
+
+/// How a command ended that is not run again.
+#[derive(Debug, Default)]
+pub struct Ended {
+    /// 0-255; 128 + signal if a signal ended it.
+    pub exit_code: i32,
+    /// It was killed because its time was over.
+    pub timed_out: bool,
+    /// So many bytes at the beginning of the file are standard output.
+    pub stdout: u64,
+    /// And so many bytes after them standard error.
+    pub stderr: u64,
+    /// The file; none is needed where nothing was printed.
+    pub output: Option<OwnedFd>,
+}
+
+impl Ended {
+    const LENGTH: usize = 20;
+
+    fn numbers(&self) -> [u8; Self::LENGTH] {
+        let mut bytes = [0; Self::LENGTH];
+        bytes[..4].copy_from_slice(&self.exit_code.to_ne_bytes());
+        bytes[4..12].copy_from_slice(&self.stdout.to_ne_bytes());
+        bytes[12..].copy_from_slice(&self.stderr.to_ne_bytes());
+        bytes
+    }
+
+    fn new(timed_out: u8, numbers: &[u8], output: Option<OwnedFd>) -> Option<Ended> {
+        let (exit_code, sizes) = numbers.split_first_chunk::<4>()?;
+        let (stdout, stderr) = sizes.split_first_chunk::<8>()?;
+        let ended = Ended {
+            exit_code: i32::from_ne_bytes(*exit_code),
+            timed_out: timed_out != 0,
+            stdout: u64::from_ne_bytes(*stdout),
+            stderr: u64::from_ne_bytes(stderr.try_into().ok()?),
+            output,
+        };
+        Some(ended)
+    }
 }
 
 /// How a process comes into a group of its own.
@@ -170,6 +212,13 @@ impl Channel {
                     &files,
                 );
             }
+            Message::Ended(ended) => {
+                let output = ended.output.as_ref().map(AsFd::as_fd);
+                return self.send_raw(
+                    &[&[b'c', u8::from(ended.timed_out)], &ended.numbers()],
+                    output.as_slice(),
+                );
+            }
             Message::Failed(failure) => (b'e', failure.exit_code, failure.text.as_str(), None),
             Message::End => return Ok(()),
         };
@@ -226,6 +275,11 @@ impl Channel {
         let [tag, code, text @ ..] = &bytes[..length] else {
             return Ok(Message::End);
         };
+        if *tag == b'c' {
+            return Ended::new(*code, text, fds.pop())
+                .map(Message::Ended)
+                .ok_or(Errno::PROTO);
+        }
         let text = || String::from_utf8_lossy(text).into_owned();
         if *tag == b'g' {
             // A process that may have no more descriptors gets fewer than were sent.

@@ -328,9 +328,12 @@ fn take_identity(setup: &mut Setup<'_>, pid: Option<i32>) -> Result<Ready> {
     }
     // Before the filter, which may deny it. What is opened from here on is close-on-exec by itself.
     close_on_exec(setup.preserve_fds)?;
-    become_user(&setup.identity, &setup.process.cwd, &setup.channel, || {
-        setup.install_filter(FilterMoment::Privileged)
-    })?;
+    become_user(
+        &setup.identity,
+        &setup.process.cwd,
+        |warning| warn(&setup.channel, warning),
+        || setup.install_filter(FilterMoment::Privileged),
+    )?;
     let path = match &setup.program {
         Some(program) if setup.find_program_now => Some(program.find()?),
         _ => None,

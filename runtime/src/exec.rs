@@ -251,8 +251,8 @@ pub(crate) struct Addition<'a> {
     pub(crate) stdio: Stdio,
     pub(crate) preserve_fds: u32,
     pub(crate) channel: Channel,
-    /// A launcher has made it, which closed all other descriptors, ignores no signal, is in the container's groups, and has its
-    /// OOM score.
+    /// A launcher or a repeater has made it, which closed all other descriptors, ignores no signal, is in the container's groups,
+    /// and has its OOM score. Nobody reads warnings then, which would fill the channel.
     pub(crate) is_launched: bool,
 }
 
@@ -281,8 +281,8 @@ impl Addition<'_> {
         self.join(&labels)?;
         labels.apply()?;
         self.open_streams()?;
-        self.identity
-            .raise_limits(|warning| process::warn(&self.channel, warning));
+        let warn = Self::warner(&self.channel, self.is_launched);
+        self.identity.raise_limits(warn);
         // Before the filter, which may deny it. What is opened from here on is close-on-exec by itself.
         process::close_on_exec(self.preserve_fds)?;
         self.take_identity()?;
@@ -400,9 +400,20 @@ impl Addition<'_> {
         self.schedule.apply()?;
         self.program.complete_environment(self.identity.uid().as_raw());
         let filter = self.target.seccomp.filter(|_| !self.identity.no_new_privileges());
-        process::become_user(&self.identity, &self.process.cwd, &self.channel, || {
-            filter.map_or(Ok(()), |filter| process::install_filter(filter, &self.channel))
-        })
+        process::become_user(
+            &self.identity,
+            &self.process.cwd,
+            Self::warner(&self.channel, self.is_launched),
+            || filter.map_or(Ok(()), |filter| process::install_filter(filter, &self.channel)),
+        )
+    }
+
+    fn warner(channel: &Channel, is_launched: bool) -> impl FnMut(String) {
+        move |warning| {
+            if !is_launched {
+                process::warn(channel, warning);
+            }
+        }
     }
 
     fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {

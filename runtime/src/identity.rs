@@ -29,6 +29,8 @@ pub(crate) struct Identity {
     unknown_capabilities: Vec<String>,
     limits: Vec<(PosixRlimitType, Resource, Rlimit)>,
     no_new_privileges: bool,
+    /// The bounding set was limited by the process that this one is a copy of.
+    is_bounded: bool,
 }
 
 /// The five capability sets.
@@ -58,7 +60,16 @@ impl Identity {
             unknown_capabilities,
             limits: limits.iter().map(limit).collect::<Result<_>>()?,
             no_new_privileges: process.no_new_privileges,
+            is_bounded: false,
         })
+    }
+
+    /// Limits the bounding set of this process for all copies of it that are in its user namespace: two dozen system calls that
+    /// each make new credentials. What it may do itself stays as it is.
+    pub(crate) fn limit_bounding_early(&mut self) -> Result<()> {
+        self.capabilities.limit_bounding()?;
+        self.is_bounded = true;
+        Ok(())
     }
 
     /// The user id.
@@ -117,7 +128,9 @@ impl Identity {
                 "process.capabilities: {names} is not known and left out."
             ));
         }
-        self.capabilities.limit_bounding()?;
+        if !self.is_bounded {
+            self.capabilities.limit_bounding()?;
+        }
         set_keep_capabilities(true).doing(|| "keep capabilities".to_owned())?;
         self.change_user()?;
         rustix::process::umask(self.umask);

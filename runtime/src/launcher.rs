@@ -59,58 +59,8 @@ impl Launcher {
     /// # Errors
     /// When the process makes no sense, the container is gone, or the kernel refuses. Nothing is left to reap.
     pub fn start(target: &ExecTarget<'_>, process: &Process) -> Result<Launcher> {
-        check_process(process)?;
-        protect_creator()?;
-        let (ours, theirs) = Channel::pair().doing(|| "make a socket pair".to_owned())?;
-        let affinity = Affinity::new(process)?;
-        let addition = Addition {
-            target,
-            is_in_user_namespace: false,
-            process,
-            affinity: &affinity,
-            schedule: Schedule::new(process)?,
-            memory_policy: memory_policy(target)?,
-            identity: Identity::new(process)?,
-            program: Program::new(process)?,
-            entry_files: target.cgroup.v1_entry_files()?,
-            stdio: Stdio::Inherit,
-            preserve_fds: 0,
-            channel: theirs,
-            is_launched: true,
-        };
-        // In each of the container's v1 groups, and so where its kill switch is: a stopped shim can't end its launcher.
-        let args = CloneArgs {
-            flags: 0,
-            cgroup: target.cgroup.begin_in(),
-        };
-        let spawned = sys::spawn(args, move || serve(addition))
-            .doing(|| format!("make the launcher of container {}", target.id))?;
-        let launcher = Launcher {
-            process: spawned,
-            channel: ours,
-        };
-        match launcher.introduce(target, process) {
-            Ok(()) => Ok(launcher),
-            Err(error) => {
-                kill_and_reap(&launcher.process);
-                Err(error)
-            }
-        }
-    }
-
-    /// What it passes on to those that it starts.
-    fn introduce(&self, target: &ExecTarget<'_>, process: &Process) -> Result<()> {
-        let doing = || format!("talk to the launcher of container {}", target.id);
-        assign_resctrl(target, self.process.pid)?;
-        if let Some(score) = process.oom_score_adj {
-            // What is refused is told by whoever adds a process without a launcher.
-            let _ = set_oom_score(self.process.pid, score);
-        }
-        match self.channel.receive().doing(doing)? {
-            Message::Ready => Ok(()),
-            Message::Failed(failure) => Err(failure.into()),
-            _ => Err(gone()),
-        }
+        let (process, channel) = start_server(target, process, serve)?;
+        Ok(Launcher { process, channel })
     }
 
     /// Starts a process with these arguments, and returns its pid once its program runs. It is a child of the caller's.
@@ -187,9 +137,66 @@ fn gone() -> Error {
     Error::Vanished("the launcher of the container's commands is gone".to_owned())
 }
 
+/// Makes a copy of this process that has gone as far into the container as [`enter`] goes, and goes on with `serve`, for processes
+/// that are like `process`. Returns it with the channel to it.
+pub(crate) fn start_server(
+    target: &ExecTarget<'_>,
+    process: &Process,
+    serve: impl FnOnce(Addition<'_>) -> i32,
+) -> Result<(Spawned, Channel)> {
+    check_process(process)?;
+    protect_creator()?;
+    let (ours, theirs) = Channel::pair().doing(|| "make a socket pair".to_owned())?;
+    let affinity = Affinity::new(process)?;
+    let addition = Addition {
+        target,
+        is_in_user_namespace: false,
+        process,
+        affinity: &affinity,
+        schedule: Schedule::new(process)?,
+        memory_policy: memory_policy(target)?,
+        identity: Identity::new(process)?,
+        program: Program::new(process)?,
+        entry_files: target.cgroup.v1_entry_files()?,
+        stdio: Stdio::Inherit,
+        preserve_fds: 0,
+        channel: theirs,
+        is_launched: true,
+    };
+    // In each of the container's v1 groups, and so where its kill switch is: a stopped shim can't end it.
+    let args = CloneArgs {
+        flags: 0,
+        cgroup: target.cgroup.begin_in(),
+    };
+    let spawned = sys::spawn(args, move || serve(addition))
+        .doing(|| format!("make what starts the commands of container {}", target.id))?;
+    match introduce(&spawned, &ours, target, process) {
+        Ok(()) => Ok((spawned, ours)),
+        Err(error) => {
+            kill_and_reap(&spawned);
+            Err(error)
+        }
+    }
+}
+
+/// What it passes on to those that it starts.
+fn introduce(spawned: &Spawned, channel: &Channel, target: &ExecTarget<'_>, process: &Process) -> Result<()> {
+    let doing = || format!("talk to what starts the commands of container {}", target.id);
+    assign_resctrl(target, spawned.pid)?;
+    if let Some(score) = process.oom_score_adj {
+        // What is refused is told by whoever adds a process without a launcher.
+        let _ = set_oom_score(spawned.pid, score);
+    }
+    match channel.receive().doing(doing)? {
+        Message::Ready => Ok(()),
+        Message::Failed(failure) => Err(failure.into()),
+        _ => Err(gone()),
+    }
+}
+
 /// The life of a launcher. Returns its exit code.
 fn serve(mut addition: Addition<'_>) -> i32 {
-    if let Err(error) = enter(&mut addition) {
+    if let Err(error) = enter(&mut addition, &[]) {
         return process::report(&error, &addition.channel);
     }
     let mut said = addition.channel.send(&Message::Ready);
@@ -209,15 +216,20 @@ fn serve(mut addition: Addition<'_>) -> i32 {
     0
 }
 
-fn enter(addition: &mut Addition<'_>) -> Result<()> {
+/// Goes into the container's groups, but none of its namespaces. Besides what it needs itself, it has the descriptors `kept`.
+pub(crate) fn enter(addition: &mut Addition<'_>, kept: &[BorrowedFd<'_>]) -> Result<()> {
     process::die_with_creator()?;
-    let kept = [addition.channel.as_fd(), addition.target.pidfd];
+    let own = [addition.channel.as_fd(), addition.target.pidfd];
     let groups = addition.entry_files.iter().map(AsFd::as_fd);
-    close_others(0, kept.into_iter().chain(groups))?;
+    close_others(0, own.into_iter().chain(kept.iter().copied()).chain(groups))?;
     for file in std::mem::take(&mut addition.entry_files) {
         rustix::io::write(&file, ENTER).doing(|| "enter the container's cgroup".to_owned())?;
     }
     addition.affinity.finish()?;
+    if !addition.target.in_user_namespace {
+        // Whoever enters another user namespace has all of it again.
+        addition.identity.limit_bounding_early()?;
+    }
     // Here once: what this process ignores, its children do. All stay blocked in it.
     sys::default_signals();
     setns(addition.target.pidfd, CloneFlags::CLONE_NEWPID)

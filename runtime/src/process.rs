@@ -105,11 +105,11 @@ pub(crate) fn close_on_exec(preserved: u32) -> Result<()> {
 }
 
 /// Becomes the user, in its working directory. A filter that `install` installs here needs privileges, and holds from
-/// then on for this process too. What is refused and left out is told to `creator`.
+/// then on for this process too. What is refused and left out is told to `warn`.
 pub(crate) fn become_user(
     identity: &Identity,
     cwd: &Path,
-    creator: &Channel,
+    warn: impl FnMut(String),
     install: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     let entered = enter_directory(cwd, true);
@@ -117,7 +117,7 @@ pub(crate) fn become_user(
         die_with_creator()?;
         install()
     };
-    identity.take_on(before_drop, |warning| warn(creator, warning))?;
+    identity.take_on(before_drop, warn)?;
     match entered {
         // Root may be locked out where the user is not, as on a network file system.
         Err(Error::System { .. }) => enter_directory(cwd, false),

@@ -93,7 +93,7 @@ impl Container {
 }
 
 /// The container's own process with other arguments.
-fn command(spec: &oci::Spec, args: &[String]) -> oci::Process {
+pub(crate) fn command(spec: &oci::Spec, args: &[String]) -> oci::Process {
     oci::Process {
         args: args.to_vec(),
         terminal: false,

@@ -23,6 +23,8 @@ pub(crate) enum RequestError {
     },
     #[error("{0}.")]
     Invalid(String),
+    #[error("Commands of container {0} can't be repeated by the shim.")]
+    NotRepeated(String),
     #[error("The configuration of container {id} can't be used: {reason}.")]
     Bundle { id: String, reason: String },
     #[error(transparent)]
@@ -65,6 +67,7 @@ impl RequestError {
             Self::WrongState { .. } => FailureCode::WrongState,
             Self::Runtime(berth_runtime::Error::CannotRun { .. })
             | Self::Handler { cannot_run: true, .. } => FailureCode::CannotRun,
+            Self::NotRepeated(_) => FailureCode::Unsupported,
             Self::Invalid(_)
             | Self::Bundle { .. }
             | Self::Runtime(

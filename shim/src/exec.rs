@@ -10,6 +10,7 @@ use berth_runtime::{ExecTarget, Execed, Stdio as RuntimeStdio, oci};
 use crate::bundle::terminal_of;
 use crate::error::RequestError;
 use crate::protocol::Exec;
+use crate::repeat::Repeated;
 use crate::run::Printed;
 use crate::stdio::container_side;
 
@@ -27,6 +28,8 @@ pub(crate) struct ExecProcess {
     pub(crate) tree: Option<Subgroup>,
     /// What it prints, if it is run to its end, and somebody waits for that.
     pub(crate) printed: Option<Printed>,
+    /// What repeats it, and is the process then.
+    pub(crate) repeated: Option<Repeated>,
 }
 
 impl ExecProcess {
@@ -72,6 +75,7 @@ impl ExecProcess {
             timed_out: false,
             tree,
             printed: None,
+            repeated: None,
         };
         Ok((exec, pid.as_raw(), master))
     }
@@ -93,6 +97,7 @@ impl ExecProcess {
             timed_out: false,
             tree,
             printed: None,
+            repeated: None,
         })
     }
 
@@ -113,6 +118,26 @@ impl ExecProcess {
             timed_out: false,
             tree,
             printed: Some(printed),
+            repeated: None,
+        }
+    }
+
+    /// One that is repeated.
+    pub(crate) fn repeated(
+        (container, client): (u32, u32),
+        tree: Option<Subgroup>,
+        repeated: Repeated,
+    ) -> Self {
+        Self {
+            container,
+            client,
+            pid: Some(repeated.pid()),
+            terminal: None,
+            deadline: None,
+            timed_out: false,
+            tree,
+            printed: None,
+            repeated: Some(repeated),
         }
     }
 
@@ -138,6 +163,10 @@ impl ExecProcess {
 
     /// Kills the process and all that it started, also what left its process group and session.
     pub(crate) fn kill(&self) -> Result<(), RequestError> {
+        if let Some(repeated) = &self.repeated {
+            // First of all, or it would begin another one.
+            repeated.kill();
+        }
         if let Some(tree) = &self.tree {
             return Ok(tree.kill()?);
         }

@@ -28,6 +28,7 @@ mod probe;
 mod process;
 pub mod protocol;
 mod reaper;
+mod repeat;
 mod requests;
 mod run;
 mod sandbox;

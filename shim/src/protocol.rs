@@ -200,6 +200,10 @@ pub enum Request {
     /// Run a command in a running container to its end: [`Response::Ran`]. It is the shim that keeps what the command prints,
     /// and starts the second and every later one of a container faster than an [`Request::Exec`].
     Run(Box<Run>),
+    /// Run a command in a running container again and again, for as long as it ends with 0. Answered once, when that is over, with
+    /// [`Response::Ran`] of the last one; or with an exit code of 0, when that one left something running. [`Request::KillExec`]
+    /// and the client's going end it.
+    Repeat(Box<Repeat>),
     /// Kill an exec's whole process tree.
     KillExec {
         /// The exec's id.
@@ -334,6 +338,17 @@ pub struct Run {
     pub max_output: u64,
 }
 
+/// A command that is run again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repeat {
+    /// The command. The id is that of all of them.
+    pub run: Run,
+    /// So many milliseconds from now it is run first.
+    pub first_in_ms: u64,
+    /// So many milliseconds after the beginning of one the next one begins, or at its end if that is later.
+    pub period_ms: u64,
+}
+
 /// What a shim sends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -367,7 +382,7 @@ pub enum Response {
         /// The new process, as the host numbers it.
         pid: i32,
     },
-    /// The answer to [`Request::Run`]. If there is any output, it comes along as one file.
+    /// The answer to [`Request::Run`] and [`Request::Repeat`]. If there is any output, it comes along as one file.
     Ran {
         /// 0-255; 128 + signal if a signal ended it.
         exit_code: i32,
@@ -406,6 +421,8 @@ pub enum FailureCode {
     CannotRun,
     /// The request makes no sense.
     Invalid,
+    /// The shim can't do that for this container; the caller has to do without.
+    Unsupported,
     /// The kernel or a file system refused.
     Internal,
 }
@@ -420,6 +437,9 @@ pub struct ShimState {
     /// It knows [`Request::Run`], which shims of before do not, and those of another runtime's containers can't do.
     #[serde(default)]
     pub runs_commands: bool,
+    /// It knows [`Request::Repeat`], which shims of before do not, nor those of another runtime's containers.
+    #[serde(default)]
+    pub repeats_commands: bool,
 }
 
 /// What a shim knows of one container.

@@ -30,10 +30,15 @@ impl Shim {
             self.begin_shutdown(Some((client, seq)));
             return None;
         }
-        let (request, fds) = self.hand_over(request, fds, Asked { client, seq })?;
-        if let Request::Run(request) = request {
-            let failed = self.run(&request, Asked { client, seq }).err()?;
-            return Some((Err(failed.into()), Vec::new()));
+        let asked = Asked { client, seq };
+        let (request, fds) = self.hand_over(request, fds, asked)?;
+        let begun = match &request {
+            Request::Run(request) => Some(self.run(request, asked)),
+            Request::Repeat(request) => Some(self.repeat(request, asked)),
+            _ => None,
+        };
+        if let Some(begun) = begun {
+            return Some((Err(begun.err()?.into()), Vec::new()));
         }
         Some(match self.dispatch(request, fds, client) {
             Ok((response, fds)) => (Ok(response), fds),
@@ -65,7 +70,7 @@ impl Shim {
             Request::FollowLog { container } => self.follow_log(&container, fds).map(done),
             Request::Update { container, resources } => self.update(&container, resources).map(done),
             // These are answered later.
-            Request::Run(_) | Request::Shutdown => Ok(done(())),
+            Request::Run(_) | Request::Repeat(_) | Request::Shutdown => Ok(done(())),
         }
     }
 

@@ -1,11 +1,12 @@
 //! Commands that are run to their end for who asked: the shim keeps what they print, and answers once.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{MemfdFlags, OFlags, fcntl_setfl, memfd_create};
+use berth_runtime::file_of;
+use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -129,28 +130,14 @@ impl Printed {
     }
 }
 
-fn file_of(parts: &[&[u8]]) -> io::Result<OwnedFd> {
-    let mut file = File::from(memfd_create("output", MemfdFlags::CLOEXEC)?);
-    parts.iter().try_for_each(|part| file.write_all(part))?;
-    Ok(file.into())
-}
-
 impl Shim {
     /// Starts a command whose end answers the request.
     pub(crate) fn run(&mut self, request: &Run, asked: Asked) -> Result<(), RequestError> {
-        if request.args.is_empty() {
-            let message = format!("The command {} has not even a program", request.id);
-            return Err(RequestError::Invalid(message));
-        }
-        self.check_exec(&request.id)?;
-        let number = self
-            .number_of(&request.container)
-            .ok_or_else(|| RequestError::NoContainer(request.container.clone()))?;
+        let number = self.check_run(request)?;
         let own_number = self.next_number();
         let (printed, streams) = Printed::new(&self.poller, own_number, asked, request.max_output)
             .map_err(RequestError::io("make the pipes of a command"))?;
         let container = self.container(&request.container)?;
-        container.check_running()?;
         let tree = container.group_of_command(&request.id)?;
         let pid = match container.start_command(&request.args, streams, tree.as_ref()) {
             Ok(pid) => pid,
@@ -166,6 +153,20 @@ impl Shim {
         let exec = ExecProcess::run((number, asked.client), pid, timeout, tree, printed);
         self.execs.insert(request.id.clone(), exec);
         Ok(())
+    }
+
+    /// Refuses a command that can't be run. Returns its container's number.
+    pub(crate) fn check_run(&mut self, request: &Run) -> Result<u32, RequestError> {
+        if request.args.is_empty() {
+            let message = format!("The command {} has not even a program", request.id);
+            return Err(RequestError::Invalid(message));
+        }
+        self.check_exec(&request.id)?;
+        let number = self
+            .number_of(&request.container)
+            .ok_or_else(|| RequestError::NoContainer(request.container.clone()))?;
+        self.container(&request.container)?.check_running()?;
+        Ok(number)
     }
 
     /// A command wrote something, or has closed an output.
@@ -196,18 +197,22 @@ impl Shim {
         let Some(printed) = exec.printed.take() else {
             return;
         };
+        self.put_away(id, exec);
+        match printed.answer() {
+            Ok((response, fds)) => self.answer(printed.asked, Ok(response), fds),
+            Err(error) => self.answer(printed.asked, Err(error), Vec::new()),
+        }
+    }
+
+    /// A command has ended; what it left running can still be killed.
+    pub(crate) fn put_away(&mut self, id: &str, mut exec: ExecProcess) {
         let container = self.containers.get_mut(&exec.container);
         exec.tree = match (exec.tree.take(), container) {
             (Some(tree), Some(container)) => container.commands.keep(tree),
             (tree, _) => tree,
         };
         if !exec.is_over() {
-            // What it left running can still be killed.
             self.execs.insert(id.to_owned(), exec);
-        }
-        match printed.answer() {
-            Ok((response, fds)) => self.answer(printed.asked, Ok(response), fds),
-            Err(error) => self.answer(printed.asked, Err(error), Vec::new()),
         }
     }
 }

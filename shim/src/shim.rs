@@ -263,6 +263,7 @@ impl Shim {
         if let Some(container) = self.containers.get_mut(&number) {
             container.reaped(exit_code, &mut self.scratch);
         }
+        self.end_repetitions(number);
         self.tell_end(number, Instant::now());
     }
 
@@ -272,6 +273,10 @@ impl Shim {
             return;
         };
         let timed_out = exec.reaped();
+        if let Some(repeated) = exec.repeated.take() {
+            self.repeated(id, &repeated);
+            return;
+        }
         if let Some(output) = &mut exec.printed {
             output.ended(exit_code, timed_out);
             self.answer_runs(Instant::now());
@@ -296,6 +301,7 @@ impl Shim {
             pause_pid: self.sandbox.pause_pid(),
             containers: self.containers.values().map(Container::state).collect(),
             runs_commands: self.handler.is_none(),
+            repeats_commands: self.handler.is_none(),
         }
     }
 }

@@ -4,123 +4,18 @@
 
 mod support;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 
 use berth_runtime::cgroups::Cgroup;
 use berth_shim::frame;
-use berth_shim::protocol::{Call, FailureCode, Request, Response, Run, SOCKET_NAME};
-use serde_json::{Value, json};
-use support::{Pod, TestClient, is_alive, wait_until};
-
-/// What became of a command.
-#[derive(Debug, PartialEq, Eq)]
-struct Ran {
-    exit_code: i32,
-    timed_out: bool,
-    stdout: String,
-    stderr: String,
-}
-
-impl Ran {
-    fn quietly(exit_code: i32) -> Self {
-        Self {
-            exit_code,
-            timed_out: false,
-            stdout: String::new(),
-            stderr: String::new(),
-        }
-    }
-}
-
-fn request(id: &str, args: &[&str], timeout_ms: u64) -> Request {
-    Request::Run(Box::new(Run {
-        container: "a".into(),
-        id: id.into(),
-        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-        timeout_ms,
-        max_output: 4096,
-    }))
-}
-
-fn run_with(client: &mut TestClient, request: Request) -> Ran {
-    match client.call_with(request, vec![]) {
-        (
-            Response::Ran {
-                exit_code,
-                timed_out,
-                stdout,
-                stderr,
-            },
-            fds,
-        ) => {
-            let mut bytes = vec![0; usize::try_from(stdout + stderr).unwrap()];
-            assert_eq!(fds.len(), usize::from(!bytes.is_empty()));
-            if let Some(fd) = fds.into_iter().next() {
-                let file = File::from(fd);
-                file.read_exact_at(&mut bytes, 0).unwrap();
-                assert_eq!(file.metadata().unwrap().len(), stdout + stderr);
-            }
-            let stderr = bytes.split_off(usize::try_from(stdout).unwrap());
-            Ran {
-                exit_code,
-                timed_out,
-                stdout: String::from_utf8(bytes).unwrap(),
-                stderr: String::from_utf8(stderr).unwrap(),
-            }
-        }
-        other => panic!("{other:?}"),
-    }
-}
-
-fn run(client: &mut TestClient, id: &str, args: &[&str]) -> Ran {
-    run_with(client, request(id, args, 0))
-}
-
-fn shell(client: &mut TestClient, id: &str, script: &str) -> Ran {
-    run(client, id, &["sh", "-c", script])
-}
-
-/// A container whose commands a launcher starts; `None` where another runtime makes the containers.
-fn sleeper(pod: &Pod, change: impl FnOnce(&mut Value)) -> Option<TestClient> {
-    let mut client = pod.client();
-    client.subscribe();
-    if !client.state().runs_commands {
-        return None;
-    }
-    client.create(pod.bundle_with("a", &["sleep", "1000"], change));
-    client.start("a");
-    Some(client)
-}
-
-fn warm_up(client: &mut TestClient) {
-    for id in ["warm-1", "warm-2"] {
-        assert_eq!(run(client, id, &["true"]), Ran::quietly(0));
-    }
-}
-
-fn end(client: &mut TestClient) {
-    client.kill("a");
-    client.exited("a");
-    client.delete("a");
-}
-
-/// The launcher: what the shim has for children beside the pause and the containers.
-fn launchers(pod: &Pod, client: &mut TestClient) -> Vec<i32> {
-    let state = client.state();
-    let shim = pod.record().pid;
-    let children = fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
-    let mut children: Vec<i32> = children
-        .split_whitespace()
-        .map(|pid| pid.parse().unwrap())
-        .collect();
-    children.retain(|pid| {
-        Some(*pid) != state.pause_pid && !state.containers.iter().any(|container| container.pid == *pid)
-    });
-    children
-}
+use berth_shim::protocol::{Call, FailureCode, Request, SOCKET_NAME};
+use serde_json::json;
+use support::commands::{
+    Ran, end, launchers, repeated, request, run, run_with, shell, shell_processes, sleeper, warm_up,
+};
+use support::{Pod, is_alive, wait_until};
 
 #[test]
 fn each_command_has_its_own_output_and_exit_code() {
@@ -178,8 +73,9 @@ fn a_command_can_not_tell_how_it_was_started() {
         for kind in cgroup ipc mnt net pid user uts; do busybox readlink /proc/self/ns/$kind; done
         cat /proc/self/oom_score_adj /proc/self/limits
         busybox ls -l /proc/self/fd | busybox sed 's/.* //; s/pipe:.*/pipe/; s,/proc/[0-9]*/fd,fds,'
-        busybox env; pwd; busybox id; busybox mkdir made; busybox tty; set -- /proc/[0-9]*; echo $#";
+        busybox env; pwd; busybox id; busybox mkdir made; busybox tty; set -- /proc/[0-9]*; echo $#; exit 7";
     let mut wanted = shell(&mut client, "first", script);
+    wanted.exit_code = 7;
     assert!(wanted.stdout.contains("uid=1000 gid=2000"), "{wanted:?}");
     assert!(wanted.stdout.contains("\n321\n"), "{wanted:?}");
     assert!(
@@ -198,6 +94,9 @@ fn a_command_can_not_tell_how_it_was_started() {
         assert_eq!(ran, wanted);
         assert_eq!(launchers(&pod, &mut client).len(), 1);
     }
+    let mut ran = run_with(&mut client, repeated("repeated", &["sh", "-c", script], 0));
+    unnumbered(&mut ran);
+    assert_eq!(ran, wanted);
     end(&mut client);
 }
 
@@ -269,15 +168,6 @@ fn a_timeout_kills_the_whole_tree() {
         );
     }
     end(&mut client);
-}
-
-/// How many processes of the container there are; a launcher is one of the shim's.
-fn shell_processes(cgroup: &Cgroup) -> usize {
-    let command = |pid: i32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let pids = cgroup.pids().unwrap();
-    pids.iter()
-        .filter(|pid| !command(pid.as_raw()).contains("examples/shim"))
-        .count()
 }
 
 #[test]

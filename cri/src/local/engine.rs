@@ -14,12 +14,12 @@ use super::{
     LocalEngine, adopt, attach, checkpoint, container, disk, exec, exec_sync, image, lock, network, plugins,
     port_forward, sandbox, status, usage,
 };
-use crate::engine::{Engine, EngineError, EventStream};
+use crate::engine::{Engine, EngineError, EventStream, repeat};
 use crate::session::{Session, StreamOptions};
 use crate::types::{
     AuthConfig, CgroupDriver, ContainerConfig, ContainerId, ContainerStatus, ExecOutput, Image, ImageFsInfo,
-    ImageId, LinuxContainerResources, PodSandboxConfig, PodSandboxStatus, PullProgress, RuntimeHandler,
-    RuntimeStatus, RuntimeVersion, SandboxId,
+    ImageId, LinuxContainerResources, PodSandboxConfig, PodSandboxStatus, PullProgress, RepeatedCommand,
+    RuntimeHandler, RuntimeStatus, RuntimeVersion, SandboxId,
 };
 use crate::v1;
 #[async_trait]
@@ -147,6 +147,18 @@ impl Engine for LocalEngine {
     ) -> Result<ExecOutput, EngineError> {
         let (sandbox, container) = self.inner.container(id)?;
         exec_sync::run(&sandbox, &container, command, timeout, max_output).await
+    }
+
+    async fn exec_repeatedly(
+        &self,
+        id: &ContainerId,
+        repeated: RepeatedCommand,
+    ) -> Result<ExecOutput, EngineError> {
+        let (sandbox, container) = self.inner.container(id)?;
+        match exec_sync::repeat(&sandbox, &container, &repeated).await? {
+            Some(output) => Ok(output),
+            None => repeat(self, id, &repeated).await,
+        }
     }
 
     async fn exec(

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_shim::protocol::{MAX_RUN_OUTPUT, Request, Response, Run};
+use berth_shim::protocol::{FailureCode, MAX_RUN_OUTPUT, Repeat, Request, Response, Run};
 use tokio::sync::{oneshot, watch};
 
 use super::exec::{self, DRAIN, End, Streams};
@@ -14,7 +14,7 @@ use super::shim_client::{ShimClient, engine_error};
 use super::{Container, Sandbox, lock, new_id};
 use crate::descriptor::Output;
 use crate::engine::EngineError;
-use crate::types::ExecOutput;
+use crate::types::{ExecOutput, RepeatedCommand};
 
 /// How much later than the shim the engine gives up on a process whose time is over.
 const TIMEOUT_SLACK: Duration = Duration::from_secs(2);
@@ -38,6 +38,51 @@ pub(super) async fn run(
     }
 }
 
+/// Has the shim run a command again and again until one does not end with 0, and say nothing meanwhile. `None` where it can't.
+pub(super) async fn repeat(
+    sandbox: &Arc<Sandbox>,
+    container: &Container,
+    repeated: &RepeatedCommand,
+) -> Result<Option<ExecOutput>, EngineError> {
+    let client = sandbox.live_shim()?.client;
+    let max_output = u64::try_from(repeated.max_output).unwrap_or(u64::MAX);
+    if max_output > MAX_RUN_OUTPUT || !client.repeats_commands() {
+        return Ok(None);
+    }
+    exec::check(container, &repeated.command)?;
+    let run = request(container, repeated.command.clone(), repeated.timeout, max_output)?;
+    let abandoned = Abandoned::new(&client, &run);
+    let request = Request::Repeat(Box::new(Repeat {
+        first_in_ms: milliseconds(repeated.first_in),
+        period_ms: milliseconds(repeated.period),
+        run,
+    }));
+    let reply = client.call_with(request, &[]).await;
+    abandoned.forget();
+    match reply {
+        Err(failure) if failure.code == FailureCode::Unsupported => Ok(None),
+        reply => output(reply.map_err(engine_error)?, repeated.timeout).map(Some),
+    }
+}
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn request(
+    container: &Container,
+    args: Vec<String>,
+    timeout: Duration,
+    max_output: u64,
+) -> Result<Run, EngineError> {
+    Ok(Run {
+        container: container.id.0.clone(),
+        id: new_id()?,
+        args,
+        timeout_ms: milliseconds(timeout),
+        max_output,
+    })
+}
+
 async fn run_in_shim(
     client: ShimClient,
     container: &Container,
@@ -45,18 +90,8 @@ async fn run_in_shim(
     timeout: Duration,
     max_output: u64,
 ) -> Result<ExecOutput, EngineError> {
-    let id = new_id()?;
-    let run = Run {
-        container: container.id.0.clone(),
-        id: id.clone(),
-        args,
-        timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
-        max_output,
-    };
-    let mut abandoned = Abandoned {
-        client: Some(client.clone()),
-        exec: id,
-    };
+    let run = request(container, args, timeout, max_output)?;
+    let abandoned = Abandoned::new(&client, &run);
     let call = client.call_with(Request::Run(Box::new(run)), &[]);
     let reply = if timeout.is_zero() {
         Ok(call.await)
@@ -68,8 +103,13 @@ async fn run_in_shim(
         client.call(Request::State).await.map_err(engine_error)?;
         return Err(too_late(timeout));
     };
-    abandoned.client = None;
-    match reply.map_err(engine_error)? {
+    abandoned.forget();
+    output(reply.map_err(engine_error)?, timeout)
+}
+
+/// What the shim says of a command that has ended.
+fn output(reply: (Response, Vec<OwnedFd>), timeout: Duration) -> Result<ExecOutput, EngineError> {
+    match reply {
         (Response::Ran { timed_out: true, .. }, _) => Err(too_late(timeout)),
         (
             Response::Ran {
@@ -112,6 +152,20 @@ fn part(file: Option<&File>, from: u64, length: u64) -> Result<Vec<u8>, EngineEr
 struct Abandoned {
     client: Option<ShimClient>,
     exec: String,
+}
+
+impl Abandoned {
+    fn new(client: &ShimClient, run: &Run) -> Self {
+        Self {
+            client: Some(client.clone()),
+            exec: run.id.clone(),
+        }
+    }
+
+    /// The process has ended by itself.
+    fn forget(mut self) {
+        self.client = None;
+    }
 }
 
 impl Drop for Abandoned {

@@ -58,6 +58,8 @@ struct Shared {
     silent: Arc<AtomicBool>,
     /// It knows [`Request::Run`].
     runs_commands: AtomicBool,
+    /// It knows [`Request::Repeat`].
+    repeats_commands: AtomicBool,
     reader: tokio::task::AbortHandle,
 }
 
@@ -73,6 +75,8 @@ const MAX_FDS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a call waits for a shim that was found silent before.
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
+/// The same for a call that is expected to take for ever: asking costs more than what is asked for.
+const REPEAT_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a shim may say nothing while it makes, starts or deletes a container: hooks run then. It is as long as a
 /// kubelet waits (`runtimeRequestTimeout`).
 const LONG_PATIENCE: Duration = Duration::from_secs(120);
@@ -113,6 +117,7 @@ impl ShimClient {
             blocking: AtomicUsize::new(0),
             silent,
             runs_commands: AtomicBool::new(false),
+            repeats_commands: AtomicBool::new(false),
             reader: task.abort_handle(),
         };
         let client = Self {
@@ -121,10 +126,13 @@ impl ShimClient {
         let mut call = client.begin(Request::Subscribe, &[]).await?;
         match call.reply().await?.0 {
             Response::State(state) => {
-                client
-                    .shared
-                    .runs_commands
-                    .store(state.runs_commands, Ordering::Relaxed);
+                let Shared {
+                    runs_commands,
+                    repeats_commands,
+                    ..
+                } = &*client.shared;
+                runs_commands.store(state.runs_commands, Ordering::Relaxed);
+                repeats_commands.store(state.repeats_commands, Ordering::Relaxed);
                 Ok((client, state, receiver))
             }
             other => Err(unreachable_shim(&format!(
@@ -136,6 +144,11 @@ impl ShimClient {
     /// Whether the shim runs commands to their ends: [`Request::Run`].
     pub(crate) fn runs_commands(&self) -> bool {
         self.shared.runs_commands.load(Ordering::Relaxed)
+    }
+
+    /// Whether the shim repeats commands: [`Request::Repeat`].
+    pub(crate) fn repeats_commands(&self) -> bool {
+        self.shared.repeats_commands.load(Ordering::Relaxed)
     }
 
     /// Asks, and waits for the reply.
@@ -159,11 +172,15 @@ impl ShimClient {
         let begun = Instant::now();
         let was_silent = self.is_silent();
         let patience = if was_silent { SHORT_PATIENCE } else { PATIENCE };
+        let between = match request {
+            Request::Repeat(_) if !was_silent => REPEAT_PATIENCE,
+            _ => patience,
+        };
         let mut call = within(patience, self.begin(request, fds))
             .await
             .ok_or_else(|| self.hung())??;
         loop {
-            if let Some(reply) = within(patience, call.reply()).await {
+            if let Some(reply) = within(between, call.reply()).await {
                 return reply;
             }
             let there = !self.is_silent() && self.is_there().await;
@@ -416,7 +433,9 @@ pub(crate) fn engine_error(failure: Failure) -> EngineError {
         FailureCode::Invalid => EngineError::InvalidArgument(message),
         FailureCode::WrongState => EngineError::FailedPrecondition(message),
         FailureCode::NotFound => EngineError::NotFound(message),
-        FailureCode::AlreadyExists | FailureCode::Internal => EngineError::Internal(message),
+        FailureCode::AlreadyExists | FailureCode::Unsupported | FailureCode::Internal => {
+            EngineError::Internal(message)
+        }
     }
 }
 

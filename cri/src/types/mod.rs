@@ -25,7 +25,7 @@ pub use security::{
 };
 pub use status::{
     ContainerState, ContainerStatus, ContainerUser, EngineEvent, EngineEventKind, ExecOutput,
-    PodSandboxStatus,
+    PodSandboxStatus, RepeatedCommand,
 };
 
 macro_rules! id_type {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +93,21 @@ pub struct ExecOutput {
     pub stderr: Vec<u8>,
     /// 0-255; 128 + signal if a signal ended it.
     pub exit_code: i32,
+}
+
+/// A command that is run again and again, for as long as it ends with 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepeatedCommand {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// After this one's whole process tree is killed; zero is never.
+    pub timeout: Duration,
+    /// So many bytes of each output are kept.
+    pub max_output: usize,
+    /// How long to wait before the first one.
+    pub first_in: Duration,
+    /// How much later than one the next begins; at once, if the one took longer.
+    pub period: Duration,
 }
 
 /// Something that happened in a pod.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use berth_cri::{ContainerId, Engine, EngineError, ExecOutput};
+use berth_cri::{ContainerId, Engine, EngineError, ExecOutput, RepeatedCommand};
 
 use super::outcome::Outcome;
 use crate::defaults::MAX_PROBE_OUTPUT;
@@ -14,10 +14,30 @@ pub(super) async fn attempt(
     command: &[String],
     timeout: Duration,
 ) -> Outcome {
-    match engine
-        .exec_sync(id, command.to_vec(), timeout, MAX_PROBE_OUTPUT)
-        .await
-    {
+    let output = engine.exec_sync(id, command.to_vec(), timeout, MAX_PROBE_OUTPUT);
+    outcome(output.await, command, timeout)
+}
+
+/// Runs the command again and again for as long as it succeeds. A success says only that nothing else has come yet.
+pub(super) async fn until_news(
+    engine: &dyn Engine,
+    id: &ContainerId,
+    command: &[String],
+    timeout: Duration,
+    (first_in, period): (Duration, Duration),
+) -> Outcome {
+    let repeated = RepeatedCommand {
+        command: command.to_vec(),
+        timeout,
+        max_output: MAX_PROBE_OUTPUT,
+        first_in,
+        period,
+    };
+    outcome(engine.exec_repeatedly(id, repeated).await, command, timeout)
+}
+
+fn outcome(output: Result<ExecOutput, EngineError>, command: &[String], timeout: Duration) -> Outcome {
+    match output {
         Ok(output) if output.exit_code == 0 => Outcome::Success,
         Ok(output) => Outcome::Failure(describe(&output)),
         Err(EngineError::DeadlineExceeded(_)) => {

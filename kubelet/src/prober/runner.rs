@@ -63,8 +63,9 @@ pub(crate) async fn run(
     let mut next = Instant::now();
     let mut first = running.verdict.is_none();
     let mut telling = Telling { reports, told: None };
+    let mut outcome = attempt(&running, engine.as_ref()).await;
     loop {
-        let outcome = attempt(&running, engine.as_ref()).await;
+        let succeeded = outcome == Outcome::Success;
         let verdict = enter(&mut threshold, &outcome);
         let ended = ends(running.kind, verdict);
         if !telling.tell(&running, outcome, verdict) || ended {
@@ -81,7 +82,52 @@ pub(crate) async fn run(
                 return;
             }
         }
-        sleep_until(next).await;
+        let news = if succeeded && verdict == Some(true) {
+            until_news(&running, engine.as_ref(), &mut telling, (&mut next, period)).await
+        } else {
+            None
+        };
+        outcome = match news {
+            Some(outcome) => outcome,
+            None => {
+                sleep_until(next).await;
+                attempt(&running, engine.as_ref()).await
+            }
+        };
+    }
+}
+
+/// Where one more success changes nothing, whoever runs the commands need not tell of it. Waits for something else of an exec
+/// probe, from the attempt at `next` on; `None` if an attempt is to be made then, which `next` may have been moved for.
+async fn until_news(
+    running: &RunningProbe,
+    engine: &dyn Engine,
+    telling: &mut Telling,
+    (next, period): (&mut Instant, Duration),
+) -> Option<Outcome> {
+    let target = target::of_probe(&running.probe, &running.container, running.ip).ok()?;
+    let Action::Exec(command) = &target.action else {
+        return None;
+    };
+    let times = (next.saturating_duration_since(Instant::now()), period);
+    let outcome = tokio::select! {
+        outcome = exec::until_news(engine, &running.id, command, target.timeout, times) => outcome,
+        () = telling.reports.closed() => return None,
+    };
+    // The attempts went on in the rhythm that they had.
+    let now = Instant::now();
+    while *next + period <= now {
+        *next += period;
+    }
+    // What is no failure of the container's is left to an attempt to find out, and to the next one if it may take the whole
+    // period to be found again.
+    match outcome {
+        Outcome::Failure(_) => Some(outcome),
+        Outcome::Error(_) => {
+            *next = (*next + period).max(now);
+            None
+        }
+        Outcome::Success | Outcome::Warning(_) => None,
     }
 }
 

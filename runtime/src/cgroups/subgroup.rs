@@ -81,6 +81,14 @@ impl Subgroup {
         is_unified.then(|| self.directory.fd()).transpose()
     }
 
+    /// The directory, by which all that can be done with it is done.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub(crate) fn descriptor(&self) -> Result<BorrowedFd<'_>> {
+        self.directory.fd()
+    }
+
     /// Whether it is as if just made: no process is in it, and none was killed by it. Linux (6.18, for one) goes on killing
     /// whoever begins in a group whose `cgroup.kill` was ever written to.
     pub fn is_unused(&self) -> bool {

@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub, missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod commands;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;

@@ -1,0 +1,330 @@
+//! A process that runs one command in a container again and again, for as long as it ends well: what a probe is, most of the time.
+//!
+//! It is where a [`crate::Launcher`] is, as far from the container. Nobody asks it for each command and nobody hears of one that
+//! ended well, so that such a command costs little more than its program. It ends with the first that did not end well, and says
+//! how that ended.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, OFlags, fcntl_getfl, fcntl_setfl, memfd_create};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
+
+use crate::cgroups::Subgroup;
+use crate::channel::{Channel, Message};
+use crate::error::Doing;
+use crate::exec::{Addition, ExecTarget};
+use crate::launcher::{enter, start_server};
+use crate::oci::Process;
+use crate::process;
+use crate::sys::{self, CloneArgs, Spawned};
+use crate::{Ended, Error, Result, Stdio};
+
+/// How long output may still come after a command has ended: what it left running may hold the pipe for ever.
+const DRAIN: Duration = Duration::from_millis(200);
+/// How long what was killed may take to end, before this process goes without it.
+const KILL_PATIENCE: Duration = Duration::from_secs(1);
+/// How much is read at once.
+const READ: usize = 4 << 10;
+/// How often one output is read before anything else is looked at.
+const READS_IN_TURN: usize = 16;
+
+/// When and how a command is run.
+#[derive(Clone, Copy, Debug)]
+pub struct Repetition {
+    /// How long to wait before the first time.
+    pub first_in: Duration,
+    /// How much later than one the next is run; at once, if the one took longer.
+    pub period: Duration,
+    /// After this its whole process tree is killed; zero is never.
+    pub timeout: Duration,
+    /// So many bytes of each output are kept; the command is not held up by what is more.
+    pub max_output: usize,
+}
+
+/// A process that repeats a command. Dropping it kills it, but not a command that runs.
+#[derive(Debug)]
+pub struct Repeater {
+    process: Spawned,
+    channel: Channel,
+}
+
+impl Repeater {
+    /// Starts it, for a container of which [`crate::Launcher::is_possible`] says so. The caller must be single-threaded. It ends
+    /// with its creator, whose child it is. All commands run in the group `subgroup`, unless one left something running there.
+    ///
+    /// # Errors
+    /// When the process makes no sense, the container is gone, or the kernel refuses. Nothing is left to reap.
+    pub fn start(
+        target: &ExecTarget<'_>,
+        process: &Process,
+        repetition: Repetition,
+        subgroup: Option<&Subgroup>,
+    ) -> Result<Repeater> {
+        let serve = move |addition: Addition<'_>| serve(addition, repetition, subgroup);
+        let (process, channel) = start_server(target, process, serve)?;
+        let flags = fcntl_getfl(&channel).and_then(|flags| fcntl_setfl(&channel, flags | OFlags::NONBLOCK));
+        if let Err(errno) = flags {
+            crate::spawn::kill_and_reap(&process);
+            return Err(errno).doing(|| "make a socket that does not block".to_owned());
+        }
+        Ok(Repeater { process, channel })
+    }
+
+    /// Its process id, as the caller's PID namespace numbers it.
+    pub fn pid(&self) -> i32 {
+        self.process.pid.as_raw()
+    }
+
+    /// Ends it, but not a command that runs.
+    pub fn kill(&self) {
+        // It may have ended already. Waiting for its end is not for here: its group may be frozen.
+        let _ = rustix::process::pidfd_send_signal(&self.process.pidfd, Signal::KILL);
+    }
+
+    /// What it had to say, once it has ended. An exit code of 0 is told where a command left something running, which is not to
+    /// be mistaken for the next one's.
+    ///
+    /// # Errors
+    /// [`Error::CannotRun`] when the program is missing or can't be executed, [`Error::Vanished`] when it was killed, and others
+    /// when the kernel refused.
+    pub fn outcome(&self) -> Result<Ended> {
+        let mut failure = None;
+        loop {
+            match self.channel.receive() {
+                Ok(Message::Failed(failed)) => failure = Some(failed),
+                Ok(Message::Ended(ended)) if failure.is_none() => return Ok(ended),
+                _ => return Err(failure.map_or_else(gone, Error::from)),
+            }
+        }
+    }
+}
+
+impl Drop for Repeater {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn gone() -> Error {
+    Error::Vanished("what repeats a command of the container is gone".to_owned())
+}
+
+/// The life of a repeater. Returns its exit code.
+fn serve(mut addition: Addition<'_>, repetition: Repetition, group: Option<&Subgroup>) -> i32 {
+    let outcome = repeat(&mut addition, repetition, group).and_then(|ended| {
+        let said = addition.channel.send(&Message::Ended(ended));
+        said.doing(|| "say how a command ended".to_owned())
+    });
+    match outcome {
+        Ok(()) => 0,
+        Err(error) => process::report(&error, &addition.channel),
+    }
+}
+
+fn repeat(addition: &mut Addition<'_>, repetition: Repetition, group: Option<&Subgroup>) -> Result<Ended> {
+    let mut due = Instant::now() + repetition.first_in;
+    let kept = group.map(Subgroup::descriptor).transpose()?;
+    enter(addition, kept.as_slice())?;
+    let begin_in = group.map(Subgroup::directory).transpose()?.flatten();
+    let (mut outputs, stdio) = Outputs::new(repetition.max_output)?;
+    addition.stdio = stdio;
+    addition
+        .channel
+        .send(&Message::Ready)
+        .doing(|| "tell the shim that commands can be run".to_owned())?;
+    loop {
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        if group.is_some_and(|group| !group.is_unused()) {
+            return Ok(Ended::default());
+        }
+        addition.entry_files = match (group, begin_in) {
+            (Some(group), None) => vec![group.entry_file()?],
+            _ => Vec::new(),
+        };
+        let args = CloneArgs {
+            flags: 0,
+            cgroup: begin_in,
+        };
+        let command = sys::spawn(args, || addition.main()).doing(|| "make a process".to_owned())?;
+        let (exit_code, timed_out) = outputs.read_until_end(&command, repetition.timeout, group)?;
+        if exit_code != 0 || timed_out {
+            // No writer but what the command left running.
+            addition.stdio = Stdio::Inherit;
+            return outputs.tell(exit_code, timed_out);
+        }
+        outputs.kept = [Vec::new(), Vec::new()];
+        due = (due + repetition.period).max(Instant::now());
+    }
+}
+
+/// What a command prints.
+struct Outputs {
+    limit: usize,
+    /// Standard output and standard error; `None` once nobody can write any more.
+    pipes: [Option<OwnedFd>; 2],
+    kept: [Vec<u8>; 2],
+}
+
+impl Outputs {
+    /// The same pipes serve all commands, one after the other.
+    fn new(limit: usize) -> Result<(Outputs, Stdio)> {
+        let doing = || "make the pipes of a command".to_owned();
+        let pipe = || -> io::Result<_> {
+            let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+            fcntl_setfl(&ours, OFlags::NONBLOCK)?;
+            Ok((ours, theirs))
+        };
+        let (stdout, their_stdout) = pipe().doing(doing)?;
+        let (stderr, their_stderr) = pipe().doing(doing)?;
+        let stdio = Stdio::Fds {
+            stdin: File::open("/dev/null").doing(doing)?.into(),
+            stdout: their_stdout,
+            stderr: their_stderr,
+        };
+        let outputs = Outputs {
+            limit,
+            pipes: [Some(stdout), Some(stderr)],
+            kept: [Vec::new(), Vec::new()],
+        };
+        Ok((outputs, stdio))
+    }
+
+    /// Reads until the command has ended, and kills it when its time is over. Returns its exit code, and whether it was killed.
+    fn read_until_end(
+        &mut self,
+        command: &Spawned,
+        timeout: Duration,
+        group: Option<&Subgroup>,
+    ) -> Result<(i32, bool)> {
+        let mut deadline = Instant::now().checked_add(timeout).filter(|_| !timeout.is_zero());
+        let mut timed_out = false;
+        loop {
+            if self.wait(Some(command.pidfd.as_fd()), deadline)? {
+                return Ok((reap(command)?, timed_out));
+            }
+            if deadline.is_none_or(|deadline| Instant::now() < deadline) {
+                continue;
+            }
+            if timed_out {
+                // It can't die. Its end, if there is one, is its next parent's to hear of.
+                return Ok((128 + Signal::KILL.as_raw(), true));
+            }
+            kill(command, group)?;
+            timed_out = true;
+            deadline = Some(Instant::now() + KILL_PATIENCE);
+        }
+    }
+
+    /// Waits for output, and keeps it, for the end of the process, and for the deadline. Returns whether the process has ended.
+    fn wait(&mut self, pidfd: Option<BorrowedFd<'_>>, deadline: Option<Instant>) -> Result<bool> {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = left.map(|left| Timespec {
+            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        // The process first: what it had printed by its end is seen by the looks at the pipes that follow.
+        let watched = [pidfd]
+            .into_iter()
+            .chain(self.pipes.iter().map(|pipe| pipe.as_ref().map(AsFd::as_fd)));
+        let mut which = Vec::with_capacity(3);
+        let mut fds = Vec::with_capacity(3);
+        for (number, fd) in watched.enumerate() {
+            if let Some(fd) = fd {
+                which.push(number);
+                fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            }
+        }
+        match poll(&mut fds, left.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).doing(|| "wait for a command".to_owned()),
+        }
+        let ready: Vec<usize> = which
+            .into_iter()
+            .zip(&fds)
+            .filter(|(_, fd)| !fd.revents().is_empty())
+            .map(|(number, _)| number)
+            .collect();
+        drop(fds);
+        for number in ready.iter().filter(|number| **number > 0) {
+            self.read(number - 1);
+        }
+        Ok(ready.first() == Some(&0))
+    }
+
+    /// Reads what is there; past the limit it is dropped.
+    fn read(&mut self, stream: usize) {
+        let kept = &mut self.kept[stream];
+        let mut buffer = [0; READ];
+        for _ in 0..READS_IN_TURN {
+            let Some(pipe) = &self.pipes[stream] else {
+                return;
+            };
+            match rustix::io::read(pipe, &mut buffer) {
+                Ok(count @ 1..) => {
+                    let room = self.limit.saturating_sub(kept.len()).min(count);
+                    kept.extend_from_slice(&buffer[..room]);
+                }
+                Err(Errno::AGAIN | Errno::INTR) => return,
+                Ok(0) | Err(_) => self.pipes[stream] = None,
+            }
+        }
+    }
+
+    /// Waits for the rest of the output, and puts all of it into a file.
+    fn tell(mut self, exit_code: i32, timed_out: bool) -> Result<Ended> {
+        let deadline = Instant::now() + DRAIN;
+        while self.pipes.iter().any(Option::is_some) && Instant::now() < deadline {
+            self.wait(None, Some(deadline))?;
+        }
+        let [stdout, stderr] = &self.kept;
+        let output = (!stdout.is_empty() || !stderr.is_empty())
+            .then(|| file_of(&[stdout, stderr]))
+            .transpose()
+            .doing(|| "pass on what a command has printed".to_owned())?;
+        Ok(Ended {
+            exit_code,
+            timed_out,
+            stdout: stdout.len() as u64,
+            stderr: stderr.len() as u64,
+            output,
+        })
+    }
+}
+
+/// A file of the memory that holds all parts, one after the other.
+///
+/// # Errors
+/// When there is no memory for it.
+pub fn file_of(parts: &[&[u8]]) -> io::Result<OwnedFd> {
+    let mut file = File::from(memfd_create("output", MemfdFlags::CLOEXEC)?);
+    parts.iter().try_for_each(|part| file.write_all(part))?;
+    Ok(file.into())
+}
+
+/// Kills a command with all that it has started.
+fn kill(command: &Spawned, group: Option<&Subgroup>) -> Result<()> {
+    if let Some(group) = group {
+        return Ok(group.kill()?);
+    }
+    if let Some(pid) = rustix::process::Pid::from_raw(command.pid.as_raw()) {
+        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+    }
+    let _ = rustix::process::pidfd_send_signal(&command.pidfd, Signal::KILL);
+    Ok(())
+}
+
+fn reap(command: &Spawned) -> Result<i32> {
+    let status = waitid(WaitId::PidFd(command.pidfd.as_fd()), WaitIdOptions::EXITED)
+        .doing(|| "learn how a command ended".to_owned())?;
+    let exit_code = |status: rustix::process::WaitIdStatus| {
+        let signal = || Some(128 + status.terminating_signal()?);
+        status.exit_status().or_else(signal)
+    };
+    Ok(status.and_then(exit_code).unwrap_or(255))
+}
