@@ -173,15 +173,19 @@ const SCHEDULER: &str =
 pub(super) const EXPORTED: &str =
     "an API server writes it, and its value says nothing about the pod that is to run";
 
-/// Fields that are taken without effect. What they ask for is so anyway.
-const WITHOUT_EFFECT: &[Rule] = &[
-    present("status", "berth computes it"),
+/// Fields of every kind of object that are taken without effect.
+const METADATA_WITHOUT_EFFECT: &[Rule] = &[
     present("metadata.creationTimestamp", EXPORTED),
     present("metadata.generation", EXPORTED),
     present("metadata.managedFields", EXPORTED),
     present("metadata.ownerReferences", EXPORTED),
     present("metadata.resourceVersion", EXPORTED),
     present("metadata.selfLink", EXPORTED),
+];
+
+/// Fields of a Pod that are taken without effect. What they ask for is so anyway.
+const WITHOUT_EFFECT: &[Rule] = &[
+    present("status", "berth computes it"),
     present("spec.affinity.podAffinity", SCHEDULER),
     present("spec.affinity.podAntiAffinity", SCHEDULER),
     present(
@@ -228,14 +232,25 @@ pub(super) enum Kind {
     PriorityClass,
 }
 
-/// The fields that are refused, and those that are without effect.
-fn tables(kind: Kind) -> (&'static [Rule], &'static [Rule]) {
+/// The fields that are refused.
+fn refused(kind: Kind) -> &'static [Rule] {
     match kind {
-        Kind::Pod => (REFUSED, WITHOUT_EFFECT),
-        Kind::Claim => (CLAIM_REFUSED, CLAIM_WITHOUT_EFFECT),
-        Kind::Volume => (VOLUME_REFUSED, VOLUME_WITHOUT_EFFECT),
-        Kind::PriorityClass => (CLASS_REFUSED, CLASS_WITHOUT_EFFECT),
+        Kind::Pod => REFUSED,
+        Kind::Claim => CLAIM_REFUSED,
+        Kind::Volume => VOLUME_REFUSED,
+        Kind::PriorityClass => CLASS_REFUSED,
     }
+}
+
+/// The fields that are taken without effect.
+fn ineffective(kind: Kind) -> impl Iterator<Item = &'static Rule> {
+    let own = match kind {
+        Kind::Pod => WITHOUT_EFFECT,
+        Kind::Claim => CLAIM_WITHOUT_EFFECT,
+        Kind::Volume => VOLUME_WITHOUT_EFFECT,
+        Kind::PriorityClass => CLASS_WITHOUT_EFFECT,
+    };
+    METADATA_WITHOUT_EFFECT.iter().chain(own)
 }
 
 /// All fields of a Pod that `berth run` does not do.
@@ -246,7 +261,7 @@ pub(super) fn refusals(pod: &Node) -> Vec<Refusal> {
 /// All fields of an object that `berth run` does not do.
 pub(super) fn refusals_of(kind: Kind, pod: &Node) -> Vec<Refusal> {
     let mut found = Vec::new();
-    for rule in tables(kind).0 {
+    for rule in refused(kind) {
         for path in expanded(rule.path) {
             apply(rule, pod, pod.line, &path, String::new(), &mut found);
         }
@@ -290,9 +305,7 @@ pub fn without_effect(path: &str) -> Option<&'static str> {
 /// Why a field of an object is taken without effect, if it is.
 pub(super) fn without_effect_of(kind: Kind, path: &str) -> Option<&'static str> {
     let path = path.trim_end_matches("[]");
-    tables(kind)
-        .1
-        .iter()
+    ineffective(kind)
         .find(|rule| rule.path == path)
         .map(|rule| rule.why)
 }
@@ -302,8 +315,7 @@ pub(super) fn describe(kind: Kind, path: &str) -> String {
     if let Some(why) = without_effect_of(kind, path) {
         return format!("taken without effect: {why}");
     }
-    let rules = tables(kind)
-        .0
+    let rules = refused(kind)
         .iter()
         .filter(|rule| expanded(rule.path).iter().any(|known| covers(known, path)));
     let said: Vec<String> = rules
@@ -328,8 +340,7 @@ pub(super) fn mark(kind: Kind, path: &str) -> &'static str {
     if without_effect_of(kind, path).is_some() {
         return " (without effect)";
     }
-    let mut rules = tables(kind)
-        .0
+    let mut rules = refused(kind)
         .iter()
         .filter(|rule| expanded(rule.path).iter().any(|known| covers(known, path)));
     match rules.next().map(|rule| rule.when) {
@@ -342,7 +353,7 @@ pub(super) fn mark(kind: Kind, path: &str) -> &'static str {
 
 /// Why what a field is in is taken without effect, if it is.
 fn without_effect_above(kind: Kind, path: &str) -> Option<&'static str> {
-    let rule = tables(kind).1.iter().find(|rule| covers(rule.path, path))?;
+    let rule = ineffective(kind).find(|rule| covers(rule.path, path))?;
     Some(rule.why)
 }
 
@@ -362,8 +373,7 @@ pub(super) fn is_refused(path: &str) -> bool {
 /// A field of an object is refused, always or with some values.
 #[cfg(test)]
 pub(super) fn is_refused_of(kind: Kind, path: &str) -> bool {
-    tables(kind)
-        .0
+    refused(kind)
         .iter()
         .any(|rule| expanded(rule.path).iter().any(|known| known == path))
 }

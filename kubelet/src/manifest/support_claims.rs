@@ -29,13 +29,7 @@ pub(super) const CLAIM_REFUSED: &[Rule] = &[
 /// Fields of a PersistentVolumeClaim that are taken without effect.
 pub(super) const CLAIM_WITHOUT_EFFECT: &[Rule] = &[
     present("status", "berth computes it"),
-    present("metadata.creationTimestamp", EXPORTED),
     present("metadata.finalizers", PROTECTED),
-    present("metadata.generation", EXPORTED),
-    present("metadata.managedFields", EXPORTED),
-    present("metadata.ownerReferences", EXPORTED),
-    present("metadata.resourceVersion", EXPORTED),
-    present("metadata.selfLink", EXPORTED),
     present("metadata.uid", EXPORTED),
 ];
 
@@ -77,13 +71,7 @@ pub(super) const VOLUME_REFUSED: &[Rule] = &[
 /// Fields of a PersistentVolume that are taken without effect.
 pub(super) const VOLUME_WITHOUT_EFFECT: &[Rule] = &[
     present("status", "berth computes it"),
-    present("metadata.creationTimestamp", EXPORTED),
     present("metadata.finalizers", PROTECTED),
-    present("metadata.generation", EXPORTED),
-    present("metadata.managedFields", EXPORTED),
-    present("metadata.ownerReferences", EXPORTED),
-    present("metadata.resourceVersion", EXPORTED),
-    present("metadata.selfLink", EXPORTED),
     present("metadata.uid", EXPORTED),
     present("spec.nodeAffinity", ONE_NODE),
 ];

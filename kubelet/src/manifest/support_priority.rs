@@ -14,15 +14,9 @@ pub(super) const CLASS_REFUSED: &[Rule] = &[
 /// Fields of a PriorityClass that are taken without effect.
 pub(super) const CLASS_WITHOUT_EFFECT: &[Rule] = &[
     present("description", "it is for people"),
-    present("metadata.creationTimestamp", EXPORTED),
     present(
         "metadata.finalizers",
         "a class is there as long as the manifests are read",
     ),
-    present("metadata.generation", EXPORTED),
-    present("metadata.managedFields", EXPORTED),
-    present("metadata.ownerReferences", EXPORTED),
-    present("metadata.resourceVersion", EXPORTED),
-    present("metadata.selfLink", EXPORTED),
     present("metadata.uid", EXPORTED),
 ];
