@@ -15,6 +15,8 @@ use crate::plan::{Pending, Plan, Reason, Resize};
 pub(super) struct Announcer {
     containers: BTreeMap<ContainerId, ContainerState>,
     waiting: BTreeMap<String, Reason>,
+    /// Why no sandbox can be asked for.
+    no_sandbox: Option<String>,
     ready: BTreeMap<String, bool>,
     pod_ready: bool,
     phase: String,
@@ -99,8 +101,9 @@ impl Announcer {
             .retain(|id, _| containers.iter().any(|container| container.id == *id));
     }
 
-    /// Containers that have begun to wait for their next try.
+    /// Containers that have begun to wait for their next try, or for a sandbox that the pod can't have as it is.
     pub(super) fn waiting(&mut self, reporter: &Reporter, plan: &Plan) {
+        self.no_sandbox(reporter, plan);
         let waiting: BTreeMap<String, Reason> = plan
             .waiting
             .iter()
@@ -127,6 +130,19 @@ impl Announcer {
             }
         }
         self.waiting = waiting;
+    }
+
+    /// All containers wait for the pod's sandbox, and it is told as the pod's.
+    fn no_sandbox(&mut self, reporter: &Reporter, plan: &Plan) {
+        let mut waiting = plan.waiting.values();
+        let why = waiting
+            .find(|waiting| waiting.reason == Reason::FailedCreatePodSandBox)
+            .map(|waiting| waiting.message.clone());
+        if let Some(why) = why.as_ref().filter(|_| why != self.no_sandbox) {
+            let message = format!("Failed to create pod sandbox: {why}");
+            reporter.pod(EventReason::FailedCreatePodSandBox, message);
+        }
+        self.no_sandbox = why;
     }
 
     /// Readiness and phase.

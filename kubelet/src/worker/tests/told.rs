@@ -37,6 +37,27 @@ async fn a_pause_is_told_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sandbox_that_cannot_be_asked_for_is_told_once() {
+    let bench = Bench::new();
+    let long = "a".repeat(60);
+    let mut pod = bench.spawn(&format!(
+        r#"{{"setHostnameAsFQDN":true,"hostname":"{long}","subdomain":"s",
+            "containers":[{{"name":"c","image":"i"}},{{"name":"d","image":"missing"}}]}}"#
+    ));
+    let said = pod.event(EventReason::FailedCreatePodSandBox, "").await.message;
+    assert!(
+        said.starts_with("Failed to create pod sandbox: Failed to construct FQDN"),
+        "{said}"
+    );
+    // The pulls of the other image are tried again and again, and each time the pod is looked at.
+    sleep(Duration::from_secs(600)).await;
+    assert!(bench.engine.seconds_of("pull missing").len() > 2);
+    assert_eq!(pod.count("FailedCreatePodSandBox "), 0);
+    assert!(bench.engine.seconds_of("sandbox").is_empty());
+    bench.end(pod).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_end_is_told_once_and_is_no_lack_of_readiness() {
     let bench = Bench::new();
     bench.engine.behave("c", exits(3, 0));
