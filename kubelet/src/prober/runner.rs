@@ -83,7 +83,7 @@ pub(crate) async fn run(
             }
         }
         let news = if succeeded && verdict == Some(true) {
-            until_news(&running, engine.as_ref(), &mut telling, (&mut next, period)).await
+            until_news(&running, engine.as_ref(), &telling, (&mut next, period)).await
         } else {
             None
         };
@@ -102,7 +102,7 @@ pub(crate) async fn run(
 async fn until_news(
     running: &RunningProbe,
     engine: &dyn Engine,
-    telling: &mut Telling,
+    telling: &Telling,
     (next, period): (&mut Instant, Duration),
 ) -> Option<Outcome> {
     let target = target::of_probe(&running.probe, &running.container, running.ip).ok()?;
@@ -119,12 +119,11 @@ async fn until_news(
     while *next + period <= now {
         *next += period;
     }
-    // What is no failure of the container's is left to an attempt to find out, and to the next one if it may take the whole
-    // period to be found again.
     match outcome {
         Outcome::Failure(_) => Some(outcome),
+        // The container may just have ended, and with it this probe. If not, the next attempt tells.
         Outcome::Error(_) => {
-            *next = (*next + period).max(now);
+            *next += period;
             None
         }
         Outcome::Success | Outcome::Warning(_) => None,

@@ -1,6 +1,6 @@
 //! One probe over its life, and attempts that say nothing.
 
-use berth_cri::ContainerId;
+use berth_cri::{ContainerId, Engine};
 use k8s_openapi::api::core::v1::{Container, Probe};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -115,4 +115,66 @@ async fn an_attempt_that_could_not_be_made_counts_for_nothing() {
         assert!(matches!(report.outcome, Outcome::Error(_)), "{report:?}");
         assert_eq!(report.verdict, None);
     }
+}
+
+/// While it goes on succeeding nobody hears of it, whoever runs it; what follows then is as if each attempt had been told.
+#[tokio::test(start_paused = true)]
+async fn a_command_that_succeeds_is_told_once_and_its_failures_in_their_rhythm() {
+    let (engine, id) = testing::engine_with_container().await;
+    let behave = |exec_code| {
+        let behaviour = Behaviour {
+            exec_code,
+            ..Behaviour::default()
+        };
+        engine.behave("c", behaviour);
+    };
+    let probe = serde_json::json!({
+        "exec": { "command": ["x"] }, "periodSeconds": 10, "failureThreshold": 2, "successThreshold": 2
+    });
+    let mut reports = begin(running(ProbeKind::Readiness, probe), &engine);
+    let begun = tokio::time::Instant::now();
+    let mut told = async || {
+        let report = reports.recv().await.unwrap();
+        let good = report
+            .outcome
+            .counts_as()
+            .map(|counted| counted == Counted::Success);
+        (begun.elapsed().as_secs(), good, report.verdict)
+    };
+    assert_eq!(told().await, (0, Some(true), Some(false)));
+    assert_eq!(told().await, (10, Some(true), Some(true)));
+    assert!(timeout(Duration::from_secs(35), told()).await.is_err());
+    behave(1);
+    assert_eq!(told().await, (50, Some(false), Some(true)));
+    assert_eq!(told().await, (60, Some(false), Some(false)));
+    behave(0);
+    assert_eq!(told().await, (80, Some(true), Some(true)));
+    // The container goes: that is no failure of its, and the next attempt finds it out.
+    assert!(timeout(Duration::from_secs(15), told()).await.is_err());
+    engine.remove_container(&id).await.unwrap();
+    assert_eq!(told().await, (110, None, Some(true)));
+    let seconds: Vec<u64> = engine
+        .calls()
+        .iter()
+        .filter(|(_, call)| call.starts_with("exec"))
+        .map(|(at, _)| at.as_secs())
+        .collect();
+    assert_eq!(seconds, [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_probed_for_nobody() {
+    let (engine, _) = testing::engine_with_container().await;
+    let probe = serde_json::json!({ "exec": { "command": ["x"] }, "periodSeconds": 10 });
+    let mut reports = begin(running(ProbeKind::Liveness, probe), &engine);
+    reports.recv().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    drop(reports);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let commands = engine
+        .calls()
+        .iter()
+        .filter(|(_, call)| call.starts_with("exec"))
+        .count();
+    assert!((3..=4).contains(&commands), "{commands}");
 }
