@@ -30,6 +30,8 @@ pub(crate) struct Behaviour {
     pub(crate) exec_takes: Duration,
     /// Their program is missing: they end at once, and their start fails a second later.
     pub(crate) cannot_run: bool,
+    /// So many of them can't be made, which takes a second; meanwhile they are shown, as nobody knows what.
+    pub(crate) unmakable: u32,
 }
 
 impl Default for Behaviour {
@@ -40,6 +42,7 @@ impl Default for Behaviour {
             exec_code: 0,
             exec_takes: Duration::ZERO,
             cannot_run: false,
+            unmakable: 0,
         }
     }
 }
@@ -158,6 +161,81 @@ impl FakeEngine {
         running
             .find(|c| c.config.name == name)
             .map(|c| c.config.user_specified_image.clone())
+    }
+
+    /// One container of this name less can't be made.
+    fn is_unmakable(&self, name: &str) -> bool {
+        let mut state = self.lock();
+        let Some(behaviour) = state.behaviours.get_mut(name).filter(|b| b.unmakable > 0) else {
+            return false;
+        };
+        behaviour.unmakable -= 1;
+        true
+    }
+
+    /// Enters a container that is being made; one that is there already is joined.
+    fn record_container(
+        &self,
+        sandbox: &SandboxId,
+        config: ContainerConfig,
+    ) -> Result<ContainerId, EngineError> {
+        let id = ContainerId(format!("{}-{}", config.name, config.attempt));
+        let mut state = self.lock();
+        if !state.sandboxes.iter().any(|s| s.id == *sandbox && s.ready) {
+            return Err(EngineError::FailedPrecondition(
+                "The sandbox is not ready.".into(),
+            ));
+        }
+        if state.containers.iter().any(|c| c.id == id) {
+            return Ok(id);
+        }
+        let twin = |c: &ContainerStatus| c.config.name == config.name && c.state == ContainerState::Running;
+        assert!(
+            !state.containers.iter().any(twin),
+            "{id} was made while another one runs"
+        );
+        let pod_uid = state
+            .sandboxes
+            .iter()
+            .find(|s| s.id == *sandbox)
+            .unwrap()
+            .config
+            .uid
+            .clone();
+        state.containers.push(ContainerStatus {
+            id: id.clone(),
+            sandbox: sandbox.clone(),
+            pod_uid,
+            image_id: ImageId("sha256:1".into()),
+            state: ContainerState::Created,
+            created_at: self.clock.now(),
+            started_at: 0,
+            finished_at: 0,
+            exit_code: 0,
+            reason: String::new(),
+            message: String::new(),
+            log_path: Path::new("/nonexistent").join(&config.log_path),
+            pid: 0,
+            user: None,
+            stop_signal: 15,
+            config,
+        });
+        Ok(id)
+    }
+
+    /// The shim of a container is gone, and nobody knows how it ended.
+    pub(super) fn vanish(&self, id: &ContainerId) {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        let Some(container) = state.containers.iter_mut().find(|c| c.id == *id) else {
+            return;
+        };
+        container.state = ContainerState::Unknown;
+        container.exit_code = 137;
+        container.finished_at = now;
+        container.reason = "ContainerStatusUnknown".to_owned();
+        let (uid, sandbox) = (container.pod_uid.clone(), container.sandbox.clone());
+        state.send(uid, sandbox, EngineEventKind::ContainerExited(id.clone()));
     }
 
     /// Ends a container that runs.
@@ -318,47 +396,17 @@ impl Engine for FakeEngine {
         config: ContainerConfig,
     ) -> Result<ContainerId, EngineError> {
         tokio::task::yield_now().await;
-        let id = ContainerId(format!("{}-{}", config.name, config.attempt));
-        let mut state = self.lock();
-        if !state.sandboxes.iter().any(|s| s.id == *sandbox && s.ready) {
-            return Err(EngineError::FailedPrecondition(
-                "The sandbox is not ready.".into(),
-            ));
+        let name = config.name.clone();
+        let id = self.record_container(sandbox, config)?;
+        if self.is_unmakable(&name) {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            self.vanish(&id);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            self.lock().containers.retain(|c| c.id != id);
+            return Err(EngineError::Internal(format!(
+                "Container {name} could not be made."
+            )));
         }
-        if state.containers.iter().any(|c| c.id == id) {
-            return Ok(id);
-        }
-        let twin = |c: &ContainerStatus| c.config.name == config.name && c.state == ContainerState::Running;
-        assert!(
-            !state.containers.iter().any(twin),
-            "{id} was made while another one runs"
-        );
-        let pod_uid = state
-            .sandboxes
-            .iter()
-            .find(|s| s.id == *sandbox)
-            .unwrap()
-            .config
-            .uid
-            .clone();
-        state.containers.push(ContainerStatus {
-            id: id.clone(),
-            sandbox: sandbox.clone(),
-            pod_uid,
-            image_id: ImageId("sha256:1".into()),
-            state: ContainerState::Created,
-            created_at: self.clock.now(),
-            started_at: 0,
-            finished_at: 0,
-            exit_code: 0,
-            reason: String::new(),
-            message: String::new(),
-            log_path: Path::new("/nonexistent").join(&config.log_path),
-            pid: 0,
-            user: None,
-            stop_signal: 15,
-            config,
-        });
         Ok(id)
     }
 

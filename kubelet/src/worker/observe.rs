@@ -17,9 +17,11 @@ impl Worker {
         let mut containers = self.node.engine.list_containers(Some(uid)).await?;
         let in_flight = self.tasks.keys();
         for container in &mut containers {
-            // Only the answer to its start tells whether it ended or never ran, and why.
+            // Only the answer to its start tells whether it ended or never ran, and why. One that can't be made is shown
+            // until nothing is left of it.
             let start = StepKey::StartContainer(container.config.name.clone(), container.config.attempt);
-            if container.state == ContainerState::Exited && in_flight.contains(&start) {
+            let ended = matches!(container.state, ContainerState::Exited | ContainerState::Unknown);
+            if ended && in_flight.contains(&start) {
                 container.state = ContainerState::Created;
             }
         }

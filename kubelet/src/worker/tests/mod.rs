@@ -2,6 +2,7 @@
 
 mod changes;
 mod daemon;
+mod faults;
 mod life;
 mod pauses;
 mod post_start;
@@ -154,6 +155,24 @@ impl Running {
             Ok(event) => event,
             Err(_) => panic!("never {reason:?} {container}"),
         }
+    }
+
+    /// What was told until now, as `Reason container`.
+    fn told(&mut self) -> Vec<String> {
+        let mut told = Vec::new();
+        while let Ok(event) = self.events.try_recv() {
+            told.push(format!(
+                "{:?} {}",
+                event.reason,
+                event.container.unwrap_or_default()
+            ));
+        }
+        told
+    }
+
+    /// How often this was told until now.
+    fn count(&mut self, what: &str) -> usize {
+        self.told().iter().filter(|told| *told == what).count()
     }
 
     async fn gone(mut self) -> PodState {

@@ -2,26 +2,6 @@
 
 use super::*;
 
-impl Running {
-    /// What was told until now, as `Reason container`.
-    fn told(&mut self) -> Vec<String> {
-        let mut told = Vec::new();
-        while let Ok(event) = self.events.try_recv() {
-            told.push(format!(
-                "{:?} {}",
-                event.reason,
-                event.container.unwrap_or_default()
-            ));
-        }
-        told
-    }
-
-    /// How often this was told until now.
-    fn count(&mut self, what: &str) -> usize {
-        self.told().iter().filter(|told| *told == what).count()
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_pause_is_told_once() {
     let bench = Bench::new();
