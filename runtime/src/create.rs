@@ -208,7 +208,8 @@ pub fn create(args: CreateArgs<'_>) -> Result<Created> {
         terminal: None,
         warnings,
     };
-    accompanied.until_ready(&creator, spec, agent.as_ref(), &state)?;
+    let ready = accompanied.until_ready(&creator, spec, agent.as_ref(), &state);
+    ready.map_err(|error| cgroup.explain(error, linux))?;
     let Some(Spawned { pid, pidfd }) = spawned.keep() else {
         return Err(Error::Vanished("it has no pid".to_owned()));
     };

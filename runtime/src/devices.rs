@@ -224,8 +224,14 @@ fn link(dev: &impl AsFd, name: &str, destination: &str) -> Result<()> {
 
 /// The container's own `/dev/null`, made sure to be the null device.
 pub(crate) fn open_null(root: impl AsFd) -> Result<OwnedFd> {
-    let null =
-        open_inside(root, Path::new("/dev/null")).doing(|| "open the container's /dev/null".to_owned())?;
+    let null = match open_inside(root, Path::new("/dev/null")) {
+        Err(Errno::NOENT) => {
+            let reason = "there is none, and files that the container must not see are covered with it; what is mounted \
+                          on /dev has to bring one";
+            return Err(Error::invalid("The container's /dev/null", reason));
+        }
+        other => other.doing(|| "open the container's /dev/null".to_owned())?,
+    };
     if is_device(&null, FileType::CharacterDevice, makedev(1, 3)).doing(|| "look at /dev/null".to_owned())? {
         return Ok(null);
     }

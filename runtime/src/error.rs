@@ -43,6 +43,15 @@ pub enum Error {
     /// The container's process disappeared while it set itself up.
     #[error("The container's process ended before it was set up: {0}.")]
     Vanished(String),
+    /// The container's process was killed by the kernel while it set itself up, since it needs more memory than it may have.
+    #[error(
+        "The container's process was OOM-killed before it was set up: {}.",
+        too_low(*.limit)
+    )]
+    OutOfMemory {
+        /// The container's own limit, in bytes. Without one, it is that of a group above.
+        limit: Option<i64>,
+    },
     /// A hook failed or took too long.
     #[error("error running {kind} hook #{number}: {path}: {reason}.")]
     Hook {
@@ -64,6 +73,13 @@ pub enum Error {
     /// The seccomp profile could not be compiled.
     #[error(transparent)]
     Seccomp(#[from] crate::seccomp::SeccompError),
+}
+
+fn too_low(limit: Option<i64>) -> String {
+    match limit {
+        Some(limit) => format!("its memory limit of {limit} bytes is too low"),
+        None => "the memory limit of the groups above its own is too low".to_owned(),
+    }
 }
 
 /// The result of an operation on a container.

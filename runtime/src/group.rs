@@ -121,6 +121,20 @@ impl NewCgroup {
         }
     }
 
+    /// Why the container's process vanished, where its limit of memory tells.
+    pub(crate) fn explain(&self, error: Error, linux: &oci::Linux) -> Error {
+        let kills = self.group.as_ref().and_then(|group| group.oom_kill_count().ok());
+        if !matches!(error, Error::Vanished(_)) || kills.is_none_or(|kills| kills == 0) {
+            return error;
+        }
+        let memory = linux
+            .resources
+            .as_ref()
+            .and_then(|resources| resources.memory.as_ref());
+        let limit = memory.and_then(|memory| memory.limit).filter(|&limit| limit >= 0);
+        Error::OutOfMemory { limit }
+    }
+
     /// The group is the container's from here on.
     pub(crate) fn keep(&mut self) -> Result<Cgroup> {
         self.scope = None;

@@ -178,6 +178,69 @@ fn a_program_that_can_t_be_executed_is_126() {
     node.finish();
 }
 
+/// Upstream's runtime fails likewise, as there is no null device to cover files with that the container must not see.
+#[test]
+fn a_volume_in_place_of_all_devices_is_named() {
+    for (volume, words) in [
+        (json!({ "emptyDir": {} }), ["/dev/null", "there is none"]),
+        (
+            json!({ "downwardAPI": { "items": [{ "path": "a", "fieldRef": { "fieldPath": "metadata.name" } }] } }),
+            ["/dev/termination-log", "Read-only"],
+        ),
+    ] {
+        let node = Node::new();
+        let mut volume = volume;
+        volume["name"] = json!("v");
+        let manifest = pod(
+            "devices",
+            json!({
+                "containers": [container("main", &["true"], json!({
+                    "volumeMounts": [{ "name": "v", "mountPath": "/dev/" }],
+                }))],
+                "volumes": [volume],
+            }),
+        );
+        let pod = node.run(&manifest);
+        let named = [
+            "CreateContainerError",
+            "volumeMounts[0].mountPath",
+            "\"v\" on /dev",
+        ];
+        complained(node, pod, &[&words[..], &named].concat());
+    }
+}
+
+#[test]
+fn a_memory_limit_that_nothing_starts_with_is_named() {
+    let limited = |limit: &str| {
+        container(
+            "main",
+            &["true"],
+            json!({ "resources": { "limits": { "memory": limit } } }),
+        )
+    };
+    for (limit, bytes) in [("1", "1 bytes"), ("4Ki", "4096 bytes")] {
+        // That of the only container is the pod's, which its sandbox needs memory of, too.
+        let node = Node::new();
+        let tiny = node.run(&pod("tiny", json!({ "containers": [limited(limit)] })));
+        complained(
+            node,
+            tiny,
+            &["pod's memory limit", bytes, "too low", "resources.limits.memory"],
+        );
+        let node = Node::new();
+        let tiny = node.run(&pod(
+            "tiny",
+            json!({ "containers": [limited(limit), sleeper("other")] }),
+        ));
+        complained(
+            node,
+            tiny,
+            &["main: CreateContainerError", "OOM-killed", bytes, "too low"],
+        );
+    }
+}
+
 #[test]
 fn a_port_that_is_taken_is_named() {
     let node = Node::new();

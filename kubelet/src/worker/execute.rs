@@ -17,7 +17,9 @@ use super::event::EventReason;
 use super::reporter::Reporter;
 use crate::lifecycle::{self, Hook};
 use crate::logs;
-use crate::plan::{Desired, HookKind, HookOutcome, PodCgroup, Reason, StartContainer, Step};
+use crate::plan::{
+    Desired, HookKind, HookOutcome, PodCgroup, Reason, StartContainer, Step, VolumeMountRequest,
+};
 use crate::pull_secrets;
 use crate::spec;
 use crate::volumes::{self, PodDir, VolumeError};
@@ -218,11 +220,12 @@ impl Job {
         (start.config.mounts, start.config.devices) = prepared
             .await?
             .map_err(|error: VolumeError| (Reason::CreateContainerConfigError, error.to_string()))?;
+        let hint = on_dev(&start.volume_mounts).unwrap_or_default();
         let engine = &self.node.engine;
         let id = engine
             .create_container(&start.sandbox, *start.config)
             .await
-            .map_err(|error| (Reason::CreateContainerError, error.to_string()))?;
+            .map_err(|error| (Reason::CreateContainerError, format!("{error}{hint}")))?;
         self.reporter
             .container(EventReason::Created, &name, format!("Created container {name}"));
         engine
@@ -313,6 +316,19 @@ impl Job {
         })?;
         Ok(Done::Nothing)
     }
+}
+
+/// What there is to say of a container that can't be made if a volume takes the place of all its devices.
+fn on_dev(mounts: &[VolumeMountRequest]) -> Option<String> {
+    let (index, mount) = mounts
+        .iter()
+        .enumerate()
+        .find(|(_, mount)| mount.container_path == Path::new("/dev"))?;
+    let volume = &mount.volume;
+    Some(format!(
+        " With volume {volume:?} on /dev (volumeMounts[{index}].mountPath) the container has only what is in the volume there: \
+         mount it elsewhere, or below /dev."
+    ))
 }
 
 /// What there is to say of a sandbox with these addresses.

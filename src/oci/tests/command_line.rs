@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -532,6 +532,20 @@ fn the_usage_of_a_container_is_reported() {
     succeeded(&bundle.oci(&["kill", bundle.id(), "KILL"]));
     assert!(lines.all(|line| line.unwrap().contains("\"stats\"")));
     assert!(events.wait().unwrap().success());
+}
+
+#[test]
+fn a_memory_limit_that_nothing_starts_with_is_named() {
+    let mut bundle = Bundle::new("tiny", &["/bin/true"]);
+    for limit in [1, 4096] {
+        bundle.config["linux"]["resources"]["memory"] = json!({ "limit": limit });
+        let said = failed(&bundle.run());
+        let expected =
+            format!("OOM-killed before it was set up: its memory limit of {limit} bytes is too low");
+        assert!(said.contains(&expected), "{said}");
+        assert!(!bundle.state_directory().exists());
+        assert_eq!(leftovers(&bundle.cgroup()), Vec::<PathBuf>::new());
+    }
 }
 
 #[test]

@@ -260,6 +260,12 @@ fn files_are_masked_with_the_null_device_only() {
         let said = failed(&bundle.run());
         assert!(said.contains("it is not the null device"), "{kind}: {said}");
     }
+    fs::remove_file(dev.join("null")).unwrap();
+    let said = failed(&bundle.run());
+    assert!(
+        said.contains("what is mounted on /dev has to bring one"),
+        "{said}"
+    );
 }
 
 /// A terminal comes from a devpts: what the image has in its place could be any device.

@@ -3,6 +3,7 @@
 mod directory;
 mod end;
 mod intent;
+mod shortage;
 mod state;
 
 pub(super) use directory::shown_hostname;
@@ -21,6 +22,7 @@ use crate::types::{EngineEventKind, PodSandboxConfig, SandboxId};
 pub(super) use end::{ensure_gone, remove, remove_locked, stop};
 use intent::record_intent;
 pub(super) use intent::{first_change, take_lock};
+use shortage::Shortage;
 
 /// Runs a pod's sandbox, or joins the call that already does.
 pub(super) async fn run(inner: Arc<Inner>, mut config: PodSandboxConfig) -> Result<SandboxId, EngineError> {
@@ -136,6 +138,10 @@ async fn bring_up(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<(), Engi
 }
 
 async fn start_shim(inner: &Arc<Inner>, sandbox: &Arc<Sandbox>) -> Result<(), EngineError> {
-    shim_process::start(&inner.config.shim_program, &sandbox.dirs.run).await?;
-    events::connect(inner, sandbox).await
+    let shortage = Shortage::before(&lock(&sandbox.record).config);
+    let started = match shim_process::start(&inner.config.shim_program, &sandbox.dirs.run).await {
+        Ok(()) => events::connect(inner, sandbox).await,
+        Err(error) => Err(error),
+    };
+    started.map_err(|error| shortage.and_then(|known| known.explain()).unwrap_or(error))
 }
