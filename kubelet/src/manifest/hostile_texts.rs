@@ -153,7 +153,7 @@ fn syntax() -> Vec<(String, &'static str)> {
         ),
         ("{\"apiVersion\": \"v1\"".to_owned(), "not YAML"),
         (
-            "{\"apiVersion\": \"v1\"}\n{\"apiVersion\": \"v1\"}".to_owned(),
+            "{\"apiVersion\": \"v1\"} {\"apiVersion\": \"v1\"}".to_owned(),
             "a line `---` stands between two objects",
         ),
         ("{\"kind\": \"\\ud83d\"}".to_owned(), "f:1: not YAML"),

@@ -13,6 +13,7 @@ pub mod fuzzing;
 mod input;
 mod json;
 mod loader;
+mod mending;
 mod nearest;
 mod objects;
 mod ordinary_user;

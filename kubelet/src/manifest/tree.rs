@@ -2,11 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag};
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 
-use super::json;
 use super::scalar::{self, Meaning};
+use super::{json, mending};
 use crate::defaults::{MAX_MANIFEST_BYTES, MAX_MANIFEST_DEPTH, MAX_MANIFEST_NODES};
+
+/// How much is read of a text that has to be mended, each time it is begun anew counted: all that people write is read, and
+/// what is meant to keep the reader busy does so for a second.
+const MAX_READ: usize = 4 * MAX_MANIFEST_BYTES;
 
 /// A value and where it begins.
 #[derive(Clone, Debug)]
@@ -136,11 +140,32 @@ pub(super) fn parse(text: &str) -> Result<Vec<Node>, SyntaxError> {
             format!("the file has more than {MAX_MANIFEST_BYTES} bytes"),
         ));
     }
-    let text = json::without_surrogates(text);
+    let mut text = json::without_surrogates(text);
+    let mut read = 0_usize;
+    loop {
+        let mut stopped = None;
+        let error = match documents(&text, &mut stopped) {
+            Ok(documents) => return Ok(documents),
+            Err(error) => error,
+        };
+        read = read.saturating_add(text.len());
+        let mended = stopped
+            .filter(|_| read <= MAX_READ)
+            .and_then(|stopped| mending::mended(&text, &stopped));
+        match mended {
+            Some(mended) => text = mended.into(),
+            None => return Err(error),
+        }
+    }
+}
+
+/// Reads the documents once. What stopped the reader is left in `stopped`, if that was not one of the limits here.
+fn documents(text: &str, stopped: &mut Option<ScanError>) -> Result<Vec<Node>, SyntaxError> {
     let mut reader = Reader {
-        parser: Parser::new_from_str(&text),
+        parser: Parser::new_from_str(text),
         anchors: BTreeMap::new(),
         nodes: 0,
+        stopped,
     };
     let mut documents = Vec::new();
     loop {
@@ -163,6 +188,7 @@ struct Reader<'a> {
     /// With the number of values in each, so that an alias can be counted before it is copied.
     anchors: BTreeMap<usize, (Node, usize)>,
     nodes: usize,
+    stopped: &'a mut Option<ScanError>,
 }
 
 impl<'a> Reader<'a> {
@@ -176,7 +202,9 @@ impl<'a> Reader<'a> {
                     _ => "",
                 };
                 let message = format!("not YAML: {}{way_out}", error.info());
-                Err(SyntaxError::new(error.marker().line(), message))
+                let line = error.marker().line();
+                *self.stopped = Some(error);
+                Err(SyntaxError::new(line, message))
             }
         }
     }
