@@ -5,11 +5,34 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::loader::{Loader, Place};
+use super::tree::{Node, Value};
 use crate::defaults::{DEFAULT_NAMESPACE, MAX_SECRET_SIZE};
 use crate::validation::{self, FieldError};
 
+/// The object with that field's base64 on one line. Go's decoder leaves ends of lines out, so people paste what `base64`
+/// prints.
+fn without_line_ends(object: &Node, field: &str) -> Node {
+    let mut object = object.clone();
+    let Value::Map(all) = &mut object.value else {
+        return object;
+    };
+    for (_, field) in all.iter_mut().filter(|(key, _)| key.name == field) {
+        let Value::Map(values) = &mut field.value else {
+            continue;
+        };
+        for (_, value) in values {
+            if let Value::Scalar(text, _) = &mut value.value {
+                text.retain(|character| !matches!(character, '\n' | '\r'));
+            }
+        }
+    }
+    object
+}
+
 impl Loader<'_> {
     pub(super) fn config_map(&mut self, place: Place<'_>) {
+        let node = without_line_ends(place.node, "binaryData");
+        let place = Place { node: &node, ..place };
         let Some(mut map) = self.decode::<ConfigMap>(place) else {
             return;
         };
@@ -32,6 +55,8 @@ impl Loader<'_> {
     }
 
     pub(super) fn secret(&mut self, place: Place<'_>) {
+        let node = without_line_ends(place.node, "data");
+        let place = Place { node: &node, ..place };
         let Some(mut secret) = self.decode::<Secret>(place) else {
             return;
         };

@@ -153,7 +153,12 @@ data: {a: \"1\"}
 apiVersion: v1
 kind: Secret
 metadata: {name: s, namespace: other}
-data: {a: YQ==, b: Yg==}
+data:
+  a: YQ==
+  b: Yg==
+  c: |
+    bG9u
+    Z2Vy
 stringData: {b: text}
 ";
     let objects = read(text).unwrap().objects;
@@ -168,6 +173,7 @@ stringData: {b: text}
         (data["a"].0.as_slice(), data["b"].0.as_slice()),
         (&b"a"[..], &b"text"[..])
     );
+    assert_eq!(data["c"].0.as_slice(), b"longer");
     assert_eq!(
         (secret.type_.as_deref(), &secret.string_data),
         (Some("Opaque"), &None)
