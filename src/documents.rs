@@ -220,7 +220,7 @@ apiVersion: v1
 kind: Pod
 metadata: { name: web }
 spec:
-  topologySpreadConstraints: [{ maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule }]
+  schedulingGates: [{ name: example.com/quota }]
   containers:
     - name: main
       imagee: nginx

@@ -276,8 +276,17 @@ mod tests {
         assert!(spec.contains("(refused)"), "{spec}");
         let limits = said("pod.spec.containers.resources.limits");
         assert!(limits.contains("<map[string]Quantity>"), "{limits}");
-        let refused = said("pod.spec.topologySpreadConstraints");
-        assert!(refused.contains("refused: there is one node"), "{refused}");
+        let refused = said("pod.spec.schedulingGates");
+        assert!(refused.contains("refused: nothing would ever"), "{refused}");
+        let unnamed = said("pod.metadata.generateName");
+        assert!(
+            unnamed.contains("refused without metadata.name: give the pod"),
+            "{unnamed}"
+        );
+        assert!(
+            unnamed.contains("else taken without effect: the object has a name"),
+            "{unnamed}"
+        );
         let nothing = said("pod.spec.schedulerName");
         assert!(nothing.contains("without effect"), "{nothing}");
         // What is in such a field, too.

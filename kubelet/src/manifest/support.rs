@@ -16,6 +16,8 @@ enum When {
     Is(&'static str),
     /// If it has another value than this.
     IsNot(&'static str),
+    /// Whenever the field is there, but this other one of the object is not.
+    Without(&'static str),
 }
 
 /// A field that is not acted on, and why.
@@ -51,11 +53,20 @@ pub(super) const fn is_not(path: &'static str, value: &'static str, why: &'stati
     }
 }
 
+/// A name that the API server completes where there is none: of a controller's pods it is there beside their name.
+pub(super) const fn generate_name(why: &'static str) -> Rule {
+    Rule {
+        path: "metadata.generateName",
+        when: When::Without("metadata.name"),
+        why,
+    }
+}
+
 const NEEDS_SERVER: &str = "it needs a Kubernetes API server";
 
 /// Fields of a Pod that are refused. A path that begins with `*` holds for containers and init containers alike.
 const REFUSED: &[Rule] = &[
-    present("metadata.generateName", "give the pod a metadata.name"),
+    generate_name("give the pod a metadata.name"),
     present("metadata.finalizers", "nothing would ever take them off the pod"),
     present(
         "metadata.deletionTimestamp",
@@ -85,10 +96,6 @@ const REFUSED: &[Rule] = &[
     ),
     present("spec.schedulingGates", "nothing would ever take them off the pod"),
     present("spec.schedulingGroup", NEEDS_SERVER),
-    present(
-        "spec.topologySpreadConstraints",
-        "there is one node, over which nothing can be spread",
-    ),
     present("spec.securityContext.windowsOptions", "only Linux pods run here"),
     present(
         "*.resources.claims",
@@ -170,12 +177,14 @@ const EPHEMERAL: &str = "an ephemeral volume is a new directory";
 pub(super) const ONE_NODE: &str = "it chooses a node, and whoever types the command has chosen this one";
 const SCHEDULER: &str =
     "only a scheduler acts on it, as it chooses among nodes; a kubelet does not look at it";
+const NAMED: &str = "the object has a name already";
 pub(super) const EXPORTED: &str =
     "an API server writes it, and its value says nothing about the pod that is to run";
 
 /// Fields of every kind of object that are taken without effect.
 const METADATA_WITHOUT_EFFECT: &[Rule] = &[
     present("metadata.creationTimestamp", EXPORTED),
+    present("metadata.generateName", NAMED),
     present("metadata.generation", EXPORTED),
     present("metadata.managedFields", EXPORTED),
     present("metadata.ownerReferences", EXPORTED),
@@ -197,6 +206,7 @@ const WITHOUT_EFFECT: &[Rule] = &[
         "the pod is on the node that reads its manifest, whatever that says, as a kubelet's pods from files are",
     ),
     present("spec.preemptionPolicy", SCHEDULER),
+    present("spec.topologySpreadConstraints", SCHEDULER),
     present("spec.schedulerName", "no scheduler chooses a node for the pod"),
     present(
         "spec.tolerations",
@@ -262,6 +272,11 @@ pub(super) fn refusals(pod: &Node) -> Vec<Refusal> {
 pub(super) fn refusals_of(kind: Kind, pod: &Node) -> Vec<Refusal> {
     let mut found = Vec::new();
     for rule in refused(kind) {
+        if let When::Without(other) = rule.when
+            && pod.at(other).is_some_and(|other| !other.is_null())
+        {
+            continue;
+        }
         for path in expanded(rule.path) {
             apply(rule, pod, pod.line, &path, String::new(), &mut found);
         }
@@ -312,19 +327,21 @@ pub(super) fn without_effect_of(kind: Kind, path: &str) -> Option<&'static str> 
 
 /// What becomes of a field, as a sentence without its end.
 pub(super) fn describe(kind: Kind, path: &str) -> String {
-    if let Some(why) = without_effect_of(kind, path) {
-        return format!("taken without effect: {why}");
-    }
     let rules = refused(kind)
         .iter()
         .filter(|rule| expanded(rule.path).iter().any(|known| covers(known, path)));
-    let said: Vec<String> = rules
+    let mut said: Vec<String> = rules
         .map(|rule| match rule.when {
             When::Present => format!("refused: {}", rule.why),
             When::Is(value) => format!("refused if it is {value}: {}", rule.why),
             When::IsNot(value) => format!("refused unless it is {value}: {}", rule.why),
+            When::Without(other) => format!("refused without {other}: {}", rule.why),
         })
         .collect();
+    if let Some(why) = without_effect_of(kind, path) {
+        let or = if said.is_empty() { "" } else { "else " };
+        said.push(format!("{or}taken without effect: {why}"));
+    }
     if said.is_empty() {
         let above = without_effect_above(kind, path);
         return above.map_or_else(
@@ -337,13 +354,11 @@ pub(super) fn describe(kind: Kind, path: &str) -> String {
 
 /// The same in a word, for a list; empty for what is acted on.
 pub(super) fn mark(kind: Kind, path: &str) -> &'static str {
-    if without_effect_of(kind, path).is_some() {
-        return " (without effect)";
-    }
     let mut rules = refused(kind)
         .iter()
         .filter(|rule| expanded(rule.path).iter().any(|known| covers(known, path)));
     match rules.next().map(|rule| rule.when) {
+        None if without_effect_of(kind, path).is_some() => " (without effect)",
         None if without_effect_above(kind, path).is_some() => " (without effect)",
         None => "",
         Some(When::Present) => " (refused)",
@@ -388,6 +403,7 @@ pub(super) fn refusal(path: &str) -> Option<(String, &'static str)> {
         When::Present => String::new(),
         When::Is(value) => format!(" when `{value}`"),
         When::IsNot(value) => format!(" unless `{value}`"),
+        When::Without(other) => format!(" without `{other}`"),
     };
     Some((when, rule.why))
 }
@@ -443,7 +459,7 @@ fn holds(when: When, node: &Node) -> bool {
     let empty = matches!(&node.value, Value::List(items) if items.is_empty());
     match when {
         _ if node.is_null() || empty => false,
-        When::Present => true,
+        When::Present | When::Without(_) => true,
         When::Is(value) => boolean(value),
         When::IsNot(value) => !boolean(value),
     }

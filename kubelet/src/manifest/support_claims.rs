@@ -1,6 +1,6 @@
 //! What `berth run` does with the fields of PersistentVolumeClaims and PersistentVolumes that it does not act on.
 
-use super::support::{EXPORTED, ONE_NODE, Rule, is_not, present};
+use super::support::{EXPORTED, ONE_NODE, Rule, generate_name, is_not, present};
 
 const NO_SOURCE: &str = "a claim begins as an empty directory, or as its PersistentVolume is";
 const NO_DRIVER: &str = "there is no storage driver that could act on it";
@@ -11,7 +11,7 @@ const NO_NAME: &str = "give it a metadata.name";
 
 /// Fields of a PersistentVolumeClaim that are refused.
 pub(super) const CLAIM_REFUSED: &[Rule] = &[
-    present("metadata.generateName", NO_NAME),
+    generate_name(NO_NAME),
     present(
         "metadata.deletionTimestamp",
         "the claim of this manifest was being deleted",
@@ -35,7 +35,7 @@ pub(super) const CLAIM_WITHOUT_EFFECT: &[Rule] = &[
 
 /// Fields of a PersistentVolume that are refused.
 pub(super) const VOLUME_REFUSED: &[Rule] = &[
-    present("metadata.generateName", NO_NAME),
+    generate_name(NO_NAME),
     present(
         "metadata.deletionTimestamp",
         "the volume of this manifest was being deleted",

@@ -1,12 +1,12 @@
 //! What `berth run` does with the fields of PriorityClasses that it does not act on.
 
-use super::support::{EXPORTED, Rule, present};
+use super::support::{EXPORTED, Rule, generate_name, present};
 
 const DELETED: &str = "the class of this manifest was being deleted";
 
 /// Fields of a PriorityClass that are refused.
 pub(super) const CLASS_REFUSED: &[Rule] = &[
-    present("metadata.generateName", "give it a metadata.name"),
+    generate_name("give it a metadata.name"),
     present("metadata.deletionTimestamp", DELETED),
     present("metadata.deletionGracePeriodSeconds", DELETED),
 ];

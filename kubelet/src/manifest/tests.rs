@@ -61,8 +61,8 @@ metadata:
   name: web
   labells: {a: b}
 spec:
-  topologySpreadConstraints:
-  - maxSkew: 1
+  schedulingGates:
+  - name: a
   containers:
   - name: c
     imagee: busybox
@@ -83,7 +83,7 @@ spec:
     let found = messages(text);
     let expected = [
         "5: metadata.labells: unknown field (did you mean \"labels\"?)",
-        "7: spec.topologySpreadConstraints: not supported by `berth run` (there is one node, over which nothing can be spread)",
+        "7: spec.schedulingGates: not supported by `berth run` (nothing would ever take them off the pod)",
         "11: spec.containers[0].imagee: unknown field (did you mean \"image\"?)",
         "14: spec.containers[0].env[0].value: expected a string, found the boolean yes; put it in quotes",
         "16: spec.containers[0].env[1].value: expected a string, found the number 5; put it in quotes",
@@ -93,6 +93,25 @@ spec:
         "24: spec.containers[1].resources.claims: not supported by `berth run` (dynamic resource allocation is not done yet)",
     ];
     assert_eq!(found, expected);
+}
+
+/// A controller's pods have both when they are shown by kubectl.
+#[test]
+fn a_name_that_is_to_be_completed_is_no_name() {
+    let both = POD.replace("  name: web\n", "  generateName: web-\n  name: web\n");
+    read(&both).unwrap();
+    let claim = "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {NAME}\nspec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}\n";
+    read(&claim.replace("NAME", "generateName: a-, name: a")).unwrap();
+    for text in [
+        POD.replace("  name: web\n", "  generateName: web-\n"),
+        claim.replace("NAME", "generateName: a-, name: "),
+    ] {
+        let found = messages(&text);
+        assert!(
+            found[0].contains("metadata.generateName: not supported"),
+            "{found:?}"
+        );
+    }
 }
 
 #[test]

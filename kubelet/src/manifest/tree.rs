@@ -69,6 +69,11 @@ impl Node {
         }
     }
 
+    /// The value at a path of fields.
+    pub(super) fn at(&self, path: &str) -> Option<&Self> {
+        path.split('.').try_fold(self, |node, name| node.get(name))
+    }
+
     /// The text, if this is a scalar that is not null.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.value {

@@ -3,7 +3,7 @@
 
 use k8s_openapi::api::core::v1::{
     Affinity, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, PodSpec, Toleration,
-    WeightedPodAffinityTerm,
+    TopologySpreadConstraint, WeightedPodAffinityTerm,
 };
 
 use super::claim::selector;
@@ -38,6 +38,69 @@ pub(super) fn scheduling(spec: &PodSpec, errors: &mut Errors) {
     }
     if let Some(found) = &spec.affinity {
         affinity(found, errors);
+    }
+    let spreads = spec.topology_spread_constraints.as_deref().unwrap_or_default();
+    for (index, one) in spreads.iter().enumerate() {
+        let path = format!("spec.topologySpreadConstraints[{index}]");
+        spread(one, &path, errors);
+        let is_twice = |other: &TopologySpreadConstraint| {
+            (&other.topology_key, &other.when_unsatisfiable) == (&one.topology_key, &one.when_unsatisfiable)
+        };
+        if spreads[..index].iter().any(is_twice) {
+            let both = format!("{{{}, {}}}", one.topology_key, one.when_unsatisfiable);
+            errors.duplicate(&format!("{path}.{{topologyKey, whenUnsatisfiable}}"), &both);
+        }
+    }
+}
+
+fn spread(spread: &TopologySpreadConstraint, path: &str, errors: &mut Errors) {
+    const POSITIVE: &str = "must be greater than zero";
+    if spread.max_skew <= 0 {
+        errors.invalid_number(&format!("{path}.maxSkew"), spread.max_skew, POSITIVE);
+    }
+    topology_key(&spread.topology_key, path, errors);
+    let when = spread.when_unsatisfiable.as_str();
+    errors.one_of(
+        &format!("{path}.whenUnsatisfiable"),
+        Some(when),
+        &["DoNotSchedule", "ScheduleAnyway"],
+    );
+    if let Some(domains) = spread.min_domains {
+        let path = format!("{path}.minDomains");
+        if domains <= 0 {
+            errors.invalid_number(&path, domains, POSITIVE);
+        } else if when != "DoNotSchedule" {
+            let why = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {when}");
+            errors.invalid_number(&path, domains, why);
+        }
+    }
+    let policies = [
+        ("nodeAffinityPolicy", &spread.node_affinity_policy),
+        ("nodeTaintsPolicy", &spread.node_taints_policy),
+    ];
+    for (name, policy) in policies {
+        errors.one_of(&format!("{path}.{name}"), policy.as_deref(), &["Honor", "Ignore"]);
+    }
+    if let Some(found) = &spread.label_selector {
+        selector(found, &format!("{path}.labelSelector"), errors);
+    }
+    let keys = spread.match_label_keys.as_deref().unwrap_or_default();
+    let path = format!("{path}.matchLabelKeys");
+    if !keys.is_empty() && spread.label_selector.is_none() {
+        errors.forbidden(&path, "must not be specified when labelSelector is not set");
+        return;
+    }
+    for (index, key) in keys.iter().enumerate() {
+        errors.check(&format!("{path}[{index}]"), key, names::qualified_name(key));
+    }
+}
+
+fn topology_key(key: &str, path: &str, errors: &mut Errors) {
+    let path = format!("{path}.topologyKey");
+    if key.is_empty() {
+        errors.required(&path, "can not be empty");
+    } else {
+        errors.check(&path, key, names::qualified_name(key));
     }
 }
 
@@ -259,16 +322,7 @@ fn pod_term(term: &PodAffinityTerm, path: &str, errors: &mut Errors) {
         );
     }
     label_keys(term, path, errors);
-    let path = format!("{path}.topologyKey");
-    if term.topology_key.is_empty() {
-        errors.required(&path, "can not be empty");
-    } else {
-        errors.check(
-            &path,
-            &term.topology_key,
-            names::qualified_name(&term.topology_key),
-        );
-    }
+    topology_key(&term.topology_key, path, errors);
 }
 
 fn label_keys(term: &PodAffinityTerm, path: &str, errors: &mut Errors) {
@@ -287,5 +341,52 @@ fn label_keys(term: &PodAffinityTerm, path: &str, errors: &mut Errors) {
     for (index, key) in same.iter().enumerate().filter(|(_, key)| other.contains(key)) {
         let path = format!("{path}.matchLabelKeys[{index}]");
         errors.invalid(&path, key, "exists in both matchLabelKeys and mismatchLabelKeys");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::defaulting::default_pod;
+    use crate::testing::pod;
+    use crate::validation::validate_pod;
+
+    /// The fields that are wrong, without what they all begin with.
+    fn wrong(spreads: &str) -> Vec<String> {
+        let spec =
+            format!(r#"{{"containers":[{{"name":"c","image":"i"}}],"topologySpreadConstraints":{spreads}}}"#);
+        let mut pod = pod(&spec);
+        default_pod(&mut pod);
+        let errors = validate_pod(&pod);
+        let path = |path: &str| path.replace("spec.topologySpreadConstraints", "");
+        errors.iter().map(|error| path(&error.path)).collect()
+    }
+
+    #[test]
+    fn constraints_of_spread() {
+        let good = r#"{"maxSkew":1,"topologyKey":"a/z","whenUnsatisfiable":"DoNotSchedule","minDomains":2,
+            "labelSelector":{"matchLabels":{"a":"b"}},"matchLabelKeys":["c"],"nodeTaintsPolicy":"Honor"}"#;
+        assert_eq!(wrong(&format!("[{good}]")), [""; 0]);
+        let other = good.replace("a/z", "y");
+        assert_eq!(
+            wrong(&format!("[{good},{other},{good}]")),
+            ["[2].{topologyKey, whenUnsatisfiable}"]
+        );
+        let bad = r#"{"maxSkew":0,"topologyKey":"","whenUnsatisfiable":"Never","minDomains":1,"nodeAffinityPolicy":"No"}"#;
+        let fields = [
+            "maxSkew",
+            "topologyKey",
+            "whenUnsatisfiable",
+            "minDomains",
+            "nodeAffinityPolicy",
+        ];
+        assert_eq!(
+            wrong(&format!("[{bad}]")),
+            fields.map(|field| format!("[0].{field}"))
+        );
+        let bad = r#"{"maxSkew":1,"topologyKey":"z","whenUnsatisfiable":"DoNotSchedule","minDomains":0,"matchLabelKeys":["c"]}"#;
+        assert_eq!(
+            wrong(&format!("[{bad}]")),
+            ["[0].minDomains", "[0].matchLabelKeys"]
+        );
     }
 }
