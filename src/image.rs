@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use berth_images::{Image, ImageError, Store, StoreOptions};
 
+use crate::print::sentence;
 use crate::root::Root;
 
 /// Pull, import, list, inspect, prune and remove images.
@@ -50,7 +51,7 @@ pub(crate) fn run(args: ImageArgs, root: &Root) -> ExitCode {
         // Whoever reads has seen enough.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("berth: {failure}");
+            eprintln!("berth: {}", sentence(&failure.to_string()));
             ExitCode::FAILURE
         }
     }
@@ -85,7 +86,6 @@ impl fmt::Display for Failure {
         match self {
             Self::Image(error) => error.fmt(f),
             Self::Output(error) => write!(f, "could not write to standard output: {error}"),
-            // A sentence already, whose end whoever prints it leaves.
             Self::Configuration(error) => f.write_str(error),
             Self::Interrupted => f.write_str("interrupted"),
         }
@@ -107,7 +107,7 @@ impl From<std::io::Error> for Failure {
 fn required(store: &Store, name: &str) -> Result<Image, Failure> {
     let missing = || {
         ImageError::NotFound(format!(
-            "there is no image {name}. `berth image ls` shows what there is"
+            "there is no image {name}; `berth image ls` lists those there are"
         ))
     };
     Ok(store.find(name)?.ok_or_else(missing)?)

@@ -19,6 +19,23 @@ pub(crate) fn note(error: &Error) {
     }
 }
 
+/// What went wrong as a sentence, of a text that others have in the middle of theirs. A first word that is a name (of an image,
+/// a file or a host) stays as it is.
+pub(crate) fn sentence(text: &str) -> String {
+    let word = text.split(' ').next().unwrap_or_default();
+    let is_word = word
+        .chars()
+        .all(|letter| letter.is_ascii_lowercase() || letter == '\'');
+    let mut sentence = text.to_owned();
+    if is_word && let Some(first) = sentence.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    if !sentence.ends_with(['.', '!', '?']) {
+        sentence.push('.');
+    }
+    sentence
+}
+
 /// Why not all was written that was to be printed.
 pub(crate) fn failure() -> Option<&'static str> {
     FAILURE.get().map(String::as_str)
@@ -50,4 +67,24 @@ macro_rules! eprintln {
         let text = std::format!($($text)*);
         let _ = std::writeln!(std::io::stderr(), "{}", berth_kubelet::harmless::lines(&text));
     }};
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sentence;
+
+    #[test]
+    fn what_went_wrong_is_a_sentence() {
+        for (text, expected) in [
+            ("there is no image nope", "There is no image nope."),
+            ("can't read /x: gone", "Can't read /x: gone."),
+            ("a:1 can't be pulled. Check it", "a:1 can't be pulled. Check it."),
+            ("\"X\" is no name", "\"X\" is no name."),
+            ("Is it \"x\"?", "Is it \"x\"?"),
+            ("/x: no such file", "/x: no such file."),
+            ("", "."),
+        ] {
+            assert_eq!(sentence(text), expected);
+        }
+    }
 }

@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use berth_kubelet::claims::{Backing, ClaimRecord, ClaimStore};
+use berth_kubelet::claims::{Backing, ClaimError, ClaimRecord, ClaimStore};
 use berth_kubelet::standalone::{View, table};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use crate::print::sentence;
 use crate::root::Root;
 
 /// List and remove the PersistentVolumeClaims that pods left their files in
@@ -54,7 +55,7 @@ pub(crate) fn run(args: &VolumeArgs, root: &Root) -> Result<ExitCode, String> {
 }
 
 fn list(args: &ListArgs, store: &ClaimStore) -> Result<ExitCode, String> {
-    let claims = store.list().map_err(|error| error.to_string())?;
+    let claims = store.list().map_err(|error| sentence(&error.to_string()))?;
     let all: Vec<Value> = claims.iter().map(|record| shown(record, store)).collect();
     let text = args.output.print("persistentvolumeclaim", &all, false);
     print!("{}", text.unwrap_or_else(|| rows(&claims, store)));
@@ -116,10 +117,19 @@ fn remove(args: &RemoveArgs, store: &ClaimStore) -> Result<ExitCode, String> {
         match store.remove_unused(namespace, name) {
             Ok(()) => println!("persistentvolumeclaim/{name} removed"),
             Err(error) => {
-                eprintln!("berth: {error}.");
+                eprintln!("berth: {}", refused(namespace, name, &error));
                 code = ExitCode::FAILURE;
             }
         }
     }
     Ok(code)
+}
+
+fn refused(namespace: &str, name: &str, error: &ClaimError) -> String {
+    match error {
+        ClaimError::NotFound(_) => {
+            format!("There is no claim {namespace}/{name}; `berth volume ls` lists those there are.")
+        }
+        error => sentence(&error.to_string()),
+    }
 }

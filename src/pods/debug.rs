@@ -14,7 +14,7 @@ use clap::Args;
 
 use super::{PodArg, caller, exit_code, on_this_thread};
 use crate::builtin_image;
-use crate::print::note;
+use crate::print::{note, sentence};
 use crate::root::Root;
 
 /// Add a container to a pod that runs, to look into it; it runs once, and stays listed as long as the pod is there
@@ -189,7 +189,7 @@ fn ended(caller: &Caller, pod: &str, name: &str) -> Result<ExitCode, String> {
     match state.map_err(|error| error.to_string())? {
         Some((code, why)) => {
             if let Some(why) = why {
-                eprintln!("berth: container {name} can't be started: {why}");
+                eprintln!("berth: Container {name} can't be started: {}", sentence(&why));
             }
             Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
         }

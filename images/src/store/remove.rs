@@ -48,7 +48,7 @@ impl Store {
 fn remove(layout: &Layout, index: &mut Index, text: &str, force: bool) -> Result<Removed, ImageError> {
     let not_found = || {
         ImageError::NotFound(format!(
-            "there is no image {text}. `berth image ls` shows what there is"
+            "there is no image {text}; `berth image ls` lists those there are"
         ))
     };
     let id = find_id(index, text)?.ok_or_else(not_found)?;
