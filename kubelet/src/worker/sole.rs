@@ -55,31 +55,35 @@ impl Workers {
     /// What all other pods have that have not ended.
     pub(super) fn others(&self, records: &Records, own: &PodUid) -> Vec<Share> {
         let mut all = Vec::new();
-        self.each_other(records, own, |share| all.push(share));
+        self.each_other(records, own, |share, may_be_ended| {
+            all.push(Share {
+                may_be_ended,
+                ..share.clone()
+            })
+        });
         all
     }
 
     /// What all other pods request that have not ended.
     pub(super) fn requested(&self, records: &Records, own: &PodUid) -> Requests {
         let mut sum = Requests::default();
-        self.each_other(records, own, |share| {
+        self.each_other(records, own, |share, _| {
             sum = std::mem::take(&mut sum).plus(&share.requests);
         });
         sum
     }
 
-    /// Of pods that other programs run, their records tell: one that can't be read counts nothing.
-    fn each_other(&self, records: &Records, own: &PodUid, mut see: impl FnMut(Share)) {
+    /// Each with whether it may be ended. Of pods that other programs run, their records tell: one that can't be read counts
+    /// nothing.
+    fn each_other(&self, records: &Records, own: &PodUid, mut see: impl FnMut(&Share, bool)) {
         let here: BTreeSet<PodUid> = {
             let all = self.lock();
             let others = all.iter().filter(|(uid, _)| *uid != own);
-            let shares = others.filter_map(|(_, place)| {
-                Some(Share {
-                    may_be_ended: place.reach.is_some(),
-                    ..place.share.clone()?
-                })
-            });
-            shares.for_each(&mut see);
+            for (_, place) in others {
+                if let Some(share) = &place.share {
+                    see(share, place.reach.is_some());
+                }
+            }
             all.keys().cloned().collect()
         };
         let elsewhere = records.uids().into_iter();
@@ -87,12 +91,7 @@ impl Workers {
             .filter(|uid| !here.contains(uid) && uid != own)
             .filter(|uid| !records.load_status(uid).is_some_and(|status| has_ended(&status)))
             .filter_map(|uid| records.load(&uid).ok()?)
-            .for_each(|record| {
-                see(Share {
-                    may_be_ended: false,
-                    ..record.share()
-                })
-            });
+            .for_each(|record| see(&record.share(), false));
     }
 
     /// Has pods end for a more important one; what tells of their ends.
