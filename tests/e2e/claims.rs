@@ -117,6 +117,11 @@ fn an_ephemeral_volume_goes_with_its_pod() {
         listed.contains("\"short-data\"") && listed.contains("\"scratch\""),
         "{listed}"
     );
+    let missing = berth(&node, &["volume", "rm", "none"]);
+    assert_eq!(
+        text(&missing.stderr),
+        "berth: There is no claim default/none; `berth volume ls` lists those there are.\n"
+    );
     let refused = berth(&node, &["volume", "rm", "short-data"]);
     assert!(
         text(&refused.stderr).contains("is used by pod default/short"),
@@ -126,6 +131,44 @@ fn an_ephemeral_volume_goes_with_its_pod() {
     running.interrupt();
     running.wait().expect_no_panic();
     // Nothing is left to remove.
+    node.finish();
+}
+
+/// As under upstream: a kubelet mounts no volume that is for another node, and the pod waits.
+#[test]
+fn a_persistent_volume_for_another_node_is_not_mounted() {
+    let node = Node::new();
+    let directory = node.scratch().join("local");
+    fs::create_dir(&directory).unwrap();
+    let terms =
+        json!([{ "matchExpressions": [{ "key": "example.com/zone", "operator": "In", "values": ["b"] }] }]);
+    let affinity = json!({ "required": { "nodeSelectorTerms": terms } });
+    let manifest = [
+        volume(
+            "disk",
+            json!({ "local": { "path": directory }, "nodeAffinity": affinity }),
+        ),
+        claim("data", json!({ "volumeName": "disk" })),
+        mounted(
+            "writer",
+            of_claim("data"),
+            &["write", "/data/word", "here"],
+            json!({}),
+        ),
+    ]
+    .concat();
+    let elsewhere = node.run_with(&["--node-labels", "example.com/zone=a"], &manifest);
+    let said = elsewhere.line("MountVolume.NodeAffinity check failed for volume \"disk\"");
+    let expected = "no matching NodeSelectorTerms: the volume wants example.com/zone in (b), and the node has example.com/zone=a";
+    assert!(said.contains(expected), "{said}");
+    elsewhere.interrupt();
+    elsewhere.wait().expect_no_panic();
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+    node.run_with(&["--node-labels", "example.com/zone=b"], &manifest)
+        .wait()
+        .expect_code(0);
+    assert_eq!(fs::read_to_string(directory.join("word")).unwrap().trim(), "here");
+    remove(&node, "data");
     node.finish();
 }
 

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 pub use extended::{ExtendedResourceError, ExtendedResources};
 pub use labels::{NodeLabelError, NodeLabels};
+pub(crate) use node_affinity::unmet_terms;
 pub(crate) use room::not_enough;
 pub(crate) use share::Share;
 pub use sysctls::{AllowedSysctls, SysctlPatternError};

@@ -1,4 +1,5 @@
-//! Whether the node is one that the pod may be on: `nodeSelector`, and what `nodeAffinity` requires.
+//! Whether the node is one that the pod may be on: `nodeSelector`, and what `nodeAffinity` requires. PersistentVolumes require
+//! it in the same words.
 
 use std::fmt::Write as _;
 
@@ -28,7 +29,7 @@ fn unmet_selector(pod: &Pod, node: &NodeFacts) -> Option<String> {
     let (key, value) = wanted
         .iter()
         .find(|(key, value)| node.labels.get(key) != Some(value))?;
-    Some(labels_advice(&format!("{key}={value}"), key, node))
+    Some(labels_advice("the pod", &format!("{key}={value}"), key, node))
 }
 
 /// What is wrong if no term of `requiredDuringSchedulingIgnoredDuringExecution` holds.
@@ -37,10 +38,14 @@ fn unmet_affinity(pod: &Pod, node: &NodeFacts) -> Option<String> {
     let required = affinity
         .required_during_scheduling_ignored_during_execution
         .as_ref()?;
-    let terms = &required.node_selector_terms;
+    unmet_terms("the pod", &required.node_selector_terms, node)
+}
+
+/// What is wrong if no term holds of what somebody requires of the node.
+pub(crate) fn unmet_terms(who: &str, terms: &[NodeSelectorTerm], node: &NodeFacts) -> Option<String> {
     let mut unmet = Vec::new();
     for term in terms {
-        unmet.push(unmet_rule(term, node)?);
+        unmet.push(unmet_rule(who, term, node)?);
     }
     let mut advice = unmet
         .into_iter()
@@ -53,7 +58,7 @@ fn unmet_affinity(pod: &Pod, node: &NodeFacts) -> Option<String> {
 }
 
 /// The first rule of a term that the node does not meet. A term without rules is met by no node.
-fn unmet_rule(term: &NodeSelectorTerm, node: &NodeFacts) -> Option<String> {
+fn unmet_rule(who: &str, term: &NodeSelectorTerm, node: &NodeFacts) -> Option<String> {
     let labels = term.match_expressions.as_deref().unwrap_or_default();
     let fields = term.match_fields.as_deref().unwrap_or_default();
     if labels.is_empty() && fields.is_empty() {
@@ -63,22 +68,22 @@ fn unmet_rule(term: &NodeSelectorTerm, node: &NodeFacts) -> Option<String> {
         .iter()
         .find(|rule| !holds(rule, node.labels.get(&rule.key)));
     if let Some(rule) = label {
-        return Some(labels_advice(&shown(rule), &rule.key, node));
+        return Some(labels_advice(who, &shown(rule), &rule.key, node));
     }
     let name = node.kubernetes_name();
     let rule = fields.iter().find(|rule| !holds(rule, Some(&name)))?;
     Some(format!(
-        "the pod wants {}, and the node's name is {name}: it is for another node",
+        "{who} wants {}, and the node's name is {name}: it is for another node",
         shown(rule)
     ))
 }
 
-fn labels_advice(wanted: &str, key: &str, node: &NodeFacts) -> String {
+fn labels_advice(who: &str, wanted: &str, key: &str, node: &NodeFacts) -> String {
     let has = match node.labels.get(key) {
         Some(value) => format!("has {key}={value}"),
         None => format!("has no label {key}"),
     };
-    format!("the pod wants {wanted}, and the node {has}: {WAY_OUT}")
+    format!("{who} wants {wanted}, and the node {has}: {WAY_OUT}")
 }
 
 /// A rule, as selectors are written.

@@ -253,9 +253,11 @@ mod tests {
             "apiVersion kind metadata spec",
         );
         check(volume, "metadata", fields::<api_meta::ObjectMeta>(), metadata);
-        let spec = "accessModes capacity claimRef hostPath local mountOptions nfs persistentVolumeReclaimPolicy \
+        let spec = "accessModes capacity claimRef hostPath local mountOptions nfs nodeAffinity persistentVolumeReclaimPolicy \
                     storageClassName volumeMode";
         check(volume, "spec", fields::<api::PersistentVolumeSpec>(), spec);
+        let affinity = fields::<api::VolumeNodeAffinity>();
+        check(volume, "spec.nodeAffinity", affinity, "required");
         check(volume, "spec.local", fields::<api::LocalVolumeSource>(), "path");
         check(
             volume,

@@ -174,7 +174,6 @@ const OTHER_VOLUME: &str = "volumes that work are configMap, downwardAPI, emptyD
                             persistentVolumeClaim, projected and secret";
 const EPHEMERAL: &str = "an ephemeral volume is a new directory";
 
-pub(super) const ONE_NODE: &str = "it chooses a node, and whoever types the command has chosen this one";
 const SCHEDULER: &str =
     "only a scheduler acts on it, as it chooses among nodes; a kubelet does not look at it";
 const NAMED: &str = "the object has a name already";

@@ -1,6 +1,6 @@
 //! What `berth run` does with the fields of PersistentVolumeClaims and PersistentVolumes that it does not act on.
 
-use super::support::{EXPORTED, ONE_NODE, Rule, generate_name, is_not, present};
+use super::support::{EXPORTED, Rule, generate_name, is_not, present};
 
 const NO_SOURCE: &str = "a claim begins as an empty directory, or as its PersistentVolume is";
 const NO_DRIVER: &str = "there is no storage driver that could act on it";
@@ -73,5 +73,4 @@ pub(super) const VOLUME_WITHOUT_EFFECT: &[Rule] = &[
     present("status", "berth computes it"),
     present("metadata.finalizers", PROTECTED),
     present("metadata.uid", EXPORTED),
-    present("spec.nodeAffinity", ONE_NODE),
 ];

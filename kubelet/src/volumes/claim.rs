@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::ownership::{self, Once};
 use super::{Context, VolumeError, block, host_path, local, nfs};
+use crate::admission::unmet_terms;
 use crate::claims::{self, Backing, ClaimError, ClaimRecord, ClaimStore};
 use crate::identity::PodUid;
 use crate::spec;
@@ -44,6 +45,7 @@ pub(super) fn set_up(context: &Context<'_>, volume: &Volume) -> Result<(), Volum
         }
         None => find(context, volume)?,
     };
+    check_node(context, &record)?;
     check_alone(context, &record)?;
     let read_only = is_read_only(volume);
     match record.backing() {
@@ -131,6 +133,29 @@ fn template(context: &Context<'_>, volume: &Volume) -> Option<PersistentVolumeCl
         },
         spec: Some(template.spec),
         status: None,
+    })
+}
+
+/// What its PersistentVolume requires of the node that it is mounted on.
+fn check_node(context: &Context<'_>, record: &ClaimRecord) -> Result<(), VolumeError> {
+    let Backing::Volume(bound) = record.backing() else {
+        return Ok(());
+    };
+    let affinity = bound.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
+    let Some(required) = affinity.and_then(|affinity| affinity.required.as_ref()) else {
+        return Ok(());
+    };
+    let Some(why) = unmet_terms("the volume", &required.node_selector_terms, context.node) else {
+        return Ok(());
+    };
+    Err(VolumeError::NodeAffinity {
+        verb: if record.is_block() {
+            "MapVolume"
+        } else {
+            "MountVolume"
+        },
+        volume: bound.metadata.name.clone().unwrap_or_default(),
+        why,
     })
 }
 

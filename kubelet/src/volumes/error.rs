@@ -36,6 +36,18 @@ pub enum VolumeError {
         /// Why.
         source: Box<VolumeError>,
     },
+    /// A PersistentVolume is not for this node.
+    #[error(
+        "{verb}.NodeAffinity check failed for volume \"{volume}\" : no matching NodeSelectorTerms: {why}"
+    )]
+    NodeAffinity {
+        /// What was to be done with it: `MountVolume` or `MapVolume`.
+        verb: &'static str,
+        /// The PersistentVolume's name.
+        volume: String,
+        /// What it requires and the node has not.
+        why: String,
+    },
     /// `hostPath.type` does not match what is there.
     #[error("hostPath type check failed: {} is not {expected}", path.display())]
     HostPathType {

@@ -108,9 +108,13 @@ pub fn set_up(context: &Context<'_>) -> Result<(), VolumeError> {
         .create(context.pod)
         .map_err(VolumeError::io("make the directory", context.dir.path()))?;
     context.volumes().iter().try_for_each(|volume| {
-        set_up_volume(context, volume).map_err(|source| VolumeError::SetUp {
-            volume: volume.name.clone(),
-            source: Box::new(source),
+        set_up_volume(context, volume).map_err(|source| match source {
+            // It names the volume in upstream's words.
+            VolumeError::NodeAffinity { .. } => source,
+            source => VolumeError::SetUp {
+                volume: volume.name.clone(),
+                source: Box::new(source),
+            },
         })?;
         if let Some(setting_up) = context.setting_up {
             setting_up.one_done();
