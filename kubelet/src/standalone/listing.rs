@@ -109,13 +109,15 @@ impl Places {
         let containers = long_running(&record.pod, status);
         let ready = containers.iter().filter(|container| container.ready).count();
         let now = crate::worker::Clock::system().now();
+        let word = word(&record.pod, status, record.deletion().is_some());
+        let restarts = restarts(&restarted(&word, containers, status), Timestamp::now());
         let age = std::time::Duration::from_nanos(now.saturating_sub(record.admitted_at));
         [
             namespace.to_owned(),
             name.to_owned(),
             format!("{ready}/{}", wanted(&record.pod)),
-            word(&record.pod, status, record.deletion().is_some()),
-            restarts(&containers, Timestamp::now()),
+            word,
+            restarts,
             short_age(age),
             status.pod_ip.clone().unwrap_or_else(|| "-".to_owned()),
             match self.owner(record) {
@@ -139,6 +141,19 @@ fn more_of(record: &PodRecord) -> [String; 2] {
         .filter_map(|container| container.image.as_deref())
         .collect();
     [names.join(","), images.join(",")]
+}
+
+/// The containers whose restarts are shown: until init containers are done, those; then the others. As kubectl counts.
+fn restarted<'a>(
+    word: &str,
+    long_running: Vec<&'a ContainerStatus>,
+    status: &'a PodStatus,
+) -> Vec<&'a ContainerStatus> {
+    if word.starts_with("Init:") {
+        status.init_container_statuses.iter().flatten().collect()
+    } else {
+        long_running
+    }
 }
 
 /// How often containers were started again, and when one ended last before that.
@@ -267,5 +282,30 @@ mod tests {
             .map(|status| status.name.as_str())
             .collect();
         assert_eq!((counted.as_slice(), wanted(&pod)), (["side", "c"].as_slice(), 2));
+    }
+
+    #[test]
+    fn restarts_of_init_containers_are_shown_until_they_are_done() {
+        let restarted = |name: &str, restart_count| ContainerStatus {
+            name: name.into(),
+            restart_count,
+            ..Default::default()
+        };
+        let pod = testing::pod(
+            r#"{"initContainers":[{"name":"once","image":"i"}],"containers":[{"name":"c","image":"i"}]}"#,
+        );
+        let status = PodStatus {
+            init_container_statuses: Some(vec![restarted("once", 3)]),
+            container_statuses: Some(vec![restarted("c", 1)]),
+            ..Default::default()
+        };
+        let shown = |word: &str| {
+            restarts(
+                &super::restarted(word, long_running(&pod, &status), &status),
+                Timestamp::now(),
+            )
+        };
+        assert_eq!(shown("Init:CrashLoopBackOff"), "3");
+        assert_eq!(shown("Running"), "1");
     }
 }
