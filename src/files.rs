@@ -48,7 +48,19 @@ impl Files {
 
     /// The same; files that have only ConfigMaps and Secrets will do.
     pub(crate) fn load_any(&self, lenient: bool, root: &Root) -> Result<Manifest, String> {
+        self.checked(self.read(lenient, root)?)
+    }
+
+    /// The same; those that have only PersistentVolumes and PriorityClasses will do, too.
+    pub(crate) fn load_all(&self, lenient: bool, root: &Root) -> Result<Manifest, String> {
         let manifest = self.read(lenient, root)?;
+        if manifest.volumes.is_empty() && manifest.priority_classes.is_empty() {
+            return self.checked(manifest);
+        }
+        Ok(manifest)
+    }
+
+    fn checked(&self, manifest: Manifest) -> Result<Manifest, String> {
         let objects = &manifest.objects;
         let without = objects.config_maps.is_empty() && objects.secrets.is_empty();
         if manifest.pods.is_empty() && manifest.claims.is_empty() && without {

@@ -24,7 +24,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     files: Files,
 
-    /// Only warn of fields that are unknown or not supported, and leave them out
+    /// Only warn of fields that are unknown or not supported, and of other kinds of documents, and leave them out
     #[arg(long)]
     lenient: bool,
 

@@ -18,7 +18,7 @@ pub(crate) struct ApplyArgs {
     #[command(flatten)]
     files: Files,
 
-    /// Only warn of fields that are unknown or not supported, and leave them out
+    /// Only warn of fields that are unknown or not supported, and of other kinds of documents, and leave them out
     #[arg(long)]
     lenient: bool,
 
@@ -33,7 +33,7 @@ pub(crate) struct ValidateArgs {
     #[command(flatten)]
     files: Files,
 
-    /// Only warn of fields that are unknown or not supported
+    /// Only warn of fields that are unknown or not supported, and of other kinds of documents
     #[arg(long)]
     lenient: bool,
 }
@@ -162,9 +162,18 @@ fn tell(name: &str, applied: &AppliedObject, dry_run: bool) -> bool {
 
 /// Validates. Exit code 1 if `berth run` would refuse them.
 pub(crate) fn validate(args: &ValidateArgs, root: &Root) -> Result<ExitCode, String> {
-    let manifest = args.files.load_any(args.lenient, root)?;
+    let manifest = args.files.load_all(args.lenient, root)?;
     for warning in &manifest.warnings {
         eprintln!("warning: {warning}");
+    }
+    for class in &manifest.priority_classes {
+        println!("priorityclass/{class} is valid");
+    }
+    for volume in &manifest.volumes {
+        println!(
+            "persistentvolume/{} is valid",
+            volume.metadata.name.as_deref().unwrap_or_default()
+        );
     }
     for claim in &manifest.claims {
         println!(

@@ -81,6 +81,16 @@ fn manifests_are_validated_and_explained_without_a_node() {
     berth(&node, &["validate", &good])
         .expect_code(0)
         .expect_output(&["pod/gated is valid"]);
+    // What no pod of the file needs, too.
+    let others = node.file(
+        "others.yaml",
+        "apiVersion: v1\nkind: PersistentVolume\nmetadata: {name: v}\nspec: {capacity: {storage: 1Gi}, accessModes: [ReadWriteOnce], \
+         persistentVolumeReclaimPolicy: Retain, hostPath: {path: /srv}}\n---\napiVersion: scheduling.k8s.io/v1\nkind: PriorityClass\n\
+         metadata: {name: c}\nvalue: 7\n",
+    );
+    berth(&node, &["validate", &others.display().to_string()])
+        .expect_code(0)
+        .expect_output(&["persistentvolume/v is valid", "priorityclass/c is valid"]);
     let bad = node.file(
         "bad.yaml",
         "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {container: []}\n",

@@ -24,6 +24,8 @@ pub(super) struct Loader<'a> {
     pub(super) options: Options<'a>,
     pub(super) manifest: Manifest,
     pub(super) errors: Vec<Diagnostic>,
+    /// Files without an object: those of a chart of which nothing is wanted, beside others.
+    pub(super) empty: Vec<Diagnostic>,
     /// Where an object of this kind, namespace and name was found first.
     seen: BTreeMap<(String, String, String), String>,
     /// Where each pod of the manifest was found.
@@ -75,6 +77,7 @@ impl<'a> Loader<'a> {
             options,
             manifest: Manifest::default(),
             errors: Vec::new(),
+            empty: Vec::new(),
             seen: BTreeMap::new(),
             pods: Vec::new(),
             claims: Vec::new(),
@@ -104,7 +107,7 @@ impl Loader<'_> {
         if documents.is_empty() {
             let message = "there is no object in it".to_owned();
             let (file, path, hint) = (source.name.to_owned(), String::new(), String::new());
-            self.errors.push(Diagnostic {
+            self.empty.push(Diagnostic {
                 file,
                 line: 0,
                 path,
@@ -158,13 +161,13 @@ impl Loader<'_> {
             _ => {
                 let line = place.node.line_of("kind");
                 let mut error = place.diagnostic(line, "kind", format!("{version} {kind} can't be run"));
-                let hint = workloads::hint(version, kind);
-                hint.unwrap_or(
-                    "Pod, ConfigMap, Secret, PersistentVolumeClaim and PersistentVolume of apiVersion v1 can, and \
-                     PriorityClass of scheduling.k8s.io/v1 with them",
-                )
-                .clone_into(&mut error.hint);
-                self.errors.push(error);
+                let advice = workloads::advice(version, kind);
+                error.hint = advice.hint;
+                if advice.can_be_left_out {
+                    self.report_unless_lenient(error);
+                } else {
+                    self.errors.push(error);
+                }
             }
         }
     }
@@ -216,17 +219,15 @@ impl Loader<'_> {
             diagnostic.hint.clone_from(&one.why);
             self.report_unless_lenient(diagnostic);
         }
+        let lenient = self.options.lenient;
         let paths = refusals
             .iter()
+            .filter(|refusal| lenient || refusal.whole)
             .map(|refusal| refusal.path.as_str())
-            .chain(impossible.iter().map(|one| one.path.as_str()));
+            .chain(impossible.iter().filter(|_| lenient).map(|one| one.path.as_str()));
         let stripped = support::without(place.node, paths);
         let place = Place {
-            node: if self.options.lenient {
-                &stripped
-            } else {
-                place.node
-            },
+            node: &stripped,
             ..place
         };
         let Some(mut pod) = self.decode::<Pod>(place) else {

@@ -76,6 +76,8 @@ pub struct Manifest {
     pub claims: Vec<PersistentVolumeClaim>,
     /// PersistentVolumes.
     pub volumes: Vec<PersistentVolume>,
+    /// The names of PriorityClasses.
+    pub priority_classes: Vec<String>,
     /// What was left out.
     pub warnings: Vec<Diagnostic>,
 }
@@ -96,6 +98,9 @@ pub fn load(sources: &[Source<'_>], options: Options<'_>) -> Result<Manifest, Ma
     for source in sources {
         loader.source(*source);
     }
+    if loader.empty.len() == sources.len() {
+        loader.errors.append(&mut loader.empty);
+    }
     loader.check_claims();
     loader.check_references();
     loader.check_host_ports();
@@ -108,6 +113,8 @@ pub fn load(sources: &[Source<'_>], options: Options<'_>) -> Result<Manifest, Ma
     };
     loader.errors.sort_by_key(place);
     loader.manifest.warnings.sort_by_key(place);
+    let classes = loader.priority_classes.iter();
+    loader.manifest.priority_classes = classes.filter_map(|class| class.metadata.name.clone()).collect();
     if loader.errors.is_empty() {
         Ok(loader.manifest)
     } else {

@@ -172,6 +172,8 @@ const REFUSED: &[Rule] = &[
 
 const OTHER_VOLUME: &str = "volumes that work are configMap, downwardAPI, emptyDir, ephemeral, hostPath, image, nfs, \
                             persistentVolumeClaim, projected and secret";
+const ACCESS: &str = "a cluster adds this volume to its pods, and there is no API server here: take it out, with its \
+                      volumeMounts";
 const EPHEMERAL: &str = "an ephemeral volume is a new directory";
 
 const SCHEDULER: &str =
@@ -230,6 +232,8 @@ pub(super) struct Refusal {
     pub(super) line: usize,
     pub(super) path: String,
     pub(super) why: &'static str,
+    /// What is in it needs no look.
+    pub(super) whole: bool,
 }
 
 /// What a manifest may have besides ConfigMaps and Secrets, all of whose fields are acted on.
@@ -264,7 +268,35 @@ fn ineffective(kind: Kind) -> impl Iterator<Item = &'static Rule> {
 
 /// All fields of a Pod that `berth run` does not do.
 pub(super) fn refusals(pod: &Node) -> Vec<Refusal> {
-    refusals_of(Kind::Pod, pod)
+    let mut found = refusals_of(Kind::Pod, pod);
+    for refusal in &mut found {
+        let Some((volume, _)) = refusal.path.split_once(".projected.sources[") else {
+            continue;
+        };
+        let projected = format!("{volume}.projected");
+        if is_access(pod, volume) {
+            *refusal = Refusal {
+                line: pod.line_of(&projected),
+                path: projected,
+                why: ACCESS,
+                whole: true,
+            };
+        }
+    }
+    found.dedup();
+    found
+}
+
+/// The volume, `spec.volumes[0]`, is the one that an API server adds to every pod.
+fn is_access(pod: &Node, volume: &str) -> bool {
+    let [Part::Name(_), Part::Name(_), Part::Index(index)] = path_parts(volume)[..] else {
+        return false;
+    };
+    let Some(Value::List(volumes)) = pod.at("spec.volumes").map(|volumes| &volumes.value) else {
+        return false;
+    };
+    let name = volumes.get(index).and_then(|volume| volume.get("name")?.text());
+    name.is_some_and(|name| name.starts_with("kube-api-access-"))
 }
 
 /// All fields of an object that `berth run` does not do.
@@ -433,6 +465,7 @@ fn apply(rule: &Rule, node: &Node, line: usize, rest: &str, at: String, found: &
                 line,
                 path: at,
                 why: rule.why,
+                whole: false,
             });
         }
         return;

@@ -15,6 +15,10 @@ fn read(text: &str) -> Result<Manifest, ManifestErrors> {
     load(&[Source { name: "f.yaml", text }], options(false))
 }
 
+fn source(text: &str) -> Source<'_> {
+    Source { name: "f", text }
+}
+
 /// The messages, without the file's name.
 fn messages(text: &str) -> Vec<String> {
     let found = read(text).map(|_| ()).unwrap_err();
@@ -236,7 +240,7 @@ fn what_is_no_pod_is_named() {
     assert_eq!(
         messages("apiVersion: v1\nkind: Service\n"),
         [
-            "2: kind: v1 Service can't be run (Pod, ConfigMap, Secret, PersistentVolumeClaim and PersistentVolume of apiVersion v1 can, and PriorityClass of scheduling.k8s.io/v1 with them)"
+            "2: kind: v1 Service can't be run (pods are reached at their own addresses here, and by hostPort; leave it out, or let `--lenient` do that)"
         ]
     );
     assert_eq!(
@@ -481,17 +485,92 @@ fn what_controllers_make_pods_of_is_refused_with_the_way_on() {
         ("apps/v1", "DaemonSet"),
         ("batch/v1", "Job"),
         ("batch/v1", "CronJob"),
+        ("batch/v1beta1", "CronJob"),
+        ("extensions/v1beta1", "DaemonSet"),
+        ("v1", "ReplicationController"),
     ] {
         let text = format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: x}}\n");
         let source = Source {
             name: "f",
             text: &text,
         };
-        let error = load(&[source], Options::default()).unwrap_err().to_string();
+        // A file of which nothing would be left is no less an error than before.
+        let error = load(&[source], options(true)).unwrap_err().to_string();
         assert!(
             error.contains(&format!("{version} {kind} can't be run")),
             "{error}"
         );
         assert!(error.contains("`berth up`"), "{error}");
+        let template = if kind == "CronJob" {
+            "spec.jobTemplate.spec.template"
+        } else {
+            "spec.template"
+        };
+        assert!(error.contains(&format!("under {template} is")), "{error}");
     }
+}
+
+#[test]
+fn what_is_no_pod_is_left_out_leniently() {
+    let text = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\n---\n{POD}---\napiVersion: v1\nkind: ServiceAccount\n"
+    );
+    assert_eq!(messages(&text).len(), 2);
+    let manifest = load(&[source(&text)], options(true)).unwrap();
+    assert_eq!((manifest.pods.len(), manifest.warnings.len()), (1, 2));
+    // What was meant to be one is not.
+    for (wrong, why) in [
+        ("kind: pod", "v1 pod can't be run (did you mean \"Pod\"?)"),
+        ("kind: ConfigMaps", "(did you mean \"ConfigMap\"?)"),
+        ("kind: PriorityClass", "(its apiVersion is scheduling.k8s.io/v1)"),
+    ] {
+        let text = POD.replace("kind: Pod", wrong);
+        let error = load(&[source(&text)], options(true)).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[test]
+fn empty_files_may_stand_beside_others() {
+    let files = [source("# nothing\n"), source(POD), source("")];
+    assert_eq!(load(&files, options(false)).unwrap().pods.len(), 1);
+    let empty = [source("---\n"), source("")];
+    assert_eq!(load(&empty, options(false)).unwrap_err().0.len(), 2);
+}
+
+#[test]
+fn templates_are_told_from_manifests() {
+    let found = messages(&POD.replace("busybox", "{{ .Values.image }}"));
+    assert_eq!(
+        found,
+        ["8: a field's name must be a string; of a template with {{ }}, make a manifest first"]
+    );
+}
+
+/// The volume by which a cluster's pods get their tokens, as kubectl shows it.
+#[test]
+fn the_volume_of_the_api_server_is_refused_in_one_line() {
+    let text = format!(
+        "{POD}    volumeMounts:\n    - {{name: kube-api-access-x7k2p, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}}\n  volumes:\n  - name: kube-api-access-x7k2p\n    projected:\n      defaultMode: 420\n      sources:\n      - serviceAccountToken: {{expirationSeconds: 3607, path: token}}\n      - configMap: {{name: kube-root-ca.crt, items: [{{key: ca.crt, path: ca.crt}}]}}\n      - downwardAPI: {{items: [{{path: namespace, fieldRef: {{apiVersion: v1, fieldPath: metadata.namespace}}}}]}}\n"
+    );
+    assert_eq!(
+        messages(&text),
+        [
+            "13: spec.volumes[0].projected: not supported by `berth run` (a cluster adds this volume to its pods, and there is no API server here: take it out, with its volumeMounts)"
+        ]
+    );
+    let source = Source {
+        name: "f",
+        text: &text,
+    };
+    let manifest = load(&[source], options(true)).unwrap();
+    let volumes = manifest.pods[0].1.spec.as_ref().unwrap().volumes.as_ref();
+    assert!(volumes.unwrap()[0].empty_dir.is_some());
+    assert_eq!(manifest.warnings.len(), 1);
+    // Another volume with a token is judged by its fields.
+    let other = messages(&text.replace("kube-api-access-x7k2p", "mine"));
+    assert!(
+        other[0].contains("sources[0].serviceAccountToken: not supported"),
+        "{other:?}"
+    );
 }

@@ -298,7 +298,11 @@ impl<'a> Reader<'a> {
                     Value::Scalar(_, Meaning::Bool(value)) => value.to_string(),
                     Value::Scalar(_, Meaning::Int(number)) => number.to_string(),
                     Value::Scalar(text, _) => text,
-                    _ => return Err(SyntaxError::new(line, "a field's name must be a string")),
+                    Value::Map(_) => {
+                        let why = "a field's name must be a string; of a template with {{ }}, make a manifest first";
+                        return Err(SyntaxError::new(line, why));
+                    }
+                    Value::List(_) => return Err(SyntaxError::new(line, "a field's name must be a string")),
                 },
             };
             let (event, span) = self.next()?;
