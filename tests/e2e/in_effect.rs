@@ -137,6 +137,15 @@ fn system_calls_are_filtered_as_the_profile_says() {
     let ended = node.run(&manifest).wait().expect_no_panic();
     assert_ne!(ended.code(), Some(0), "{}", ended.output);
     assert!(ended.output.contains("(os error 95)"), "{}", ended.output);
+    // A profile of the whole pod is for its containers: they are who can't be made without the file.
+    let local = json!({ "type": "Localhost", "localhostProfile": "profiles/none.json" });
+    let security = json!({ "securityContext": { "seccompProfile": local } });
+    let pod = node.run(&once_with("missing", &["show"], json!({}), security));
+    pod.find(0, "whose profile is missing", |line| {
+        line.contains("CreateContainerError") && line.contains("profiles/none.json")
+    });
+    pod.interrupt();
+    pod.wait().expect_no_panic();
     fs::remove_dir_all(node.root().join("var/lib/berth/kubelet/seccomp")).unwrap();
     node.finish();
 }

@@ -96,13 +96,18 @@ pub(super) fn take_image_user(security: &mut ContainerSecurity, image: &Image) {
     }
 }
 
-/// The privileges of the process that keeps the pod's namespaces: the pod's own.
+/// The privileges of the process that keeps the pod's namespaces: the pod's own, but for a seccomp profile of a file.
 ///
 /// # Errors
 /// As [`container_security`].
 pub(super) fn sandbox_security(pod: &Pod, node: &NodeFacts) -> Result<SandboxSecurity, ConfigError> {
     let of_pod = of_pod(pod);
     let run_as_user = of_pod.and_then(|of_pod| of_pod.run_as_user);
+    // As upstream, so that a profile needs to allow only what the pod's own programs do.
+    let seccomp = match seccomp(of_pod, None, false, node)? {
+        SeccompProfile::Localhost(_) => SeccompProfile::RuntimeDefault,
+        other => other,
+    };
     Ok(SandboxSecurity {
         run_as_user,
         // A group alone would be an error, and there is no image whose user it could go with.
@@ -110,7 +115,7 @@ pub(super) fn sandbox_security(pod: &Pod, node: &NodeFacts) -> Result<SandboxSec
             .and_then(|of_pod| of_pod.run_as_group)
             .filter(|_| run_as_user.is_some()),
         supplemental_groups: supplemental_groups(of_pod),
-        seccomp: seccomp(of_pod, None, false, node)?,
+        seccomp,
         apparmor: apparmor(of_pod, None, false)?,
         selinux: selinux(of_pod, None),
     })
@@ -268,12 +273,15 @@ mod tests {
 
     fn security(pod_context: &str, context: &str) -> ContainerSecurity {
         let (pod, container) = parts(pod_context, context);
-        let node = NodeFacts {
+        container_security(&pod, &container, &node()).unwrap()
+    }
+
+    fn node() -> NodeFacts {
+        NodeFacts {
             cpu_capacity: 2000,
             seccomp_root: "/seccomp".into(),
             ..NodeFacts::default()
-        };
-        container_security(&pod, &container, &node).unwrap()
+        }
     }
 
     #[test]
@@ -306,6 +314,19 @@ mod tests {
             r#"{"privileged":true}"#,
         );
         assert_eq!(privileged.seccomp, SeccompProfile::Unconfined);
+    }
+
+    #[test]
+    fn a_sandbox_is_not_held_to_a_profile_that_is_for_the_pod_s_programs() {
+        let sandbox = |profile: &str| {
+            let spec = format!(
+                r#"{{"securityContext":{{"seccompProfile":{profile}}},"containers":[{{"name":"c","image":"i"}}]}}"#
+            );
+            sandbox_security(&pod(&spec), &node()).unwrap().seccomp
+        };
+        let local = r#"{"type":"Localhost","localhostProfile":"a.json"}"#;
+        assert_eq!(sandbox(local), SeccompProfile::RuntimeDefault);
+        assert_eq!(sandbox(r#"{"type":"Unconfined"}"#), SeccompProfile::Unconfined);
     }
 
     #[test]
