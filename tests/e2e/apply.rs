@@ -33,6 +33,15 @@ fn applying_changes_in_place_what_it_can_and_says_what_it_makes_anew() {
     );
     let before = (find(uid), find(started));
     assert!(apply(&gated("", json!({})), &[]).contains("pod/gated unchanged"));
+    // What is shown of the pod, too.
+    let shown = berth(&node, &["status", "gated", "-o", "yaml"])
+        .expect_code(0)
+        .output;
+    assert!(
+        shown.contains("creationTimestamp") && shown.contains("startedAt"),
+        "{shown}"
+    );
+    assert!(apply(&shown, &[]).contains("pod/gated unchanged"));
     // More memory: the same process has it.
     let larger = gated("", json!({})).replace("64Mi", "96Mi");
     assert!(

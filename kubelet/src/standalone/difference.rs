@@ -37,8 +37,16 @@ pub(super) fn difference(before: &Pod, after: &Pod) -> Applied {
 fn comparable(pod: &Pod) -> Value {
     let mut pod = pod.clone();
     pod.status = None;
-    pod.metadata.uid = None;
-    pod.metadata.generation = None;
+    // What an API server writes, and so `berth status -o yaml`, whose output may be applied again.
+    let metadata = &mut pod.metadata;
+    metadata.uid = None;
+    metadata.generation = None;
+    metadata.creation_timestamp = None;
+    metadata.resource_version = None;
+    metadata.self_link = None;
+    metadata.managed_fields = None;
+    metadata.owner_references = None;
+    metadata.generate_name = None;
     // Added to the pod while it ran, and no part of what a file says.
     if let Some(spec) = &mut pod.spec {
         spec.ephemeral_containers = None;
@@ -223,6 +231,22 @@ mod tests {
             )),
             Applied::Replaced(_)
         ));
+    }
+
+    #[test]
+    fn what_an_api_server_writes_is_no_change() {
+        let before = testing::pod(BEFORE);
+        let mut shown = serde_json::to_value(&before).unwrap();
+        let written = serde_json::json!({
+            "creationTimestamp": "2026-01-01T00:00:00Z", "generateName": "p-", "generation": 3, "resourceVersion": "7",
+            "managedFields": [{ "manager": "m" }], "selfLink": "/p", "uid": "u",
+            "ownerReferences": [{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "p", "uid": "u" }],
+        });
+        let metadata = shown["metadata"].as_object_mut().unwrap();
+        metadata.extend(written.as_object().unwrap().clone());
+        shown["status"] = serde_json::json!({ "phase": "Running" });
+        let shown = serde_json::from_value(shown).unwrap();
+        assert_eq!(difference(&before, &shown), Applied::Unchanged);
     }
 
     #[test]
