@@ -15,6 +15,8 @@ use crate::plan::{Pending, Plan, Reason, Resize};
 pub(super) struct Announcer {
     containers: BTreeMap<ContainerId, ContainerState>,
     waiting: BTreeMap<String, Reason>,
+    /// Why the pod could not be looked at, or its record not be removed.
+    trouble: Option<String>,
     /// Why no sandbox can be asked for.
     no_sandbox: Option<String>,
     ready: BTreeMap<String, bool>,
@@ -143,6 +145,19 @@ impl Announcer {
             reporter.pod(EventReason::FailedCreatePodSandBox, message);
         }
         self.no_sandbox = why;
+    }
+
+    /// What keeps the worker from its work, which it tries again and again.
+    pub(super) fn trouble(&mut self, reporter: &Reporter, message: String) {
+        if self.trouble.as_ref() != Some(&message) {
+            reporter.pod(EventReason::FailedSync, message.clone());
+            self.trouble = Some(message);
+        }
+    }
+
+    /// The pod could be looked at.
+    pub(super) fn no_trouble(&mut self) {
+        self.trouble = None;
     }
 
     /// Readiness and phase.

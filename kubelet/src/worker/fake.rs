@@ -58,6 +58,31 @@ struct State {
     looks: u32,
     memory_used: u64,
     statistics_take: Duration,
+    faults: Vec<Fault>,
+}
+
+/// What goes wrong with calls.
+#[derive(Clone, Debug)]
+pub(super) struct Fault {
+    /// How the call begins, as [`FakeEngine::calls`] has it; `list` is each look at sandboxes.
+    pub(super) call: &'static str,
+    /// How many of them.
+    pub(super) times: u32,
+    /// How long they take more than others.
+    pub(super) takes: Duration,
+    /// What becomes of them then.
+    pub(super) answer: Answer,
+}
+
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It does its work.
+    Right,
+    /// It does nothing and fails.
+    Refused,
+    /// It does its work, and says that it has failed.
+    Lost,
 }
 
 /// The engine. Clones are the same one.
@@ -106,6 +131,50 @@ impl FakeEngine {
             "no end in sight: {:?}",
             self.calls().split_off(count - 30)
         );
+    }
+
+    /// Has calls go wrong.
+    pub(super) fn fault(&self, fault: Fault) {
+        self.lock().faults.push(fault);
+    }
+
+    /// Notes a call, which may be refused. One that is to say so after its work gives its error.
+    async fn attempt(&self, what: String) -> Result<Result<(), EngineError>, EngineError> {
+        let fault = self.next_fault(&what);
+        if what != "list" {
+            self.call(what);
+        }
+        let Some(fault) = fault else { return Ok(Ok(())) };
+        tokio::time::sleep(fault.takes).await;
+        let error = EngineError::Internal(format!("The engine failed at {}.", fault.call));
+        match fault.answer {
+            Answer::Right => Ok(Ok(())),
+            Answer::Refused => Err(error),
+            Answer::Lost => Ok(Err(error)),
+        }
+    }
+
+    fn next_fault(&self, what: &str) -> Option<Fault> {
+        let mut state = self.lock();
+        let hits = |fault: &&mut Fault| fault.times > 0 && what.starts_with(fault.call);
+        let fault = state.faults.iter_mut().find(hits)?;
+        fault.times -= 1;
+        Some(fault.clone())
+    }
+
+    /// Nobody hears of what happens any more, until somebody asks for events again.
+    pub(super) fn close_events(&self) {
+        self.lock().subscribers.clear();
+    }
+
+    /// Somebody else has removed all sandboxes with their containers.
+    pub(super) fn forget_sandboxes(&self) {
+        let mut state = self.lock();
+        let gone: Vec<_> = state.sandboxes.drain(..).collect();
+        state.containers.clear();
+        for sandbox in gone {
+            state.send(sandbox.config.uid, sandbox.id, EngineEventKind::SandboxLost);
+        }
     }
 
     /// What was asked so far, each with its time since the beginning.
@@ -326,7 +395,7 @@ impl Engine for FakeEngine {
             uid => format!("{uid}-"),
         };
         let id = SandboxId(format!("sandbox-{of_pod}{}", config.attempt));
-        self.call(format!("sandbox {}", config.attempt));
+        let answer = self.attempt(format!("sandbox {}", config.attempt)).await?;
         let mut state = self.lock();
         assert!(
             !state
@@ -348,11 +417,11 @@ impl Engine for FakeEngine {
             created_at,
             ips,
         });
-        Ok(id)
+        answer.map(|()| id)
     }
 
     async fn stop_pod_sandbox(&self, id: &SandboxId) -> Result<(), EngineError> {
-        self.call(format!("stop-sandbox {id}"));
+        let answer = self.attempt(format!("stop-sandbox {id}")).await?;
         let inside: Vec<_> = self
             .lock()
             .containers
@@ -364,7 +433,7 @@ impl Engine for FakeEngine {
         if let Some(sandbox) = self.lock().sandboxes.iter_mut().find(|s| s.id == *id) {
             sandbox.ready = false;
         }
-        Ok(())
+        answer
     }
 
     async fn remove_pod_sandbox(&self, id: &SandboxId) -> Result<(), EngineError> {
@@ -387,6 +456,7 @@ impl Engine for FakeEngine {
     async fn list_pod_sandboxes(&self, uid: Option<&str>) -> Result<Vec<PodSandboxStatus>, EngineError> {
         let wanted = |s: &&PodSandboxStatus| uid.is_none_or(|uid| s.config.uid == uid);
         self.lock().looks += 1;
+        self.attempt("list".to_owned()).await??;
         Ok(self.lock().sandboxes.iter().filter(wanted).cloned().collect())
     }
 
@@ -397,6 +467,7 @@ impl Engine for FakeEngine {
     ) -> Result<ContainerId, EngineError> {
         tokio::task::yield_now().await;
         let name = config.name.clone();
+        let answer = self.attempt(format!("create {name}-{}", config.attempt)).await?;
         let id = self.record_container(sandbox, config)?;
         if self.is_unmakable(&name) {
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -407,12 +478,12 @@ impl Engine for FakeEngine {
                 "Container {name} could not be made."
             )));
         }
-        Ok(id)
+        answer.map(|()| id)
     }
 
     async fn start_container(&self, id: &ContainerId) -> Result<(), EngineError> {
         tokio::task::yield_now().await;
-        self.call(format!("start {id}"));
+        let answer = self.attempt(format!("start {id}")).await?;
         let name = {
             let now = self.clock.now();
             let mut state = self.lock();
@@ -447,7 +518,7 @@ impl Engine for FakeEngine {
                 engine.exit(&id, code);
             });
         }
-        Ok(())
+        answer
     }
 
     async fn stop_container(&self, id: &ContainerId, timeout: Duration) -> Result<(), EngineError> {
@@ -455,14 +526,14 @@ impl Engine for FakeEngine {
             Ok(status) if status.state == ContainerState::Running => status.config.name,
             _ => return Ok(()),
         };
-        self.call(format!("stop {id} {}", timeout.as_secs()));
+        let answer = self.attempt(format!("stop {id} {}", timeout.as_secs())).await?;
         let (after, code) = match self.behaviour(&name).stops_after {
             Some(after) if after <= timeout => (after, 0),
             _ => (timeout, 137),
         };
         tokio::time::sleep(after).await;
         self.exit(id, code);
-        Ok(())
+        answer
     }
 
     async fn remove_container(&self, id: &ContainerId) -> Result<(), EngineError> {
@@ -492,15 +563,17 @@ impl Engine for FakeEngine {
     ) -> Result<(), EngineError> {
         tokio::task::yield_now().await;
         let quota = limits.cpu_quota.unwrap_or(-1);
-        self.call(format!(
-            "update {id} {quota} {}",
-            limits.memory_limit.unwrap_or(-1)
-        ));
+        let answer = self
+            .attempt(format!(
+                "update {id} {quota} {}",
+                limits.memory_limit.unwrap_or(-1)
+            ))
+            .await?;
         let status = self.container_status(id).await?;
         if status.state != ContainerState::Running {
             return Err(EngineError::FailedPrecondition(format!("{id} does not run.")));
         }
-        Ok(())
+        answer
     }
 
     async fn container_stats(&self, ids: &[ContainerId]) -> Result<Vec<v1::ContainerStats>, EngineError> {

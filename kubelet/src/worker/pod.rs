@@ -84,7 +84,7 @@ impl Worker {
             let next = match self.turn().await {
                 Ok(next) => next,
                 Err(error) => {
-                    self.reporter.pod(EventReason::FailedSync, error.to_string());
+                    self.announcer.trouble(&self.reporter, error.to_string());
                     Next::Wait(Some(self.node.clock.now() + nanos(RETRY)))
                 }
             };
@@ -107,6 +107,7 @@ impl Worker {
         if plan.stage == Stage::Gone && self.tasks.is_empty() {
             return Ok(self.finish().await);
         }
+        self.announcer.no_trouble();
         if plan.stage == Stage::Syncing && self.victims.remain() {
             return Ok(Next::Wait(None));
         }
@@ -258,10 +259,8 @@ impl Worker {
         match removed {
             Ok(()) => Next::Gone,
             Err(error) => {
-                self.reporter.pod(
-                    EventReason::FailedSync,
-                    format!("can't remove the pod's record: {error}"),
-                );
+                let message = format!("can't remove the pod's record: {error}");
+                self.announcer.trouble(&self.reporter, message);
                 Next::Wait(Some(self.node.clock.now() + nanos(RETRY)))
             }
         }

@@ -19,7 +19,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::fake::{Behaviour, FakeCgroups, FakeEngine};
+use super::fake::{Answer, Behaviour, FakeCgroups, FakeEngine, Fault};
 use super::*;
 use crate::identity::PodUid;
 use crate::plan::{Desired, Objects};
