@@ -539,6 +539,17 @@ fn empty_files_may_stand_beside_others() {
 }
 
 #[test]
+fn a_text_with_a_colon_is_told_from_an_object() {
+    let found = messages(&format!("{POD}    args:\n    - -c\n    - echo a: b\n"));
+    assert_eq!(
+        found,
+        [
+            "11: spec.containers[0].args[1]: expected a string, found an object; put it in quotes if it is a text with a colon"
+        ]
+    );
+}
+
+#[test]
 fn templates_are_told_from_manifests() {
     let found = messages(&POD.replace("busybox", "{{ .Values.image }}"));
     assert_eq!(

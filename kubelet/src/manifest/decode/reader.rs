@@ -57,6 +57,11 @@ impl<'a> Reader<'a> {
 
     pub(super) fn mismatch<T>(&self, expected: &str) -> Result<T, ReadError> {
         let (found, hint) = match &self.node.value {
+            // `- echo a: b`
+            Value::Map(fields) if fields.len() == 1 => (
+                "an object".to_owned(),
+                "; put it in quotes if it is a text with a colon",
+            ),
             Value::Map(_) => ("an object".to_owned(), ""),
             Value::List(_) => ("a list".to_owned(), ""),
             Value::Scalar(_, Meaning::Null) => ("nothing".to_owned(), ""),
