@@ -59,6 +59,8 @@ struct State {
     memory_used: u64,
     statistics_take: Duration,
     faults: Vec<Fault>,
+    /// How often sandboxes were removed by others.
+    forgotten: u32,
 }
 
 /// What goes wrong with calls.
@@ -172,6 +174,7 @@ impl FakeEngine {
         let mut state = self.lock();
         let gone: Vec<_> = state.sandboxes.drain(..).collect();
         state.containers.clear();
+        state.forgotten += 1;
         for sandbox in gone {
             state.send(sandbox.config.uid, sandbox.id, EngineEventKind::SandboxLost);
         }
@@ -394,7 +397,12 @@ impl Engine for FakeEngine {
             "uid" => String::new(),
             uid => format!("{uid}-"),
         };
-        let id = SandboxId(format!("sandbox-{of_pod}{}", config.attempt));
+        // No id is ever given again.
+        let since = match self.lock().forgotten {
+            0 => String::new(),
+            times => format!("-{times}"),
+        };
+        let id = SandboxId(format!("sandbox-{of_pod}{}{since}", config.attempt));
         let answer = self.attempt(format!("sandbox {}", config.attempt)).await?;
         let mut state = self.lock();
         assert!(
