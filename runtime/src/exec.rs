@@ -1,5 +1,6 @@
 //! One more process in a running container.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -27,7 +28,7 @@ use crate::spawn::{close_others, kill_and_reap, spawn_through};
 use crate::stdio::Streams;
 use crate::sys::{self, CloneArgs, Spawned};
 use crate::terminal::{Terminal, root_directory};
-use crate::{Result, Stdio, pivot, resctrl, seccomp};
+use crate::{Result, Stdio, pivot, resctrl, seccomp, stdio};
 
 /// Which container a process is started in.
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +114,9 @@ pub fn exec(
         preserve_fds,
         channel,
         is_launched: false,
+        has_keyring: false,
+        has_own_streams: false,
+        path: None,
     };
     let spawned = {
         let _processors = affinity.begin()?;
@@ -254,19 +258,25 @@ pub(crate) struct Addition<'a> {
     /// A launcher or a repeater has made it, which closed all other descriptors, ignores no signal, is in the container's groups,
     /// and has its OOM score. Nobody reads warnings then, which would fill the channel.
     pub(crate) is_launched: bool,
+    /// It is in the container's session keyring.
+    pub(crate) has_keyring: bool,
+    /// Its streams are the user's and none of them is the host's null device.
+    pub(crate) has_own_streams: bool,
+    /// What is executed: here, because nobody is left to drop it, so that the next one takes its place.
+    pub(crate) path: Option<CString>,
 }
 
 impl Addition<'_> {
     /// Runs in the new process. Returns an exit code if the program could not be executed.
     pub(crate) fn main(&mut self) -> i32 {
         let error = match self.prepare() {
-            Ok(path) => self.program.execute(&path),
+            Ok(path) => self.program.execute(self.path.insert(path)),
             Err(error) => error,
         };
         process::report(&error, &self.channel)
     }
 
-    fn prepare(&mut self) -> Result<std::path::PathBuf> {
+    fn prepare(&mut self) -> Result<CString> {
         process::die_with_creator()?;
         if !self.is_launched {
             close_others(self.preserve_fds, self.descriptors())?;
@@ -305,10 +315,15 @@ impl Addition<'_> {
         if has_new {
             return Ok(None);
         }
+        self.root().map(Some)
+    }
+
+    /// The container's root, seen from outside.
+    pub(crate) fn root(&self) -> Result<OwnedFd> {
         let doing = || format!("open the root directory of container {}", self.target.id);
         let path = format!("/proc/{}/root", pid_of(self.target.pidfd).doing(doing)?);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        open(path, flags, Mode::empty()).doing(doing).map(Some)
+        open(path, flags, Mode::empty()).doing(doing)
     }
 
     /// Joins the container's namespaces. Those that it shares with the host may be of a user namespace that this process
@@ -354,6 +369,9 @@ impl Addition<'_> {
             process::become_root()?;
         }
         root.map_or(Ok(()), pivot::enter)?;
+        if self.has_keyring {
+            return Ok(());
+        }
         labels.apply_to_keys()?;
         process::join_keyring(self.target.id)
     }
@@ -381,7 +399,12 @@ impl Addition<'_> {
                 Streams::Terminal(terminal.slave)
             }
         };
-        streams.install(root_directory()?, self.identity.uid())
+        match streams {
+            Streams::Files([stdin, stdout, stderr]) if self.has_own_streams => {
+                stdio::install(stdin, stdout, stderr)
+            }
+            streams => streams.install(root_directory()?, self.identity.uid()),
+        }
     }
 
     fn take_identity(&mut self) -> Result<()> {

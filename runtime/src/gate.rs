@@ -1,7 +1,7 @@
 //! Between a container that is set up and its program: the wait for the start.
 
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 
 use rustix::net::{SocketFlags, accept_with};
 
@@ -26,7 +26,7 @@ pub(crate) enum Gate {
 
 /// A process that only waits for its start.
 pub(crate) struct Ready {
-    pub(crate) path: Option<PathBuf>,
+    pub(crate) path: Option<CString>,
     pub(crate) pid: Option<i32>,
 }
 
@@ -74,7 +74,7 @@ impl Ready {
     }
 
     /// The hooks run under the filter, as in every other runtime.
-    fn last_steps(&self, setup: &Setup<'_>, program: &Program) -> Result<PathBuf> {
+    fn last_steps(&self, setup: &Setup<'_>, program: &Program) -> Result<CString> {
         let path = match &self.path {
             Some(path) => path.clone(),
             None => program.find()?,

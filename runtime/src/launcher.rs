@@ -59,7 +59,7 @@ impl Launcher {
     /// # Errors
     /// When the process makes no sense, the container is gone, or the kernel refuses. Nothing is left to reap.
     pub fn start(target: &ExecTarget<'_>, process: &Process) -> Result<Launcher> {
-        let (process, channel) = start_server(target, process, serve)?;
+        let (process, channel) = start_server(target, process, &mut serve)?;
         Ok(Launcher { process, channel })
     }
 
@@ -142,7 +142,7 @@ fn gone() -> Error {
 pub(crate) fn start_server(
     target: &ExecTarget<'_>,
     process: &Process,
-    serve: impl FnOnce(Addition<'_>) -> i32,
+    serve: &mut dyn FnMut(Addition<'_>) -> i32,
 ) -> Result<(Spawned, Channel)> {
     check_process(process)?;
     protect_creator()?;
@@ -162,6 +162,9 @@ pub(crate) fn start_server(
         preserve_fds: 0,
         channel: theirs,
         is_launched: true,
+        has_keyring: false,
+        has_own_streams: false,
+        path: None,
     };
     // In each of the container's v1 groups, and so where its kill switch is: a stopped shim can't end it.
     let args = CloneArgs {
@@ -227,8 +230,12 @@ pub(crate) fn enter(addition: &mut Addition<'_>, kept: &[BorrowedFd<'_>]) -> Res
     }
     addition.affinity.finish()?;
     if !addition.target.in_user_namespace {
-        // Whoever enters another user namespace has all of it again.
+        // Whoever enters another user namespace has all of it again, and a keyring is that namespace's.
         addition.identity.limit_bounding_early()?;
+        if addition.process.selinux_label.is_empty() {
+            process::join_keyring(addition.target.id)?;
+            addition.has_keyring = true;
+        }
     }
     // Here once: what this process ignores, its children do. All stay blocked in it.
     sys::default_signals();

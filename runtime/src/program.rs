@@ -1,9 +1,9 @@
 //! The program of a container: found, given its environment, executed.
 
 use std::collections::BTreeSet;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, accessat, stat};
@@ -29,6 +29,8 @@ pub(crate) struct Program {
     argv: CStrings,
     envp: CStrings,
     needs_home: bool,
+    /// The environment's last entry is the one that was needed.
+    has_home: bool,
 }
 
 impl Program {
@@ -56,6 +58,7 @@ impl Program {
             search: search.to_owned(),
             argv: CStrings::new(args.iter().map(String::as_str)).map_err(|_| no_zero("process.args"))?,
             needs_home: !env.iter().any(|e| e.starts_with("HOME=")),
+            has_home: false,
             envp: CStrings::new(env).map_err(|_| no_zero("process.env"))?,
         })
     }
@@ -64,9 +67,13 @@ impl Program {
     /// container's.
     pub(crate) fn complete_environment(&mut self, uid: u32) {
         if self.needs_home {
+            if std::mem::take(&mut self.has_home) {
+                self.envp.pop();
+            }
             let home = home_of(uid).unwrap_or_else(|| "/".to_owned());
             if let Ok(entry) = CString::new(format!("HOME={home}")) {
                 self.envp.push(entry);
+                self.has_home = true;
             }
         }
     }
@@ -78,11 +85,15 @@ impl Program {
     }
 
     /// Finds the program as the process would run it. The root directory must be the container's.
-    pub(crate) fn find(&self) -> Result<PathBuf> {
+    pub(crate) fn find(&self) -> Result<CString> {
+        let text = |path: PathBuf| {
+            let text = CString::new(path.into_os_string().into_vec());
+            text.map_err(|_| self.cannot_run(Errno::INVAL.into()))
+        };
         if self.name.contains('/') {
             let path = PathBuf::from(&self.name);
             return match check(&path) {
-                Ok(()) => Ok(path),
+                Ok(()) => text(path),
                 Err(errno) => Err(self.cannot_run(errno.into())),
             };
         }
@@ -90,7 +101,7 @@ impl Program {
         for directory in self.search.split(':').filter(|d| !d.is_empty()) {
             let path = Path::new(directory).join(&self.name);
             match check(&path) {
-                Ok(()) => return Ok(path),
+                Ok(()) => return text(path),
                 Err(Errno::ACCESS) => denied = Some(Errno::ACCESS),
                 Err(_) => {}
             }
@@ -108,14 +119,9 @@ impl Program {
     }
 
     /// Replaces this process's program; returns only upon failure.
-    pub(crate) fn execute(&self, path: &Path) -> Error {
-        match CString::new(path.as_os_str().as_bytes()) {
-            Ok(path) => {
-                let error = execve(&path, &self.argv, &self.envp);
-                self.cannot_run_as(&path.to_string_lossy(), error)
-            }
-            Err(_) => self.cannot_run(io::Error::from(Errno::INVAL)),
-        }
+    pub(crate) fn execute(&self, path: &CStr) -> Error {
+        let error = execve(path, &self.argv, &self.envp);
+        self.cannot_run_as(&path.to_string_lossy(), error)
     }
 
     fn cannot_run(&self, error: io::Error) -> Error {

@@ -9,8 +9,9 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use nix::unistd::alarm;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, OFlags, fcntl_getfl, fcntl_setfl, memfd_create};
+use rustix::fs::{MemfdFlags, OFlags, fchown, fcntl_getfl, fcntl_setfl, memfd_create};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
@@ -20,9 +21,10 @@ use crate::channel::{Channel, Message};
 use crate::error::Doing;
 use crate::exec::{Addition, ExecTarget};
 use crate::launcher::{enter, start_server};
-use crate::oci::Process;
+use crate::oci::{LinuxNamespaceType, Process};
 use crate::process;
-use crate::sys::{self, CloneArgs, Spawned};
+use crate::stdio::own_null;
+use crate::sys::{self, CAN_SPAWN_WITHIN, CloneArgs, Spawned, Stack};
 use crate::{Ended, Error, Result, Stdio};
 
 /// How long output may still come after a command has ended: what it left running may hold the pipe for ever.
@@ -66,8 +68,8 @@ impl Repeater {
         repetition: Repetition,
         subgroup: Option<&Subgroup>,
     ) -> Result<Repeater> {
-        let serve = move |addition: Addition<'_>| serve(addition, repetition, subgroup);
-        let (process, channel) = start_server(target, process, serve)?;
+        let mut serve = |addition: Addition<'_>| serve(addition, repetition, subgroup);
+        let (process, channel) = start_server(target, process, &mut serve)?;
         let flags = fcntl_getfl(&channel).and_then(|flags| fcntl_setfl(&channel, flags | OFlags::NONBLOCK));
         if let Err(errno) = flags {
             crate::spawn::kill_and_reap(&process);
@@ -132,27 +134,31 @@ fn repeat(addition: &mut Addition<'_>, repetition: Repetition, group: Option<&Su
     let kept = group.map(Subgroup::descriptor).transpose()?;
     enter(addition, kept.as_slice())?;
     let begin_in = group.map(Subgroup::directory).transpose()?.flatten();
-    let (mut outputs, stdio) = Outputs::new(repetition.max_output)?;
-    addition.stdio = stdio;
+    let occupancy = group.map(Subgroup::occupancy).transpose()?;
+    let mut outputs = Outputs::new(repetition.max_output, addition)?;
+    let mut stack = can_be_within(addition).then(Stack::new);
     addition
         .channel
         .send(&Message::Ready)
         .doing(|| "tell the shim that commands can be run".to_owned())?;
     loop {
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        if group.is_some_and(|group| !group.is_unused()) {
+        if occupancy.as_ref().is_some_and(|group| !group.is_unused()) {
             return Ok(Ended::default());
         }
         addition.entry_files = match (group, begin_in) {
             (Some(group), None) => vec![group.entry_file()?],
             _ => Vec::new(),
         };
+        let deadline = Instant::now().checked_add(repetition.timeout);
+        let deadline = deadline.filter(|_| !repetition.timeout.is_zero());
         let args = CloneArgs {
             flags: 0,
             cgroup: begin_in,
         };
-        let command = sys::spawn(args, || addition.main()).doing(|| "make a process".to_owned())?;
-        let (exit_code, timed_out) = outputs.read_until_end(&command, repetition.timeout, group)?;
+        let command = start(addition, args, stack.as_mut(), repetition.timeout)
+            .doing(|| "make a process".to_owned())?;
+        let (exit_code, timed_out) = outputs.read_until_end(&command, deadline, group)?;
         if exit_code != 0 || timed_out {
             // No writer but what the command left running.
             addition.stdio = Stdio::Inherit;
@@ -161,6 +167,41 @@ fn repeat(addition: &mut Addition<'_>, repetition: Repetition, group: Option<&Su
         outputs.kept = [Vec::new(), Vec::new()];
         due = (due + repetition.period).max(Instant::now());
     }
+}
+
+/// Whether a command's process may begin in this one's memory: what traces it then has this process, too, which is outside of the
+/// container. Only who may trace everything can, since the memory is not dumpable (see [`protect_creator`]); but where programs that
+/// change their user are (`fs.suid_dumpable`, proc(5)), the user whom the process becomes could. And the kernel lets nobody into another
+/// time namespace whose memory is also another's.
+///
+/// [`protect_creator`]: crate::create::protect_creator
+fn can_be_within(addition: &Addition<'_>) -> bool {
+    let linux = addition.target.spec.linux.as_ref();
+    let mut listed = linux.iter().flat_map(|linux| &linux.namespaces);
+    let has_time = listed.any(|namespace| namespace.typ == LinuxNamespaceType::Time);
+    let dumps = || std::fs::read("/proc/sys/fs/suid_dumpable").is_ok_and(|mode| mode.starts_with(b"1"));
+    CAN_SPAWN_WITHIN && !has_time && !dumps()
+}
+
+fn start(
+    addition: &mut Addition<'_>,
+    args: CloneArgs<'_>,
+    stack: Option<&mut Stack>,
+    timeout: Duration,
+) -> io::Result<Spawned> {
+    let Some(stack) = stack else {
+        return sys::spawn(args, || addition.main());
+    };
+    sys::spawn_within(args, stack, || {
+        // This process can't look at the time before the program runs, and a directory or a program may be on a file system whose
+        // server is gone. The alarm goes on in the program, which is killed before it is due.
+        if !timeout.is_zero() {
+            alarm::set(
+                u32::try_from(timeout.as_secs()).map_or(u32::MAX, |seconds| seconds.saturating_add(1)),
+            );
+        }
+        addition.main()
+    })
 }
 
 /// What a command prints.
@@ -172,8 +213,8 @@ struct Outputs {
 }
 
 impl Outputs {
-    /// The same pipes serve all commands, one after the other.
-    fn new(limit: usize) -> Result<(Outputs, Stdio)> {
+    /// The same pipes serve all commands, one after the other, and so does the null device for their input.
+    fn new(limit: usize, addition: &mut Addition<'_>) -> Result<Outputs> {
         let doing = || "make the pipes of a command".to_owned();
         let pipe = || -> io::Result<_> {
             let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -182,31 +223,46 @@ impl Outputs {
         };
         let (stdout, their_stdout) = pipe().doing(doing)?;
         let (stderr, their_stderr) = pipe().doing(doing)?;
-        let stdio = Stdio::Fds {
-            stdin: File::open("/dev/null").doing(doing)?.into(),
+        let mut stdin = None;
+        if !addition.target.in_user_namespace {
+            // What each process would do by itself. An id of a user namespace is another one here.
+            let user = Some(addition.identity.uid());
+            for theirs in [&their_stdout, &their_stderr] {
+                let _ = fchown(theirs, user, None);
+            }
+            stdin = own_null(addition.root()?);
+            addition.has_own_streams = true;
+        }
+        addition.stdio = Stdio::Fds {
+            stdin: match stdin {
+                Some(null) => null,
+                None => File::open("/dev/null").doing(doing)?.into(),
+            },
             stdout: their_stdout,
             stderr: their_stderr,
         };
-        let outputs = Outputs {
+        Ok(Outputs {
             limit,
             pipes: [Some(stdout), Some(stderr)],
             kept: [Vec::new(), Vec::new()],
-        };
-        Ok((outputs, stdio))
+        })
     }
 
     /// Reads until the command has ended, and kills it when its time is over. Returns its exit code, and whether it was killed.
     fn read_until_end(
         &mut self,
         command: &Spawned,
-        timeout: Duration,
+        mut deadline: Option<Instant>,
         group: Option<&Subgroup>,
     ) -> Result<(i32, bool)> {
-        let mut deadline = Instant::now().checked_add(timeout).filter(|_| !timeout.is_zero());
         let mut timed_out = false;
         loop {
             if self.wait(Some(command.pidfd.as_fd()), deadline)? {
-                return Ok((reap(command)?, timed_out));
+                let exit_code = reap(command)?;
+                let was_late = deadline.is_some_and(|deadline| deadline <= Instant::now());
+                // Before its program.
+                timed_out |= was_late && exit_code == 128 + Signal::ALARM.as_raw();
+                return Ok((exit_code, timed_out));
             }
             if deadline.is_none_or(|deadline| Instant::now() < deadline) {
                 continue;

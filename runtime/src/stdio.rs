@@ -113,7 +113,7 @@ fn give(stream: BorrowedFd<'_>, user: Uid) -> bool {
 }
 
 /// The container's null device, if it has one.
-fn own_null(root: impl AsFd) -> Option<OwnedFd> {
+pub(crate) fn own_null(root: impl AsFd) -> Option<OwnedFd> {
     open_null(&root).ok()?;
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let null = openat2(&root, "/dev/null", flags, Mode::empty(), INSIDE).ok()?;

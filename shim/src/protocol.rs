@@ -198,12 +198,10 @@ pub enum Request {
     /// or none with `terminal`, and the reply carries the terminal's master. The end is [`Event::ExecExited`].
     Exec(Box<Exec>),
     /// Run a command in a running container to its end: [`Response::Ran`]. It is the shim that keeps what the command prints,
-    /// and starts the second and every later one of a container faster than an [`Request::Exec`].
+    /// and starts the second and every later one of a container faster than an [`Request::Exec`]. One with a period
+    /// ([`Run::period_ms`]) is run again and again for as long as it ends with 0, and the answer is that of the last one; or an exit
+    /// code of 0, when that one left something running. [`Request::KillExec`] and the client's going end it.
     Run(Box<Run>),
-    /// Run a command in a running container again and again, for as long as it ends with 0. Answered once, when that is over, with
-    /// [`Response::Ran`] of the last one; or with an exit code of 0, when that one left something running. [`Request::KillExec`]
-    /// and the client's going end it.
-    Repeat(Box<Repeat>),
     /// Kill an exec's whole process tree.
     KillExec {
         /// The exec's id.
@@ -336,17 +334,13 @@ pub struct Run {
     pub timeout_ms: u64,
     /// So many bytes of each output are kept, at most [`MAX_RUN_OUTPUT`]; the command is not held up by what is more.
     pub max_output: u64,
-}
-
-/// A command that is run again and again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Repeat {
-    /// The command. The id is that of all of them.
-    pub run: Run,
-    /// So many milliseconds from now it is run first.
-    pub first_in_ms: u64,
-    /// So many milliseconds after the beginning of one the next one begins, or at its end if that is later.
+    /// Again and again: so many milliseconds after the beginning of one the next one begins, or at its end if that is later. 0 is
+    /// once.
+    #[serde(default)]
     pub period_ms: u64,
+    /// With a period: so many milliseconds from now it is run first.
+    #[serde(default)]
+    pub first_in_ms: u64,
 }
 
 /// What a shim sends.
@@ -382,7 +376,7 @@ pub enum Response {
         /// The new process, as the host numbers it.
         pid: i32,
     },
-    /// The answer to [`Request::Run`] and [`Request::Repeat`]. If there is any output, it comes along as one file.
+    /// The answer to [`Request::Run`]. If there is any output, it comes along as one file.
     Ran {
         /// 0-255; 128 + signal if a signal ended it.
         exit_code: i32,
@@ -437,7 +431,7 @@ pub struct ShimState {
     /// It knows [`Request::Run`], which shims of before do not, and those of another runtime's containers can't do.
     #[serde(default)]
     pub runs_commands: bool,
-    /// It knows [`Request::Repeat`], which shims of before do not, nor those of another runtime's containers.
+    /// It knows [`Run::period_ms`], which shims of before do not, nor those of another runtime's containers.
     #[serde(default)]
     pub repeats_commands: bool,
 }

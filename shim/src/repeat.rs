@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use berth_runtime::cgroups::Subgroup;
 use berth_runtime::{Ended, Launcher, Repeater, Repetition};
 
 use crate::commands::command;
@@ -9,7 +10,7 @@ use crate::container::Container;
 use crate::error::RequestError;
 use crate::exec::ExecProcess;
 use crate::handler::Asked;
-use crate::protocol::{MAX_RUN_OUTPUT, Repeat, Response};
+use crate::protocol::{MAX_RUN_OUTPUT, Response, Run};
 use crate::shim::Shim;
 
 /// A command that is repeated, and who waits for the last time.
@@ -31,16 +32,10 @@ impl Repeated {
 
 impl Shim {
     /// Starts to repeat a command.
-    pub(crate) fn repeat(&mut self, request: &Repeat, asked: Asked) -> Result<(), RequestError> {
-        let Repeat { run, .. } = request;
-        let number = self.check_run(run)?;
+    pub(crate) fn repeat(&mut self, run: &Run, number: u32, asked: Asked) -> Result<(), RequestError> {
         let container = self.container(&run.container)?;
         let tree = container.group_of_command(&run.id)?;
-        let started = {
-            let repetition = repetition(request);
-            container.start_repeater(&run.args, repetition, tree.as_ref())
-        };
-        let repeater = match started {
+        let repeater = match container.start_repeater(run, tree.as_ref()) {
             Ok(repeater) => repeater,
             Err(error) => {
                 if let Some(tree) = tree {
@@ -99,27 +94,22 @@ impl Shim {
 }
 
 impl Container {
-    fn start_repeater(
-        &self,
-        args: &[String],
-        repetition: Repetition,
-        tree: Option<&berth_runtime::cgroups::Subgroup>,
-    ) -> Result<Repeater, RequestError> {
+    fn start_repeater(&self, run: &Run, tree: Option<&Subgroup>) -> Result<Repeater, RequestError> {
         let spec = self.exec_spec()?;
-        let process = command(&spec, args);
+        let process = command(&spec, &run.args);
         let target = self.exec_target(&spec)?;
         if !Launcher::is_possible(&target, &process) {
             return Err(RequestError::NotRepeated(self.id.clone()));
         }
-        Ok(Repeater::start(&target, &process, repetition, tree)?)
+        Ok(Repeater::start(&target, &process, repetition(run), tree)?)
     }
 }
 
-fn repetition(request: &Repeat) -> Repetition {
+fn repetition(run: &Run) -> Repetition {
     Repetition {
-        first_in: Duration::from_millis(request.first_in_ms),
-        period: Duration::from_millis(request.period_ms),
-        timeout: Duration::from_millis(request.run.timeout_ms),
-        max_output: usize::try_from(request.run.max_output.min(MAX_RUN_OUTPUT)).unwrap_or(0),
+        first_in: Duration::from_millis(run.first_in_ms),
+        period: Duration::from_millis(run.period_ms),
+        timeout: Duration::from_millis(run.timeout_ms),
+        max_output: usize::try_from(run.max_output.min(MAX_RUN_OUTPUT)).unwrap_or(0),
     }
 }

@@ -32,13 +32,9 @@ impl Shim {
         }
         let asked = Asked { client, seq };
         let (request, fds) = self.hand_over(request, fds, asked)?;
-        let begun = match &request {
-            Request::Run(request) => Some(self.run(request, asked)),
-            Request::Repeat(request) => Some(self.repeat(request, asked)),
-            _ => None,
-        };
-        if let Some(begun) = begun {
-            return Some((Err(begun.err()?.into()), Vec::new()));
+        if let Request::Run(request) = request {
+            let failed = self.run(&request, asked).err()?;
+            return Some((Err(failed.into()), Vec::new()));
         }
         Some(match self.dispatch(request, fds, client) {
             Ok((response, fds)) => (Ok(response), fds),
@@ -70,7 +66,7 @@ impl Shim {
             Request::FollowLog { container } => self.follow_log(&container, fds).map(done),
             Request::Update { container, resources } => self.update(&container, resources).map(done),
             // These are answered later.
-            Request::Run(_) | Request::Repeat(_) | Request::Shutdown => Ok(done(())),
+            Request::Run(_) | Request::Shutdown => Ok(done(())),
         }
     }
 

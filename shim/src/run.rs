@@ -133,7 +133,18 @@ impl Printed {
 impl Shim {
     /// Starts a command whose end answers the request.
     pub(crate) fn run(&mut self, request: &Run, asked: Asked) -> Result<(), RequestError> {
-        let number = self.check_run(request)?;
+        if request.args.is_empty() {
+            let message = format!("The command {} has not even a program", request.id);
+            return Err(RequestError::Invalid(message));
+        }
+        self.check_exec(&request.id)?;
+        let number = self
+            .number_of(&request.container)
+            .ok_or_else(|| RequestError::NoContainer(request.container.clone()))?;
+        self.container(&request.container)?.check_running()?;
+        if request.period_ms > 0 {
+            return self.repeat(request, number, asked);
+        }
         let own_number = self.next_number();
         let (printed, streams) = Printed::new(&self.poller, own_number, asked, request.max_output)
             .map_err(RequestError::io("make the pipes of a command"))?;
@@ -153,20 +164,6 @@ impl Shim {
         let exec = ExecProcess::run((number, asked.client), pid, timeout, tree, printed);
         self.execs.insert(request.id.clone(), exec);
         Ok(())
-    }
-
-    /// Refuses a command that can't be run. Returns its container's number.
-    pub(crate) fn check_run(&mut self, request: &Run) -> Result<u32, RequestError> {
-        if request.args.is_empty() {
-            let message = format!("The command {} has not even a program", request.id);
-            return Err(RequestError::Invalid(message));
-        }
-        self.check_exec(&request.id)?;
-        let number = self
-            .number_of(&request.container)
-            .ok_or_else(|| RequestError::NoContainer(request.container.clone()))?;
-        self.container(&request.container)?.check_running()?;
-        Ok(number)
     }
 
     /// A command wrote something, or has closed an output.

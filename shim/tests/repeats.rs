@@ -14,8 +14,9 @@ use berth_shim::frame;
 use berth_shim::protocol::{Call, FailureCode, IdMapping, Request, SOCKET_NAME, UserNamespace};
 use serde_json::json;
 use support::commands::{
-    Ran, end, launchers, repeated, run, run_with, shell, shell_processes, sleeper, warm_up,
+    Ran, end, launchers, repeated, repeated_every, run, run_with, shell, shell_processes, sleeper, warm_up,
 };
+use support::fuse::Hanging;
 use support::{Pod, TestClient, is_alive, wait_until};
 
 /// Asks on a connection of its own, and does not wait.
@@ -131,6 +132,33 @@ fn a_timeout_kills_the_whole_tree_but_nothing_that_was_left_before() {
     }
     client.call(Request::KillExec { exec: "left".into() });
     wait_until("it is dead", || shell_processes(&cgroup) == 1);
+    end(&mut client);
+}
+
+/// What repeats commands waits for each program to run, and can't look at the time meanwhile.
+#[test]
+fn a_program_on_a_file_system_that_hangs_is_given_up_in_time() {
+    let pod = Pod::start();
+    let directory = pod.root.path().join("hanging");
+    fs::create_dir(&directory).unwrap();
+    let Some(file_system) = Hanging::mount(&directory) else {
+        return;
+    };
+    let client = sleeper(&pod, |spec| {
+        let mount =
+            json!({ "destination": "/hanging", "type": "bind", "source": directory, "options": ["bind"] });
+        spec["mounts"].as_array_mut().unwrap().push(mount);
+    });
+    let Some(mut client) = client else { return };
+    file_system.hang();
+    let begun = Instant::now();
+    let ran = run_with(&mut client, repeated("r", &["/hanging/program"], 1000));
+    assert!(ran.timed_out, "{ran:?}");
+    let took = begun.elapsed();
+    assert!(
+        took > Duration::from_secs(1) && took < Duration::from_secs(10),
+        "{took:?}"
+    );
     end(&mut client);
 }
 
@@ -255,6 +283,42 @@ fn other_commands_are_run_meanwhile() {
     assert_eq!(launchers(&pod, &mut client).len(), 3);
     drop((socket, other));
     wait_until("one launcher is left", || launchers(&pod, &mut client).len() == 1);
+    end(&mut client);
+}
+
+/// The processes of commands begin in the memory of what repeats them, which must not fill with what they leave behind.
+#[test]
+fn what_repeats_a_command_does_not_grow() {
+    let pod = Pod::start();
+    let Some(mut client) = sleeper(&pod, |_| {}) else {
+        return;
+    };
+    let script = "printf x >> /tmp/count";
+    let _socket = begin(&pod, repeated_every(1, "r", &["sh", "-c", script], 0));
+    wait_until("it is repeated", || launchers(&pod, &mut client).len() == 1);
+    let repeater = launchers(&pod, &mut client)[0];
+    let pages = || -> u64 {
+        let statm = fs::read_to_string(format!("/proc/{repeater}/statm")).unwrap();
+        statm.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let mut ran = |times| {
+        wait_until("it was repeated", || {
+            let ran = shell(
+                &mut client,
+                "count",
+                "busybox wc -c < /tmp/count 2>/dev/null || echo 0",
+            );
+            ran.stdout.trim().parse::<u64>().unwrap() >= times
+        });
+    };
+    ran(100);
+    let before = pages();
+    ran(1100);
+    let after = pages();
+    assert!(
+        after <= before + 4,
+        "{before} pages after 100 times, {after} after 1100"
+    );
     end(&mut client);
 }
 

@@ -27,10 +27,8 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
         let end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
         let (unit, after) = after.split_at(end);
         let nanos = UNITS.iter().find(|(name, _)| *name == unit)?.1;
-        let number: f64 = number.parse().ok()?;
-        let part = Duration::try_from_secs_f64(number).ok()?;
-        // Exact for whole numbers, and for as many digits as anybody writes.
-        let part = u64::try_from(part.as_nanos() * u128::from(nanos) / 1_000_000_000).ok()?;
+        let part = billionths(number)?.checked_mul(u128::from(nanos))?;
+        let part = u64::try_from(part / 1_000_000_000).ok()?;
         total = total
             .checked_add(Duration::from_nanos(part))
             .filter(|sum| *sum <= LONGEST)?;
@@ -40,6 +38,17 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
         }
     }
     Some(total)
+}
+
+/// A decimal number in billionths, the digits after those left out. Floating point would bring tables that are larger than all
+/// else here.
+fn billionths(number: &str) -> Option<u128> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = [whole, &format!("{fraction:0<9.9}")].concat();
+    if whole.len() + fraction.len() == 0 || fraction.contains('.') {
+        return None;
+    }
+    digits.parse().ok()
 }
 
 fn format(since_epoch: Duration) -> String {

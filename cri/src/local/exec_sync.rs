@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_shim::protocol::{FailureCode, MAX_RUN_OUTPUT, Repeat, Request, Response, Run};
+use berth_shim::protocol::{FailureCode, MAX_RUN_OUTPUT, Request, Response, Run};
 use tokio::sync::{oneshot, watch};
 
 use super::exec::{self, DRAIN, End, Streams};
@@ -50,14 +50,14 @@ pub(super) async fn repeat(
         return Ok(None);
     }
     exec::check(container, &repeated.command)?;
-    let run = request(container, repeated.command.clone(), repeated.timeout, max_output)?;
-    let abandoned = Abandoned::new(&client, &run);
-    let request = Request::Repeat(Box::new(Repeat {
+    let once = request(container, repeated.command.clone(), repeated.timeout, max_output)?;
+    let run = Run {
         first_in_ms: milliseconds(repeated.first_in),
-        period_ms: milliseconds(repeated.period),
-        run,
-    }));
-    let reply = client.call_with(request, &[]).await;
+        period_ms: milliseconds(repeated.period).max(1),
+        ..once
+    };
+    let abandoned = Abandoned::new(&client, &run);
+    let reply = client.call_with(Request::Run(Box::new(run)), &[]).await;
     abandoned.forget();
     match reply {
         Err(failure) if failure.code == FailureCode::Unsupported => Ok(None),
@@ -80,6 +80,8 @@ fn request(
         args,
         timeout_ms: milliseconds(timeout),
         max_output,
+        period_ms: 0,
+        first_in_ms: 0,
     })
 }
 

@@ -58,7 +58,7 @@ struct Shared {
     silent: Arc<AtomicBool>,
     /// It knows [`Request::Run`].
     runs_commands: AtomicBool,
-    /// It knows [`Request::Repeat`].
+    /// It knows [`Run::period_ms`](berth_shim::protocol::Run::period_ms).
     repeats_commands: AtomicBool,
     reader: tokio::task::AbortHandle,
 }
@@ -146,7 +146,7 @@ impl ShimClient {
         self.shared.runs_commands.load(Ordering::Relaxed)
     }
 
-    /// Whether the shim repeats commands: [`Request::Repeat`].
+    /// Whether the shim repeats commands: [`Run::period_ms`](berth_shim::protocol::Run::period_ms).
     pub(crate) fn repeats_commands(&self) -> bool {
         self.shared.repeats_commands.load(Ordering::Relaxed)
     }
@@ -172,8 +172,8 @@ impl ShimClient {
         let begun = Instant::now();
         let was_silent = self.is_silent();
         let patience = if was_silent { SHORT_PATIENCE } else { PATIENCE };
-        let between = match request {
-            Request::Repeat(_) if !was_silent => REPEAT_PATIENCE,
+        let between = match &request {
+            Request::Run(run) if run.period_ms > 0 && !was_silent => REPEAT_PATIENCE,
             _ => patience,
         };
         let mut call = within(patience, self.begin(request, fds))

@@ -25,6 +25,27 @@ pub struct Subgroup {
     was_killed: AtomicBool,
 }
 
+/// Whether there are processes in a group.
+#[derive(Debug)]
+pub(crate) struct Occupancy<'a> {
+    group: &'a Subgroup,
+    /// Of the unified hierarchy; v1 goes on telling for a while what was there when the file was opened.
+    file: Option<OwnedFd>,
+}
+
+impl Occupancy<'_> {
+    /// As [`Subgroup::is_unused`].
+    pub(crate) fn is_unused(&self) -> bool {
+        match &self.file {
+            None => self.group.is_unused(),
+            Some(file) => {
+                let is_empty = || rustix::io::pread(file, &mut [0; 1], 0) == Ok(0);
+                !self.group.was_killed.load(Ordering::Relaxed) && is_empty()
+            }
+        }
+    }
+}
+
 impl Cgroup {
     /// Makes a group below this one, or takes the one that exists; `None` where no hierarchy is free of limits. It goes
     /// with [`Cgroup::delete`] at the latest.
@@ -87,6 +108,19 @@ impl Subgroup {
     /// When it can't be opened.
     pub(crate) fn descriptor(&self) -> Result<BorrowedFd<'_>> {
         self.directory.fd()
+    }
+
+    /// For who looks often whether a process is in it.
+    ///
+    /// # Errors
+    /// When its file can't be opened.
+    pub(crate) fn occupancy(&self) -> Result<Occupancy<'_>> {
+        let is_unified = self.directory.hierarchy.kind == Kind::V2;
+        let file = is_unified.then(|| self.directory.open("cgroup.procs", OFlag::O_RDONLY));
+        Ok(Occupancy {
+            group: self,
+            file: file.transpose()?,
+        })
     }
 
     /// Whether it is as if just made: no process is in it, and none was killed by it. Linux (6.18, for one) goes on killing

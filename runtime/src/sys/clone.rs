@@ -25,6 +25,24 @@ pub(crate) struct Spawned {
     pub(crate) pidfd: OwnedFd,
 }
 
+impl CloneArgs<'_> {
+    /// For the kernel, which will store the descriptor of the child.
+    fn raw(&self, pidfd: &mut RawFd) -> libc::clone_args {
+        // SAFETY: clone_args is a C struct of integers, for which zero is a valid value.
+        let mut raw: libc::clone_args = unsafe { std::mem::zeroed() };
+        raw.flags = self.flags | libc::CLONE_PIDFD as u64 | CLEAR_SIGHAND;
+        raw.pidfd = std::ptr::from_mut(pidfd) as u64;
+        if self.flags & libc::CLONE_PARENT as u64 == 0 {
+            raw.exit_signal = libc::SIGCHLD as u64;
+        }
+        if let Some(cgroup) = self.cgroup {
+            raw.flags |= INTO_CGROUP;
+            raw.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+        }
+        raw
+    }
+}
+
 /// `CLONE_CLEAR_SIGHAND`, which the libc crate has as an integer that is too small for it.
 const CLEAR_SIGHAND: u64 = 1 << 32;
 /// `CLONE_INTO_CGROUP`, for the same reason.
@@ -46,17 +64,7 @@ pub(crate) fn spawn(args: CloneArgs<'_>, child: impl FnOnce() -> i32) -> io::Res
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     let mut pidfd: RawFd = -1;
-    // SAFETY: clone_args is a C struct of integers, for which zero is a valid value.
-    let mut raw: libc::clone_args = unsafe { std::mem::zeroed() };
-    raw.flags = args.flags | libc::CLONE_PIDFD as u64 | CLEAR_SIGHAND;
-    raw.pidfd = &raw mut pidfd as u64;
-    if args.flags & libc::CLONE_PARENT as u64 == 0 {
-        raw.exit_signal = libc::SIGCHLD as u64;
-    }
-    if let Some(cgroup) = args.cgroup {
-        raw.flags |= INTO_CGROUP;
-        raw.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
-    }
+    let raw = args.raw(&mut pidfd);
     // SAFETY: without CLONE_VM this is a fork: the child has a copy of the memory and the same stack pointer. The
     // arguments are a valid clone_args of the size given, whose pidfd points to a live variable.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const raw, size_of::<libc::clone_args>()) };
@@ -74,4 +82,102 @@ pub(crate) fn spawn(args: CloneArgs<'_>, child: impl FnOnce() -> i32) -> io::Res
             pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
         }),
     }
+}
+
+/// Whether [`spawn_within`] is there for this processor.
+pub(crate) const CAN_SPAWN_WITHIN: bool = cfg!(target_arch = "x86_64");
+
+/// As much stack as a child of [`spawn_within`] has.
+const STACK: usize = 512 << 10;
+
+/// A stack for children of [`spawn_within`]. Only pages that are used exist.
+#[derive(Debug)]
+pub(crate) struct Stack(Vec<u8>);
+
+impl Stack {
+    /// One for all children, which come one after the other.
+    pub(crate) fn new() -> Stack {
+        Stack(vec![0; STACK])
+    }
+}
+
+/// As [`spawn`], but the child uses this process's memory instead of a copy of it, as after vfork(2), and this process waits until
+/// it has executed a program or ended. That takes a fifth of the time.
+///
+/// What `child` changes stays changed, and what it has not dropped by the time that it executes something is never dropped: it must
+/// not add anything to what is there each time. Its descriptors, identity and namespaces are its own. The caller must be
+/// single-threaded. A child that ends while it changes the heap ends this process, too.
+///
+/// # Errors
+/// As clone3(2) says; ENOSYS where this is not there, see [`CAN_SPAWN_WITHIN`].
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn spawn_within(
+    args: CloneArgs<'_>,
+    stack: &mut Stack,
+    mut child: impl FnMut() -> i32,
+) -> io::Result<Spawned> {
+    /// Runs on the child's stack.
+    extern "C" fn run<F: FnMut() -> i32>(child: *mut F) -> ! {
+        // SAFETY: it points to the closure of the caller, which waits until this process is gone from its memory.
+        let child = unsafe { &mut *child };
+        let code = catch_unwind(AssertUnwindSafe(child)).unwrap_or(255);
+        // SAFETY: ends the process without running exit handlers, which belong to the parent.
+        unsafe { libc::_exit(code) }
+    }
+    fn entry<F: FnMut() -> i32>(_: &F) -> extern "C" fn(*mut F) -> ! {
+        run::<F>
+    }
+    let mut pidfd: RawFd = -1;
+    let mut raw = args.raw(&mut pidfd);
+    raw.flags |= (libc::CLONE_VM | libc::CLONE_VFORK) as u64;
+    // The kernel has the stack begin at its end, which has to be a multiple of 16.
+    let begin = stack.0.as_mut_ptr() as u64;
+    raw.stack = begin.next_multiple_of(16);
+    raw.stack_size = (begin + STACK as u64 - raw.stack) & !15;
+    let entry = entry(&child);
+    let pid: i64;
+    // SAFETY: the parent sees a system call, which changes what the kernel's calling convention says (rax, rcx, r11) and memory:
+    // what the child does with it while the parent waits. The child begins behind the call, on its own stack, with a copy of the
+    // parent's registers, and calls `entry` with the pointer to the closure; it never comes back from there. The arguments are a
+    // valid clone_args of the size given, whose pidfd points to a live variable, and whose stack is borrowed for as long as the
+    // child uses it. The two never run at the same time.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r12",
+            "call r13",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone3 => pid,
+            in("rdi") &raw const raw,
+            in("rsi") size_of::<libc::clone_args>(),
+            in("r12") &raw mut child,
+            in("r13") entry,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    if !super::heap::is_whole() {
+        // Nothing can be had of it any more, not even for a word about it.
+        // SAFETY: ends the process without running anything else of it.
+        unsafe { libc::_exit(255) }
+    }
+    match i32::try_from(pid) {
+        Ok(pid @ 1..) => Ok(Spawned {
+            pid: Pid::from_raw(pid),
+            // SAFETY: the kernel stored a new descriptor there, which nobody else owns.
+            pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+        }),
+        Ok(errno) => Err(io::Error::from_raw_os_error(-errno)),
+        Err(_) => Err(io::Error::from_raw_os_error(libc::EOVERFLOW)),
+    }
+}
+
+/// There is none for this processor.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn spawn_within(_: CloneArgs<'_>, _: &mut Stack, _: impl FnMut() -> i32) -> io::Result<Spawned> {
+    Err(io::Error::from_raw_os_error(libc::ENOSYS))
 }

@@ -38,6 +38,14 @@ impl CStrings {
         self.pointers.extend([string.as_ptr(), ptr::null()]);
         self.strings.push(string);
     }
+
+    /// Removes the last string.
+    pub(crate) fn pop(&mut self) {
+        if self.strings.pop().is_some() {
+            self.pointers.truncate(self.strings.len());
+            self.pointers.push(ptr::null());
+        }
+    }
 }
 
 /// Replaces the process's program; returns only upon failure.

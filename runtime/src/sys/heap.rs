@@ -3,7 +3,7 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use dlmalloc::Dlmalloc;
 
@@ -22,6 +22,11 @@ pub(super) fn give_back() {
 /// The heap, locked.
 pub(super) fn heap() -> MutexGuard<'static, Dlmalloc> {
     HEAP.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether nobody was in the middle of something with it: who ends there leaves it locked.
+pub(super) fn is_whole() -> bool {
+    !matches!(HEAP.try_lock(), Err(TryLockError::WouldBlock))
 }
 
 fn freed(size: usize) {

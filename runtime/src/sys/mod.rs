@@ -21,7 +21,7 @@ pub mod small_libc;
 
 pub use allocator::{Arena, give_memory_back};
 pub use clock::since_epoch;
-pub(crate) use clone::{CloneArgs, Spawned, spawn};
+pub(crate) use clone::{CAN_SPAWN_WITHIN, CloneArgs, Spawned, Stack, spawn, spawn_within};
 pub(crate) use exec::{CStrings, close_range, execute_again, execve};
 pub(crate) use keyring::join_session_keyring;
 pub(crate) use mount_attr::{MountAttr, mount_setattr};

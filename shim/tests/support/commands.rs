@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 use berth_runtime::cgroups::Cgroup;
-use berth_shim::protocol::{Repeat, Request, Response, Run};
+use berth_shim::protocol::{Request, Response, Run};
 use serde_json::Value;
 
 use super::{Pod, TestClient};
@@ -39,19 +39,22 @@ pub fn request(id: &str, args: &[&str], timeout_ms: u64) -> Request {
         args: args.iter().map(|arg| (*arg).to_owned()).collect(),
         timeout_ms,
         max_output: 4096,
+        period_ms: 0,
+        first_in_ms: 0,
     }))
 }
 
 /// The command a tenth of a second from now, and then ten times a second.
 pub fn repeated(id: &str, args: &[&str], timeout_ms: u64) -> Request {
-    let Request::Run(run) = request(id, args, timeout_ms) else {
+    repeated_every(100, id, args, timeout_ms)
+}
+
+pub fn repeated_every(period_ms: u64, id: &str, args: &[&str], timeout_ms: u64) -> Request {
+    let Request::Run(mut run) = request(id, args, timeout_ms) else {
         unreachable!()
     };
-    Request::Repeat(Box::new(Repeat {
-        run: *run,
-        first_in_ms: 100,
-        period_ms: 100,
-    }))
+    (run.first_in_ms, run.period_ms) = (100, period_ms);
+    Request::Run(run)
 }
 
 pub fn run_with(client: &mut TestClient, request: Request) -> Ran {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod commands;
+pub mod fuse;
 
 use std::collections::BTreeMap;
 use std::fs;
