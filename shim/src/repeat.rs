@@ -13,6 +13,9 @@ use crate::handler::Asked;
 use crate::protocol::{MAX_RUN_OUTPUT, Response, Run};
 use crate::shim::Shim;
 
+/// As good as for ever, and no more than can be added to the time.
+const LONGEST: Duration = Duration::from_secs(1 << 32);
+
 /// A command that is repeated, and who waits for the last time.
 pub(crate) struct Repeated {
     repeater: Repeater,
@@ -106,10 +109,11 @@ impl Container {
 }
 
 fn repetition(run: &Run) -> Repetition {
+    let span = |milliseconds| Duration::from_millis(milliseconds).min(LONGEST);
     Repetition {
-        first_in: Duration::from_millis(run.first_in_ms),
-        period: Duration::from_millis(run.period_ms),
-        timeout: Duration::from_millis(run.timeout_ms),
+        first_in: span(run.first_in_ms),
+        period: span(run.period_ms),
+        timeout: span(run.timeout_ms),
         max_output: usize::try_from(run.max_output.min(MAX_RUN_OUTPUT)).unwrap_or(0),
     }
 }

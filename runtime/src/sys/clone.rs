@@ -87,7 +87,7 @@ pub(crate) fn spawn(args: CloneArgs<'_>, child: impl FnOnce() -> i32) -> io::Res
 /// Whether [`spawn_within`] is there for this processor.
 pub(crate) const CAN_SPAWN_WITHIN: bool = cfg!(target_arch = "x86_64");
 
-/// As much stack as a child of [`spawn_within`] has.
+/// As much stack as a child of [`spawn_within`] has. There is no guard behind it: what runs on it must be of a depth that is known.
 const STACK: usize = 512 << 10;
 
 /// A stack for children of [`spawn_within`]. Only pages that are used exist.
@@ -102,7 +102,7 @@ impl Stack {
 }
 
 /// As [`spawn`], but the child uses this process's memory instead of a copy of it, as after vfork(2), and this process waits until
-/// it has executed a program or ended. That takes a fifth of the time.
+/// it has executed a program or ended. Nothing is copied, and nothing torn down again.
 ///
 /// What `child` changes stays changed, and what it has not dropped by the time that it executes something is never dropped: it must
 /// not add anything to what is there each time. Its descriptors, identity and namespaces are its own. The caller must be
