@@ -345,37 +345,10 @@ fn a_sandbox_that_was_given_up_gets_no_shim() {
 
 #[test]
 fn a_pod_can_have_a_user_namespace() {
-    use berth_shim::protocol::{IdMapping, UserNamespace};
-    let map = || {
-        vec![IdMapping {
-            container: 0,
-            host: 200_000,
-            size: 65_536,
-        }]
-    };
-    let pod = Pod::start_with(|config| {
-        config.user = Some(UserNamespace {
-            uids: map(),
-            gids: map(),
-        })
-    });
+    let pod = Pod::start_in_user_namespace();
     let mut client = pod.client();
     client.subscribe();
-    // Its root owns its files, as the engine's idmapped or chowned layers do.
-    let chown = std::process::Command::new("chown")
-        .args(["-R", "200000:200000"])
-        .arg(pod.root.path())
-        .status();
-    assert!(chown.unwrap().success());
     let shm = pod.dir().join("shm");
-    for parent in shm
-        .ancestors()
-        .take_while(|path| *path != std::path::Path::new("/tmp"))
-        .skip(1)
-    {
-        use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).unwrap();
-    }
     let script = "cat /proc/self/uid_map; echo > /dev/shm/x && /bin/busybox stat -c %u /dev/shm/x; echo end";
     let record = client.run(pod.bundle_with("a", &["sh", "-c", script], |spec| {
         let mount = serde_json::json!({ "destination": "/dev/shm", "type": "bind", "source": shm, "options": ["bind"] });

@@ -3,15 +3,14 @@
 
 mod support;
 
+use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
-use std::{fs, path};
 
 use berth_runtime::cgroups::Cgroup;
 use berth_shim::frame;
-use berth_shim::protocol::{Call, FailureCode, IdMapping, Request, SOCKET_NAME, UserNamespace};
+use berth_shim::protocol::{Call, FailureCode, Request, SOCKET_NAME};
 use serde_json::json;
 use support::commands::{
     Ran, end, launchers, repeated, repeated_every, run, run_with, shell, shell_processes, sleeper, warm_up,
@@ -330,31 +329,7 @@ fn what_repeats_a_command_does_not_grow() {
 /// Whoever enters a user namespace has every capability in its bounding set again.
 #[test]
 fn in_a_user_namespace_it_may_no_more_than_the_container() {
-    let map = || {
-        vec![IdMapping {
-            container: 0,
-            host: 200_000,
-            size: 65_536,
-        }]
-    };
-    let pod = Pod::start_with(|config| {
-        config.user = Some(UserNamespace {
-            uids: map(),
-            gids: map(),
-        })
-    });
-    let chown = std::process::Command::new("chown")
-        .args(["-R", "200000:200000"])
-        .arg(pod.root.path())
-        .status();
-    assert!(chown.unwrap().success());
-    for parent in pod
-        .dir()
-        .ancestors()
-        .take_while(|path| *path != path::Path::new("/tmp"))
-    {
-        fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).unwrap();
-    }
+    let pod = Pod::start_in_user_namespace();
     let client = sleeper(&pod, |spec| {
         spec["process"]["capabilities"] = json!({
             "bounding": ["CAP_KILL", "CAP_CHOWN"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL"],

@@ -8,6 +8,7 @@ pub mod fuse;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,8 +18,8 @@ use berth_runtime::cgroups::Cgroup;
 use berth_shim::client::{Client, ClientError};
 use berth_shim::protocol::{
     BUNDLES_DIR, CONFIG_NAME, CreateContainer, EXITS_DIR, Event, Exec, ExecCgroup, ExitRecord, Failure,
-    RECORD_NAME, Request, Response, Rootfs, RuntimeProgram, SOCKET_NAME, SandboxConfig, ShimRecord,
-    ShimState,
+    IdMapping, RECORD_NAME, Request, Response, Rootfs, RuntimeProgram, SOCKET_NAME, SandboxConfig,
+    ShimRecord, ShimState, UserNamespace,
 };
 use serde_json::{Value, json};
 
@@ -46,6 +47,37 @@ impl Pod {
             "{}",
             String::from_utf8_lossy(&output.stderr)
         );
+        pod
+    }
+
+    /// A pod with a user namespace whose root is 200000. It owns its files, as with the engine's idmapped or chowned layers, and may
+    /// come to them.
+    pub fn start_in_user_namespace() -> Self {
+        let map = || {
+            vec![IdMapping {
+                container: 0,
+                host: 200_000,
+                size: 65_536,
+            }]
+        };
+        let pod = Self::start_with(|config| {
+            config.user = Some(UserNamespace {
+                uids: map(),
+                gids: map(),
+            });
+        });
+        let chown = Command::new("chown")
+            .args(["-R", "200000:200000"])
+            .arg(pod.root.path())
+            .status();
+        assert!(chown.unwrap().success());
+        for parent in pod
+            .dir()
+            .ancestors()
+            .take_while(|path| *path != Path::new("/tmp"))
+        {
+            fs::set_permissions(parent, fs::Permissions::from_mode(0o755)).unwrap();
+        }
         pod
     }
 
