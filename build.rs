@@ -16,6 +16,7 @@ const PROFILE: &str = "small";
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/helper");
+    println!("cargo::rerun-if-changed=runtime/src/sys/entry");
     let target = libc_of_helper(&env::var("TARGET")?)?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let directory = target_directory(&out);

@@ -75,4 +75,4 @@ pub use restore::{Restoring, is_bind, run_create_runtime};
 pub use rootfs::Rootfs;
 pub use state::{FirstProcess, Record, StateDir, StateRoot, process_stat};
 pub use stdio::Stdio;
-pub use sys::{Arena, begin, end, give_memory_back, send_signal, since_epoch, small_libc};
+pub use sys::{Arena, give_memory_back, send_signal, since_epoch, small_libc};

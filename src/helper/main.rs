@@ -4,6 +4,8 @@
 //! It may be PID 1 of a container, where the kernel ignores every signal that has no handler, so each command that
 //! waits ends on SIGTERM and SIGINT by itself, unless it is there to show what a stubborn program does.
 
+#![cfg_attr(not(test), no_main)]
+
 mod args;
 mod attack;
 mod checks;
@@ -17,9 +19,11 @@ mod show;
 mod signals;
 mod sockets;
 
-use std::process::ExitCode;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
 use args::Args;
+use berth_entry::Arguments;
 
 /// What a command comes to: its exit code, or a sentence and the exit code 1.
 type Outcome = Result<u8, Box<dyn std::error::Error>>;
@@ -27,9 +31,26 @@ type Outcome = Result<u8, Box<dyn std::error::Error>>;
 /// The commands, one a line and sorted: what the built-in image has in `/bin`.
 const VERBS: &str = include_str!("verbs.txt");
 
-fn main() -> ExitCode {
-    let mut argv: Vec<String> = std::env::args_os()
-        .map(|arg| arg.to_string_lossy().into_owned())
+// As a probe it starts every second in every pod.
+#[cfg(not(test))]
+berth_entry::entry!(start);
+
+/// The whole program: from its arguments, the first of which is its name, to its end.
+#[cfg_attr(test, expect(dead_code))]
+fn start(arguments: Arguments) -> u8 {
+    let name = arguments.clone().next().map_or(&[][..], OsStr::as_bytes);
+    if name == b"true" || name.ends_with(b"/true") {
+        // Half of its time would be pages of memory that are used for the first time.
+        return 0;
+    }
+    // What is printed without a line's end is written here.
+    std::process::exit(run_words(arguments).into())
+}
+
+/// Does what the name or the first argument says. Returns the exit code.
+fn run_words(arguments: Arguments) -> u8 {
+    let mut argv: Vec<String> = arguments
+        .map(|argument| argument.to_string_lossy().into_owned())
         .collect();
     let started_as = argv
         .first()
@@ -45,9 +66,9 @@ fn main() -> ExitCode {
             "berth-helper: say what to do, one of: {}",
             VERBS.lines().collect::<Vec<_>>().join(" ")
         );
-        return ExitCode::from(2);
+        return 2;
     }
-    ExitCode::from(perform(argv))
+    perform(argv)
 }
 
 /// Runs one command line and returns its exit code.

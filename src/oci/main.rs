@@ -39,8 +39,6 @@ mod terminal;
 mod time;
 mod update;
 
-use std::ffi::OsString;
-
 use arguments::{Arguments, Syntax};
 use exit_code::ExitCode;
 use failure::{Failure, unknown_command};
@@ -80,11 +78,11 @@ static MEMORY: berth_runtime::Arena = berth_runtime::Arena::new();
 #[cfg(not(test))]
 berth_runtime::small_libc!();
 #[cfg(not(test))]
-berth_runtime::entry!(run);
+berth_entry::entry!(run);
 
 /// The whole program: from its arguments, the first of which is its name, to its exit code.
 #[cfg_attr(test, expect(dead_code))]
-fn run(arguments: Vec<OsString>) -> u8 {
+fn run(arguments: berth_entry::Arguments) -> u8 {
     let mut global = Global::default();
     let outcome = dispatch(&mut global, lexopt::Parser::from_iter(arguments));
     let code = outcome.unwrap_or_else(|failure| {

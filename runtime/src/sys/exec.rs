@@ -66,7 +66,7 @@ pub(crate) fn execute_again(program: &OwnedFd) -> io::Error {
         Ok(argv) => argv,
         Err(error) => return error.into(),
     };
-    let argv = super::own_program::arguments().unwrap_or(copied.pointers.as_ptr());
+    let argv = berth_entry::arguments().unwrap_or(copied.pointers.as_ptr());
     // SAFETY: as in `execve`; the path is an empty C string, and the kernel's own array is one like those. The environment is the one that this process began with,
     // or what setenv(3) made of it, and nobody changes it now: the process is single-threaded.
     unsafe {

@@ -27,7 +27,6 @@ pub(crate) use keyring::join_session_keyring;
 pub(crate) use mount_attr::{MountAttr, mount_setattr};
 pub(crate) use namespace::namespace_kind;
 pub(crate) use own_program::run_from;
-pub use own_program::{begin, end};
 pub(crate) use personality::set_personality;
 pub(crate) use schedule::{
     SchedulingAttributes, set_io_priority, set_memory_policy, set_scheduling, use_all_processors,

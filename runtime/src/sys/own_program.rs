@@ -1,93 +1,11 @@
-//! The beginning of this program, and the file that it runs from.
-//!
-//! The standard library's own beginning installs a handler for overflows of the stack, with a stack and a mapping for
-//! it, at every start: a dozen system calls that a command of a millisecond notices. [`entry!`](crate::entry) leaves it
-//! out; an overflow ends the process all the same, at the kernel's guard page, but with no sentence.
+//! The file that this program runs from.
 
-use std::ffi::{CStr, OsString, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::stdio::{stderr, stdin, stdout};
-
-use super::signal::ignore_sigpipe;
-
-/// The arguments as the kernel has put them on the stack, followed by the environment. Null in a program that began
-/// otherwise than with [`begin`].
-static ARGUMENTS: AtomicPtr<*const c_char> = AtomicPtr::new(ptr::null_mut());
-
-/// Begins the program: standard streams that are closed become the null device, so that no file that is opened later
-/// is taken for one, and a reader of the output that is gone is an error, not a signal. Returns the arguments.
-///
-/// # Safety
-/// To be called once, by the C function `main` with its parameters.
-pub unsafe fn begin(count: c_int, arguments: *const *const c_char) -> Vec<OsString> {
-    ARGUMENTS.store(arguments.cast_mut(), Ordering::Relaxed);
-    fill_standard_streams();
-    ignore_sigpipe();
-    (0..usize::try_from(count).unwrap_or(0))
-        .map(|i| {
-            // SAFETY: the kernel passes that many C strings, which stay where they are.
-            let argument = unsafe { CStr::from_ptr(*arguments.add(i)) };
-            OsString::from_vec(argument.to_bytes().to_vec())
-        })
-        .collect()
-}
-
-fn fill_standard_streams() {
-    // Whether they are open is all that is asked: no event is waited for.
-    let streams = [stdin(), stdout(), stderr()];
-    let mut polled = streams.each_ref().map(|fd| PollFd::new(fd, PollFlags::empty()));
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    if !matches!(poll(&mut polled, Some(&now)), Ok(ready) if ready > 0) {
-        return;
-    }
-    for stream in polled {
-        if stream.revents().contains(PollFlags::NVAL) {
-            // SAFETY: the path is a C string. The lowest number that is free is that of the stream.
-            if unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) } < 0 {
-                std::process::abort();
-            }
-        }
-    }
-}
-
-/// Ends the program at once: all that it has printed has been written by now, and of the C library nothing is to be
-/// tidied up.
-pub fn end(code: u8) -> ! {
-    // SAFETY: _exit(2) may be called at any time.
-    unsafe { libc::_exit(c_int::from(code)) }
-}
-
-/// The `main` of a program that takes its arguments and returns its exit code; see [`begin`].
-#[macro_export]
-macro_rules! entry {
-    ($run:path) => {
-        /// Called by the C library's start.
-        #[allow(unsafe_code)]
-        #[unsafe(no_mangle)]
-        extern "C" fn main(
-            count: core::ffi::c_int,
-            arguments: *const *const core::ffi::c_char,
-        ) -> core::ffi::c_int {
-            // SAFETY: these are the parameters of `main`, which the C library calls once.
-            $crate::end($run(unsafe { $crate::begin(count, arguments) }))
-        }
-    };
-}
-
-/// The program's arguments, if it began with [`begin`]: an array that ends with a null pointer.
-pub(super) fn arguments() -> Option<*const *const c_char> {
-    let arguments = ARGUMENTS.load(Ordering::Relaxed);
-    (!arguments.is_null()).then_some(arguments.cast_const())
-}
+use berth_entry::arguments;
 
 /// prctl(2)'s `struct prctl_mm_map`: where the parts of a process are, for who looks into /proc.
 #[repr(C)]
@@ -113,7 +31,7 @@ struct MemoryMap {
 /// left, which the kernel checks. Takes a fraction of an execve(2).
 ///
 /// # Errors
-/// Where the process may not do that, the kernel can't, or the program began in another way than with [`begin`]. It
+/// Where the process may not do that, the kernel can't, or the program began in another way than with [`berth_entry::begin`]. It
 /// may then have mappings of both files.
 pub(crate) fn run_from(file: BorrowedFd<'_>) -> io::Result<()> {
     let arguments = arguments().ok_or(io::ErrorKind::Unsupported)?;

@@ -2,12 +2,6 @@
 
 use std::ptr;
 
-/// Lets a write to a pipe that nobody reads be an error and no more.
-pub(crate) fn ignore_sigpipe() {
-    // SAFETY: SIG_IGN installs no handler, so nothing can run at a bad moment.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
-}
-
 /// Gives every signal its default effect back. execve(2) and `CLONE_CLEAR_SIGHAND` do that to handlers alone: what this
 /// program ignores, or its starter did, would be ignored by whatever it starts.
 pub(crate) fn default_signals() {
