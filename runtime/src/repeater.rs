@@ -1,22 +1,27 @@
 //! A process that runs one command in a container again and again, for as long as it ends well: what a probe is, most of the time.
 //!
-//! It is where a [`crate::Launcher`] is, as far from the container. Nobody asks it for each command and nobody hears of one that
+//! It is as far from the container as a [`crate::Launcher`], and where one is, but for the group of its commands: it is in that one,
+//! too, unless its memory would be charged to the container there. Nobody asks it for each command and nobody hears of one that
 //! ended well, so that such a command costs little more than its program. It ends with the first that did not end well, and says
 //! how that ended.
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SIGCHLD, SigSet};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::alarm;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, OFlags, fchown, fcntl_getfl, fcntl_setfl, memfd_create};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process, kill_process_group, waitid,
+};
 
-use crate::cgroups::Subgroup;
+use crate::cgroups::{ENTER, Subgroup};
 use crate::channel::{Channel, Message};
 use crate::error::Doing;
 use crate::exec::{Addition, ExecTarget};
@@ -133,8 +138,18 @@ fn repeat(addition: &mut Addition<'_>, repetition: Repetition, group: Option<&Su
     let mut due = Instant::now() + repetition.first_in;
     let kept = group.map(Subgroup::descriptor).transpose()?;
     enter(addition, kept.as_slice())?;
-    let begin_in = group.map(Subgroup::directory).transpose()?.flatten();
-    let occupancy = group.map(Subgroup::occupancy).transpose()?;
+    let is_within = group.is_some_and(Subgroup::charges_nothing);
+    let begin_in = match group {
+        Some(group) if is_within => {
+            // Once for all commands, and what is ready for one group only need not be made for each of them.
+            rustix::io::write(group.entry_file()?, ENTER)
+                .doing(|| "enter the group of a command".to_owned())?;
+            None
+        }
+        Some(group) => group.directory()?,
+        None => None,
+    };
+    let occupancy = group.map(|group| group.occupancy(is_within)).transpose()?;
     let mut outputs = Outputs::new(repetition.max_output, addition)?;
     let mut stack = can_be_within(addition).then(Stack::new);
     addition
@@ -146,19 +161,15 @@ fn repeat(addition: &mut Addition<'_>, repetition: Repetition, group: Option<&Su
         if occupancy.as_ref().is_some_and(|group| !group.is_unused()) {
             return Ok(Ended::default());
         }
-        addition.entry_files = match (group, begin_in) {
-            (Some(group), None) => vec![group.entry_file()?],
-            _ => Vec::new(),
-        };
         let deadline = Instant::now().checked_add(repetition.timeout);
         let deadline = deadline.filter(|_| !repetition.timeout.is_zero());
         let args = CloneArgs {
             flags: 0,
             cgroup: begin_in,
         };
-        let command = start(addition, args, stack.as_mut(), repetition.timeout)
-            .doing(|| "make a process".to_owned())?;
-        let (exit_code, timed_out) = outputs.read_until_end(&command, deadline, group)?;
+        let command = start(addition, args, stack.as_mut(), repetition.timeout);
+        let command = command.doing(|| "make a process".to_owned())?;
+        let (exit_code, timed_out) = outputs.read_until_end(command, deadline, group)?;
         if exit_code != 0 || timed_out {
             // No writer but what the command left running.
             addition.stdio = Stdio::Inherit;
@@ -188,25 +199,28 @@ fn start(
     args: CloneArgs<'_>,
     stack: Option<&mut Stack>,
     timeout: Duration,
-) -> io::Result<Spawned> {
-    let Some(stack) = stack else {
-        return sys::spawn(args, || addition.main());
+) -> io::Result<Pid> {
+    let spawned = match stack {
+        None => sys::spawn(args, || addition.main())?.pid,
+        Some(stack) => sys::spawn_within(args, stack, || {
+            // This process can't look at the time before the program runs, and a directory or a program may be on a file system
+            // whose server is gone. The alarm goes on in the program, which is killed before it is due.
+            if !timeout.is_zero() {
+                alarm::set(
+                    u32::try_from(timeout.as_secs()).map_or(u32::MAX, |seconds| seconds.saturating_add(1)),
+                );
+            }
+            addition.main()
+        })?,
     };
-    sys::spawn_within(args, stack, || {
-        // This process can't look at the time before the program runs, and a directory or a program may be on a file system whose
-        // server is gone. The alarm goes on in the program, which is killed before it is due.
-        if !timeout.is_zero() {
-            alarm::set(
-                u32::try_from(timeout.as_secs()).map_or(u32::MAX, |seconds| seconds.saturating_add(1)),
-            );
-        }
-        addition.main()
-    })
+    Pid::from_raw(spawned.as_raw()).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// What a command prints.
 struct Outputs {
     limit: usize,
+    /// Tells when a command may have ended.
+    children: SignalFd,
     /// Standard output and standard error; `None` once nobody can write any more.
     pipes: [Option<OwnedFd>; 2],
     kept: [Vec<u8>; 2],
@@ -241,8 +255,12 @@ impl Outputs {
             stdout: their_stdout,
             stderr: their_stderr,
         };
+        let mut child = SigSet::empty();
+        child.add(SIGCHLD);
+        let children = SignalFd::with_flags(&child, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
         Ok(Outputs {
             limit,
+            children: children.doing(|| "make what tells of a command's end".to_owned())?,
             pipes: [Some(stdout), Some(stderr)],
             kept: [Vec::new(), Vec::new()],
         })
@@ -251,14 +269,15 @@ impl Outputs {
     /// Reads until the command has ended, and kills it when its time is over. Returns its exit code, and whether it was killed.
     fn read_until_end(
         &mut self,
-        command: &Spawned,
+        command: Pid,
         mut deadline: Option<Instant>,
         group: Option<&Subgroup>,
     ) -> Result<(i32, bool)> {
         let mut timed_out = false;
         loop {
-            if self.wait(Some(command.pidfd.as_fd()), deadline)? {
-                let exit_code = reap(command)?;
+            if self.wait(deadline)?
+                && let Some(exit_code) = reap(command)?
+            {
                 let was_late = deadline.is_some_and(|deadline| deadline <= Instant::now());
                 // Before its program.
                 timed_out |= was_late && exit_code == 128 + Signal::ALARM.as_raw();
@@ -277,15 +296,15 @@ impl Outputs {
         }
     }
 
-    /// Waits for output, and keeps it, for the end of the process, and for the deadline. Returns whether the process has ended.
-    fn wait(&mut self, pidfd: Option<BorrowedFd<'_>>, deadline: Option<Instant>) -> Result<bool> {
+    /// Waits for output, and keeps it, for news of a child, and for the deadline. Returns whether there are news.
+    fn wait(&mut self, deadline: Option<Instant>) -> Result<bool> {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let left = left.map(|left| Timespec {
             tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: left.subsec_nanos().into(),
         });
         // The process first: what it had printed by its end is seen by the looks at the pipes that follow.
-        let watched = [pidfd]
+        let watched = [Some(self.children.as_fd())]
             .into_iter()
             .chain(self.pipes.iter().map(|pipe| pipe.as_ref().map(AsFd::as_fd)));
         let mut which = Vec::with_capacity(3);
@@ -310,7 +329,12 @@ impl Outputs {
         for number in ready.iter().filter(|number| **number > 0) {
             self.read(number - 1);
         }
-        Ok(ready.first() == Some(&0))
+        let has_news = ready.first() == Some(&0);
+        if has_news {
+            // Or the next command would be taken for one that has ended.
+            let _ = self.children.read_signal();
+        }
+        Ok(has_news)
     }
 
     /// Reads what is there; past the limit it is dropped.
@@ -336,7 +360,7 @@ impl Outputs {
     fn tell(mut self, exit_code: i32, timed_out: bool) -> Result<Ended> {
         let deadline = Instant::now() + DRAIN;
         while self.pipes.iter().any(Option::is_some) && Instant::now() < deadline {
-            self.wait(None, Some(deadline))?;
+            self.wait(Some(deadline))?;
         }
         let [stdout, stderr] = &self.kept;
         let output = (!stdout.is_empty() || !stderr.is_empty())
@@ -364,23 +388,29 @@ pub fn file_of(parts: &[&[u8]]) -> io::Result<OwnedFd> {
 }
 
 /// Kills a command with all that it has started.
-fn kill(command: &Spawned, group: Option<&Subgroup>) -> Result<()> {
-    if let Some(group) = group {
-        return Ok(group.kill()?);
+fn kill(command: Pid, group: Option<&Subgroup>) -> Result<()> {
+    match group {
+        // The shim kills what may be left of it.
+        Some(group) if group.charges_nothing() => return Ok(group.kill_others()?),
+        Some(group) => return Ok(group.kill()?),
+        None => {}
     }
-    if let Some(pid) = rustix::process::Pid::from_raw(command.pid.as_raw()) {
-        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
-    }
-    let _ = rustix::process::pidfd_send_signal(&command.pidfd, Signal::KILL);
+    // It has not been waited for, so that its number is nobody else's.
+    let _ = kill_process_group(command, Signal::KILL);
+    let _ = kill_process(command, Signal::KILL);
     Ok(())
 }
 
-fn reap(command: &Spawned) -> Result<i32> {
-    let status = waitid(WaitId::PidFd(command.pidfd.as_fd()), WaitIdOptions::EXITED)
-        .doing(|| "learn how a command ended".to_owned())?;
-    let exit_code = |status: rustix::process::WaitIdStatus| {
+/// The exit code of a command that has ended.
+fn reap(command: Pid) -> Result<Option<i32>> {
+    let status = waitid(
+        WaitId::Pid(command),
+        WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+    )
+    .doing(|| "learn how a command ended".to_owned())?;
+    let exit_code = |status: WaitIdStatus| {
         let signal = || Some(128 + status.terminating_signal()?);
-        status.exit_status().or_else(signal)
+        status.exit_status().or_else(signal).unwrap_or(255)
     };
-    Ok(status.and_then(exit_code).unwrap_or(255))
+    Ok(status.map(exit_code))
 }

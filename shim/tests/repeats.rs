@@ -86,6 +86,26 @@ fn one_that_takes_longer_than_the_period_is_not_run_twice_at_a_time() {
 }
 
 #[test]
+fn one_that_stops_has_not_ended_and_any_signal_is_an_end() {
+    let pod = Pod::start();
+    let Some(mut client) = sleeper(&pod, |_| {}) else {
+        return;
+    };
+    let script = format!(
+        "(sleep 0.1; kill -CONT $$) & kill -STOP $$; wait; {}",
+        counting(3)
+    );
+    let ran = run_with(&mut client, repeated("stops", &["sh", "-c", &script], 0));
+    assert_eq!((ran.exit_code, ran.stdout.as_str()), (1, "time 3\n"));
+    for signal in [9, 40] {
+        let script = format!("kill -{signal} $$");
+        let ran = run_with(&mut client, repeated("killed", &["sh", "-c", &script], 0));
+        assert_eq!((ran.exit_code, ran.timed_out), (128 + signal, false));
+    }
+    end(&mut client);
+}
+
+#[test]
 fn much_output_is_held_back_by_nobody_and_kept_by_nobody() {
     let pod = Pod::start();
     let Some(mut client) = sleeper(&pod, |_| {}) else {

@@ -25,24 +25,26 @@ pub struct Subgroup {
     was_killed: AtomicBool,
 }
 
-/// Whether there are processes in a group.
+/// Whether there are processes in a group besides who asks.
 #[derive(Debug)]
 pub(crate) struct Occupancy<'a> {
     group: &'a Subgroup,
     /// Of the unified hierarchy; v1 goes on telling for a while what was there when the file was opened.
     file: Option<OwnedFd>,
+    /// What is listed if nobody else is there.
+    unused: String,
 }
 
 impl Occupancy<'_> {
-    /// As [`Subgroup::is_unused`].
+    /// As [`Subgroup::is_unused`], but for the process that asks.
     pub(crate) fn is_unused(&self) -> bool {
-        match &self.file {
-            None => self.group.is_unused(),
-            Some(file) => {
-                let is_empty = || rustix::io::pread(file, &mut [0; 1], 0) == Ok(0);
-                !self.group.was_killed.load(Ordering::Relaxed) && is_empty()
-            }
-        }
+        let Some(file) = &self.file else {
+            return self.group.lists(&self.unused);
+        };
+        // Longer than the longest line, so that another one is seen.
+        let mut listed = [0; 24];
+        let length = rustix::io::pread(file, &mut listed, 0);
+        length.is_ok_and(|length| listed[..length] == *self.unused.as_bytes())
     }
 }
 
@@ -110,28 +112,39 @@ impl Subgroup {
         self.directory.fd()
     }
 
-    /// For who looks often whether a process is in it.
+    /// Whether a process can be in it without using up what the container may have.
+    pub(crate) fn charges_nothing(&self) -> bool {
+        !self.directory.hierarchy.controllers.contains(Controller::Memory)
+    }
+
+    /// For who looks often whether a process is in it, and `is_within` it or not.
     ///
     /// # Errors
     /// When its file can't be opened.
-    pub(crate) fn occupancy(&self) -> Result<Occupancy<'_>> {
+    pub(crate) fn occupancy(&self, is_within: bool) -> Result<Occupancy<'_>> {
         let is_unified = self.directory.hierarchy.kind == Kind::V2;
         let file = is_unified.then(|| self.directory.open("cgroup.procs", OFlag::O_RDONLY));
         Ok(Occupancy {
             group: self,
             file: file.transpose()?,
+            unused: if is_within {
+                format!("{}\n", Pid::this())
+            } else {
+                String::new()
+            },
         })
     }
 
     /// Whether it is as if just made: no process is in it, and none was killed by it. Linux (6.18, for one) goes on killing
     /// whoever begins in a group whose `cgroup.kill` was ever written to.
     pub fn is_unused(&self) -> bool {
-        let is_empty = || {
-            self.directory
-                .read("cgroup.procs")
-                .is_ok_and(|pids| pids.is_empty())
-        };
-        !self.was_killed.load(Ordering::Relaxed) && is_empty()
+        !self.was_killed.load(Ordering::Relaxed) && self.lists("")
+    }
+
+    fn lists(&self, processes: &str) -> bool {
+        self.directory
+            .read("cgroup.procs")
+            .is_ok_and(|listed| listed == processes)
     }
 
     /// The file to which a process writes [`super::ENTER`] to enter, after it entered the group above.
@@ -155,18 +168,29 @@ impl Subgroup {
     /// # Errors
     /// When the processes can't be listed or signalled.
     pub fn kill(&self) -> Result<()> {
-        let group = &self.directory;
         self.was_killed.store(true, Ordering::Relaxed);
-        if kill_by_switch(group)? {
+        if kill_by_switch(&self.directory)? {
             return Ok(());
         }
+        self.kill_all_but(None)
+    }
+
+    /// Kills every process in it with SIGKILL but the one that asks. What begins new ones faster than they are killed is left.
+    ///
+    /// # Errors
+    /// When the processes can't be listed.
+    pub(crate) fn kill_others(&self) -> Result<()> {
+        self.kill_all_but(Some(Pid::this()))
+    }
+
+    fn kill_all_but(&self, spared: Option<Pid>) -> Result<()> {
         for _ in 0..KILL_ROUNDS {
             let mut found = false;
-            let listed = match group.read("cgroup.procs") {
+            let listed = match self.directory.read("cgroup.procs") {
                 Err(error) if error.is_gone() => break,
                 other => other?,
             };
-            for pid in parse_pids(&listed) {
+            for pid in parse_pids(&listed).filter(|pid| Some(*pid) != spared) {
                 found = true;
                 let _ = kill(pid, Signal::SIGKILL);
             }

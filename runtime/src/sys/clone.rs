@@ -26,12 +26,15 @@ pub(crate) struct Spawned {
 }
 
 impl CloneArgs<'_> {
-    /// For the kernel, which will store the descriptor of the child.
-    fn raw(&self, pidfd: &mut RawFd) -> libc::clone_args {
+    /// For the kernel, which will store the descriptor of the child if it is given a place.
+    fn raw(&self, pidfd: Option<&mut RawFd>) -> libc::clone_args {
         // SAFETY: clone_args is a C struct of integers, for which zero is a valid value.
         let mut raw: libc::clone_args = unsafe { std::mem::zeroed() };
-        raw.flags = self.flags | libc::CLONE_PIDFD as u64 | CLEAR_SIGHAND;
-        raw.pidfd = std::ptr::from_mut(pidfd) as u64;
+        raw.flags = self.flags | CLEAR_SIGHAND;
+        if let Some(pidfd) = pidfd {
+            raw.flags |= libc::CLONE_PIDFD as u64;
+            raw.pidfd = std::ptr::from_mut(pidfd) as u64;
+        }
         if self.flags & libc::CLONE_PARENT as u64 == 0 {
             raw.exit_signal = libc::SIGCHLD as u64;
         }
@@ -64,7 +67,7 @@ pub(crate) fn spawn(args: CloneArgs<'_>, child: impl FnOnce() -> i32) -> io::Res
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     let mut pidfd: RawFd = -1;
-    let raw = args.raw(&mut pidfd);
+    let raw = args.raw(Some(&mut pidfd));
     // SAFETY: without CLONE_VM this is a fork: the child has a copy of the memory and the same stack pointer. The
     // arguments are a valid clone_args of the size given, whose pidfd points to a live variable.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const raw, size_of::<libc::clone_args>()) };
@@ -106,7 +109,8 @@ impl Stack {
 ///
 /// What `child` changes stays changed, and what it has not dropped by the time that it executes something is never dropped: it must
 /// not add anything to what is there each time. Its descriptors, identity and namespaces are its own. The caller must be
-/// single-threaded. A child that ends while it changes the heap ends this process, too.
+/// single-threaded. A child that ends while it changes the heap ends this process, too. There is no descriptor of it: the kernel
+/// makes a file for one.
 ///
 /// # Errors
 /// As clone3(2) says; ENOSYS where this is not there, see [`CAN_SPAWN_WITHIN`].
@@ -115,7 +119,7 @@ pub(crate) fn spawn_within(
     args: CloneArgs<'_>,
     stack: &mut Stack,
     mut child: impl FnMut() -> i32,
-) -> io::Result<Spawned> {
+) -> io::Result<Pid> {
     /// Runs on the child's stack.
     extern "C" fn run<F: FnMut() -> i32>(child: *mut F) -> ! {
         // SAFETY: it points to the closure of the caller, which waits until this process is gone from its memory.
@@ -127,8 +131,7 @@ pub(crate) fn spawn_within(
     fn entry<F: FnMut() -> i32>(_: &F) -> extern "C" fn(*mut F) -> ! {
         run::<F>
     }
-    let mut pidfd: RawFd = -1;
-    let mut raw = args.raw(&mut pidfd);
+    let mut raw = args.raw(None);
     raw.flags |= (libc::CLONE_VM | libc::CLONE_VFORK) as u64;
     // The kernel has the stack begin at its end, which has to be a multiple of 16.
     let begin = stack.0.as_mut_ptr() as u64;
@@ -139,8 +142,8 @@ pub(crate) fn spawn_within(
     // SAFETY: the parent sees a system call, which changes what the kernel's calling convention says (rax, rcx, r11) and memory:
     // what the child does with it while the parent waits. The child begins behind the call, on its own stack, with a copy of the
     // parent's registers, and calls `entry` with the pointer to the closure; it never comes back from there. The arguments are a
-    // valid clone_args of the size given, whose pidfd points to a live variable, and whose stack is borrowed for as long as the
-    // child uses it. The two never run at the same time.
+    // valid clone_args of the size given, whose stack is borrowed for as long as the child uses it. The two never run at the same
+    // time.
     unsafe {
         std::arch::asm!(
             "syscall",
@@ -166,11 +169,7 @@ pub(crate) fn spawn_within(
         unsafe { libc::_exit(255) }
     }
     match i32::try_from(pid) {
-        Ok(pid @ 1..) => Ok(Spawned {
-            pid: Pid::from_raw(pid),
-            // SAFETY: the kernel stored a new descriptor there, which nobody else owns.
-            pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
-        }),
+        Ok(pid @ 1..) => Ok(Pid::from_raw(pid)),
         Ok(errno) => Err(io::Error::from_raw_os_error(-errno)),
         Err(_) => Err(io::Error::from_raw_os_error(libc::EOVERFLOW)),
     }
@@ -178,6 +177,6 @@ pub(crate) fn spawn_within(
 
 /// There is none for this processor.
 #[cfg(not(target_arch = "x86_64"))]
-pub(crate) fn spawn_within(_: CloneArgs<'_>, _: &mut Stack, _: impl FnMut() -> i32) -> io::Result<Spawned> {
+pub(crate) fn spawn_within(_: CloneArgs<'_>, _: &mut Stack, _: impl FnMut() -> i32) -> io::Result<Pid> {
     Err(io::Error::from_raw_os_error(libc::ENOSYS))
 }
