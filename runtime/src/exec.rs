@@ -98,25 +98,13 @@ pub fn exec(
     };
     let (creator, channel) = Channel::pair().doing(|| "make a socket pair".to_owned())?;
     let affinity = Affinity::new(process)?;
-    let policy = memory_policy(target)?;
     let is_rootless = !rustix::process::geteuid().is_root();
     let addition = Addition {
-        target,
         is_in_user_namespace: is_rootless,
-        process,
-        affinity: &affinity,
-        schedule: Schedule::new(process)?,
-        memory_policy: policy,
-        identity: Identity::new(process)?,
-        program: Program::new(process)?,
         entry_files,
         stdio,
         preserve_fds,
-        channel,
-        is_launched: false,
-        has_keyring: false,
-        has_own_streams: false,
-        path: None,
+        ..Addition::new(target, process, &affinity, channel)?
     };
     let spawned = {
         let _processors = affinity.begin()?;
@@ -162,7 +150,7 @@ pub fn exec(
     }
 }
 
-pub(crate) fn memory_policy(target: &ExecTarget<'_>) -> Result<Option<MemoryPolicy>> {
+fn memory_policy(target: &ExecTarget<'_>) -> Result<Option<MemoryPolicy>> {
     let linux = target.spec.linux.as_ref();
     let policy = linux.and_then(|linux| linux.memory_policy.as_ref());
     policy.map(MemoryPolicy::new).transpose()
@@ -266,7 +254,34 @@ pub(crate) struct Addition<'a> {
     pub(crate) path: Option<CString>,
 }
 
-impl Addition<'_> {
+impl<'a> Addition<'a> {
+    /// One that has this process's streams, and nothing done for it yet.
+    pub(crate) fn new(
+        target: &'a ExecTarget<'a>,
+        process: &'a Process,
+        affinity: &'a Affinity,
+        channel: Channel,
+    ) -> Result<Addition<'a>> {
+        Ok(Addition {
+            target,
+            is_in_user_namespace: false,
+            process,
+            affinity,
+            schedule: Schedule::new(process)?,
+            memory_policy: memory_policy(target)?,
+            identity: Identity::new(process)?,
+            program: Program::new(process)?,
+            entry_files: Vec::new(),
+            stdio: Stdio::Inherit,
+            preserve_fds: 0,
+            channel,
+            is_launched: false,
+            has_keyring: false,
+            has_own_streams: false,
+            path: None,
+        })
+    }
+
     /// Runs in the new process. Returns an exit code if the program could not be executed.
     pub(crate) fn main(&mut self) -> i32 {
         let error = match self.prepare() {

@@ -19,12 +19,11 @@ use crate::channel::{Channel, GroupBy, Launch, MAX_ARGUMENTS, Message};
 use crate::check::check_process;
 use crate::create::{protect_creator, set_oom_score};
 use crate::error::Doing;
-use crate::exec::{Addition, ExecTarget, assign_resctrl, memory_policy};
-use crate::identity::Identity;
+use crate::exec::{Addition, ExecTarget, assign_resctrl};
 use crate::oci::Process;
 use crate::process;
 use crate::program::Program;
-use crate::schedule::{Affinity, Schedule};
+use crate::schedule::Affinity;
 use crate::spawn::{close_others, kill_and_reap};
 use crate::sys::{self, CloneArgs, Spawned};
 use crate::{Error, Result, Stdio};
@@ -149,22 +148,9 @@ pub(crate) fn start_server(
     let (ours, theirs) = Channel::pair().doing(|| "make a socket pair".to_owned())?;
     let affinity = Affinity::new(process)?;
     let addition = Addition {
-        target,
-        is_in_user_namespace: false,
-        process,
-        affinity: &affinity,
-        schedule: Schedule::new(process)?,
-        memory_policy: memory_policy(target)?,
-        identity: Identity::new(process)?,
-        program: Program::new(process)?,
         entry_files: target.cgroup.v1_entry_files()?,
-        stdio: Stdio::Inherit,
-        preserve_fds: 0,
-        channel: theirs,
         is_launched: true,
-        has_keyring: false,
-        has_own_streams: false,
-        path: None,
+        ..Addition::new(target, process, &affinity, theirs)?
     };
     // In each of the container's v1 groups, and so where its kill switch is: a stopped shim can't end it.
     let args = CloneArgs {

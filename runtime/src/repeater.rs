@@ -6,15 +6,15 @@
 //! how that ended.
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SIGCHLD, SigSet};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::alarm;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, OFlags, fchown, fcntl_getfl, fcntl_setfl, memfd_create};
+use rustix::fs::{OFlags, fchown, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
@@ -27,6 +27,7 @@ use crate::error::Doing;
 use crate::exec::{Addition, ExecTarget};
 use crate::launcher::{enter, start_server};
 use crate::oci::{LinuxNamespaceType, Process};
+use crate::output::{Output, file_of};
 use crate::process;
 use crate::stdio::own_null;
 use crate::sys::{self, CAN_SPAWN_WITHIN, CloneArgs, Spawned, Stack};
@@ -36,10 +37,6 @@ use crate::{Ended, Error, Result, Stdio};
 const DRAIN: Duration = Duration::from_millis(200);
 /// How long what was killed may take to end, before this process goes without it.
 const KILL_PATIENCE: Duration = Duration::from_secs(1);
-/// How much is read at once.
-const READ: usize = 4 << 10;
-/// How often one output is read before anything else is looked at.
-const READS_IN_TURN: usize = 16;
 
 /// When and how a command is run.
 #[derive(Clone, Copy, Debug)]
@@ -175,7 +172,7 @@ fn repeat(addition: &mut Addition<'_>, repetition: Repetition, group: Option<&Su
             addition.stdio = Stdio::Inherit;
             return outputs.tell(exit_code, timed_out);
         }
-        outputs.kept = [Vec::new(), Vec::new()];
+        outputs.both.iter_mut().for_each(Output::clear);
         due = (due + repetition.period).max(Instant::now());
     }
 }
@@ -218,12 +215,10 @@ fn start(
 
 /// What a command prints.
 struct Outputs {
-    limit: usize,
     /// Tells when a command may have ended.
     children: SignalFd,
-    /// Standard output and standard error; `None` once nobody can write any more.
-    pipes: [Option<OwnedFd>; 2],
-    kept: [Vec<u8>; 2],
+    /// Standard output and standard error.
+    both: [Output<OwnedFd>; 2],
 }
 
 impl Outputs {
@@ -259,10 +254,8 @@ impl Outputs {
         child.add(SIGCHLD);
         let children = SignalFd::with_flags(&child, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
         Ok(Outputs {
-            limit,
             children: children.doing(|| "make what tells of a command's end".to_owned())?,
-            pipes: [Some(stdout), Some(stderr)],
-            kept: [Vec::new(), Vec::new()],
+            both: [Output::new(stdout, limit), Output::new(stderr, limit)],
         })
     }
 
@@ -304,32 +297,21 @@ impl Outputs {
             tv_nsec: left.subsec_nanos().into(),
         });
         // The process first: what it had printed by its end is seen by the looks at the pipes that follow.
-        let watched = [Some(self.children.as_fd())]
-            .into_iter()
-            .chain(self.pipes.iter().map(|pipe| pipe.as_ref().map(AsFd::as_fd)));
-        let mut which = Vec::with_capacity(3);
         let mut fds = Vec::with_capacity(3);
-        for (number, fd) in watched.enumerate() {
-            if let Some(fd) = fd {
-                which.push(number);
-                fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
-            }
-        }
+        fds.push(PollFd::new(&self.children, PollFlags::IN));
+        let sources = self.both.iter().filter_map(Output::source);
+        fds.extend(sources.map(|source| PollFd::from_borrowed_fd(source, PollFlags::IN)));
         match poll(&mut fds, left.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno).doing(|| "wait for a command".to_owned()),
         }
-        let ready: Vec<usize> = which
-            .into_iter()
-            .zip(&fds)
-            .filter(|(_, fd)| !fd.revents().is_empty())
-            .map(|(number, _)| number)
-            .collect();
+        let mut has_come = fds.iter().map(|fd| !fd.revents().is_empty());
+        let has_news = has_come.next() == Some(true);
+        let has_output = has_come.any(|has_come| has_come);
         drop(fds);
-        for number in ready.iter().filter(|number| **number > 0) {
-            self.read(number - 1);
+        if has_output {
+            self.both.iter_mut().for_each(Output::read);
         }
-        let has_news = ready.first() == Some(&0);
         if has_news {
             // Or the next command would be taken for one that has ended.
             let _ = self.children.read_signal();
@@ -337,54 +319,21 @@ impl Outputs {
         Ok(has_news)
     }
 
-    /// Reads what is there; past the limit it is dropped.
-    fn read(&mut self, stream: usize) {
-        let kept = &mut self.kept[stream];
-        let mut buffer = [0; READ];
-        for _ in 0..READS_IN_TURN {
-            let Some(pipe) = &self.pipes[stream] else {
-                return;
-            };
-            match rustix::io::read(pipe, &mut buffer) {
-                Ok(count @ 1..) => {
-                    let room = self.limit.saturating_sub(kept.len()).min(count);
-                    kept.extend_from_slice(&buffer[..room]);
-                }
-                Err(Errno::AGAIN | Errno::INTR) => return,
-                Ok(0) | Err(_) => self.pipes[stream] = None,
-            }
-        }
-    }
-
     /// Waits for the rest of the output, and puts all of it into a file.
     fn tell(mut self, exit_code: i32, timed_out: bool) -> Result<Ended> {
         let deadline = Instant::now() + DRAIN;
-        while self.pipes.iter().any(Option::is_some) && Instant::now() < deadline {
+        while self.both.iter().any(|output| output.source().is_some()) && Instant::now() < deadline {
             self.wait(Some(deadline))?;
         }
-        let [stdout, stderr] = &self.kept;
-        let output = (!stdout.is_empty() || !stderr.is_empty())
-            .then(|| file_of(&[stdout, stderr]))
-            .transpose()
-            .doing(|| "pass on what a command has printed".to_owned())?;
+        let [stdout, stderr] = self.both.each_ref().map(|output| output.kept().len() as u64);
         Ok(Ended {
             exit_code,
             timed_out,
-            stdout: stdout.len() as u64,
-            stderr: stderr.len() as u64,
-            output,
+            stdout,
+            stderr,
+            output: file_of(&self.both).doing(|| "pass on what a command has printed".to_owned())?,
         })
     }
-}
-
-/// A file of the memory that holds all parts, one after the other.
-///
-/// # Errors
-/// When there is no memory for it.
-pub fn file_of(parts: &[&[u8]]) -> io::Result<OwnedFd> {
-    let mut file = File::from(memfd_create("output", MemfdFlags::CLOEXEC)?);
-    parts.iter().try_for_each(|part| file.write_all(part))?;
-    Ok(file.into())
 }
 
 /// Kills a command with all that it has started.

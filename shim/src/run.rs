@@ -5,9 +5,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use berth_runtime::file_of;
+use berth_runtime::output::{Output, file_of};
 use rustix::fs::{OFlags, fcntl_setfl};
-use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::error::RequestError;
@@ -20,18 +19,12 @@ use crate::shim::Shim;
 
 /// How long output may still come after the process has ended: a grandchild may hold the pipe for ever.
 const DRAIN: Duration = Duration::from_millis(200);
-/// How much is read at once.
-const READ: usize = 4 << 10;
-/// How much is read in one turn, so that no command keeps the others waiting.
-const READ_IN_TURN: usize = 64 << 10;
 
 /// What a command has printed so far.
 pub(crate) struct Printed {
     number: u32,
     asked: Asked,
-    limit: usize,
-    outputs: [Option<Watched<OwnedFd>>; 2],
-    kept: [Vec<u8>; 2],
+    outputs: [Output<Watched<OwnedFd>>; 2],
     end: Option<End>,
 }
 
@@ -48,19 +41,16 @@ impl Printed {
         let (stdout, their_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
         let (stderr, their_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
         let stdin = File::open("/dev/null")?.into();
-        let watch = |fd: OwnedFd, stream| {
+        let limit = usize::try_from(limit.min(MAX_RUN_OUTPUT)).unwrap_or(0);
+        let watch = |fd: OwnedFd, stream| -> io::Result<_> {
             fcntl_setfl(&fd, OFlags::NONBLOCK)?;
-            Watched::new(poller, fd, Source::Printed(number, stream), Interest::Read)
+            let watched = Watched::new(poller, fd, Source::Printed(number, stream), Interest::Read);
+            Ok(Output::new(watched?, limit))
         };
         let printed = Self {
             number,
             asked,
-            limit: usize::try_from(limit.min(MAX_RUN_OUTPUT)).unwrap_or(0),
-            outputs: [
-                Some(watch(stdout, Stream::Stdout)?),
-                Some(watch(stderr, Stream::Stderr)?),
-            ],
-            kept: [Vec::new(), Vec::new()],
+            outputs: [watch(stdout, Stream::Stdout)?, watch(stderr, Stream::Stderr)?],
             end: None,
         };
         Ok((printed, [stdin, their_stdout, their_stderr]))
@@ -73,8 +63,7 @@ impl Printed {
             timed_out,
             deadline: Instant::now() + DRAIN,
         });
-        self.read(Stream::Stdout);
-        self.read(Stream::Stderr);
+        self.outputs.iter_mut().for_each(Output::read);
     }
 
     /// When its output is waited for no more.
@@ -83,34 +72,15 @@ impl Printed {
     }
 
     fn is_complete(&self, now: Instant) -> bool {
-        let all_read = self.outputs.iter().all(Option::is_none);
+        let all_read = self.outputs.iter().all(|output| output.source().is_none());
         self.end
             .as_ref()
             .is_some_and(|end| all_read || end.deadline <= now)
     }
 
-    /// Reads what is there; past the limit it is dropped, so that the command is not held up.
-    fn read(&mut self, stream: Stream) {
-        let kept = &mut self.kept[stream.index()];
-        let mut buffer = [0; READ];
-        for _ in 0..READ_IN_TURN / READ {
-            let Some(output) = &self.outputs[stream.index()] else {
-                return;
-            };
-            match rustix::io::read(output, &mut buffer) {
-                Ok(count @ 1..) => {
-                    let room = self.limit.saturating_sub(kept.len()).min(count);
-                    kept.extend_from_slice(&buffer[..room]);
-                }
-                Err(Errno::AGAIN | Errno::INTR) => return,
-                Ok(0) | Err(_) => self.outputs[stream.index()] = None,
-            }
-        }
-    }
-
     /// The answer, with the file that holds the output.
     fn answer(&self) -> Result<(Response, Vec<OwnedFd>), RequestError> {
-        let [stdout, stderr] = &self.kept;
+        let [stdout, stderr] = self.outputs.each_ref().map(|output| output.kept().len() as u64);
         let (exit_code, timed_out) = self
             .end
             .as_ref()
@@ -118,15 +88,11 @@ impl Printed {
         let response = Response::Ran {
             exit_code,
             timed_out,
-            stdout: stdout.len() as u64,
-            stderr: stderr.len() as u64,
+            stdout,
+            stderr,
         };
-        if stdout.is_empty() && stderr.is_empty() {
-            return Ok((response, Vec::new()));
-        }
-        let file =
-            file_of(&[stdout, stderr]).map_err(RequestError::io("pass on what a command has printed"))?;
-        Ok((response, vec![file]))
+        let file = file_of(&self.outputs).map_err(RequestError::io("pass on what a command has printed"))?;
+        Ok((response, file.into_iter().collect()))
     }
 }
 
@@ -170,7 +136,7 @@ impl Shim {
     pub(crate) fn on_printed(&mut self, number: u32, stream: Stream) {
         let mut printed = self.execs.values_mut().filter_map(|exec| exec.printed.as_mut());
         if let Some(printed) = printed.find(|printed| printed.number == number) {
-            printed.read(stream);
+            printed.outputs[stream.index()].read();
         }
     }
 
