@@ -220,7 +220,7 @@ apiVersion: v1
 kind: Pod
 metadata: { name: web }
 spec:
-  schedulingGates: [{ name: example.com/quota }]
+  resourceClaims: [{ name: gpu }]
   containers:
     - name: main
       imagee: nginx

@@ -290,6 +290,20 @@ pub fn host_network(spec: &PodSpec) -> bool {
     spec.host_network == Some(true)
 }
 
+/// The names of the pod's `schedulingGates`.
+pub(crate) fn scheduling_gates(pod: &Pod) -> impl Iterator<Item = &str> {
+    let gates = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.scheduling_gates.iter().flatten());
+    gates.map(|gate| gate.name.as_str())
+}
+
+/// Somebody is still to say that the pod may come to a node.
+pub(crate) fn is_gated(pod: &Pod) -> bool {
+    scheduling_gates(pod).next().is_some()
+}
+
 /// `name_namespace(uid)`, as upstream writes a pod in messages.
 pub fn describe(pod: &Pod) -> String {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();

@@ -71,6 +71,60 @@ fn applying_changes_in_place_what_it_can_and_says_what_it_makes_anew() {
     end(node);
 }
 
+#[test]
+fn a_pod_waits_until_its_scheduling_gates_are_lifted() {
+    let node = Node::new();
+    let waiting = |gates: Value| {
+        pod(
+            "waiting",
+            json!({
+                "schedulingGates": gates,
+                "restartPolicy": "Never",
+                "containers": [container("main", &["echo", "came through"], json!({ "resources": { "limits": { "example.com/dongle": 1 } } }))],
+            }),
+        )
+    };
+    let quota = json!({ "name": "example.com/quota" });
+    let both = waiting(json!([quota, { "name": "example.com/reviewed" }]));
+    let has = ["--extended-resources", "example.com/dongle=1"];
+    let first = node.run_with(&has, &both);
+    first.line("scheduling gates (example.com/quota, example.com/reviewed)");
+    let shown = berth(&node, &["ps"]).expect_code(0).output;
+    assert!(shown.contains("SchedulingGated"), "{shown}");
+    let status = |path: &str| {
+        let template = format!("jsonpath={path}");
+        berth(&node, &["inspect", "waiting", "-o", &template])
+            .expect_code(0)
+            .output
+    };
+    let reason = r#"{.status.conditions[?(@.type=="PodScheduled")].reason}"#;
+    assert_eq!(status(reason).trim(), "SchedulingGated");
+    assert_eq!(status("{.status.phase}").trim(), "Pending");
+    assert!(cgroup_directories(node.cgroup()).is_empty(), "it has a group");
+    // What it would have is another one's.
+    let other = waiting(json!([])).replace("waiting", "other");
+    node.run_with(&has, &other)
+        .wait()
+        .expect_code(0)
+        .expect_output(&["came through"]);
+    let apply = |manifest: &str| {
+        let file = node.file("applied.yaml", manifest);
+        berth(&node, &["apply", file.to_str().unwrap()])
+    };
+    let more = waiting(json!([quota, { "name": "example.com/reviewed" }, { "name": "example.com/late" }]));
+    apply(&more)
+        .expect_code(1)
+        .expect_output(&["made anew (spec.schedulingGates)"]);
+    apply(&waiting(json!([quota])))
+        .expect_code(0)
+        .expect_output(&["pod/waiting configured"]);
+    first.line("scheduling gates (example.com/quota):");
+    assert!(!first.output().contains("sandbox was made"), "{}", first.output());
+    apply(&waiting(json!([]))).expect_code(0);
+    first.wait().expect_code(0).expect_output(&["came through"]);
+    node.finish();
+}
+
 /// The limit of memory is changed in place, unless less is asked for than is in use; the CPU's with a restart.
 #[test]
 fn a_resize_is_in_place_or_restarts_or_is_refused() {

@@ -66,7 +66,7 @@ fn containers_and_pod(to: &mut Walk<'_>) {
         "spec",
         "activeDeadlineSeconds affinity containers dnsConfig dnsPolicy hostAliases hostIPC hostNetwork hostPID hostUsers \
          hostname hostnameOverride imagePullSecrets initContainers nodeSelector overhead priority priorityClassName readinessGates resources restartPolicy runtimeClassName \
-         securityContext setHostnameAsFQDN shareProcessNamespace subdomain terminationGracePeriodSeconds volumes",
+         schedulingGates securityContext setHostnameAsFQDN shareProcessNamespace subdomain terminationGracePeriodSeconds volumes",
     );
     to.of::<api::Affinity>("spec.affinity", "nodeAffinity");
     to.of::<api::NodeAffinity>(
@@ -112,6 +112,7 @@ fn containers_and_pod(to: &mut Walk<'_>) {
     to.of::<api::ResourceRequirements>("spec.containers[].resources", "limits requests");
     to.of::<api::ResourceRequirements>("spec.resources", "limits requests");
     to.of::<api::PodReadinessGate>("spec.readinessGates[]", "conditionType");
+    to.of::<api::PodSchedulingGate>("spec.schedulingGates[]", "name");
     to.of::<api::SecurityContext>(
         "spec.containers[].securityContext",
         "allowPrivilegeEscalation appArmorProfile capabilities privileged procMount readOnlyRootFilesystem runAsGroup \

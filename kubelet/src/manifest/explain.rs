@@ -276,8 +276,8 @@ mod tests {
         assert!(spec.contains("(refused)"), "{spec}");
         let limits = said("pod.spec.containers.resources.limits");
         assert!(limits.contains("<map[string]Quantity>"), "{limits}");
-        let refused = said("pod.spec.schedulingGates");
-        assert!(refused.contains("refused: nothing would ever"), "{refused}");
+        let refused = said("pod.spec.resourceClaims");
+        assert!(refused.contains("refused: dynamic resource"), "{refused}");
         let unnamed = said("pod.metadata.generateName");
         assert!(
             unnamed.contains("refused without metadata.name: give the pod"),

@@ -287,7 +287,12 @@ const SPEC: &[(&str, &str)] = &[
         "extended resource name standard",
     ),
     ("overhead: {cpu: -1}", "greater than or equal to 0"),
-    ("schedulingGates: [{name: g}]", "not supported"),
+    ("schedulingGates: [{name: 'a b'}]", "Invalid value"),
+    ("schedulingGates: [{name: g}, {name: g}]", "Duplicate value"),
+    (
+        "schedulingGates: [{name: g}]\n  nodeName: node-1",
+        "until all schedulingGates have been cleared",
+    ),
     (
         "topologySpreadConstraints: [{maxSkew: -1}]",
         "must be greater than zero",

@@ -94,7 +94,6 @@ const REFUSED: &[Rule] = &[
         "spec.resources.claims",
         "dynamic resource allocation is not done yet",
     ),
-    present("spec.schedulingGates", "nothing would ever take them off the pod"),
     present("spec.schedulingGroup", NEEDS_SERVER),
     present("spec.securityContext.windowsOptions", "only Linux pods run here"),
     present(

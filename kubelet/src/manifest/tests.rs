@@ -65,7 +65,7 @@ metadata:
   name: web
   labells: {a: b}
 spec:
-  schedulingGates:
+  resourceClaims:
   - name: a
   containers:
   - name: c
@@ -87,7 +87,7 @@ spec:
     let found = messages(text);
     let expected = [
         "5: metadata.labells: unknown field (did you mean \"labels\"?)",
-        "7: spec.schedulingGates: not supported by `berth run` (nothing would ever take them off the pod)",
+        "7: spec.resourceClaims: not supported by `berth run` (dynamic resource allocation is not done yet)",
         "11: spec.containers[0].imagee: unknown field (did you mean \"image\"?)",
         "14: spec.containers[0].env[0].value: expected a string, found the boolean yes; put it in quotes",
         "16: spec.containers[0].env[1].value: expected a string, found the number 5; put it in quotes",

@@ -24,6 +24,8 @@ use std::time::Duration;
 use berth_cri::{ContainerId, UnixNanos};
 use serde::{Deserialize, Serialize};
 
+use crate::spec;
+
 pub use desired::{Deletion, Desired, NodeFacts, Objects};
 pub use observed::{HookOutcome, ImageState, Observed, ProbeResults, StepFailure};
 pub use reason::Reason;
@@ -53,7 +55,7 @@ pub fn plan(desired: &Desired, observed: &Observed, now: UnixNanos) -> Plan {
     };
     if desired.deletion.is_some() || outcome.is_some() {
         termination::terminate(&view, outcome.as_ref(), &mut plan);
-    } else {
+    } else if !spec::is_gated(&desired.pod) {
         sync::sync(&view, &mut plan);
     }
     plan.over_since = outcome.as_ref().map(|outcome| outcome.at);

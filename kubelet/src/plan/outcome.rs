@@ -28,6 +28,9 @@ pub(crate) fn outcome(view: &View<'_>) -> Option<Outcome> {
             failure: Some(failure.clone()),
         });
     }
+    if spec::is_gated(&view.desired.pod) {
+        return None;
+    }
     let ended = ended(view);
     let Some(limit) = spec::active_deadline(&view.desired.pod) else {
         return ended;

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::apply::Applied;
 use crate::validation::APP_ARMOR_ANNOTATION;
-use crate::{annotations, qos, quantity};
+use crate::{annotations, qos, quantity, spec};
 
 /// What differs, and whether that can be changed in place. The pods are defaulted.
 pub(super) fn difference(before: &Pod, after: &Pod) -> Applied {
@@ -21,9 +21,16 @@ pub(super) fn difference(before: &Pod, after: &Pod) -> Applied {
         return Applied::Unchanged;
     }
     let same_class = qos::qos_class(before) == qos::qos_class(after);
+    // Of a pod that has no resources yet none are changed.
+    let has_resources = !spec::is_gated(before);
+    let is_lifted =
+        spec::scheduling_gates(after).all(|gate| spec::scheduling_gates(before).any(|had| had == gate));
     let in_place = fields.iter().all(|field| {
+        if field.starts_with("spec.schedulingGates") {
+            return is_lifted;
+        }
         let is_resource = field.contains(".resources.");
-        can_change(field) && (!is_resource || (same_class && is_there(&new, field)))
+        can_change(field) && (!is_resource || (same_class && has_resources && is_there(&new, field)))
     });
     let fields = fields.into_iter().collect();
     if in_place {
@@ -300,6 +307,31 @@ mod tests {
             difference(&with(r#","emptyDir":{}"#), &with("")),
             Applied::Replaced(_)
         ));
+    }
+
+    #[test]
+    fn gates_are_lifted_in_place_and_added_by_making_the_pod_anew() {
+        let gated = |gates: &str| {
+            testing::pod(&BEFORE.replacen('{', &format!(r#"{{"schedulingGates":[{gates}],"#), 1))
+        };
+        let (one, both) = (r#"{"name":"a"}"#, r#"{"name":"a"},{"name":"b"}"#);
+        let lifted = Applied::Configured(vec!["spec.schedulingGates".to_owned()]);
+        assert_eq!(difference(&gated(both), &gated(one)), lifted);
+        assert_eq!(difference(&gated(one), &testing::pod(BEFORE)), lifted);
+        for (before, after) in [
+            (gated(one), gated(both)),
+            (testing::pod(BEFORE), gated(one)),
+            (gated(one), gated(r#"{"name":"b"}"#)),
+        ] {
+            assert!(matches!(difference(&before, &after), Applied::Replaced(_)));
+        }
+        // It has none that could be changed.
+        let mut sized = gated(one);
+        sized.spec.as_mut().unwrap().containers = testing::pod(&BEFORE.replace("64Mi", "65Mi"))
+            .spec
+            .unwrap()
+            .containers;
+        assert!(matches!(difference(&gated(one), &sized), Applied::Replaced(_)));
     }
 
     #[test]

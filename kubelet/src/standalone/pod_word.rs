@@ -1,9 +1,9 @@
 //! The word that a list has for how a pod is.
 
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Pod, PodCondition, PodStatus};
 
 use crate::spec;
-use crate::status::has_ended;
+use crate::status::{SCHEDULING_GATED, has_ended};
 
 /// The STATUS column as kubectl has it: what init containers are at, why a container waits or ended, else the phase.
 pub(super) fn word(pod: &Pod, status: &PodStatus, ends: bool) -> String {
@@ -12,6 +12,12 @@ pub(super) fn word(pod: &Pod, status: &PodStatus, ends: bool) -> String {
     }
     let phase = status.phase.clone().unwrap_or_else(|| "Pending".to_owned());
     let whole = status.reason.clone().unwrap_or(phase);
+    let is_gated = |condition: &PodCondition| {
+        condition.type_ == "PodScheduled" && condition.reason.as_deref() == Some(SCHEDULING_GATED)
+    };
+    if status.conditions.iter().flatten().any(is_gated) {
+        return SCHEDULING_GATED.to_owned();
+    }
     let is_true = |kind: &str| {
         let mut conditions = status.conditions.iter().flatten();
         conditions.any(|condition| condition.type_ == kind && condition.status == "True")
@@ -165,5 +171,10 @@ mod tests {
             assert_eq!(said(inits, mains, more), expected);
         }
         assert_eq!(word(&pod, &PodStatus::default(), true), "Terminating");
+        let gated = json!({ "phase": "Pending", "conditions": [{ "type": "PodScheduled", "status": "False", "reason": "SchedulingGated" }] });
+        assert_eq!(
+            word(&pod, &serde_json::from_value(gated).unwrap(), false),
+            "SchedulingGated"
+        );
     }
 }

@@ -195,7 +195,7 @@ fn sentence(event: &PodEvent) -> Option<(Option<u8>, String)> {
         | EventReason::ResizeCompleted
         | EventReason::Resized => (None, lower(message)),
         EventReason::ResizeDeferred => (Some(YELLOW), lower(message)),
-        EventReason::SandboxChanged => (Some(YELLOW), lower(message)),
+        EventReason::SandboxChanged | EventReason::SchedulingGated => (Some(YELLOW), lower(message)),
         EventReason::Failed
         | EventReason::Rejected(_)
         | EventReason::FailedCreatePodSandBox

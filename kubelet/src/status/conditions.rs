@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodCondition, 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::phase::Phase;
-use super::time;
+use super::{GATED, SCHEDULING_GATED, time};
 use crate::plan::{PREEMPTING, Plan, Stage, View};
 use crate::{annotations, spec};
 
@@ -68,6 +68,12 @@ pub(super) fn conditions(
                 .map(|(kind, status)| given(view, kind, status, previous)),
         )
         .collect()
+}
+
+/// Of a pod that comes to no node yet.
+pub(super) fn gated(view: &View<'_>, previous: Option<&PodStatus>) -> Vec<PodCondition> {
+    let blocked = Condition::unmet("PodScheduled", SCHEDULING_GATED, GATED.to_owned());
+    vec![timed(view, blocked, previous)]
 }
 
 /// Of a pod that ended for another one's sake: whoever made it may make it anew.

@@ -22,6 +22,11 @@ pub fn has_ended(status: &PodStatus) -> bool {
     matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
+/// Why a pod with scheduling gates is not scheduled.
+pub(crate) const SCHEDULING_GATED: &str = "SchedulingGated";
+/// Upstream's sentence about a pod with scheduling gates.
+pub(crate) const GATED: &str = "Scheduling is blocked due to non-empty scheduling gates";
+
 /// The pod's status. `previous` is the one before it: a condition keeps the time of its last change.
 pub fn pod_status(
     desired: &Desired,
@@ -38,6 +43,15 @@ pub fn pod_status(
         now,
     };
     let pod = &desired.pod;
+    if spec::is_gated(pod) {
+        return PodStatus {
+            phase: Some(phase::Phase::Pending.to_string()),
+            conditions: Some(conditions::gated(&view, previous)),
+            qos_class: Some(qos::qos_class(pod).to_string()),
+            observed_generation: generation,
+            ..PodStatus::default()
+        };
+    }
     let of = |wanted: fn(Role) -> bool| -> Vec<_> {
         let chosen = view.containers().filter(|(_, role)| wanted(*role));
         chosen

@@ -33,6 +33,7 @@ pub(super) fn scheduling(spec: &PodSpec, errors: &mut Errors) {
         errors.check("spec.nodeSelector", key, names::qualified_name(key));
         errors.check("spec.nodeSelector", value, names::label_value(value));
     }
+    gates(spec, errors);
     for (index, one) in spec.tolerations.iter().flatten().enumerate() {
         toleration(one, &format!("spec.tolerations[{index}]"), errors);
     }
@@ -50,6 +51,23 @@ pub(super) fn scheduling(spec: &PodSpec, errors: &mut Errors) {
             let both = format!("{{{}, {}}}", one.topology_key, one.when_unsatisfiable);
             errors.duplicate(&format!("{path}.{{topologyKey, whenUnsatisfiable}}"), &both);
         }
+    }
+}
+
+fn gates(spec: &PodSpec, errors: &mut Errors) {
+    let gates = spec.scheduling_gates.as_deref().unwrap_or_default();
+    for (index, gate) in gates.iter().enumerate() {
+        let path = format!("spec.schedulingGates[{index}].name");
+        errors.check(&path, &gate.name, names::qualified_name(&gate.name));
+        if gates[..index].contains(gate) {
+            errors.duplicate(&path, &gate.name);
+        }
+    }
+    if !gates.is_empty() && spec.node_name.as_deref().is_some_and(|name| !name.is_empty()) {
+        errors.forbidden(
+            "spec.nodeName",
+            "cannot be set until all schedulingGates have been cleared",
+        );
     }
 }
 

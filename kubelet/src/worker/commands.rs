@@ -71,9 +71,16 @@ impl Worker {
                 .values()
                 .for_each(AbortHandle::abort);
         }
-        self.note_wish(&pod);
+        let gated = spec::is_gated(&self.desired.pod);
+        let gates_differ = !spec::scheduling_gates(&self.desired.pod).eq(spec::scheduling_gates(&pod));
+        if !gated {
+            self.note_wish(&pod);
+        }
         self.record.pod = pod.as_ref().clone();
         self.desired.pod = pod;
+        if gated && gates_differ {
+            self.go_through_gates();
+        }
         self.save();
     }
 

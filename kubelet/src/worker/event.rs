@@ -39,6 +39,8 @@ pub enum EventReason {
     FailedCreatePodSandBox,
     /// The node does not take the pod on, for this reason: `SysctlForbidden`, `OutOfcpu`.
     Rejected(Arc<str>),
+    /// The pod waits for its scheduling gates to be lifted.
+    SchedulingGated,
     /// A volume could not be set up.
     FailedMount,
     /// A step that is not one container's failed.

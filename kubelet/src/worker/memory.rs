@@ -14,7 +14,7 @@ use crate::sizes::Sizes;
 /// Everything that a plan is made from and that no list of the engine tells.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    admitted_at: UnixNanos,
+    pub(super) admitted_at: UnixNanos,
     pub(super) volumes_ready: bool,
     pub(super) images: BTreeMap<String, ImageState>,
     pub(super) probes: BTreeMap<ContainerId, ProbeResults>,
@@ -32,7 +32,7 @@ impl Memory {
     /// What an earlier daemon left behind.
     pub(super) fn recall(record: &PodRecord) -> Self {
         Memory {
-            admitted_at: record.admitted_at,
+            admitted_at: record.began_at(),
             probes: record.probes(),
             kill_started: record.kill_started.clone(),
             restarts: record.restarts.iter().map(|id| (id.clone(), 0)).collect(),

@@ -12,6 +12,7 @@ mod clock;
 mod commands;
 mod event;
 mod execute;
+mod gates;
 mod inbox;
 mod memory;
 mod observe;

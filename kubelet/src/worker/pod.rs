@@ -114,7 +114,7 @@ impl Worker {
         let desired = plan::effective(&self.desired, &plan.resize).into_owned();
         self.begin_steps(&desired, &plan.steps, &observed);
         self.run_probes(&plan.probes, &observed);
-        let runs = plan.stage == Stage::Syncing;
+        let runs = plan.stage == Stage::Syncing && !spec::is_gated(&desired.pod);
         let deferred = plan
             .resize
             .pending
@@ -143,7 +143,8 @@ impl Worker {
         }
         if status != last.status {
             let runs = !status::has_ended(&status);
-            self.sole.has(runs.then(|| Share::of(self.given())));
+            let has = runs && !spec::is_gated(&self.desired.pod);
+            self.sole.has(has.then(|| Share::of(self.given())));
         }
         if status != last.status || plan.stage != last.stage || !Arc::ptr_eq(&last.pod, &self.desired.pod) {
             if status != last.status

@@ -15,6 +15,7 @@ use crate::durable;
 use crate::identity::PodUid;
 use crate::plan::{Deletion, PodFailure, ProbeResults};
 use crate::sizes::Sizes;
+use crate::spec;
 use crate::user_ids::UserIds;
 
 /// The record's name in the directory `<kubelet root>/pod-records`.
@@ -28,6 +29,9 @@ pub struct PodRecord {
     pub pod: Pod,
     /// When the node took it on.
     pub admitted_at: UnixNanos,
+    /// When its last scheduling gate was lifted, if it had any then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ungated_at: Option<UnixNanos>,
     /// The cgroup root of the node that made its cgroup.
     pub cgroup_root: PathBuf,
     /// Where the runtime listens that runs it; `None` is the built-in one.
@@ -80,6 +84,7 @@ impl PodRecord {
         PodRecord {
             pod,
             admitted_at,
+            ungated_at: None,
             cgroup_root,
             runtime_endpoint: None,
             deletion: None,
@@ -98,13 +103,21 @@ impl PodRecord {
         PodUid(self.pod.metadata.uid.clone().unwrap_or_default())
     }
 
-    /// What the pod has of the node, as the node gave it.
-    pub(crate) fn share(&self) -> Share {
+    /// What the pod has of the node, as the node gave it; nothing while it is gated.
+    pub(crate) fn share(&self) -> Option<Share> {
+        if spec::is_gated(&self.pod) {
+            return None;
+        }
         let pod = Arc::new(self.pod.clone());
-        Share::of(match &self.sizes {
+        Some(Share::of(match &self.sizes {
             Some(sizes) => sizes.allocated.applied(&pod),
             None => pod,
-        })
+        }))
+    }
+
+    /// When it began to be the node's: what counts from there is its deadline.
+    pub(crate) fn began_at(&self) -> UnixNanos {
+        self.ungated_at.unwrap_or(self.admitted_at)
     }
 
     /// The end that was asked for.

@@ -90,8 +90,8 @@ impl Workers {
         elsewhere
             .filter(|uid| !here.contains(uid) && uid != own)
             .filter(|uid| !records.load_status(uid).is_some_and(|status| has_ended(&status)))
-            .filter_map(|uid| records.load(&uid).ok()?)
-            .for_each(|record| see(&record.share(), false));
+            .filter_map(|uid| records.load(&uid).ok()??.share())
+            .for_each(|share| see(&share, false));
     }
 
     /// Has pods end for a more important one; what tells of their ends.

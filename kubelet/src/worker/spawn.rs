@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::announce::Announcer;
 use super::event::{EventReason, PodEvent};
+use super::gates::tell_of_gates;
 use super::inbox::Inbox;
 use super::memory::Memory;
 use super::pod::Worker;
@@ -89,27 +90,34 @@ pub fn spawn(
         pod: spec::describe(&desired.pod),
         source,
     };
+    let known = records.load(&desired.uid).map_err(failed)?;
+    let is_known = known.is_some();
+    let mut record = known.unwrap_or_else(|| {
+        let cgroup_root = node.facts.cgroup_root.clone();
+        let mut record = PodRecord::new(desired.pod.as_ref().clone(), node.clock.now(), cgroup_root);
+        record.runtime_endpoint.clone_from(&node.runtime_endpoint);
+        record
+    });
+    let is_gated = spec::is_gated(&desired.pod);
+    let is_lifted = is_known && !is_gated && spec::is_gated(&record.pod);
+    if is_lifted {
+        record.pod = desired.pod.as_ref().clone();
+        record.ungated_at = Some(node.clock.now());
+    }
     let mut rejected = None;
     let mut victims = Vec::new();
-    let mut record = match records.load(&desired.uid).map_err(failed)? {
-        Some(record) => record,
-        None => {
-            let cgroup_root = node.facts.cgroup_root.clone();
-            let mut record = PodRecord::new(desired.pod.as_ref().clone(), node.clock.now(), cgroup_root);
-            record.runtime_endpoint.clone_from(&node.runtime_endpoint);
-            let others = || node.workers.others(&records, &desired.uid);
-            match admission::verdict(&desired.pod, &node.facts, others) {
-                Verdict::Admitted { after } => victims = after,
-                Verdict::Rejected(rejection) => rejected = Some(rejection),
-            }
-            let failure = rejected.as_ref().map(Rejection::failure);
-            record.failed = failure.map(|failure| (node.clock.now(), failure));
-            record
+    if is_lifted || !(is_known || is_gated) {
+        let others = || node.workers.others(&records, &desired.uid);
+        match admission::verdict(&desired.pod, &node.facts, others) {
+            Verdict::Admitted { after } => victims = after,
+            Verdict::Rejected(rejection) => rejected = Some(rejection),
         }
-    };
+        let failure = rejected.as_ref().map(Rejection::failure);
+        record.failed = failure.map(|failure| (node.clock.now(), failure));
+    }
     if record.failed.is_none() {
         // From now on, not from its first status: the next pod may be admitted before that.
-        sole.has(Some(record.share()));
+        sole.has(record.share());
     }
     let full_name = |pod| (spec::namespace(pod).to_owned(), spec::name(pod).to_owned());
     if full_name(&record.pod) != full_name(&desired.pod) {
@@ -165,6 +173,7 @@ pub fn spawn(
         let message = rejection.event();
         reporter.pod(EventReason::Rejected(rejection.reason.into()), message);
     }
+    tell_of_gates(&reporter, &desired);
     let worker = Worker {
         recalled: records.load_status(&desired.uid),
         dir: PodDir::new(&node.kubelet_root, &desired.uid),

@@ -3,6 +3,7 @@
 mod changes;
 mod daemon;
 mod faults;
+mod gates;
 mod life;
 mod pauses;
 mod post_start;
