@@ -145,16 +145,12 @@ fn what_others_have_counts_until_they_end() {
 #[test]
 fn a_node_s_options_are_its_daemon_s_too() {
     let node = Node::new();
-    let daemon = Running::start(
-        node.berth([
-            "daemon",
-            "--extended-resources",
-            "example.com/dongle=1",
-            "--restart-backoff",
-            "initial=50ms,factor=1",
-        ]),
-        "",
-    );
+    let daemon = node.daemon(&[
+        "--extended-resources",
+        "example.com/dongle=1",
+        "--restart-backoff",
+        "initial=50ms,factor=1",
+    ]);
     let has_one = node.file("one.json", &dongle("one", &["sleep", "inf"]));
     berth(&node, &["run", "-d", has_one.to_str().unwrap()]).expect_code(0);
     berth(&node, &["wait", "--for=condition=Ready", "one"]).expect_code(0);
@@ -292,10 +288,7 @@ fn a_pod_s_class_gives_its_priority() {
 #[test]
 fn a_critical_pod_has_others_make_room() {
     let node = Node::new();
-    let daemon = Running::start(
-        node.berth(["daemon", "--extended-resources", "example.com/dongle=2"]),
-        "",
-    );
+    let daemon = node.daemon(&["--extended-resources", "example.com/dongle=2"]);
     let detach = |name: &str, manifest: &str| {
         let file = node.file(&format!("{name}.json"), manifest);
         berth(&node, &["run", "-d", file.to_str().unwrap()]).expect_code(0);

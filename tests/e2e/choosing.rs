@@ -91,7 +91,7 @@ fn a_namespace_and_labels_are_kept_to() {
     }
     berth(&node, &["rm", "--force", "--all"]).expect_code(0);
     eventually("the daemon ends", || {
-        let lock = node.root().join("var/lib/berth/kubelet/pod-locks/daemon.lock");
+        let lock = node.daemon_lock();
         (!lock.exists()).then_some(())
     });
     node.finish();

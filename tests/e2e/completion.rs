@@ -79,7 +79,7 @@ fn completes(node: &Node, shell: &Command, begin: &str) {
 fn end(node: Node) {
     berth(&node, &["rm", "--force", "web"]).expect_code(0);
     eventually("the daemon ends", || {
-        let lock = node.root().join("var/lib/berth/kubelet/pod-locks/daemon.lock");
+        let lock = node.daemon_lock();
         (!lock.exists()).then_some(())
     });
     node.finish();

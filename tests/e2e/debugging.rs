@@ -21,7 +21,7 @@ fn detached(node: &Node) {
 }
 
 fn daemon(node: &Node) -> Option<Pid> {
-    let lock = node.root().join("var/lib/berth/kubelet/pod-locks/daemon.lock");
+    let lock = node.daemon_lock();
     fs::read_to_string(lock).ok()?.parse().ok().map(Pid::from_raw)
 }
 

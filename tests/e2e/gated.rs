@@ -35,7 +35,7 @@ pub fn end(node: Node) {
 /// Removes the node when its daemon has nothing left to do.
 pub fn end_without_pods(node: Node) {
     eventually("the daemon ends", || {
-        let lock = node.root().join("var/lib/berth/kubelet/pod-locks/daemon.lock");
+        let lock = node.daemon_lock();
         (!lock.exists()).then_some(())
     });
     node.finish();

@@ -207,7 +207,7 @@ fn a_pod_goes_on_while_its_berth_is_killed_again_and_again() {
 }
 
 fn daemon(node: &Node) -> Option<Pid> {
-    let lock = node.root().join("var/lib/berth/kubelet/pod-locks/daemon.lock");
+    let lock = node.daemon_lock();
     fs::read_to_string(lock).ok()?.parse().ok().map(Pid::from_raw)
 }
 

@@ -125,7 +125,7 @@ fn a_config_map_alone_changes_every_pod_that_names_it() {
     foreground.interrupt();
     foreground.wait().expect_no_panic();
     eventually("the daemon ends", || {
-        let lock = node.root().join("var/lib/berth/kubelet/pod-locks/daemon.lock");
+        let lock = node.daemon_lock();
         (!lock.exists()).then_some(())
     });
     node.finish();

@@ -120,7 +120,7 @@ fn a_daemon_with_a_pod_that_waits_for_a_dead_server_can_be_ended() {
     let file = node.file("waits.yaml", &with_share("waits"));
     berth(&node, &["run", "-d", &file.display().to_string()]).expect_code(0);
     hanging.started(2);
-    let lock = node.root().join("var/lib/berth/kubelet/pod-locks/daemon.lock");
+    let lock = node.daemon_lock();
     let daemon: i32 = fs::read_to_string(lock).unwrap().parse().unwrap();
     kill(Pid::from_raw(daemon), Signal::SIGTERM).unwrap();
     eventually("the daemon ends", || {

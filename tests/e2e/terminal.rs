@@ -25,7 +25,7 @@ fn sleeper(name: &str, more: Value) -> String {
 fn end(node: Node) {
     berth(&node, &["rm", "--force", "--all"]).expect_code(0);
     eventually("the daemon ends", || {
-        let lock = node.root().join("var/lib/berth/kubelet/pod-locks/daemon.lock");
+        let lock = node.daemon_lock();
         (!lock.exists()).then_some(())
     });
     node.finish();

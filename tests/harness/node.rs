@@ -16,7 +16,7 @@ use crate::kernel::Kernel;
 use crate::process::{Process, processes};
 use crate::program::program;
 use crate::running::{Ended, Running};
-use crate::wait::{PATIENCE, eventually_within};
+use crate::wait::{PATIENCE, eventually, eventually_within};
 
 /// What outlives pods below `--root`: images (not their leases, and not what is half pulled), and what the network knows of
 /// itself (not the addresses and attachments of pods).
@@ -145,6 +145,22 @@ impl Node {
             .env("NO_COLOR", "1")
             .env_remove("RUST_BACKTRACE");
         command
+    }
+
+    /// Holds the number of the daemon's process.
+    pub fn daemon_lock(&self) -> PathBuf {
+        self.root.join("var/lib/berth/kubelet/pod-locks/daemon.lock")
+    }
+
+    /// Starts `berth daemon` with these options, and returns once it is the one that pods are handed to: a command that comes
+    /// earlier starts another one.
+    pub fn daemon(&self, options: &[&str]) -> Running {
+        let daemon = Running::start(self.berth(["daemon"].iter().chain(options)), "");
+        eventually("the daemon is one", || {
+            let owner = fs::read_to_string(self.daemon_lock()).ok()?;
+            (owner.trim() == daemon.pid().to_string()).then_some(())
+        });
+        daemon
     }
 
     /// Starts `berth run` of a manifest, given as text.

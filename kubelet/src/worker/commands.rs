@@ -71,14 +71,14 @@ impl Worker {
                 .values()
                 .for_each(AbortHandle::abort);
         }
-        let gated = spec::is_gated(&self.desired.pod);
+        let was_gated = spec::is_gated(&self.desired.pod);
         let gates_differ = !spec::scheduling_gates(&self.desired.pod).eq(spec::scheduling_gates(&pod));
-        if !gated {
+        if !was_gated {
             self.note_wish(&pod);
         }
         self.record.pod = pod.as_ref().clone();
         self.desired.pod = pod;
-        if gated && gates_differ {
+        if was_gated && gates_differ {
             self.go_through_gates();
         }
         self.save();
