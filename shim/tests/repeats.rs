@@ -327,6 +327,8 @@ fn what_repeats_a_command_does_not_grow() {
     };
     let mut ran = |times| {
         wait_until("it was repeated", || {
+            // Each look is a command, too, and a machine may be slow.
+            std::thread::sleep(Duration::from_millis(200));
             let ran = shell(
                 &mut client,
                 "count",
@@ -335,13 +337,14 @@ fn what_repeats_a_command_does_not_grow() {
             ran.stdout.trim().parse::<u64>().unwrap() >= times
         });
     };
-    ran(100);
+    ran(50);
     let before = pages();
-    ran(1100);
+    ran(450);
     let after = pages();
+    // What stayed of each command would be more if it were only twenty bytes.
     assert!(
-        after <= before + 4,
-        "{before} pages after 100 times, {after} after 1100"
+        after <= before + 1,
+        "{before} pages after 50 times, {after} after 450"
     );
     end(&mut client);
 }
